@@ -1,0 +1,104 @@
+"""The folder where prepared data is kept, and how a folder appears in it whole or not at all.
+
+Everything in it can be made again from the source, so it may be deleted at any time. Names are
+hashes of what a folder was made from; nothing in it is ever changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stackwise.data.errors import DataError
+
+VARIABLE = "STACKWISE_CACHE"
+MANIFEST = "manifest.json"
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
+
+def cache_folder() -> Path:
+    """`$STACKWISE_CACHE`, or else the place that the platform sets aside for caches."""
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "stackwise"
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "stackwise" / "cache"
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    return (Path(chosen) if chosen else Path.home() / ".cache") / "stackwise"
+
+
+def key_of(*parts: Any) -> str:
+    """64 hex digits that name what the parts describe; parts are anything JSON can hold."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def draft(cache: Path, kind: str) -> Iterator[Path]:
+    """A new folder to fill beside the finished ones; `publish` moves it, otherwise it goes away.
+
+    Raises:
+        DataError: If the cache cannot be written to.
+    """
+    path: Path | None = None
+    try:
+        (cache / kind).mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix=".making-", dir=cache / kind))
+        yield path
+    except OSError as error:
+        if error.errno not in UNWRITABLE and not isinstance(
+            error, FileExistsError | NotADirectoryError
+        ):
+            raise
+        raise DataError(
+            f"{cache}: prepared data cannot be written there: {error.strerror}; "
+            f"set {VARIABLE} to a folder with room"
+        ) from None
+    finally:
+        if path is not None:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def publish(made: Path, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Move a filled draft to its name in one step, with `facts` in its manifest.
+
+    Of two processes that make the same, the first wins and the other's copy is dropped.
+
+    Returns:
+        The facts of the folder that stands there now.
+    """
+    sizes = {file.name: file.stat().st_size for file in made.iterdir()}
+    text = json.dumps({"sizes": sizes, "facts": dict(facts)}, indent=1)
+    (made / MANIFEST).write_text(text, "utf-8")
+    if folder.exists() and facts_of(folder) is None:
+        shutil.rmtree(folder, ignore_errors=True)  # cut short by a crash of the machine
+    try:
+        made.rename(folder)
+    except OSError:
+        if facts_of(folder) is None:
+            raise
+    found = facts_of(folder)
+    assert found is not None
+    return found
+
+
+def facts_of(folder: Path) -> dict[str, Any] | None:
+    """The facts that `publish` wrote; None if the folder is not there or not whole."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        sizes = manifest["sizes"]
+        whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return None
+    facts: dict[str, Any] = manifest["facts"]
+    return facts if whole else None

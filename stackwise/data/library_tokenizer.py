@@ -1,0 +1,157 @@
+"""Tokenizers of the `tokenizers` library: the BPE that is trained here, and a user's own.
+
+The library says which characters of the text each token covers. Several tokens of a byte-level BPE
+can share one character, each with some of its bytes; there the bytes are counted from the token
+itself.
+
+Shapes: T tokens, V ids, C characters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackwise.data.errors import DataError, missing_package
+from stackwise.data.files import first_line
+from stackwise.data.tokenizer import Ids, byte_characters, decode_known
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Library
+
+CHARACTER_BOUNDS = (0x80, 0x800, 0x10000)  # code points from which UTF-8 takes one byte more
+
+
+class LibraryTokenizer:
+    """A tokenizer.json at work, with whatever would change or pad its ids turned off.
+
+    Args:
+        content: Text of the tokenizer.json.
+        source: Where it came from, for messages.
+
+    Raises:
+        DataError: If the library is missing or cannot read the content.
+    """
+
+    def __init__(self, content: str, source: str) -> None:
+        try:
+            from tokenizers import Tokenizer as Library
+        except ImportError:
+            raise missing_package(source, "tokenizers") from None
+        parsed = json.loads(content)
+        try:
+            parsed["truncation"] = parsed["padding"] = None
+            if "dropout" in parsed["model"]:
+                parsed["model"]["dropout"] = None  # random merges: not a function of the text
+            self._library = Library.from_str(json.dumps(parsed))
+        except Exception as error:  # the library raises nothing more precise
+            raise DataError(
+                f"{source}: is not a tokenizer.json: {first_line(error)}; "
+                "save one with the tokenizers library"
+            ) from None
+        vocabulary = self._library.get_vocab(with_added_tokens=True)
+        if not vocabulary:
+            raise DataError(f"{source}: the tokenizer has no entries; train it first")
+        self.size = max(vocabulary.values()) + 1
+        self._bytes_V = _token_bytes(parsed, vocabulary, self.size)
+        self._unknown = _unknown_id(parsed["model"], vocabulary)
+
+    def encode(self, text: str) -> Ids:
+        """Ids of a text, (T,), without special ones added."""
+        return np.array(self._library.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+
+    def encode_counted(self, text: str) -> tuple[Ids, Ids]:
+        """Ids of a text and the UTF-8 bytes that each stands for, both (T,)."""
+        encoding = self._library.encode(text, add_special_tokens=False)
+        ids_T = np.array(encoding.ids, dtype=np.int64)
+        if self._bytes_V is not None:
+            count_T = self._bytes_V[ids_T]
+            if count_T.sum() == len(text.encode()):
+                return ids_T, count_T
+        lossless = self.decode(ids_T) == text
+        count_T = _covered_bytes(text, np.array(encoding.offsets).reshape(-1, 2), lossless)
+        if self._unknown is not None and not lossless:
+            count_T[ids_T == self._unknown] = 0
+        return ids_T, count_T
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        """Text of ids; what is no text becomes U+FFFD."""
+        return decode_known(
+            ids, self.size, lambda known: self._library.decode(known, skip_special_tokens=False)
+        )
+
+    def to_json(self) -> str:
+        """The content of its tokenizer.json."""
+        return self._library.to_str(pretty=True)
+
+    def save(self, path: str | Path) -> None:
+        """Write its tokenizer.json."""
+        Path(path).write_text(self.to_json(), "utf-8")
+
+
+def trained_bpe(texts: Iterator[str], entries: int) -> LibraryTokenizer:
+    """Train a byte-level BPE (GPT-2's, arXiv 1508.07909 on bytes); equal texts, equal tokenizer.
+
+    Args:
+        texts: What to train on.
+        entries: Ids, the 256 bytes included; fewer if the text has not that many pairs.
+
+    Raises:
+        DataError: If the library is missing.
+    """
+    try:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    except ImportError:
+        raise missing_package("data.tokenizer=bpe", "tokenizers") from None
+    library: Library = Tokenizer(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=entries,
+        show_progress=False,
+        special_tokens=[],
+        initial_alphabet=byte_characters(),
+    )
+    library.train_from_iterator(texts, trainer)
+    return LibraryTokenizer(library.to_str(), "the trained BPE")
+
+
+def _token_bytes(parsed: Any, vocabulary: dict[str, int], size: int) -> Ids | None:
+    """Bytes of each token of a byte-level tokenizer, (V,); None for other kinds."""
+    if (parsed.get("decoder") or {}).get("type") != "ByteLevel":
+        return None
+    bytes_V = np.zeros(size, dtype=np.int64)
+    for token, number in vocabulary.items():
+        bytes_V[number] = len(token)
+    for added in parsed.get("added_tokens") or ():
+        bytes_V[added["id"]] = len(added["content"].encode())
+    return bytes_V
+
+
+def _unknown_id(model: Any, vocabulary: dict[str, int]) -> int | None:
+    """The id that stands for whatever the vocabulary does not have."""
+    if model.get("unk_id") is not None:
+        return int(model["unk_id"])
+    return vocabulary.get(model.get("unk_token") or "")
+
+
+def _covered_bytes(text: str, span_T2: Ids, lossless: bool) -> Ids:
+    """Bytes of the characters that each token is the first to cover, (T,).
+
+    Where nothing is lost, characters between two tokens count for the later one, and those at the
+    end for the last.
+    """
+    code_C = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    width_C = 1 + sum((code_C >= bound).astype(np.int64) for bound in CHARACTER_BOUNDS)
+    byte_at_C = np.concatenate([[0], np.cumsum(width_C)])
+    end_T = np.maximum.accumulate(span_T2[:, 1])
+    before_T = np.concatenate([[0], end_T])[:-1]
+    if lossless and len(end_T):
+        end_T[-1] = len(code_C)
+        return byte_at_C[end_T] - byte_at_C[before_T]
+    start_T = np.maximum(span_T2[:, 0], before_T)
+    return byte_at_C[np.maximum(end_T, start_T)] - byte_at_C[start_T]

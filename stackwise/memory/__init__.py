@@ -1,0 +1,1 @@
+"""What a stage costs before it runs: FLOPs (`flops.py`), bytes (`bytes.py`), and the meter."""

@@ -1,0 +1,154 @@
+"""Bytes of training by category, by arithmetic: weights, gradients, optimizer, activations.
+
+Weights are those of every stack that the rack holds in a stage; gradients, moments and averages
+exist only for what trains; activations are what autograd keeps for backward, once per micro-batch,
+in the blocks that gradient crosses, and the head at the positions that count. The meter in
+`meter.py` measures the same; `tests/unit` hold the activations against autograd's own tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from stackwise.curriculum import stages
+from stackwise.memory.flops import counted_frac, stage_flops_per_token, vocab_size
+from stackwise.model.block import block_parameters, block_saved, norm_saved
+from stackwise.model.count import embedding_parameters, head_parameters
+from stackwise.stage import Role, Stage, roles
+
+if TYPE_CHECKING:
+    from stackwise.config import Experiment, Placement
+
+FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes of a stage, or of one of its parts, by category."""
+
+    weights: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    average: int = 0
+    activations: int = 0
+
+    @property
+    def total(self) -> int:
+        """All categories."""
+        return sum(asdict(self).values())
+
+    def __add__(self, other: Bytes) -> Bytes:
+        mine, theirs = asdict(self), asdict(other)
+        return Bytes(**{key: mine[key] + theirs[key] for key in mine})
+
+
+def stage_bytes(exp: Experiment, placement: Placement, stage: Stage, held: set[str]) -> dict[str, Bytes]:
+    """Bytes of each part of a stage: `embedding`, every stack of `held`, `head`.
+
+    Args:
+        exp: The experiment.
+        placement: Its micro-batch and checkpointing decide the activations.
+        stage: The stage.
+        held: Ids of the stacks that the rack holds by then.
+    """
+    vocab, role = vocab_size(exp), roles(stage)
+    special = 2 * exp.rack.d_model
+    parts = {
+        "embedding": _trained(embedding_parameters(exp.rack, vocab) + special, stage.embedding, exp)
+    }
+    for stack in sorted(held, key=lambda s: int(s[1:])):
+        count = exp.rack.blocks_per_stack * block_parameters(exp.rack, exp.attention)
+        weights = _trained(count, role.get(stack) == "active", exp)
+        parts[stack] = weights + Bytes(activations=_activations(exp, placement, role.get(stack)))
+    count = head_parameters(exp.rack, vocab)
+    head = Bytes(activations=_head_activations(exp, placement, stage))
+    parts["head"] = _trained(count, stage.head, exp) + head
+    return parts
+
+
+def _trained(count: int, trains: bool, exp: Experiment) -> Bytes:
+    """Weights, and what training them takes: a gradient, two moments, an average; float32."""
+    if not trains:
+        return Bytes(weights=FLOAT * count)
+    average = FLOAT * count if exp.optim.ema is not None else 0
+    return Bytes(FLOAT * count, FLOAT * count, 2 * FLOAT * count, average)
+
+
+def micro_tokens(exp: Experiment, placement: Placement) -> int:
+    """Tokens of one forward pass."""
+    return min(placement.micro_batch or exp.optim.batch, exp.optim.batch) * exp.data.seq_len
+
+
+def _compute_bytes(exp: Experiment) -> int:
+    return 2 if exp.precision.compute == "bfloat16" else 4
+
+
+def _activations(exp: Experiment, placement: Placement, role: Role | None) -> int:
+    """What one stack keeps for backward; with checkpointing, each block's input only."""
+    if role is None or role == "trunk":
+        return 0
+    tokens, blocks = micro_tokens(exp, placement), exp.rack.blocks_per_stack
+    if placement.checkpointing:
+        return tokens * blocks * FLOAT * exp.rack.d_model
+    saved = block_saved(exp.rack, exp.attention, role == "active")
+    return tokens * blocks * saved.bytes(_compute_bytes(exp))
+
+
+def _head_activations(exp: Experiment, placement: Placement, stage: Stage) -> int:
+    """Chosen positions, final norm, logits and their log-softmax, float32; and the norm's input."""
+    counted = counted_frac(exp, stage) * micro_tokens(exp, placement)
+    norm = norm_saved(exp.rack, stage.head).bytes(4) if exp.rack.norm_place == "pre" else 0
+    rows = norm + FLOAT * (exp.rack.d_model * stage.head + vocab_size(exp))
+    return round(counted * rows)
+
+
+def recompute_bytes(exp: Experiment, placement: Placement) -> int:
+    """With checkpointing, what the one block that is being recomputed keeps meanwhile."""
+    if not placement.checkpointing:
+        return 0
+    saved = block_saved(exp.rack, exp.attention, True)
+    return micro_tokens(exp, placement) * saved.bytes(_compute_bytes(exp))
+
+
+def plan_rows(
+    exp: Experiment, placement: Placement, made: Sequence[Stage]
+) -> list[dict[str, Any]]:
+    """What each stage is predicted to take: FLOPs, and bytes by category, in all and per part."""
+    rows: list[dict[str, Any]] = []
+    held: set[str] = set()
+    for number, stage in enumerate(made):
+        held |= {entry.stack for entry in stage.new or ()}
+        parts = stage_bytes(exp, placement, stage, held)
+        whole = sum(parts.values(), Bytes(activations=recompute_bytes(exp, placement)))
+        cost = stage_flops_per_token(exp, stage)
+        rows.append(
+            {
+                "stage": number,
+                "name": stage.name,
+                "tokens": stage.tokens,
+                "flops": (stage.tokens or 0) * cost.total,
+                "flops_per_token": {**asdict(cost), "total": cost.total},
+                "bytes": {**asdict(whole), "total": whole.total},
+                "bytes_by_part": {name: asdict(part) for name, part in parts.items()},
+                "block_bytes": _per_block(exp, parts),
+            }
+        )
+    return rows
+
+
+def _per_block(exp: Experiment, parts: dict[str, Bytes]) -> dict[str, int]:
+    """Bytes of each block of the stacks held: blocks of one stack are alike."""
+    each = exp.rack.blocks_per_stack
+    return {
+        f"{name}.{i}": part.total // each
+        for name, part in parts.items()
+        if name not in ("embedding", "head")
+        for i in range(each)
+    }
+
+
+def training_bytes(exp: Experiment, placement: Placement) -> int:
+    """The largest of the stages' totals."""
+    return max(row["bytes"]["total"] for row in plan_rows(exp, placement, stages(exp)))

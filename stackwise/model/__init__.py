@@ -1,0 +1,1 @@
+"""The model: `rack.py` holds stacks of `block.py`, whose attention kinds are in `attention/`."""

@@ -1,0 +1,88 @@
+"""Attention kinds: one file each, one entry in `ATTENTION`.
+
+An entry pairs the parameters and the module of a kind with the arithmetic of its cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from stackwise.choice import Choice, Params, find
+from stackwise.model.attention import mha
+from stackwise.model.saved import Saved
+from stackwise.model.shape import AttentionShape, RackShape, attention_shape
+
+
+def no_problems(shape: AttentionShape, params: Params) -> list[str]:
+    """The check of a kind that goes with every rack."""
+    return []
+
+
+@dataclass(frozen=True)
+class AttentionKind(Choice):
+    """An entry of `ATTENTION`. `build` is the module's class: (shape, params) -> module.
+
+    Attributes:
+        parameters: Every trainable number.
+        matmul_parameters: Weights in matrix products: 2 FLOPs each per token, forward.
+        score_flops: (shape, params, tokens, causal) to FLOPs per token, forward, of the rest.
+        saved_floats: (shape, params, trains) to numbers per token kept for backward, when the
+            weights train, or when they are frozen and gradient passes through.
+        cache_floats: Numbers per token in a KV cache.
+        check: What is wrong with the parameters on this shape.
+    """
+
+    parameters: Callable[[AttentionShape, Params], int] = lambda shape, params: 0
+    matmul_parameters: Callable[[AttentionShape, Params], int] = lambda shape, params: 0
+    score_flops: Callable[[AttentionShape, Params, int, bool], float] = (
+        lambda shape, params, length, causal: 0.0
+    )
+    saved_floats: Callable[[AttentionShape, Params, bool], Saved] = (
+        lambda shape, params, trains: Saved(0, 0)
+    )
+    cache_floats: Callable[[AttentionShape, Params], int] = lambda shape, params: 0
+    check: Callable[[AttentionShape, Params], list[str]] = no_problems
+
+
+ATTENTION: dict[str, AttentionKind] = {
+    "mha": AttentionKind(
+        mha.SoftmaxAttention,
+        mha.Mha,
+        mha.parameters,
+        mha.matmul_parameters,
+        mha.score_flops,
+        mha.saved_floats,
+        mha.cache_floats,
+        mha.check_mha,
+    ),
+    "gqa": AttentionKind(
+        mha.SoftmaxAttention,
+        mha.Gqa,
+        mha.parameters,
+        mha.matmul_parameters,
+        mha.score_flops,
+        mha.saved_floats,
+        mha.cache_floats,
+    ),
+}
+
+
+def kind_of(params: Params) -> AttentionKind:
+    """The registry's entry for these parameters."""
+    entry = find(ATTENTION, params.choice, "attention")
+    assert isinstance(entry, AttentionKind), "ATTENTION holds AttentionKind entries only"
+    return entry
+
+
+def build_attention(shape: AttentionShape, params: Params) -> nn.Module:
+    """The attention module of one block."""
+    module: nn.Module = kind_of(params).build(shape, params)
+    return module
+
+
+def check_attention(rack: RackShape, params: Params) -> list[str]:
+    """What is wrong with an attention kind on this rack, one line per problem."""
+    return kind_of(params).check(attention_shape(rack, 0), params)

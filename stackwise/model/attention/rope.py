@@ -1,0 +1,63 @@
+"""Rotary position embedding: angles per position, and the rotation of queries and keys.
+
+Source: RoFormer (arXiv 2104.09864), with halves paired as in Llama (i with i + E/2). The stretch of
+Llama 3.1 is held against transformers in `tests/unit/test_logits_equal_transformers.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from stackwise.model.shape import Llama3Scaling
+
+
+def inverse_frequencies(dim: int, base: float, scaling: Llama3Scaling | None = None) -> Tensor:
+    """Radians per position of each of the dim/2 pairs, float32."""
+    inverse = 1.0 / base ** (torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim)
+    if scaling is None:
+        return inverse
+    turns = scaling.original * inverse / (2 * math.pi)
+    unscaled = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
+    return inverse * (unscaled + (1 - unscaled) / scaling.factor)
+
+
+def rotate(x_BHTE: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+    """Turn each pair (i, i + E/2) of the last axis by its position's angle."""
+    left, right = x_BHTE.chunk(2, dim=-1)
+    return x_BHTE * cos_TE + torch.cat((right, left), dim=-1) * sin_TE
+
+
+class Rotary(nn.Module):
+    """Rotates (B, H, T, E) tensors. Its tables grow with the longest sequence; never saved."""
+
+    def __init__(self, dim: int, base: float, scaling: Llama3Scaling | None) -> None:
+        super().__init__()
+        self.dim, self.base, self.scaling = dim, base, scaling
+        self.cos_TE = torch.empty(0, dim)
+        self.sin_TE = torch.empty(0, dim)
+
+    def forward(self, x_BHTE: Tensor, offset: int = 0) -> Tensor:
+        """Rotate positions offset, offset + 1, ..."""
+        end = offset + x_BHTE.shape[-2]
+        if end > len(self.cos_TE) or self.cos_TE.device != x_BHTE.device:
+            self._grow(end, x_BHTE.device)
+        cos_TE = self.cos_TE[offset:end].to(x_BHTE.dtype)
+        return rotate(x_BHTE, cos_TE, self.sin_TE[offset:end].to(x_BHTE.dtype))
+
+    def _grow(self, length: int, device: torch.device) -> None:
+        self.cos_TE, self.sin_TE = tables(length, self.dim, self.base, self.scaling, device)
+
+
+@lru_cache(maxsize=64)
+def tables(
+    length: int, dim: int, base: float, scaling: Llama3Scaling | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines, (T, E) each; shared by all blocks of the same kind."""
+    inverse_F = inverse_frequencies(dim, base, scaling).to(device)
+    angles_TF = torch.outer(torch.arange(length, device=device, dtype=torch.float32), inverse_F)
+    sin_TF = angles_TF.sin()
+    return angles_TF.cos().repeat(1, 2), torch.cat((-sin_TF, sin_TF), dim=-1)

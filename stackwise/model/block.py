@@ -1,0 +1,128 @@
+"""One transformer block: attention and feed-forward, each with its norm and residual.
+
+Pre-norm:  x + g A(norm x), then x + g F(norm x).  Post-norm (BERT):  norm(x + g A(x)), ...
+The arithmetic of a block's cost stands under its module.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stackwise.choice import Params
+from stackwise.model.attention import build_attention, kind_of
+from stackwise.model.saved import Saved
+from stackwise.model.shape import RackShape, attention_shape, d_ff
+
+
+def make_norm(shape: RackShape) -> nn.Module:
+    """The rack's norm over its width."""
+    if shape.norm == "rmsnorm":
+        return nn.RMSNorm(shape.d_model, shape.norm_eps)
+    return nn.LayerNorm(shape.d_model, shape.norm_eps)
+
+
+def activation(shape: RackShape, x: Tensor) -> Tensor:
+    """The rack's GELU, exact or by tanh."""
+    return F.gelu(x, approximate="tanh" if shape.ffn == "gelu_tanh" else "none")
+
+
+class FeedForward(nn.Module):
+    """SwiGLU, down(silu(gate x) * up x) (arXiv 2002.05202), or down(gelu(up x))."""
+
+    def __init__(self, shape: RackShape) -> None:
+        super().__init__()
+        self.shape = shape
+        wide = d_ff(shape)
+        self.gate = (
+            nn.Linear(shape.d_model, wide, bias=shape.bias) if shape.ffn == "swiglu" else None
+        )
+        self.up = nn.Linear(shape.d_model, wide, bias=shape.bias)
+        self.down = nn.Linear(wide, shape.d_model, bias=shape.bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D), each position by itself."""
+        if self.gate is not None:
+            return self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD))
+        return self.down(activation(self.shape, self.up(x_BTD)))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward with residuals.
+
+    Args:
+        shape: The rack's.
+        attention: Parameters of the attention kind.
+        number: The block's place in the whole rack, 0 at the left; it decides RoPE base and window.
+    """
+
+    def __init__(self, shape: RackShape, attention: Params, number: int) -> None:
+        super().__init__()
+        self.gain = shape.residual_gain
+        self.post = shape.norm_place == "post"
+        self.attention_norm = make_norm(shape)
+        self.attention = build_attention(attention_shape(shape, number), attention)
+        self.ffn_norm = make_norm(shape)
+        self.ffn = FeedForward(shape)
+
+    def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        if self.post:
+            x_BTD = self.attention_norm(x_BTD + self.gain * self.attention(x_BTD, causal=causal))
+            return self.ffn_norm(x_BTD + self.gain * self.ffn(x_BTD))
+        x_BTD = self._add(x_BTD, self.attention(self.attention_norm(x_BTD), causal=causal))
+        return self._add(x_BTD, self.ffn(self.ffn_norm(x_BTD)))
+
+    def _add(self, x_BTD: Tensor, y_BTD: Tensor) -> Tensor:
+        return x_BTD + y_BTD if self.gain == 1 else x_BTD.add(y_BTD, alpha=self.gain)
+
+
+def ffn_matmul_parameters(shape: RackShape) -> int:
+    """Weights of the feed-forward."""
+    return (3 if shape.ffn == "swiglu" else 2) * shape.d_model * d_ff(shape)
+
+
+def norm_parameters(shape: RackShape) -> int:
+    """Numbers of one norm over the width."""
+    return shape.d_model * (1 if shape.norm == "rmsnorm" else 2)
+
+
+def block_parameters(shape: RackShape, attention: Params) -> int:
+    """Every trainable number of one block."""
+    biases = shape.d_model + d_ff(shape) * (2 if shape.ffn == "swiglu" else 1)
+    return (
+        kind_of(attention).parameters(attention_shape(shape, 0), attention)
+        + ffn_matmul_parameters(shape)
+        + biases * shape.bias
+        + 2 * norm_parameters(shape)
+    )
+
+
+def block_matmul_parameters(shape: RackShape, attention: Params) -> int:
+    """Weights of one block in matrix products: 2 FLOPs each per token, forward."""
+    inside = kind_of(attention).matmul_parameters(attention_shape(shape, 0), attention)
+    return inside + ffn_matmul_parameters(shape)
+
+
+def block_score_flops(
+    shape: RackShape, attention: Params, number: int, length: int, causal: bool
+) -> float:
+    """FLOPs per token, forward, of one block that are not products with weights."""
+    kind = kind_of(attention)
+    return kind.score_flops(attention_shape(shape, number), attention, length, causal)
+
+
+def norm_saved(shape: RackShape, trains: bool) -> Saved:
+    """Numbers per token that one norm over the width keeps: its input, statistics, its result."""
+    if shape.norm == "layernorm":
+        return Saved(shape.d_model + 2, 0)
+    return Saved(shape.d_model * (2 if trains else 1) + 1, 0)
+
+
+def block_saved(shape: RackShape, attention: Params, trains: bool) -> Saved:
+    """Numbers per token that one block keeps for backward, crossed or trained."""
+    inside = kind_of(attention).saved_floats(attention_shape(shape, 0), attention, trains)
+    wide = d_ff(shape)
+    ffn = wide * (3 if shape.ffn == "swiglu" else 1) + trains * (wide + shape.d_model)
+    norm = norm_saved(shape, trains)
+    return inside.plus(norm).plus(norm).plus(Saved(0, ffn))

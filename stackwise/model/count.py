@@ -1,0 +1,42 @@
+"""How many parameters a rack has, in closed form, without building it.
+
+The published count: the vectors of [MASK] and [START] are ours and stay outside it. Held against
+the modules on the meta device, for every preset, in `tests/unit`.
+"""
+
+from __future__ import annotations
+
+from stackwise.choice import Params
+from stackwise.model.block import block_parameters, norm_parameters
+from stackwise.model.shape import RackShape, total_blocks
+
+
+def embedding_parameters(shape: RackShape, vocab: int) -> int:
+    """Token table, learned positions, token types, norm; without [MASK] and [START]."""
+    rows = vocab + shape.token_types
+    if shape.positions == "learned":
+        rows += shape.max_positions or 0
+    return rows * shape.d_model + 2 * shape.d_model * shape.embed_norm
+
+
+def head_matmul_parameters(shape: RackShape, vocab: int) -> int:
+    """Weights of the head in matrix products, the tied table included."""
+    return vocab * shape.d_model + shape.d_model**2 * shape.head_transform
+
+
+def head_parameters(shape: RackShape, vocab: int) -> int:
+    """Every trainable number of final norm and head; a tied table is the embedding's."""
+    count = 0 if shape.tied else vocab * shape.d_model
+    count += norm_parameters(shape) if shape.norm_place == "pre" else 0
+    if shape.head_transform:
+        count += shape.d_model**2 + shape.d_model + norm_parameters(shape)
+    return count + vocab * shape.head_bias
+
+
+def count_parameters(shape: RackShape, attention: Params, vocab: int) -> int:
+    """Every trainable number of the finished rack, as its publication counts them."""
+    return (
+        embedding_parameters(shape, vocab)
+        + total_blocks(shape) * block_parameters(shape, attention)
+        + head_parameters(shape, vocab)
+    )

@@ -1,0 +1,204 @@
+"""The rack: embedding, stacks in order, head.
+
+A rack may hold only some of its stacks, and runs any path through those it holds, bidirectionally
+or causally as asked at each call. How parts start is in `init.py`, what attention does in
+`attention/`, what a step trains in `stackwise/training/step.py`.
+
+Shapes: B samples, T tokens, D width, V entries of the head, N positions chosen from B x T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from stackwise.choice import Params
+from stackwise.model.block import Block, activation, make_norm
+from stackwise.model.init import start
+from stackwise.model.shape import RackShape, stack_ids
+from stackwise.stage import FULL_BAND
+
+BandPath = tuple[float, float, tuple[str, ...]]
+
+
+class Embedding(nn.Module):
+    """Token ids to vectors. Ids V and V + 1 are [MASK] and [START], in a table of their own."""
+
+    def __init__(self, shape: RackShape, vocab: int) -> None:
+        super().__init__()
+        self.vocab = vocab
+        self.tokens = nn.Parameter(torch.empty(vocab, shape.d_model))
+        self.special = nn.Parameter(torch.empty(2, shape.d_model))
+        rows = shape.max_positions if shape.positions == "learned" else None
+        self.positions = nn.Parameter(torch.empty(rows, shape.d_model)) if rows else None
+        types = shape.token_types
+        self.types = nn.Parameter(torch.empty(types, shape.d_model)) if types else None
+        self.norm = nn.LayerNorm(shape.d_model, shape.norm_eps) if shape.embed_norm else None
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """(B, T) ids up to V + 1 to (B, T, D)."""
+        special_BT = ids_BT >= self.vocab
+        x_BTD = nn.functional.embedding(ids_BT.clamp(max=self.vocab - 1), self.tokens)
+        added_BTD = nn.functional.embedding((ids_BT - self.vocab).clamp(min=0), self.special)
+        x_BTD = torch.where(special_BT[..., None], added_BTD, x_BTD)
+        if self.positions is not None:
+            x_BTD = x_BTD + self.positions[: ids_BT.shape[1]]
+        if self.types is not None:
+            x_BTD = x_BTD + self.types[0]
+        return x_BTD if self.norm is None else cast(Tensor, self.norm(x_BTD))
+
+
+class Stack(nn.Module):
+    """Consecutive blocks that are grown, trained and frozen together."""
+
+    def __init__(self, shape: RackShape, attention: Params, place: int) -> None:
+        super().__init__()
+        first = place * shape.blocks_per_stack
+        self.blocks = nn.ModuleList(
+            Block(shape, attention, first + i) for i in range(shape.blocks_per_stack)
+        )
+
+    def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        for block in self.blocks:
+            x_BTD = block(x_BTD, causal=causal)
+        return x_BTD
+
+
+class Head(nn.Module):
+    """Final norm (pre-norm racks), BERT's transform if asked for, and logits over V entries."""
+
+    def __init__(self, shape: RackShape, vocab: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.norm = make_norm(shape) if shape.norm_place == "pre" else None
+        self.dense = nn.Linear(shape.d_model, shape.d_model) if shape.head_transform else None
+        self.dense_norm = make_norm(shape) if shape.head_transform else None
+        self.weight = None if shape.tied else nn.Parameter(torch.empty(vocab, shape.d_model))
+        self.bias = nn.Parameter(torch.empty(vocab)) if shape.head_bias else None
+
+    def forward(self, x_ND: Tensor, tokens_VD: Tensor) -> Tensor:
+        """Hidden states (..., D) to logits (..., V); `tokens_VD` serves a tied head."""
+        if self.norm is not None:
+            x_ND = self.norm(x_ND)
+        if self.dense is not None and self.dense_norm is not None:
+            x_ND = self.dense_norm(activation(self.shape, self.dense(x_ND)))
+        weight_VD = tokens_VD if self.weight is None else self.weight
+        return nn.functional.linear(x_ND, weight_VD, self.bias)
+
+
+class Rack(nn.Module):
+    """The whole model.
+
+    Args:
+        shape: Its sizes.
+        attention: Parameters of the attention kind.
+        vocab: Entries of the head.
+        stacks: Ids of the stacks to hold now, of `stack_ids(shape)`; None for all.
+        seed: Of every part's start: each part draws from its own generator, so that a stack starts
+            the same whichever others exist.
+        paths: Which stacks serve which masked fraction, as (low, high, stacks).
+    """
+
+    def __init__(
+        self,
+        shape: RackShape,
+        attention: Params,
+        vocab: int,
+        *,
+        stacks: Sequence[str] | None = None,
+        seed: int = 0,
+        paths: Sequence[BandPath] | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape, self.attention, self.vocab, self.seed = shape, attention, vocab, seed
+        self.embedding = Embedding(shape, vocab)
+        self.stacks = nn.ModuleDict()
+        self.head = Head(shape, vocab)
+        start(self.embedding, shape, seed, "embedding")
+        start(self.head, shape, seed, "head")
+        for stack in stack_ids(shape) if stacks is None else stacks:
+            self.add(stack)
+        self.paths = list(paths) if paths is not None else [(*FULL_BAND, self.held())]
+
+    @property
+    def mask_id(self) -> int:
+        """The id that reads as [MASK]."""
+        return self.vocab
+
+    @property
+    def start_id(self) -> int:
+        """The id that reads as [START]."""
+        return self.vocab + 1
+
+    def held(self) -> tuple[str, ...]:
+        """The stacks that are here, left to right."""
+        return tuple(stack for stack in stack_ids(self.shape) if stack in self.stacks)
+
+    def add(self, stack: str) -> Stack:
+        """Put a stack at its place, at its random start, on the embedding's device.
+
+        Raises:
+            ValueError: If the rack's shape has no such stack, or it is here already.
+        """
+        known = stack_ids(self.shape)
+        if stack not in known:
+            raise ValueError(f"{stack!r} is not a stack of this rack; known: {', '.join(known)}")
+        if stack in self.stacks:
+            raise ValueError(f"{stack!r} is in the rack already")
+        made = Stack(self.shape, self.attention, known.index(stack))
+        start(made, self.shape, self.seed, stack)
+        self.stacks[stack] = made.to(self.embedding.tokens.device)
+        return made
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Embedding, stacks from left to right, head, by name: what checkpoints hold as files."""
+        stacks = {stack: self.stacks[stack] for stack in self.held()}
+        return {"embedding": self.embedding, **stacks, "head": self.head}
+
+    def path_for(self, masked_frac: float) -> tuple[str, ...]:
+        """The stacks that serve a masked fraction in (0, 1]."""
+        for low, high, path in self.paths:
+            if low < masked_frac <= high:
+                return path
+        return self.paths[0][2]
+
+    def hidden(
+        self, ids_BT: Tensor, *, causal: bool = False, path: Sequence[str] | None = None
+    ) -> Tensor:
+        """What the last block of the path puts out, (B, T, D), before the final norm."""
+        x_BTD = self.embedding(ids_BT)
+        for stack in self.held() if path is None else path:
+            x_BTD = self.stacks[stack](x_BTD, causal=causal)
+        return cast(Tensor, x_BTD)
+
+    def logits(self, x_ND: Tensor) -> Tensor:
+        """Hidden states (..., D) to logits (..., V)."""
+        return cast(Tensor, self.head(x_ND, self.embedding.tokens))
+
+    def forward(
+        self, ids_BT: Tensor, *, causal: bool = False, path: Sequence[str] | None = None
+    ) -> Tensor:
+        """(B, T) ids to (B, T, V) logits."""
+        return self.logits(self.hidden(ids_BT, causal=causal, path=path))
+
+    def exits(
+        self, ids_BT: Tensor, *, causal: bool = False, path: Sequence[str] | None = None
+    ) -> Iterator[Tensor]:
+        """(B, T, D) after the embedding, then after every block of the path."""
+        x_BTD = self.embedding(ids_BT)
+        yield x_BTD
+        for stack in self.held() if path is None else path:
+            for block in cast(Stack, self.stacks[stack]).blocks:
+                x_BTD = block(x_BTD, causal=causal)
+                yield x_BTD
+
+    def untie(self) -> bool:
+        """Give a tied head a copy of the token table, so that the two part. True if it was tied."""
+        if self.head.weight is not None:
+            return False
+        self.head.weight = nn.Parameter(self.embedding.tokens.detach().clone())
+        return True

@@ -1,0 +1,276 @@
+"""Objectives: from token ids to what the rack reads, and from logits to a loss.
+
+    loss = sum over counted positions of weight * cross-entropy / all positions
+
+- `clm`: reads [START] and all ids but the last, causally; every id is a target; weight 1.
+- `mlm` (BERT, arXiv 1810.04805): k = max(1, round(r T)) positions per sample, of which 80 % read
+  [MASK], 10 % a random id, 10 % stay; weight T/k, so that the loss is the mean over those k.
+- `diffusion` (MDLM 2406.07524, MD4 2406.04329, LLaDA 2502.09992): each position reads [MASK] with
+  probability 1 - alpha(t); weight -alpha'(t) / (1 - alpha(t)). The loss bounds the negative
+  log-likelihood per token. Inside a noise band, t is drawn between the band's times and the weight
+  carries the factor (t_high - t_low), so that the bands' losses add up to the whole bound.
+
+[MASK] is id V and [START] id V + 1: the head has a row for neither. Schedules are in
+`schedules.py`, random draws in `draws.py`; a finished rack is measured by `evaluation.py`.
+
+Shapes: B samples, T tokens, N counted positions, V entries of the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from stackwise.choice import Choice, Params, find
+from stackwise.draws import Stream, smallest, time_fracs_B, uniform_BT
+from stackwise.masking import DEFAULT_SCHEDULES, Sampling, check_band
+from stackwise.schedules import mask_ratio, time_schedule
+from stackwise.stage import FULL_BAND
+
+if TYPE_CHECKING:
+    from stackwise.data.batches import Batch
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """A batch as the rack reads it.
+
+    Attributes:
+        input_BT: Ids that go in, int64; may hold [MASK] = V and [START] = V + 1.
+        target_BT: Ids that should come out, int64.
+        counted_BT: Positions that count in the loss.
+        weight_B: Weight of each sample's counted positions, float32.
+        mask_frac_B: Fraction of each sample that is hidden, float32; 0 for `clm`.
+    """
+
+    input_BT: Tensor
+    target_BT: Tensor
+    counted_BT: Tensor
+    weight_B: Tensor
+    mask_frac_B: Tensor
+
+    @property
+    def target_N(self) -> Tensor:
+        """Targets at the counted positions, row by row."""
+        return self.target_BT[self.counted_BT]
+
+    @property
+    def weight_N(self) -> Tensor:
+        """Weights at the counted positions, row by row."""
+        return self.weight_B.repeat_interleave(self.counted_BT.sum(1))
+
+    def split(self, samples: int) -> Iterator[Corrupted]:
+        """The same in parts of at most `samples` samples, in order."""
+        parts = [getattr(self, field.name).split(samples) for field in fields(self)]
+        for part in zip(*parts, strict=True):
+            yield Corrupted(*part)
+
+    def to(self, device: torch.device | str) -> Corrupted:
+        """The same on another device."""
+        return Corrupted(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """How the batches of a stage are corrupted.
+
+    Attributes:
+        objective: Parameters of the objective.
+        vocab: Entries of the head, V.
+        batch_size: Samples per optimizer step, over which antithetic times are spread.
+        seed: Of the run.
+        schedule: Masking schedule; None for the objective's default.
+        sampling: How diffusion times are drawn.
+        band: Noise band (low, high], in mask probability.
+    """
+
+    objective: Params
+    vocab: int
+    batch_size: int
+    seed: int
+    schedule: Params | None = None
+    sampling: Sampling = "antithetic"
+    band: tuple[float, float] = FULL_BAND
+
+    def __post_init__(self) -> None:
+        problem = check_band(self.objective.choice, self.sampling, self.band)
+        if problem:
+            raise ValueError(problem)
+
+
+@dataclass(frozen=True)
+class Objective(Choice):
+    """An entry of `OBJECTIVES`. `build` is its (rule, batch, progress) -> Corrupted.
+
+    Attributes:
+        causal: Whether a position sees only those before it.
+    """
+
+    causal: bool = False
+
+
+class Clm(Params):
+    """Causal language modelling: each token from those before it, the first one included."""
+
+    kind: Literal["clm"] = "clm"
+
+
+class Mlm(Params):
+    """Masked language modelling (BERT). It has no likelihood of its own."""
+
+    kind: Literal["mlm"] = "mlm"
+    random_frac: float = Field(
+        0.1, ge=0, le=0.5, description="part of the counted positions that read a random id"
+    )
+    keep_frac: float = Field(
+        0.1, ge=0, le=0.5, description="part of the counted positions that read their own id"
+    )
+
+
+class Diffusion(Params):
+    """Masked diffusion in continuous time: a bound on the likelihood."""
+
+    kind: Literal["diffusion"] = "diffusion"
+
+
+def corrupt(rule: Corruption, batch: Batch, *, progress: float = 0.0) -> Corrupted:
+    """Corrupt a batch: a pure function of the seed and of each sample's id, draw, place and band.
+
+    Args:
+        rule: How.
+        batch: Ids below `rule.vocab` with their sample ids, draws (epochs) and places.
+        progress: Part of the training done, 0 to 1, for schedules over progress.
+
+    Returns:
+        Torch tensors on the CPU.
+
+    Raises:
+        ValueError: If the objective or the schedule is unknown, or they do not go together.
+    """
+    build = find(OBJECTIVES, rule.objective.choice, "objective").build
+    corrupted: Corrupted = build(rule, batch, progress)
+    return corrupted
+
+
+def clm(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
+    """Shift right by [START]; every position counts with weight 1."""
+    ids_BT = np.asarray(batch.ids_BT, dtype=np.int64)
+    input_BT = np.empty_like(ids_BT)
+    input_BT[:, 0], input_BT[:, 1:] = rule.vocab + 1, ids_BT[:, :-1]
+    every_BT, one_B = np.ones(ids_BT.shape, dtype=bool), np.ones(len(ids_BT))
+    return _corrupted(input_BT, ids_BT, every_BT, one_B, 0 * one_B)
+
+
+def mlm(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
+    """Hide k positions of each sample; most read [MASK], some a random id, some their own."""
+    ids_BT = np.asarray(batch.ids_BT, dtype=np.int64)
+    (B, T), params = ids_BT.shape, rule.objective
+    assert isinstance(params, Mlm)
+    k = max(1, round(mask_ratio(_schedule(rule), progress) * T))
+    u_BT, kind_BT, random_BT = np.split(_uniform(rule, batch, 3 * T), 3, axis=1)
+    chosen_BT = smallest(u_BT, np.full(B, k))
+    random_ids_BT = (random_BT * rule.vocab).astype(np.int64)
+    hidden_BT = np.where(kind_BT < params.random_frac, random_ids_BT, rule.vocab)
+    hidden_BT = np.where(kind_BT >= 1 - params.keep_frac, ids_BT, hidden_BT)
+    input_BT = np.where(chosen_BT, hidden_BT, ids_BT)
+    return _corrupted(input_BT, ids_BT, chosen_BT, np.full(B, T / k), np.full(B, k / T))
+
+
+def diffusion(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
+    """Mask each position with probability 1 - alpha(t), or, stratified, exactly k of them."""
+    ids_BT = np.asarray(batch.ids_BT, dtype=np.int64)
+    T = ids_BT.shape[1]
+    frac_B = time_fracs_B(
+        rule.seed,
+        np.asarray(batch.sample_B),
+        np.asarray(batch.draw_B),
+        np.asarray(batch.place_B),
+        batch=rule.batch_size,
+        band=rule.band,
+        sampling=rule.sampling,
+    )
+    if rule.sampling == "stratified_k":
+        k_B = np.ceil(frac_B * T).astype(np.int64)
+        masked_BT, weight_B = smallest(_uniform(rule, batch, T), k_B), T / k_B
+    else:
+        schedule = time_schedule(_schedule(rule))
+        low, high = schedule.time_of(np.array(rule.band))
+        t_B = low + frac_B * (high - low)
+        masked_BT = _uniform(rule, batch, T) < (1 - schedule.alpha(t_B))[:, None]
+        weight_B = (high - low) * schedule.weight(t_B)
+    input_BT = np.where(masked_BT, rule.vocab, ids_BT)
+    return _corrupted(input_BT, ids_BT, masked_BT, weight_B, masked_BT.mean(1))
+
+
+def _uniform(rule: Corruption, batch: Batch, length: int) -> NDArray[np.float64]:
+    sample_B, draw_B = np.asarray(batch.sample_B), np.asarray(batch.draw_B)
+    return uniform_BT(rule.seed, sample_B, draw_B, rule.band, length, Stream.MASK)
+
+
+def _schedule(rule: Corruption) -> Params:
+    schedule = schedule_of(rule.objective, rule.schedule)
+    if schedule is None:
+        raise ValueError(f"masking.schedule: objective={rule.objective.choice} needs one")
+    return schedule
+
+
+def _corrupted(
+    input_BT: NDArray[np.int64],
+    target_BT: NDArray[np.int64],
+    counted_BT: NDArray[np.bool_],
+    weight_B: NDArray[np.float64],
+    mask_frac_B: NDArray[np.float64],
+) -> Corrupted:
+    return Corrupted(
+        torch.from_numpy(input_BT),
+        torch.from_numpy(target_BT.copy()),
+        torch.from_numpy(counted_BT),
+        torch.from_numpy(weight_B.astype(np.float32)),
+        torch.from_numpy(mask_frac_B.astype(np.float32)),
+    )
+
+
+OBJECTIVES: dict[str, Choice] = {
+    "clm": Objective(clm, Clm, causal=True),
+    "mlm": Objective(mlm, Mlm),
+    "diffusion": Objective(diffusion, Diffusion),
+}
+
+
+def is_causal(objective: Params) -> bool:
+    """Whether the objective reads left to right. A plain function in `OBJECTIVES` does not."""
+    entry = find(OBJECTIVES, objective.choice, "objective")
+    return isinstance(entry, Objective) and entry.causal
+
+
+def schedule_of(objective: Params, schedule: Params | None) -> Params | None:
+    """The masking schedule in force: the one given, or the objective's default, if it has one."""
+    return schedule or DEFAULT_SCHEDULES.get(objective.choice)
+
+
+def loss_at(logits_NV: Tensor, target_N: Tensor, weight_N: Tensor, positions: int) -> Tensor:
+    """Weighted cross-entropy at the counted positions, per position of the batch.
+
+    Additive over micro-batches when `positions` is that of the whole batch.
+
+    Args:
+        logits_NV: Unnormalised, float32, over the head's V entries.
+        target_N: Ids below V, int64.
+        weight_N: Weight of each.
+        positions: Positions of the whole batch, counted or not.
+
+    Returns:
+        A scalar in nats per token; 0 (with a gradient) when N is 0.
+
+    Source: MDLM, arXiv 2406.07524; held by `tests/unit/test_diffusion_bounds_the_likelihood.py`.
+    """
+    nats_N = F.cross_entropy(logits_NV, target_N, reduction="none")
+    return (weight_N * nats_N).sum() / positions

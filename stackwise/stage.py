@@ -1,0 +1,94 @@
+"""A stage: one step of a curriculum, as a small frozen value that can be written down.
+
+Which stacks exist, which train, under which noise, and for how long. Planner, trainer, pictures
+and run folders all consume a list of these; the functions that make them are in `curriculum.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from stackwise.choice import Section
+from stackwise.errors import ExperimentError
+
+Init = Literal["random", "copy", "zero_output"]
+Role = Literal["trunk", "active", "suffix"]
+FULL_BAND = (0.0, 1.0)
+
+
+class NewStack(Section):
+    """A stack that a stage adds, and what it starts from."""
+
+    stack: str = Field(description="its id")
+    init: Init = Field("random", description="fresh, a copy, or fresh with output weights at zero")
+    source: str | None = Field(None, description="the stack that a copy is taken from")
+
+
+class Stage(Section):
+    """One step of a curriculum.
+
+    A curriculum may leave `name`, `active`, `new` and `tokens` open: `stages` fills them in.
+    """
+
+    name: str = Field("", max_length=80, description="for people; empty: the active stacks")
+    path: tuple[str, ...] = Field(min_length=1, description="stack ids, in the order they run")
+    active: tuple[str, ...] | None = Field(None, description="those that train; empty: all")
+    new: tuple[NewStack, ...] | None = Field(
+        None, description="those added now; empty: the ones not seen before, at random"
+    )
+    embedding: bool = Field(True, description="whether the embedding trains")
+    head: bool = Field(True, description="whether final norm and head train")
+    band: tuple[float, float] = Field(FULL_BAND, description="masked fractions (low, high]")
+    share: float = Field(1.0, gt=0, description="weight in the split of the budget")
+    share_of: Literal["tokens", "flops"] = Field("tokens", description="what is split by shares")
+    tokens: int | None = Field(None, ge=1, description="tokens read; empty: from budget and share")
+    lr: Literal["per_stage", "continue", "rewarm"] = Field(
+        "per_stage",
+        description="a schedule of its own, or one schedule over all stages that continue it",
+    )
+    lr_span: tuple[float, float] = Field(
+        FULL_BAND, description="part of that schedule which this stage covers; filled in"
+    )
+    optimizer_state: Literal["reset", "keep"] = Field(
+        "reset", description="what tensors that trained in the stage before begin with"
+    )
+
+
+def roles(stage: Stage) -> dict[str, Role]:
+    """What each stack of the path is in this stage.
+
+    Trunk: frozen, and no gradient reaches it. Suffix: frozen, and gradient passes through it to
+    something that trains: later stacks of the path, and all of it when the embedding trains.
+    """
+    active = stage.active or ()
+    first = 0 if stage.embedding else min((stage.path.index(a) for a in active), default=0)
+    if not stage.embedding and not active:
+        first = len(stage.path)
+    return {
+        stack: "active" if stack in active else "trunk" if i < first else "suffix"
+        for i, stack in enumerate(stage.path)
+    }
+
+
+def band_paths(made: Sequence[Stage]) -> list[tuple[float, float, tuple[str, ...]]]:
+    """Which stacks the finished rack runs for which masked fraction: `(low, high, path)`.
+
+    A later stage takes over the bands that it covers.
+
+    Raises:
+        ExperimentError: If the bands of the stages do not tile (0, 1].
+    """
+    last: dict[tuple[float, float], tuple[str, ...]] = {}
+    for stage in made:
+        if stage.band == FULL_BAND:
+            last.clear()
+        last.pop(stage.band, None)
+        last[stage.band] = stage.path
+    found = sorted((low, high, path) for (low, high), path in last.items())
+    edges = [0.0, *(high for _, high, _ in found)]
+    if [low for low, _, _ in found] != edges[:-1] or edges[-1] != 1.0:
+        raise ExperimentError(f"curriculum: the noise bands {sorted(last)} do not tile (0, 1]")
+    return found

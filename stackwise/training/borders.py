@@ -1,0 +1,71 @@
+"""What happens at the borders of a stage: stacks are added, frozen and released."""
+
+from __future__ import annotations
+
+from stackwise.model.init import grow
+from stackwise.stage import NewStack
+from stackwise.training.optim import (
+    Average,
+    adamw,
+    freeze_all_but,
+    load_optimizer_state,
+    optimizer_state,
+    parts_trained,
+)
+from stackwise.training.step import Trainee
+from stackwise.training.work import AVERAGE, MOMENTS, Work, save_work
+
+
+def enter_stage(work: Work, number: int) -> Trainee:
+    """Add the stage's new stacks, freeze the rest, and set up what trains.
+
+    A stage that is resumed finds its stacks, moments and averages in the checkpoint.
+    """
+    stage, exp = work.stages[number], work.exp
+    fresh = work.at.step == 0
+    for entry in stage.new or ():
+        if entry.stack not in work.rack.stacks:
+            add_stack(work, entry)
+    if exp.rack.tied and stage.head != stage.embedding and work.rack.untie():
+        work.writer.event("untied", stage=number, why="head and embedding no longer train together")
+    named = freeze_all_but(work.rack, stage)
+    optimizer = adamw(exp.optim, named)
+    average = Average(named, exp.optim.ema) if exp.optim.ema is not None else None
+    if not fresh or stage.optimizer_state == "keep":
+        load_optimizer_state(optimizer, named, work.restored.get(MOMENTS, {}))
+    if not fresh and average is not None:
+        average.load(work.restored.get(AVERAGE, {}), work.at.updates)
+    work.restored = {}
+    work.meter.reset()
+    if fresh:
+        work.writer.event(
+            "stage_started",
+            stage=number,
+            name=stage.name,
+            path=list(stage.path),
+            active=list(stage.active or ()),
+            tokens=stage.tokens,
+            trained_parameters=sum(p.numel() for p in named.values()),
+        )
+    return Trainee(number, stage, named, optimizer, average)
+
+
+def add_stack(work: Work, entry: NewStack) -> None:
+    """Put a new stack into the rack, initialised as the stage says."""
+    stack = work.rack.add(entry.stack)
+    grow(stack, entry.init, work.rack.stacks[entry.source] if entry.source is not None else None)
+
+
+def leave_stage(work: Work, trainee: Trainee) -> None:
+    """Freeze what the next stage does not train at its average, and save the rack."""
+    number = trainee.number
+    following = work.stages[number + 1] if number + 1 < len(work.stages) else None
+    if trainee.average is not None:
+        goes_on = parts_trained(following) if following is not None else set()
+        trainee.average.adopt(sorted({part for part, _ in trainee.named} - goes_on))
+    work.writer.event("stage_finished", stage=number, name=trainee.stage.name, step=work.at.step)
+    work.at.stage, work.at.step, work.at.updates = number + 1, 0, 0
+    keeps = following is not None and following.optimizer_state == "keep"
+    if keeps:
+        work.restored = {MOMENTS: optimizer_state(trainee.optimizer, trainee.named)}
+    save_work(work, trainee, moments=keeps, average=False)

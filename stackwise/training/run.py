@@ -1,0 +1,147 @@
+"""Carry out the stages of a run, from its folder, and go on where it stopped.
+
+`train` makes a run folder and executes it; `execute` reads stages.json and knows nothing of the
+function that made them, so a curriculum typed in a notebook cell runs here too. One step is in
+`step.py`, what happens at the borders of a stage in `borders.py`, held-out measurements in
+`watch.py`, files in `checkpoint.py` and `stackwise.runs`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from stackwise.config import Experiment, Placement
+from stackwise.data.batches import batch_at, prefetch
+from stackwise.objective import Corrupted, corrupt, is_causal
+from stackwise.runs import Run
+from stackwise.training.borders import enter_stage, leave_stage
+from stackwise.training.optim import stage_lr
+from stackwise.training.start import create_run
+from stackwise.training.step import StepNumbers, setting_of, training_step
+from stackwise.training.watch import finish, watch
+from stackwise.training.work import Work, open_work, save_work
+
+OnStep = Callable[[Work, StepNumbers], None]
+
+
+class Stopped(Exception):
+    """The user asked a run to stop; its state is saved."""
+
+
+def train(
+    exp: Experiment,
+    placement: Placement | None = None,
+    *,
+    rerun: bool = False,
+    on_step: OnStep | None = None,
+) -> Run:
+    """Train an experiment in this process, to its end.
+
+    The run is named by what decides its numbers; if it is there already, it is attached to, and
+    goes on if it is unfinished.
+
+    Args:
+        exp: What to train.
+        placement: How to carry it out.
+        rerun: Make another run even if one is there.
+        on_step: Called after every step.
+
+    Returns:
+        The run; `run.rack()` is its model.
+
+    Raises:
+        ExperimentError: If stages, rack, data and budget do not go together.
+        DataError: If the corpus cannot be read.
+    """
+    run = create_run(exp, placement or Placement(), rerun=rerun)
+    return execute(run, on_step=on_step)
+
+
+def resume(run: Run, *, on_step: OnStep | None = None) -> Run:
+    """Go on from a run's last checkpoint; to the same weights as if it had never stopped."""
+    return execute(run, on_step=on_step)
+
+
+def execute(run: Run, *, on_step: OnStep | None = None) -> Run:
+    """Run the stages that are left. A finished run is returned as it is.
+
+    Ctrl-C and SIGTERM end it after the step in hand, with its state saved.
+    """
+    if run.state == "finished":
+        return run
+    with open_work(run) as work, stop_signals(work):
+        try:
+            for number in range(work.at.stage, len(work.stages)):
+                train_stage(work, number, on_step)
+            finish(work)
+        except Stopped:
+            work.writer.close("stopped")
+    return run
+
+
+def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
+    """Train one stage from wherever its counters stand to its end."""
+    exp, stage = work.exp, work.stages[number]
+    trainee = enter_stage(work, number)
+    setting = setting_of(
+        stage,
+        causal=is_causal(exp.objective),
+        micro_batch=work.placement.micro_batch,
+        checkpointing=work.placement.checkpointing,
+        compute=getattr(torch, exp.precision.compute),
+        device=work.device,
+        clip=exp.optim.clip,
+    )
+    steps = work.steps_of(number)
+    with prefetch(noisy_batches(work, number)) as batches:
+        for noisy in batches:
+            began = time.perf_counter()
+            rate = stage_lr(exp.optim, stage, work.at.step, steps)
+            numbers = training_step(work.rack, noisy, setting, trainee, rate)
+            work.count(number, noisy, numbers, rate, time.perf_counter() - began)
+            if on_step is not None:
+                on_step(work, numbers)
+            watch(work, trainee)
+            if work.stop_requested:
+                save_work(work, trainee)
+                raise Stopped
+            if work.checkpoint_due() and work.at.step < steps:
+                save_work(work, trainee)
+    leave_stage(work, trainee)
+
+
+def noisy_batches(work: Work, number: int) -> Iterator[Corrupted]:
+    """The corrupted batches that are left of a stage; a pure function of the counters."""
+    exp, rule = work.exp, work.corruption(number)
+    for step in range(work.at.step, work.steps_of(number)):
+        first = work.first_sample(number) + step * exp.optim.batch
+        batch = batch_at(work.dataset, first, exp.optim.batch, exp.seed)
+        yield corrupt(rule, batch, progress=first / work.total_samples)
+
+
+@contextmanager
+def stop_signals(work: Work) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into a request; a second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+
+    def ask(signum: int, frame: Any) -> None:
+        work.stop_requested = True
+        signal.signal(signum, before[signum])
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        before[signum] = signal.signal(signum, ask)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

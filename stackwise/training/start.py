@@ -1,0 +1,81 @@
+"""From an experiment to a run folder that holds all that it takes to carry it out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from stackwise.config import Experiment, Placement
+from stackwise.curriculum import stages
+from stackwise.data.dataset import Dataset, open_dataset
+from stackwise.data.tokenizer import load_tokenizer
+from stackwise.memory.bytes import plan_rows
+from stackwise.runs import Run, make_run
+from stackwise.stage import Stage
+
+
+def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) -> Run:
+    """Make the folder of a run, or find the one that is there.
+
+    Nothing in the folder is an absolute path: the corpus is named relative to
+    `placement.data_dir`, and that folder relative to the run's own.
+    """
+    exp, placement = settled(exp, placement)
+    dataset = dataset_of(exp, placement.data_dir)
+    made = stages(exp)
+    run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, dataset.fingerprint)}"
+    folder = Path(placement.runs_dir) / run_id
+    inside = placement.replace(
+        data_dir=os.path.relpath(placement.data_dir, folder), runs_dir=".."
+    )
+    run = make_run(
+        placement.runs_dir,
+        run_id,
+        experiment=exp.to_yaml(),
+        placement=inside.to_yaml(),
+        stages=[stage.model_dump(mode="json") for stage in made],
+        plan=plan_rows(exp, placement, made),
+        facts={"seed": exp.seed, "experiment": exp.hash, "data": dataset.fingerprint},
+        rerun=rerun,
+    )
+    dataset.tokenizer.save(run.path / "tokenizer.json")
+    return run
+
+
+def settled(exp: Experiment, placement: Placement) -> tuple[Experiment, Placement]:
+    """Settle what only this machine's files can tell: where the corpus lies, the vocabulary.
+
+    An absolute corpus path is split into a name (science) and a folder (placement).
+    """
+    path = getattr(exp.data.corpus, "path", None)
+    if path is not None and Path(path).is_absolute():
+        placement = placement.replace(data_dir=str(Path(path).parent))
+        corpus = exp.data.corpus.replace(path=Path(path).name)
+        exp = exp.replace(data={"corpus": corpus})
+    if exp.data.tokenizer.choice == "json" and exp.rack.vocab is None:
+        size = load_tokenizer(exp.data.tokenizer, Path(placement.data_dir)).size
+        exp = exp.replace(rack={"vocab": size})
+    return exp, placement
+
+
+def dataset_of(exp: Experiment, data_dir: str | Path) -> Dataset:
+    """Open the data of an experiment."""
+    return open_dataset(
+        exp.data.corpus,
+        exp.data.tokenizer,
+        seq_len=exp.data.seq_len,
+        heldout_frac=exp.data.heldout_frac,
+        data_dir=Path(data_dir),
+    )
+
+
+def run_hash(exp: Experiment, made: tuple[Stage, ...], fingerprint: str) -> str:
+    """Eight hex digits of experiment, stages and data."""
+    values = [
+        exp.model_dump(mode="json"),
+        [stage.model_dump(mode="json") for stage in made],
+        fingerprint,
+    ]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,152 @@
+"""One training step, on one screen.
+
+    token ids -> corrupt -> trunk (no gradient) -> active stacks -> suffix -> head at the positions
+    that count -> loss -> backward -> clip -> optimizer -> average
+
+Corruption is in `masking.py` and `objective.py`, the loop over steps in `run.py`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from stackwise.model.rack import Rack
+from stackwise.objective import Corrupted, loss_at
+from stackwise.stage import Stage, roles
+from stackwise.training.optim import Average, Named, clip_, global_norms, set_lr
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stays the same over the steps of a stage.
+
+    Attributes:
+        trunk: Stacks that run without gradient, in order.
+        rest: The stacks after them, active and frozen, in order.
+        causal: Attention direction.
+        micro_batch: Samples per forward pass; None for all.
+        checkpointing: Recompute blocks in backward.
+        compute: dtype of matrix products.
+        device: Where it computes.
+        clip: Bound on the gradient norm.
+    """
+
+    trunk: tuple[str, ...]
+    rest: tuple[str, ...]
+    causal: bool
+    micro_batch: int | None
+    checkpointing: bool
+    compute: torch.dtype
+    device: torch.device
+    clip: float | None
+
+
+@dataclass
+class Trainee:
+    """What trains in a stage, and what trains it."""
+
+    number: int
+    stage: Stage
+    named: Named
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+
+
+@dataclass(frozen=True)
+class StepNumbers:
+    """What one step measured.
+
+    Attributes:
+        loss: Mean over all positions of the weighted cross-entropy, nats.
+        grad_norm: Of everything that trains, before clipping.
+        block_norms: The same per block (`s0.1`), embedding and head.
+        counted: Positions at which the head was computed.
+    """
+
+    loss: float
+    grad_norm: float
+    block_norms: dict[str, float]
+    counted: int
+
+
+def setting_of(
+    stage: Stage,
+    *,
+    causal: bool,
+    micro_batch: int | None,
+    checkpointing: bool,
+    compute: torch.dtype,
+    device: torch.device,
+    clip: float | None,
+) -> Setting:
+    """Resolve a stage and its placement into what the step needs."""
+    role = roles(stage)
+    trunk = tuple(stack for stack in stage.path if role[stack] == "trunk")
+    rest = stage.path[len(trunk) :]
+    return Setting(trunk, rest, causal, micro_batch, checkpointing, compute, device, clip)
+
+
+def training_step(
+    rack: Rack,
+    noisy: Corrupted,
+    setting: Setting,
+    trainee: Trainee,
+    rate: float,
+) -> StepNumbers:
+    """Accumulate the gradient of one batch and take one optimizer step."""
+    positions = noisy.input_BT.numel()
+    loss = torch.zeros((), device=setting.device)
+    for micro in noisy.split(setting.micro_batch or len(noisy.input_BT)):
+        part = micro_loss(rack, micro, setting, positions)
+        part.backward()
+        loss += part.detach()
+    norm, block_norms = global_norms(trainee.named)
+    clip_(trainee.named, norm, setting.clip)
+    set_lr(trainee.optimizer, rate)
+    trainee.optimizer.step()
+    trainee.optimizer.zero_grad()
+    if trainee.average is not None:
+        trainee.average.update()
+    return StepNumbers(
+        loss=float(loss),
+        grad_norm=float(norm),
+        block_norms={key: float(value) for key, value in block_norms.items()},
+        counted=int(noisy.counted_BT.sum()),
+    )
+
+
+def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -> Tensor:
+    """The share of one micro-batch in the loss of a batch of `positions` tokens, nats."""
+    noisy = noisy.to(setting.device)
+    with autocast(setting.device, setting.compute):
+        x_BTD = trunk_output(rack, noisy.input_BT, setting)
+        for stack in setting.rest:
+            for block in rack.stacks[stack].blocks:
+                if setting.checkpointing and torch.is_grad_enabled():
+                    x_BTD = checkpoint(block, x_BTD, causal=setting.causal, use_reentrant=False)
+                else:
+                    x_BTD = block(x_BTD, causal=setting.causal)
+        logits_NV = rack.logits(x_BTD[noisy.counted_BT])
+    return loss_at(logits_NV.float(), noisy.target_N, noisy.weight_N, positions)
+
+
+def trunk_output(rack: Rack, input_BT: Tensor, setting: Setting) -> Tensor:
+    """Embedding and trunk, (B, T, D). Nothing of them is kept for backward unless it trains."""
+    frozen = bool(setting.trunk) or not any(p.requires_grad for p in rack.embedding.parameters())
+    with torch.no_grad() if frozen else nullcontext():
+        x_BTD = rack.embedding(input_BT)
+        for stack in setting.trunk:
+            x_BTD = rack.stacks[stack](x_BTD, causal=setting.causal)
+    return x_BTD
+
+
+def autocast(device: torch.device, compute: torch.dtype) -> AbstractContextManager[object]:
+    """bfloat16 matrix products where the experiment asks for them."""
+    if compute == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=compute)

@@ -1,0 +1,151 @@
+"""What is measured on held-out text while a run trains, and at its end.
+
+Held-out windows and their noise are the same at every look and for every arm, so curves can be
+compared. What looking costs is counted apart from training.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from stackwise.data.dataset import Dataset
+from stackwise.evaluation import evaluate
+from stackwise.memory.flops import (
+    forward_flops_per_token,
+    head_flops_per_position,
+    vocab_size,
+)
+from stackwise.model.count import count_parameters
+from stackwise.objective import Corrupted, is_causal
+from stackwise.probe import entry_losses, exit_losses, fixed_draws
+from stackwise.stage import FULL_BAND, band_paths
+from stackwise.training.checkpoint import save
+from stackwise.training.step import Trainee, autocast
+from stackwise.training.work import BEST, Work
+
+
+def watch(work: Work, trainee: Trainee) -> None:
+    """Look at held-out text if it is time to, with the averaged weights where there are any."""
+    if not look_now(work, trainee.number):
+        return
+    if trainee.average is None:
+        look(work, trainee)
+    else:
+        with trainee.average.applied():
+            look(work, trainee)
+
+
+def look_now(work: Work, number: int) -> bool:
+    """Whether this step ends a stage or is one of the evenly spread looks of the run."""
+    steps, done = work.total_samples // work.exp.optim.batch, work.at.total_steps
+    points = work.exp.eval.points
+    spread = done * points // steps > (done - 1) * points // steps
+    return spread or work.at.step == work.steps_of(number)
+
+
+def look(work: Work, trainee: Trainee) -> None:
+    """Measure the loss at every depth on the held-out windows, and keep the best weights.
+
+    The windows get the stage's own noise band, so the loss is the stage's share of the bound; over
+    the full band it is the whole bound, and bits per byte follow from it.
+    """
+    exp, stage = work.exp, trainee.stage
+    windows_NT, size = some_windows(work.dataset, exp.eval.windows)
+    rule = work.corruption(trainee.number)
+    progress = work.at.tokens / (work.total_samples * exp.data.seq_len)
+    noisy = fixed_draws(rule, windows_NT, progress=progress)
+    with autocast(work.device, getattr(torch, exp.precision.compute)):
+        exits = exit_losses(work.rack, noisy, causal=is_causal(exp.objective), path=stage.path)
+    whole = stage.band == FULL_BAND and exp.objective.choice != "mlm"
+    bits = exits[-1] * windows_NT.size / size / math.log(2) if whole else None
+    work.at.probe_flops += look_flops(work, noisy, stage.path)
+    work.writer.event(
+        "eval",
+        stage=trainee.number,
+        step=work.at.total_steps,
+        tokens=work.at.tokens,
+        flops=work.at.flops,
+        seconds=work.at.seconds,
+        loss=exits[-1],
+        bits_per_byte=bits,
+        exit_losses=exits,
+    )
+    last = trainee.number == len(work.stages) - 1
+    if last and (work.at.best is None or exits[-1] < work.at.best):
+        work.at.best = exits[-1]
+        trained = {part for part, _ in trainee.named}
+        parts = {k: dict(m.state_dict()) for k, m in work.rack.parts().items() if k in trained}
+        save(work.run.path / BEST, parts, step=work.at.total_steps, loss=exits[-1])
+
+
+def some_windows(dataset: Dataset, count: int) -> tuple[np.ndarray[Any, Any], int]:
+    """At most `count` held-out windows, evenly spread over the text, and their bytes."""
+    windows_NT, bytes_N = dataset.heldout_windows(), dataset.heldout_bytes()
+    chosen = np.unique(np.linspace(0, len(windows_NT) - 1, count).round().astype(int))
+    return windows_NT[chosen], int(bytes_N[chosen].sum())
+
+
+def look_flops(work: Work, noisy: Corrupted, path: tuple[str, ...]) -> float:
+    """What one look costs: a forward pass, and the head at every depth."""
+    depths = 1 + len(path) * work.exp.rack.blocks_per_stack
+    head = head_flops_per_position(work.exp) * int(noisy.counted_BT.sum()) * depths
+    return forward_flops_per_token(work.exp, path) * noisy.input_BT.numel() + head
+
+
+def finish(work: Work) -> None:
+    """Measure the finished rack on all held-out text, and write what the run came to."""
+    exp = work.exp
+    work.rack.paths = band_paths(work.stages)
+    windows_NT, bytes_N = work.dataset.heldout_windows(), work.dataset.heldout_bytes()
+    with autocast(work.device, getattr(torch, exp.precision.compute)):
+        score = evaluate(
+            work.rack,
+            windows_NT,
+            bytes_N,
+            objective=exp.objective,
+            seed=exp.seed,
+            draws=exp.eval.draws,
+        )
+        depths = depth_losses(work)
+    path = max((path for _, _, path in work.rack.paths), key=len)
+    work.at.probe_flops += forward_flops_per_token(exp, path) * windows_NT.size * exp.eval.draws
+    epoch_tokens = work.dataset.n_samples * exp.data.seq_len
+    work.writer.event(
+        "result",
+        **asdict(score),
+        parameters=count_parameters(exp.rack, exp.attention, vocab_size(exp)),
+        trained_tokens=work.at.tokens,
+        epochs=work.at.tokens / epoch_tokens,
+        flops=work.at.flops,
+        probe_flops=work.at.probe_flops,
+        peak_bytes=work.at.peak_bytes,
+        seconds=work.at.seconds,
+        entropy_bits_per_byte=work.dataset.entropy_bits_per_byte,
+        depth_losses=depths,
+        grows_left=grows_left(work),
+    )
+
+
+def grows_left(work: Work) -> bool:
+    """Whether the rack grew to the left, so that its depths are entries and not exits."""
+    last = work.stages[-1].path
+    return any(stage.path != last[: len(stage.path)] for stage in work.stages)
+
+
+def depth_losses(work: Work) -> list[float]:
+    """Loss by depth of the finished rack: by exit, or by entry if it grew to the left.
+
+    Whatever its bands, it is measured on its longest path under all noise.
+    """
+    exp = work.exp
+    windows_NT, _ = some_windows(work.dataset, exp.eval.windows)
+    rule = work.corruption(len(work.stages) - 1, band=FULL_BAND)
+    noisy = fixed_draws(rule, windows_NT, progress=1.0)
+    path = work.stages[-1].path
+    measure = entry_losses if grows_left(work) else exit_losses
+    return measure(work.rack, noisy, causal=is_causal(exp.objective), path=path)

@@ -1,0 +1,293 @@
+"""A run while it is being carried out: what is open, and how far it has come.
+
+`open_work` brings a run folder to life, from its last checkpoint if there is one; `save_work`
+writes one. The loop that uses them is in `run.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stackwise.config import Experiment, Placement
+from stackwise.data.dataset import Dataset
+from stackwise.memory.flops import stage_flops_per_token, vocab_size
+from stackwise.memory.meter import Meter
+from stackwise.model.rack import BandPath, Rack
+from stackwise.model.shape import stack_ids
+from stackwise.objective import Corrupted, Corruption
+from stackwise.runs import Run, RunWriter
+from stackwise.stage import FULL_BAND, Stage, band_paths
+from stackwise.training.checkpoint import MANIFEST, read_manifest, read_part, save
+from stackwise.training.optim import State, optimizer_state
+from stackwise.training.start import dataset_of
+from stackwise.training.step import StepNumbers, Trainee
+
+RACK, BEST = "rack", "best"
+MOMENTS, AVERAGE = "optimizer", "average"
+
+
+@dataclass
+class Counters:
+    """How far a run has come; written into every checkpoint.
+
+    Attributes:
+        stage: The stage in hand.
+        step: Optimizer steps done in it.
+        total_steps: Optimizer steps done in all.
+        tokens: Tokens read.
+        flops: FLOPs spent on training, the head at the positions that really counted.
+        probe_flops: FLOPs spent on held-out measurements, counted apart.
+        seconds: Time in training steps.
+        best: Lowest held-out bits per byte of the last stage.
+        updates: Updates of the moving average in this stage.
+        peak_bytes: Largest memory above the baseline so far.
+    """
+
+    stage: int = 0
+    step: int = 0
+    total_steps: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    probe_flops: float = 0.0
+    seconds: float = 0.0
+    best: float | None = None
+    updates: int = 0
+    peak_bytes: int | None = None
+
+
+@dataclass
+class Work:
+    """Everything that a run holds open."""
+
+    run: Run
+    exp: Experiment
+    placement: Placement
+    stages: tuple[Stage, ...]
+    dataset: Dataset
+    device: torch.device
+    rack: Rack
+    writer: RunWriter
+    meter: Meter
+    at: Counters = field(default_factory=Counters)
+    restored: State = field(default_factory=dict)
+    saved_parts: set[str] = field(default_factory=set)
+    stop_requested: bool = False
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def steps_of(self, number: int) -> int:
+        """Optimizer steps of a stage."""
+        tokens = self.stages[number].tokens or 0
+        return tokens // (self.exp.optim.batch * self.exp.data.seq_len)
+
+    def first_sample(self, number: int) -> int:
+        """The global number of a stage's first sample."""
+        return sum(self.steps_of(i) for i in range(number)) * self.exp.optim.batch
+
+    @property
+    def total_samples(self) -> int:
+        """Samples of the whole run, epochs included."""
+        return self.first_sample(len(self.stages))
+
+    def checkpoint_due(self) -> bool:
+        """Whether the last checkpoint is older than the placement allows."""
+        return time.monotonic() - self.saved_at >= self.placement.checkpoint_seconds
+
+    def corruption(self, number: int, band: tuple[float, float] | None = None) -> Corruption:
+        """How the tokens of a stage are corrupted, in its own noise band or the one given."""
+        exp = self.exp
+        return Corruption(
+            objective=exp.objective,
+            vocab=vocab_size(exp),
+            batch_size=exp.optim.batch,
+            seed=exp.seed,
+            schedule=exp.masking.schedule,
+            sampling=exp.masking.sampling,
+            band=band or self.stages[number].band,
+        )
+
+    def count(
+        self, number: int, noisy: Corrupted, numbers: StepNumbers, rate: float, seconds: float
+    ) -> None:
+        """Move the counters over one step and write its row of metrics."""
+        cost, at = stage_flops_per_token(self.exp, self.stages[number]), self.at
+        tokens = noisy.input_BT.numel()
+        body = (cost.total - cost.head) * tokens
+        at.step += 1
+        at.total_steps += 1
+        at.tokens += tokens
+        at.flops += body + cost.head_per_position * numbers.counted
+        at.seconds += seconds
+        self.writer.metric(
+            {
+                "step": at.total_steps,
+                "stage": number,
+                "stage_step": at.step,
+                "tokens": at.tokens,
+                "flops": at.flops,
+                "loss": numbers.loss,
+                "lr": rate,
+                "grad_norm": numbers.grad_norm,
+                "masked_frac": numbers.counted / tokens,
+                "seconds": at.seconds,
+                "block_grad_norms": [
+                    numbers.block_norms.get(name, math.nan) for name in self.block_names()
+                ],
+            }
+        )
+        self.writer.status(
+            stage=number,
+            stages=len(self.stages),
+            name=self.stages[number].name,
+            step=at.total_steps,
+            loss=numbers.loss,
+            seconds_left=self.seconds_left(),
+        )
+        if not math.isfinite(numbers.loss):
+            raise TrainingError(
+                f"step {at.total_steps} (stage {number}): the loss is {numbers.loss}; the last "
+                "checkpoint is intact. Lower optim.lr or set optim.clip, and run again"
+            )
+
+    def block_names(self) -> list[str]:
+        """The blocks of the whole rack, `s0.0`, ..., in the order of `block_grad_norms`."""
+        each = range(self.exp.rack.blocks_per_stack)
+        return [f"{stack}.{i}" for stack in stack_ids(self.exp.rack) for i in each]
+
+    def seconds_left(self) -> float:
+        """Time to the end of the run, by the FLOPs that are left at the rate so far."""
+        planned = sum(
+            (stage.tokens or 0) * stage_flops_per_token(self.exp, stage).total
+            for stage in self.stages
+        )
+        rate = self.at.flops / self.at.seconds if self.at.seconds else math.nan
+        return max(0.0, planned - self.at.flops) / rate
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on."""
+
+
+@contextmanager
+def open_work(run: Run) -> Iterator[Work]:
+    """Bring a run folder to life, from its last checkpoint or from nothing.
+
+    Raises:
+        RunBusy: If another process is training it.
+        TrainingError: If the corpus is no longer the one that the run began with.
+        CheckpointError: If its checkpoint is damaged.
+    """
+    exp = run.experiment
+    placement = Placement.load(run.path / "placement.yaml")
+    stages = tuple(Stage.model_validate(value) for value in run.stages())
+    device = device_of(placement)
+    if placement.threads is not None:
+        torch.set_num_threads(placement.threads)
+    dataset = dataset_of(exp, run.path / placement.data_dir)
+    began_with = run.provenance()["data"]
+    if dataset.fingerprint != began_with:
+        raise TrainingError(
+            f"run {run.id}: the corpus has changed since the run began (fingerprint "
+            f"{dataset.fingerprint[:12]}, was {began_with[:12]}); put the old file back, or start a new run"
+        )
+    with RunWriter(run.path) as writer:
+        meter = Meter(device)
+        rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed).to(device)
+        work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter)
+        if (run.path / RACK / MANIFEST).exists():
+            restore(work)
+        yield work
+
+
+def device_of(placement: Placement) -> torch.device:
+    """The device that a placement means on this machine."""
+    if placement.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(placement.device)
+
+
+def save_work(work: Work, trainee: Trainee, *, moments: bool = True, average: bool = True) -> None:
+    """Write a checkpoint of the rack and of what resuming needs.
+
+    Args:
+        work: The run.
+        trainee: What trains now; the other parts' files are still right.
+        moments: Keep the optimizer's state.
+        average: Keep the moving average.
+    """
+    trained = {part for part, _ in trainee.named}
+    parts = {name: dict(module.state_dict()) for name, module in work.rack.parts().items()}
+    unchanged = {name for name in parts if name not in trained and name in work.saved_parts}
+    work.saved_parts = set(parts)
+    if moments:
+        for part, tensors in optimizer_state(trainee.optimizer, trainee.named).items():
+            parts[f"{part}.{MOMENTS}"] = tensors
+    if average and trainee.average is not None:
+        work.at.updates = trainee.average.updates
+        for part, tensors in trainee.average.state().items():
+            parts[f"{part}.{AVERAGE}"] = tensors
+    save(work.run.path / RACK, parts, unchanged=unchanged, counters=asdict(work.at))
+    work.saved_at = time.monotonic()
+
+
+def restore(work: Work) -> None:
+    """Put a run back to where its last checkpoint was written."""
+    folder = work.run.path / RACK
+    manifest = read_manifest(folder)
+    work.at = Counters(**manifest["counters"])
+    fill(work.rack, folder, manifest)
+    work.saved_parts = set(work.rack.parts())
+    for name in manifest["parts"]:
+        part, _, kind = name.partition(".")
+        if kind:
+            tensors = read_part(folder, manifest, name)
+            work.restored.setdefault(kind, {})[part] = {
+                key: value.to(work.device) for key, value in tensors.items()
+            }
+    work.writer.event("resumed", stage=work.at.stage, step=work.at.total_steps)
+
+
+def fill(rack: Rack, folder: Path, manifest: dict[str, Any], only: set[str] | None = None) -> None:
+    """Load the parts of a checkpoint into a rack, adding the stacks that it lacks."""
+    names = [name for name in manifest["parts"] if "." not in name]
+    for name in names if only is None else sorted(only & set(names)):
+        tensors = read_part(folder, manifest, name)
+        if name not in rack.parts():
+            rack.add(name)
+        if name == "head" and "weight" in tensors:
+            rack.untie()
+        rack.parts()[name].load_state_dict(tensors)
+
+
+def read_rack(run: Run, *, best: bool = False) -> Rack:
+    """The model of a run's last checkpoint, or the best one of its last stage.
+
+    Its noise paths are those that its stages so far have trained.
+
+    Raises:
+        CheckpointError: If there is none yet, or it is damaged.
+    """
+    exp = run.experiment
+    rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed)
+    manifest = read_manifest(run.path / RACK)
+    fill(rack, run.path / RACK, manifest)
+    if best:
+        better = read_manifest(run.path / BEST)
+        fill(rack, run.path / BEST, better)
+    stages = tuple(Stage.model_validate(value) for value in run.stages())
+    rack.paths = paths_of(stages, manifest["counters"]["stage"])
+    return rack.eval()
+
+
+def paths_of(stages: tuple[Stage, ...], done: int) -> list[BandPath]:
+    """Noise paths of a rack whose first `done` stages are finished (and one more has begun)."""
+    if done >= len(stages):
+        return band_paths(stages)
+    return [(*FULL_BAND, stages[done].path)]

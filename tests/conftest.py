@@ -1,0 +1,35 @@
+"""What every test stands on: no network, one thread, a cache of its own, a marker by folder.
+
+The network itself is closed by pytest-socket, whose options stand in pyproject.toml: only this
+machine answers. The variables below are set before anything imports torch or datasets, and the
+processes that a test starts inherit them.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+# One thread in each worker: two workers fill two cores, and sums add in one order.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(TESTS):
+            item.add_marker(item.path.relative_to(TESTS).parts[0])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the data layer keeps prepared text: empty at first, gone afterwards."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STACKWISE_CACHE", str(folder))
+        yield folder

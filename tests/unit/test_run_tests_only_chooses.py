@@ -1,0 +1,78 @@
+"""tests/run_tests.py turns flags into pytest's arguments and hands back pytest's exit code."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[1] / "run_tests.py"
+
+spec = importlib.util.spec_from_file_location("run_tests", SCRIPT)
+assert spec is not None and spec.loader is not None
+run_tests = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(run_tests)
+
+IN_PARALLEL = ["-n", "2", "--dist", "loadfile"]
+NO_NOTEBOOK = ["-p", "no:nbmake"]
+
+
+def project(root: Path, *files: str, body: str = "def test_it(): pass\n") -> Path:
+    for file in files:
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(body)
+    return root
+
+
+@pytest.fixture
+def complete(tmp_path: Path) -> Path:
+    """A project with a test in each folder, and two notebooks."""
+    suites = [f"tests/{suite}/test_it.py" for suite in ("unit", "integration", "examples")]
+    return project(tmp_path, *suites, "notebooks/02_b.ipynb", "notebooks/01_a.ipynb")
+
+
+def chosen(root: Path, *flags: str) -> list[str]:
+    return run_tests.pytest_arguments(run_tests.parse(list(flags)), root)
+
+
+def test_no_flag_runs_the_three_folders_together_under_coverage(complete: Path) -> None:
+    folders = ["tests/unit", "tests/integration", "tests/examples"]
+    assert chosen(complete) == [*folders, *IN_PARALLEL, "--cov", *NO_NOTEBOOK]
+
+
+def test_a_part_runs_without_the_coverage_gate(complete: Path) -> None:
+    assert chosen(complete, "--unit") == ["tests/unit", *IN_PARALLEL, *NO_NOTEBOOK]
+    assert chosen(complete, "--integration", "--examples", "--verbose") == [
+        "tests/integration",
+        "tests/examples",
+        *IN_PARALLEL,
+        *NO_NOTEBOOK,
+        "-v",
+    ]
+
+
+def test_notebooks_run_in_order_under_nbmake(complete: Path) -> None:
+    assert chosen(complete, "--notebooks") == [
+        "notebooks/01_a.ipynb",
+        "notebooks/02_b.ipynb",
+        "--nbmake",
+    ]
+
+
+def test_a_folder_without_tests_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "tests/examples").mkdir(parents=True)
+    root = project(tmp_path, "tests/unit/test_it.py", "tests/integration/notes.py")
+    assert chosen(root) == ["tests/unit", *IN_PARALLEL, "--cov", *NO_NOTEBOOK]
+    assert chosen(root, "--examples", "--notebooks") == run_tests.NOTHING_TO_RUN
+
+
+@pytest.mark.parametrize(
+    ("flag", "exit_code"), [("--unit", 1), ("--integration", 0), ("--bogus", 2)]
+)
+def test_the_exit_code_is_pytests(tmp_path: Path, flag: str, exit_code: int) -> None:
+    root = project(tmp_path, "tests/unit/test_it.py", body="def test_it(): assert False\n")
+    (root / "tests/run_tests.py").write_text(SCRIPT.read_text())
+    command = [sys.executable, "tests/run_tests.py", flag]
+    assert subprocess.run(command, cwd=root, capture_output=True).returncode == exit_code

@@ -1,0 +1,1 @@
+"""The workbench: notebook widgets over the public names of stackwise."""
