@@ -10,19 +10,15 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from tqdm import tqdm
-
 from stackwise.config import Experiment, Placement
 from stackwise.data.baselines import baselines
 from stackwise.memory.bytes import training_bytes
-from stackwise.report import bytes_text, table
+from stackwise.progress import bar_over
+from stackwise.report import bytes_text, count_text, number, table
 from stackwise.runs import Run
 from stackwise.sampling import sample
-from stackwise.study import Arm, Study, StudyResult, shrunk_to, spent
-from stackwise.training.run import OnStep
+from stackwise.study import Study, StudyResult, shrunk_to, spent
 from stackwise.training.start import dataset_of
-from stackwise.training.step import StepNumbers
-from stackwise.training.work import Work
 
 PROMPT = "And the LORD said"
 
@@ -53,9 +49,10 @@ def demo_study(base: Experiment, placement: Placement) -> Study:
 def run_demo(base: Experiment, placement: Placement, out: TextIO = sys.stdout) -> StudyResult:
     """Run the study, show what came of it, and return it."""
     study = demo_study(base, placement)
-    print(f"{base}", file=out)
-    print(f"{len(study.arms)} arms, {spent(study.arms[0].experiment)['flops']:.3g} FLOPs each", file=out)
-    result = study.run(**_progress(study, out))
+    each = spent(study.arms[0].experiment)["flops"]
+    print(f"{base}\n{len(study.arms)} arms, {each:.3g} FLOPs each", file=out)
+    with bar_over(sum(spent(arm.experiment)["flops"] for arm in study.arms)) as bar:
+        result = study.run(on_step=bar.on_step, on_arm=lambda arm, seed: bar.name(arm.name))
     print(_results(result), file=out)
     print(file=out)
     print(_baselines(base, placement), file=out)
@@ -71,30 +68,46 @@ def run_demo(base: Experiment, placement: Placement, out: TextIO = sys.stdout) -
     return result
 
 
-def _progress(study: Study, out: TextIO) -> dict[str, OnStep]:
-    """A bar over the FLOPs of the whole study that shows arm, stage and loss."""
-    total = sum(spent(arm.experiment)["flops"] for arm in study.arms) * len(study.seeds)
-    bar = tqdm(
-        total=total,
-        unit="FLOP",
-        unit_scale=True,
-        dynamic_ncols=True,
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left{postfix}",
-    )
-    done = {"before": 0.0}
+def _results(result: StudyResult) -> str:
+    """The table of arms."""
+    rows = [
+        [
+            str(row.arm),
+            f"{row.bits_per_byte:.3f} ± {row.stderr:.3f}",
+            count_text(row.parameters),
+            count_text(row.tokens),
+            f"{row.flops:.3g}",
+            bytes_text(row.peak_bytes),
+            f"{row.seconds:.0f}",
+        ]
+        for row in result.to_frame().itertuples()
+    ]
+    head = ["arm", "bits per byte", "parameters", "tokens", "FLOPs", "peak memory", "seconds"]
+    return table(head, rows)
 
-    def on_arm(arm: Arm, seed: int) -> None:
-        bar.set_description_str(f"{arm.name:<24}")
-        done["before"] = 0.0
 
-    def on_step(work: Work, numbers: StepNumbers) -> None:
-        bar.update(work.at.flops - done["before"])
-        done["before"] = work.at.flops
-        stage = work.stages[min(work.at.stage, len(work.stages) - 1)]
-        bar.set_postfix_str(
-            f"stage {work.at.stage + 1}/{len(work.stages)} {stage.name}, loss {numbers.loss:.2f}"
-        )
-        if work.at.stage == len(work.stages) - 1 and work.at.step == work.steps_of(work.at.stage):
-            bar.refresh()
+def _baselines(base: Experiment, placement: Placement) -> str:
+    """What simple models and compressors get on the same held-out text."""
+    rows = [
+        [row.name, number(row.bits_per_byte), row.note]
+        for row in baselines(dataset_of(base, placement.data_dir))
+    ]
+    return table(["on the same held-out text", "bits per byte", ""], rows)
 
-    return {"on_step": on_step, "on_arm": on_arm}
+
+def _sample(run: Run) -> str:
+    """A short denoised continuation."""
+    text = sample(run.rack(), PROMPT, tokenizer=run.tokenizer(), length=32, seed=0)
+    return " ".join(text.split())
+
+
+def _next(result: StudyResult) -> str:
+    """Commands to go on with."""
+    run = result.runs[0][2]
+    return f"""
+Go on with:
+  stackwise runs
+  stackwise sample {run.id} "In the beginning" --length 64
+  stackwise eval {run.id} --draws 4
+  stackwise run toy curriculum=grow curriculum.by=one seed=1
+  make lab"""

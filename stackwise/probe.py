@@ -19,7 +19,8 @@ from torch import Tensor
 
 from stackwise.data.batches import Batch
 from stackwise.evaluation import device_of, nats_at
-from stackwise.objective import Corrupted, Corruption, corrupt
+from stackwise.objective import Corrupted, Corruption, Diffusion, corrupt
+from stackwise.stage import FULL_BAND
 
 if TYPE_CHECKING:
     from stackwise.model.rack import Rack
@@ -30,8 +31,12 @@ def fixed_draws(
 ) -> Corrupted:
     """Held-out windows under the noise of a stage, the same at every call.
 
+    The loss on them has the expectation of the stage's loss. Times are spread over the windows;
+    where all noise is allowed, diffusion draws the number of masked tokens instead, for a fraction
+    of the variance (`tests/unit/test_drawing_times_well_pays.py`).
+
     Args:
-        rule: The stage's corruption; its times are spread over the windows.
+        rule: The stage's corruption.
         windows_NT: Ids, (N, T).
         draws: Masks per window.
         progress: Part of the training done, for schedules over progress.
@@ -44,7 +49,10 @@ def fixed_draws(
         draw_B=np.repeat(draw_D, len(ids_NT)),
         place_B=np.tile(place_N, draws),
     )
-    return corrupt(replace(rule, batch_size=len(ids_NT)), batch, progress=progress)
+    rule = replace(rule, batch_size=len(ids_NT))
+    if isinstance(rule.objective, Diffusion) and rule.band == FULL_BAND:
+        rule = replace(rule, sampling="stratified_k")
+    return corrupt(rule, batch, progress=progress)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from stackwise.training.run import OnStep, train
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("bits_per_byte", "stderr", "parameters", "tokens", "epochs", "flops", "peak_bytes")
+COLUMNS = ("bits_per_byte", "stderr", "parameters", "epochs", "flops", "peak_bytes", "seconds")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Study:
         equal: What all arms spend alike. The base's budget, if it is in the other unit, is
             converted by what the base itself would spend.
         more: Arms that `vary` cannot express: name to experiment.
+        name: What the base is called when nothing varies.
         placement: How runs are carried out; never varied.
     """
 
@@ -56,6 +57,7 @@ class Study:
         seeds: Iterable[int] = (0,),
         equal: Literal["flops", "tokens"] = "flops",
         more: Mapping[str, Experiment] | None = None,
+        name: str = "base",
         placement: Placement | None = None,
     ) -> None:
         if equal not in ("flops", "tokens"):
@@ -67,7 +69,7 @@ class Study:
         budget = {equal: spent(base)[equal]}
         keys = dict(vary or {})
         arms = [
-            Arm(_name(values), base.replace(**dict(zip(keys, values, strict=True))))
+            Arm(_name(values) or name, base.replace(**dict(zip(keys, values, strict=True))))
             for values in product(*keys.values())
         ]
         arms += [Arm(name, exp) for name, exp in (more or {}).items()]
@@ -102,8 +104,9 @@ class StudyResult:
         rows = []
         for arm, seed, run in self.runs:
             result = run.result()
-            row = {key: result.get(key) for key in (*COLUMNS, "seconds")}
-            rows.append({"arm": arm.name, "seed": seed, "run": run.id, **row})
+            row = {key: result.get(key) for key in COLUMNS}
+            tokens = result.get("trained_tokens")
+            rows.append({"arm": arm.name, "seed": seed, "run": run.id, "tokens": tokens, **row})
         return pd.DataFrame(rows)
 
     def verdict(self) -> str:

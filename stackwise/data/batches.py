@@ -122,6 +122,7 @@ class Prefetcher(Generic[Item]):
     def __init__(self, items: Iterator[Item], ahead: int) -> None:
         self._items = items
         self._queue: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(ahead)
+        self._ended = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stackwise-prefetch", daemon=True)
 
@@ -141,10 +142,14 @@ class Prefetcher(Generic[Item]):
             self._thread.join(0.01)
 
     def __iter__(self) -> Iterator[Item]:
-        while (entry := self._queue.get()) is not None:
-            if isinstance(entry, BaseException):
+        while not self._ended:
+            entry = self._queue.get()
+            if isinstance(entry, tuple):
+                yield entry[0]
+                continue
+            self._ended = True
+            if entry is not None:
                 raise entry
-            yield entry[0]
 
     def _run(self) -> None:
         """Fill the queue until the end, an error, or the request to stop."""

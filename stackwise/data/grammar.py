@@ -16,8 +16,9 @@ bytes of its words, separators included,
 (Grenander 1967 for H; sentences are independent, so the rate is the renewal-reward ratio). An
 ambiguous grammar would have no such closed form: its strings have less entropy than derivations.
 
-Every category has the same expected number of children, `branching` < 1, so a sentence has
-1 / (1 - branching) phrases and leaves on average, and every derivation ends.
+A sentence is a phrase, and every category below it has the same expected number of children,
+`branching` < 1. So a child grows into 1 / (1 - branching) phrases and leaves on average, and every
+derivation ends.
 """
 
 from __future__ import annotations
@@ -38,8 +39,7 @@ from stackwise.data.uniform import Use, endless, uniform
 Float = NDArray[np.float64]
 
 START = 0
-SYLLABLES = ["".join(pair) for pair in product("bdfgklmnprstv", "aeiou")]
-WORDS = ["".join(pair) for pair in product(SYLLABLES, SYLLABLES)]
+WORDS = ["".join(pair) for pair in product("bdfghjklmnprstvwz", "aeiou")]
 PIECE_BYTES = 1 << 16
 
 
@@ -47,13 +47,13 @@ class GrammarParams(Params):
     """A random probabilistic grammar."""
 
     kind: Literal["pcfg"] = "pcfg"
-    categories: int = Field(8, ge=1, le=256, description="nonterminals of the grammar")
-    rules: int = Field(12, ge=2, le=256, description="rules of each category, half of them leaves")
+    categories: int = Field(8, ge=1, le=256, description="categories besides the sentence")
+    rules: int = Field(24, ge=2, le=64, description="rules of each category, half of them leaves")
     branching: float = Field(
         0.75, ge=0, le=0.95, description="expected children of a rule; higher: deeper sentences"
     )
     sharpness: float = Field(
-        1.0, ge=0, le=8, description="0: all rules equally likely; higher: more predictable"
+        1.0, ge=0, le=4, description="0: all rules equally likely; higher: more predictable"
     )
     size_bytes: int = Field(4_000_000, ge=1, description="length of the text")
     seed: int = Field(0, ge=0, lt=1 << 31, description="of the grammar and of the text")
@@ -77,29 +77,28 @@ Grammar = tuple[tuple[Rule, ...], ...]
 
 
 def random_grammar(params: GrammarParams) -> Grammar:
-    """The rules of each category, drawn from the seed."""
-    pool = _shuffled(WORDS, params.seed, 0)[: 2 * params.rules]
-    return tuple(_category(params, pool, number) for number in range(params.categories))
+    """The rules of each category, drawn from the seed; the first category is the sentence."""
+    return tuple(_category(params, number) for number in range(params.categories + 1))
 
 
-def _category(params: GrammarParams, pool: list[str], number: int) -> tuple[Rule, ...]:
-    """Leaves and phrases, weighted so that the expected number of children is `branching`."""
+def _category(params: GrammarParams, number: int) -> tuple[Rule, ...]:
+    """Phrases and leaves in the proportion that gives `branching`; a sentence has no leaves."""
     size = params.rules
-    u = uniform(params.seed, Use.GRAMMAR_RULES, 1 + 2 * number, 4 * size).reshape(4, size)
-    phrases = size // 2
+    u = uniform(params.seed, Use.GRAMMAR_RULES, 2 * number, 4 * size).reshape(4, size)
+    phrases = size if number == START else size // 2
     children = [
-        tuple((u[2 : 3 + (u[1, i] < 0.5), i] * params.categories).astype(int).tolist())
+        tuple((1 + u[2 : 3 + (u[1, i] < 0.5), i] * params.categories).astype(int).tolist())
         if i < phrases
         else ()
         for i in range(size)
     ]
     weight = (-np.log(u[0])) ** params.sharpness
-    count = np.array([len(c) for c in children])
-    phrase, leaf = weight * (count > 0), weight * (count == 0)
-    mass = params.branching / ((phrase * count).sum() / phrase.sum())
-    probability = mass * phrase / phrase.sum() + (1 - mass) * leaf / leaf.sum()
-    words = _shuffled(pool, params.seed, 2 + 2 * number)
-    return tuple(map(Rule, probability.tolist(), words, children))
+    phrase, leaf = weight[:phrases] / weight[:phrases].sum(), weight[phrases:]
+    per_phrase = sum(p * len(c) for p, c in zip(phrase, children, strict=False))
+    mass = 1.0 if number == START else params.branching / per_phrase
+    probability = [*(mass * phrase), *((1 - mass) * leaf / leaf.sum())]
+    words = _shuffled(WORDS, params.seed, 2 * number + 1)
+    return tuple(map(Rule, map(float, probability), words, children))
 
 
 def _shuffled(items: list[str], seed: int, number: int) -> list[str]:

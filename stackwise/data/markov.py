@@ -23,12 +23,15 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from stackwise.choice import Params
+from stackwise.data.errors import DataError
 from stackwise.data.uniform import Use, endless, uniform
 
 Float = NDArray[np.float64]
 
 ALPHABET = string.ascii_lowercase + " " + string.ascii_uppercase + string.digits + "."
 LARGEST_TABLE = 1 << 20
+STILL = 1e-13  # probability that one more step would move, in all
+MOST_STEPS = 2000
 PIECE_BYTES = 1 << 16
 
 
@@ -39,7 +42,7 @@ class MarkovParams(Params):
     order: int = Field(2, ge=0, le=16, description="symbols that the next one depends on")
     symbols: int = Field(16, ge=2, le=64, description="size of the alphabet; each is one byte")
     sharpness: float = Field(
-        2.0, ge=0, le=8, description="0: all followers equally likely; higher: more predictable"
+        2.0, ge=0, le=4, description="0: all followers equally likely; higher: more predictable"
     )
     size_bytes: int = Field(4_000_000, ge=1, description="length of the text")
     seed: int = Field(0, ge=0, lt=1 << 31, description="of the chain and of the text")
@@ -72,19 +75,26 @@ def stationary(follow_CS: Float) -> Float:
 
     By repeated steps. Every entry of `transitions` is positive, so there is exactly one; half of
     each step stays where it is, which removes oscillation and keeps that one.
+
+    Raises:
+        DataError: If the chain forgets its start so slowly that steps do not find it.
     """
     contexts, symbols = follow_CS.shape
     pi_C = np.full(contexts, 1 / contexts)
     if contexts == 1:
         return pi_C
-    while True:
+    for _ in range(MOST_STEPS):
         joint_CS = pi_C[:, None] * follow_CS
         next_C = joint_CS.reshape(symbols, -1, symbols).sum(axis=0).reshape(-1)
         moved = float(np.abs(next_C - pi_C).sum())
         pi_C = (pi_C + next_C) / 2
         pi_C /= pi_C.sum()
-        if moved < 1e-13:
+        if moved < STILL:
             return pi_C
+    raise DataError(
+        f"data.corpus=markov: the chain forgets its start too slowly ({contexts} contexts); "
+        "lower sharpness or order"
+    )
 
 
 def markov_entropy(params: MarkovParams) -> float:

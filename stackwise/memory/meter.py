@@ -10,8 +10,15 @@ from __future__ import annotations
 import ctypes
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import torch
+from torch import Tensor
+
+from stackwise.model.attention.rope import Rotary
+
+if TYPE_CHECKING:
+    from stackwise.model.rack import Rack
 
 STATUS = Path("/proc/self/status")
 
@@ -63,3 +70,49 @@ def release_free_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
+
+
+class Kept:
+    """Counts the bytes that autograd keeps between forward and backward, while it is entered.
+
+    Each storage counts once, parameters and tables not at all. Blind to what gradient
+    checkpointing keeps, which never passes through autograd's own hooks.
+
+    Args:
+        rack: Its parameters and attention's tables are left out.
+    """
+
+    def __init__(self, rack: Rack) -> None:
+        self.skipped = {p.untyped_storage().data_ptr() for p in rack.parameters()}
+        for module in rack.modules():
+            if isinstance(module, Rotary):
+                self.skipped |= {t.untyped_storage().data_ptr() for t in module.tables_held()}
+        self.users: dict[int, int] = {}
+        self.bytes = self.peak_bytes = 0
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
+
+    def __enter__(self) -> Self:
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.hooks.__exit__(*error)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        key = storage.data_ptr()
+        if key not in self.skipped:
+            self.users[key] = self.users.get(key, 0) + 1
+            if self.users[key] == 1:
+                self.bytes += storage.nbytes()
+                self.peak_bytes = max(self.peak_bytes, self.bytes)
+        return tensor
+
+    def _unpack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        key = storage.data_ptr()
+        if self.users.get(key):
+            self.users[key] -= 1
+            if not self.users[key]:
+                self.bytes -= storage.nbytes()
+        return tensor

@@ -72,6 +72,10 @@ class RunWriter:
         """Append the numbers of one step."""
         self.metrics.write(row)
 
+    def flush(self) -> None:
+        """Make the metrics file hold every row so far."""
+        self.metrics.flush()
+
     def status(self, **facts: Any) -> None:
         """Say how it stands; written with the next heartbeat."""
         with self.guard:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from stackwise.memory.meter import Kept
 from stackwise.model.init import grow
 from stackwise.stage import NewStack
 from stackwise.training.optim import (
@@ -12,7 +16,7 @@ from stackwise.training.optim import (
     optimizer_state,
     parts_trained,
 )
-from stackwise.training.step import Trainee
+from stackwise.training.step import Setting, Trainee
 from stackwise.training.work import AVERAGE, MOMENTS, Work, save_work
 
 
@@ -35,7 +39,7 @@ def enter_stage(work: Work, number: int) -> Trainee:
         load_optimizer_state(optimizer, named, work.restored.get(MOMENTS, {}))
     if not fresh and average is not None:
         average.load(work.restored.get(AVERAGE, {}), work.at.updates)
-    work.restored = {}
+    work.restored, work.stage_peak = {}, None
     work.meter.reset()
     if fresh:
         work.writer.event(
@@ -56,6 +60,25 @@ def add_stack(work: Work, entry: NewStack) -> None:
     grow(stack, entry.init, work.rack.stacks[entry.source] if entry.source is not None else None)
 
 
+@contextmanager
+def measured(work: Work, trainee: Trainee, setting: Setting) -> Iterator[None]:
+    """Measure bytes by category over the first step of a stage; other steps run untouched."""
+    if trainee.measured is not None:
+        yield
+        return
+    with Kept(work.rack) as kept:
+        yield
+    moments = optimizer_state(trainee.optimizer, trainee.named)
+    averages = trainee.average.state() if trainee.average is not None else {}
+    trainee.measured = {
+        "weights": sum(p.nbytes for p in work.rack.parameters()),
+        "gradients": sum(p.nbytes for p in trainee.named.values()),
+        "optimizer": sum(t.nbytes for part in moments.values() for t in part.values()),
+        "average": sum(t.nbytes for part in averages.values() for t in part.values()),
+        "activations": None if setting.checkpointing else kept.peak_bytes,
+    }
+
+
 def leave_stage(work: Work, trainee: Trainee) -> None:
     """Freeze what the next stage does not train at its average, and save the rack."""
     number = trainee.number
@@ -63,6 +86,8 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     if trainee.average is not None:
         goes_on = parts_trained(following) if following is not None else set()
         trainee.average.adopt(sorted({part for part, _ in trainee.named} - goes_on))
+    work.note_peak()
+    work.writer.event("memory", stage=number, **(trainee.measured or {}), peak=work.stage_peak)
     work.writer.event("stage_finished", stage=number, name=trainee.stage.name, step=work.at.step)
     work.at.stage, work.at.step, work.at.updates = number + 1, 0, 0
     keeps = following is not None and following.optimizer_state == "keep"

@@ -21,7 +21,7 @@ from stackwise.config import Experiment, Placement
 from stackwise.data.batches import batch_at, prefetch
 from stackwise.objective import Corrupted, corrupt, is_causal
 from stackwise.runs import Run
-from stackwise.training.borders import enter_stage, leave_stage
+from stackwise.training.borders import enter_stage, leave_stage, measured
 from stackwise.training.optim import stage_lr
 from stackwise.training.start import create_run
 from stackwise.training.step import StepNumbers, setting_of, training_step
@@ -104,7 +104,8 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
         for noisy in batches:
             began = time.perf_counter()
             rate = stage_lr(exp.optim, stage, work.at.step, steps)
-            numbers = training_step(work.rack, noisy, setting, trainee, rate)
+            with measured(work, trainee, setting):
+                numbers = training_step(work.rack, noisy, setting, trainee, rate)
             work.count(number, noisy, numbers, rate, time.perf_counter() - began)
             if on_step is not None:
                 on_step(work, numbers)

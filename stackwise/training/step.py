@@ -48,13 +48,23 @@ class Setting:
 
 @dataclass
 class Trainee:
-    """What trains in a stage, and what trains it."""
+    """What trains in a stage, and what trains it.
+
+    Attributes:
+        number: The stage's place in the curriculum.
+        stage: The stage.
+        named: What trains, by part and tensor name.
+        optimizer: Over exactly that.
+        average: Its moving average, if the experiment asks for one.
+        measured: Bytes by category in the stage's first step; None before.
+    """
 
     number: int
     stage: Stage
     named: Named
     optimizer: torch.optim.Optimizer
     average: Average | None
+    measured: dict[str, int | None] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ compared. What looking costs is counted apart from training.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -33,11 +34,10 @@ def watch(work: Work, trainee: Trainee) -> None:
     """Look at held-out text if it is time to, with the averaged weights where there are any."""
     if not look_now(work, trainee.number):
         return
-    if trainee.average is None:
+    work.note_peak()  # looking is not training: its memory does not count
+    with trainee.average.applied() if trainee.average is not None else nullcontext():
         look(work, trainee)
-    else:
-        with trainee.average.applied():
-            look(work, trainee)
+    work.meter.reset()
 
 
 def look_now(work: Work, number: int) -> bool:

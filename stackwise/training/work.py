@@ -80,6 +80,7 @@ class Work:
     restored: State = field(default_factory=dict)
     saved_parts: set[str] = field(default_factory=set)
     stop_requested: bool = False
+    stage_peak: int | None = None
     saved_at: float = field(default_factory=time.monotonic)
 
     def steps_of(self, number: int) -> int:
@@ -95,6 +96,13 @@ class Work:
     def total_samples(self) -> int:
         """Samples of the whole run, epochs included."""
         return self.first_sample(len(self.stages))
+
+    def note_peak(self) -> None:
+        """Take the memory peak since the last look into account."""
+        peak = self.meter.peak_bytes()
+        if peak is not None:
+            self.stage_peak = max(peak, self.stage_peak or 0)
+            self.at.peak_bytes = max(peak, self.at.peak_bytes or 0)
 
     def checkpoint_due(self) -> bool:
         """Whether the last checkpoint is older than the placement allows."""
@@ -233,6 +241,7 @@ def save_work(work: Work, trainee: Trainee, *, moments: bool = True, average: bo
         work.at.updates = trainee.average.updates
         for part, tensors in trainee.average.state().items():
             parts[f"{part}.{AVERAGE}"] = tensors
+    work.writer.flush()  # no step that a checkpoint stands on may be missing from the metrics
     save(work.run.path / RACK, parts, unchanged=unchanged, counters=asdict(work.at))
     work.saved_at = time.monotonic()
 

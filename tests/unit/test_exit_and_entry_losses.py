@@ -62,7 +62,7 @@ def test_a_path_has_its_own_depths(rack, windows_NT, params):
 
 def test_what_knows_nothing_pays_log_v_and_what_knows_the_law_its_entropy(toy_law, params):
     law = toy_law()
-    rule = Corruption(params.objective("diffusion"), 3, 4, 0, sampling="stratified_k")
+    rule = Corruption(params.objective("diffusion"), 3, 4, 0)
     noisy = fixed_draws(rule, law.sample(4000))
     nothing, everything = exit_losses(law, noisy, causal=False)
     assert nothing == pytest.approx(math.log(3), rel=1e-6)
@@ -80,9 +80,12 @@ def test_held_out_draws_are_the_same_at_every_call(windows_NT, params):
 
 def test_held_out_times_are_spread_over_the_windows(params):
     """Not over the training batch, so that few windows still see all noise."""
-    noisy = fixed_draws(rule_for(params, "diffusion"), np.zeros((20, 5), dtype=int))
-    times = np.sort(1 / noisy.weight_B.numpy())
-    np.testing.assert_allclose(np.diff(times), 1 / 20, atol=1e-6)
+    windows_NT = np.zeros((20, 5), dtype=int)
+    noisy = fixed_draws(rule_for(params, "diffusion", band=(0.0, 0.5)), windows_NT)
+    times = np.sort(0.5 / noisy.weight_B.numpy())
+    np.testing.assert_allclose(np.diff(times), 0.5 / 20, atol=1e-6)
+    numbers = fixed_draws(rule_for(params, "diffusion"), windows_NT).counted_BT.sum(1)
+    assert np.bincount(numbers).tolist() == [0, 4, 4, 4, 4, 4]
 
 
 def test_probing_keeps_no_gradient_and_moves_nothing(rack, windows_NT, params):

@@ -34,6 +34,7 @@ def test_clm_scores_every_token_exactly(toy_law, clm):
     found = evaluate(law, words_NT, 450, objective=clm, batch=33)
     # Logits are read in float32.
     assert found.bits_per_byte == pytest.approx(bits_of(law, words_NT) / 450, rel=1e-6)
+    assert all((ids_BT[:, 0] == law.start_id).all() for ids_BT, _ in law.calls)
     assert (found.stderr, found.estimate, found.tokens, found.bytes) == (0, "exact", 600, 450)
 
 

@@ -114,6 +114,14 @@ def test_antithetic_times_of_a_step_are_evenly_spaced(place, seed, batch):
     np.testing.assert_allclose(frac_B % 1, (u + np.arange(batch) / batch) % 1, atol=1e-12)
 
 
+@pytest.mark.parametrize("sampling", ["antithetic", "iid"])
+def test_time_0_is_never_drawn_since_its_weight_has_no_bound(sampling, monkeypatch):
+    monkeypatch.setattr("stackwise.draws.uniform_BT", lambda *_: np.zeros((4, 1)))
+    place_B = np.arange(4)
+    frac_B = time_fracs_B(0, place_B, 0 * place_B, place_B, batch=4, sampling=sampling)
+    assert frac_B.tolist() == ([1, 0.25, 0.5, 0.75] if sampling == "antithetic" else [1] * 4)
+
+
 @given(counts=st.lists(st.integers(0, 9), min_size=1, max_size=5))
 def test_smallest_chooses_exactly_as_many(counts):
     u_BT = uniform_BT(0, range(len(counts)), [0] * len(counts), FULL, 9)

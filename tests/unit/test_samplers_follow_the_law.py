@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stackwise.sampling import choose, sample, sample_ids, trajectory
+from stackwise.sampling import choose, logits_at, sample, sample_ids, trajectory
+from stackwise.schedules import time_schedule
 
 DENOISING = ["ancestral", "ancestral:cosine", "ancestral:geometric", "confidence"]
 METHODS = [*DENOISING, "autoregressive"]
@@ -78,6 +79,31 @@ def test_seeds_decide_the_sample(method, toy_law):
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "geometric"])
+def test_masks_leave_at_the_pace_of_the_schedule(name, toy_law, params):
+    law, steps = toy_law(), 8
+    left = 1 - time_schedule(params.schedule(name)).alpha(np.linspace(1, 0, steps + 1))[1:]
+    path = trajectory(law, torch.full((2000, 3), law.mask_id), f"ancestral:{name}", steps)
+    for ids_BT, expected in zip(path, left, strict=True):
+        found = (ids_BT == law.mask_id).double().mean()
+        # Four standard deviations of 6000 independent masks.
+        assert found == pytest.approx(expected, abs=4 * 0.5 / 6000**0.5)
+
+
+def test_samples_on_different_paths_keep_their_rows(toy_law):
+    law = toy_law(length=6)
+    law.path_for = lambda frac: ("light",) if frac <= 0.5 else ("heavy", "light")
+    alone = law.hidden
+    law.hidden = lambda ids, *, causal, path: alone(ids, causal=causal) * len(path)
+    ids_BT = torch.tensor(
+        [[0, 3, 1, 2, 1, 3], [3, 3, 3, 3, 3, 3], [0, 1, 2, 0, 1, 2], [0, 3, 3, 2, 3, 1]]
+    )
+    masked_BT = ids_BT == law.mask_id
+    together = logits_at(law, ids_BT, masked_BT)
+    rows = [logits_at(law, ids_BT[[b]], masked_BT[[b]]) for b in (0, 1, 3)]
+    torch.testing.assert_close(together, torch.cat(rows), rtol=0, atol=0)
 
 
 def test_confidence_commits_the_surest_first(toy_law):

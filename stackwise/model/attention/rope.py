@@ -48,6 +48,10 @@ class Rotary(nn.Module):
         cos_TE = self.cos_TE[offset:end].to(x_BHTE.dtype)
         return rotate(x_BHTE, cos_TE, self.sin_TE[offset:end].to(x_BHTE.dtype))
 
+    def tables_held(self) -> tuple[Tensor, Tensor]:
+        """The tables as they are now."""
+        return self.cos_TE, self.sin_TE
+
     def _grow(self, length: int, device: torch.device) -> None:
         self.cos_TE, self.sin_TE = tables(length, self.dim, self.base, self.scaling, device)
 

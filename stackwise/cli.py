@@ -1,0 +1,263 @@
+"""The command line: `stackwise run | resume | runs | eval | sample | presets | demo | lab`.
+
+Each command is a small function over the public names. Exit codes: 0 done, 1 failed, 2 the command
+or the experiment is wrong, 130 stopped with Ctrl-C (the run is saved and can be resumed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+STOPPED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    from stackwise.data.errors import DataError
+    from stackwise.runs import RunBusy, RunError
+    from stackwise.training.checkpoint import CheckpointError
+    from stackwise.training.work import TrainingError
+
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except (ValueError, RunError, DataError) as error:
+        print(f"stackwise: {error}", file=sys.stderr)
+        return 2
+    except (RunBusy, CheckpointError, TrainingError, OSError) as error:
+        print(f"stackwise: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stackwise: interrupted", file=sys.stderr)
+        return STOPPED
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="stackwise", description=__doc__.splitlines()[0])
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(command=function)
+        return made
+
+    run = add("run", run_command, "train an experiment: a preset's name or a YAML file")
+    run.add_argument("experiment")
+    run.add_argument("changes", nargs="*", metavar="key=value", help="as optim.lr=1e-3, curriculum=grow")
+    run.add_argument("--rerun", action="store_true", help="make another run even if there is one")
+    again = add("resume", resume_command, "go on with a run from its last checkpoint")
+    again.add_argument("run")
+    runs = add("runs", runs_command, "list the runs")
+    score = add("eval", eval_command, "bits per byte of a run's rack on its held-out text")
+    score.add_argument("run")
+    score.add_argument("--draws", type=int, default=2, help="masks per window (default 2)")
+    score.add_argument("--best", action="store_true", help="the best checkpoint, not the last")
+    text = add("sample", sample_command, "let a run's rack write text")
+    text.add_argument("run")
+    text.add_argument("prompt", nargs="?", default="")
+    text.add_argument("--length", type=int, default=64, help="tokens to add (default 64)")
+    text.add_argument("--steps", type=int, default=None, help="denoising steps; default: one per token")
+    text.add_argument("--method", default=None, help="ancestral, confidence or autoregressive")
+    text.add_argument("--temperature", type=float, default=1.0)
+    text.add_argument("--seed", type=int, default=0)
+    for command in (again, runs, score, text):
+        command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
+    add("presets", presets_command, "list the shipped experiments with their parameter counts")
+    demo = add("demo", demo_command, "train a small rack five ways on real text, at equal FLOPs")
+    demo.add_argument("changes", nargs="*", metavar="key=value", help="changes to the toy preset")
+    add("lab", lab_command, "open JupyterLab on the notebooks")
+    return top
+
+
+def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
+    """The experiment and placement that a preset or file and `key=value` pairs say.
+
+    Raises:
+        ExperimentError: If anything of it is wrong.
+    """
+    from stackwise.config import Experiment, Placement, presets
+    from stackwise.errors import ExperimentError
+
+    science, where = {}, {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise ExperimentError(f"{change!r}: not of the form key=value, as in optim.lr=1e-3")
+        target = where if key.startswith("placement.") else science
+        target[key.removeprefix("placement.")] = parsed(text)
+    if source in presets():
+        exp = Experiment.preset(source)
+    elif Path(source).suffix in (".yaml", ".yml") or Path(source).exists():
+        exp = Experiment.load(source)
+    else:
+        raise ExperimentError(
+            f"{source!r} is neither a preset ({', '.join(presets())}) nor a YAML file"
+        )
+    return exp.replace(**science), Placement(**where)
+
+
+def parsed(text: str) -> Any:
+    """A value as YAML reads it; what is not YAML is text."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Train, with a progress bar; Ctrl-C stops and keeps everything."""
+    from stackwise.training.start import create_run
+
+    exp, placement = settings(options.experiment, options.changes)
+    return carry_out(create_run(exp, placement, rerun=options.rerun))
+
+
+def resume_command(options: argparse.Namespace) -> int:
+    """Go on with a run."""
+    from stackwise.runs import attach
+
+    return carry_out(attach(options.run, options.runs_dir))
+
+
+def carry_out(run: Any) -> int:
+    """Execute a run under a progress bar and say what came of it."""
+    from stackwise.progress import bar_over
+    from stackwise.report import bytes_text, count_text, number
+    from stackwise.training.run import execute
+
+    print(f"{run.id}: {run.experiment}")
+    with bar_over(sum(row["flops"] for row in run.plan())) as bar:
+        execute(run, on_step=bar.on_step)
+    if run.state == "stopped":
+        print(f"stopped and saved; go on with: stackwise resume {run.id}")
+        return STOPPED
+    result = run.result()
+    print(
+        f"{number(result['bits_per_byte'])} bits per byte held-out ({result['note']}), "
+        f"{count_text(result['parameters'])} parameters, {result['flops']:.3g} FLOPs, "
+        f"peak {bytes_text(result['peak_bytes'])}, {result['seconds']:.0f} s of training"
+    )
+    print(f"look at it with: stackwise sample {run.id} \"In the beginning\"")
+    return 0
+
+
+def runs_command(options: argparse.Namespace) -> int:
+    """List the runs, newest first."""
+    from stackwise.report import bytes_text, number, table
+    from stackwise.runs import runs_in
+
+    found = runs_in(options.runs_dir)
+    if not found:
+        print(f"no runs in {options.runs_dir}; make one with: stackwise run toy")
+        return 0
+    rows = []
+    for run in found:
+        result, status = run.result(), run.status()
+        rows.append(
+            [
+                run.id,
+                run.state,
+                f"{status.get('stage', 0) + 1}/{len(run.stages())}",
+                str(status.get("step", 0)),
+                number(result.get("bits_per_byte") or None),
+                bytes_text(result.get("peak_bytes")),
+            ]
+        )
+    print(table(["run", "state", "stage", "step", "bits/byte", "peak"], rows))
+    return 0
+
+
+def eval_command(options: argparse.Namespace) -> int:
+    """Score a run's rack on its held-out text."""
+    from stackwise.config import Placement
+    from stackwise.evaluation import evaluate
+    from stackwise.runs import attach
+    from stackwise.training.start import dataset_of
+
+    run = attach(options.run, options.runs_dir)
+    placement = Placement.load(run.path / "placement.yaml")
+    data = dataset_of(run.experiment, run.path / placement.data_dir)
+    score = evaluate(
+        run.rack(best=options.best),
+        data.heldout_windows(),
+        data.heldout_bytes(),
+        objective=run.experiment.objective,
+        draws=options.draws,
+    )
+    print(
+        f"{score.bits_per_byte:.4f} ± {score.stderr:.4f} bits per byte, "
+        f"{score.nats_per_token:.4f} nats per token, {score.tokens} tokens of {score.bytes} bytes"
+    )
+    print(score.note)
+    return 0
+
+
+def sample_command(options: argparse.Namespace) -> int:
+    """Write text."""
+    from stackwise.objective import is_causal
+    from stackwise.runs import attach
+    from stackwise.sampling import sample
+
+    run = attach(options.run, options.runs_dir)
+    usual = "autoregressive" if is_causal(run.experiment.objective) else "ancestral"
+    print(
+        sample(
+            run.rack(),
+            options.prompt,
+            tokenizer=run.tokenizer(),
+            length=options.length,
+            steps=options.steps,
+            method=options.method or usual,
+            temperature=options.temperature,
+            seed=options.seed,
+        )
+    )
+    return 0
+
+
+def presets_command(options: argparse.Namespace) -> int:
+    """List the shipped experiments."""
+    from stackwise.config import Experiment, presets
+    from stackwise.memory.flops import vocab_size
+    from stackwise.model.count import count_parameters
+    from stackwise.report import table
+
+    rows = []
+    for name in presets():
+        exp = Experiment.preset(name)
+        count = count_parameters(exp.rack, exp.attention, vocab_size(exp))
+        shape = f"{exp.rack.stacks} x {exp.rack.blocks_per_stack}"
+        kinds = [exp.attention.choice, exp.objective.choice]
+        rows.append([name, f"{count:,}", shape, str(exp.rack.d_model), *kinds])
+    head = ["preset", "parameters", "stacks x blocks", "width", "attention", "objective"]
+    print(table(head, rows))
+    return 0
+
+
+def demo_command(options: argparse.Namespace) -> int:
+    """Run the demo."""
+    from stackwise.demo import run_demo
+
+    exp, placement = settings("toy", options.changes)
+    run_demo(exp, placement)
+    return 0
+
+
+def lab_command(options: argparse.Namespace) -> int:
+    """Open JupyterLab, on the loopback address, with its usual token."""
+    import subprocess
+
+    folder = Path("notebooks")
+    command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"]
+    return subprocess.call([*command, str(folder)] if folder.is_dir() else command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

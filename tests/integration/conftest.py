@@ -1,0 +1,45 @@
+"""A whole experiment that trains in about a second."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import stackwise as sw
+
+CURRICULA = {
+    "end_to_end": {},
+    "left_to_right": {},
+    "right_to_left": {"masking": {"bands": "equal_mass"}},
+    "grow": {"curriculum": {"name": "grow", "optimizer_state": "keep", "lr": "rewarm"}},
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny() -> sw.Experiment:
+    """Four blocks of width 16 on synthetic text; 16 steps in all."""
+    return sw.Experiment(
+        title="tiny",
+        rack={"stacks": 4, "blocks_per_stack": 1, "d_model": 16, "heads": 2},
+        data={"corpus": {"kind": "markov", "size_bytes": 40_000}, "seq_len": 16},
+        optim={"batch": 4, "lr": 0.01, "ema": 0.9},
+        budget={"tokens": 16 * 4 * 16},
+        eval={"points": 4, "windows": 8, "draws": 1},
+    )
+
+
+@pytest.fixture(params=CURRICULA)
+def arm(request: pytest.FixtureRequest, tiny: sw.Experiment) -> sw.Experiment:
+    """The tiny experiment under each curriculum."""
+    return tiny.replace(**{"curriculum": request.param, **CURRICULA[request.param]})
+
+
+@pytest.fixture
+def place(tmp_path) -> sw.Placement:
+    """Runs in a folder of the test's own."""
+    return sw.Placement(runs_dir=str(tmp_path / "runs"), device="cpu")

@@ -1,0 +1,107 @@
+"""A run folder: complete, movable, and equal to what the process measured."""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+import pytest
+
+import stackwise as sw
+
+
+def test_the_folder_holds_what_it_should_and_no_absolute_path(arm, place, tmp_path) -> None:
+    run = sw.train(arm, place)
+    names = {path.name for path in run.path.iterdir()}
+    assert names >= {
+        "experiment.yaml",
+        "placement.yaml",
+        "stages.json",
+        "provenance.json",
+        "plan.json",
+        "events.jsonl",
+        "metrics",
+        "metrics.parquet",
+        "status.json",
+        "exit.json",
+        "rack",
+        "best",
+        "tokenizer.json",
+    }
+    for path in run.path.rglob("*"):
+        if path.is_file():
+            assert str(tmp_path).encode() not in path.read_bytes(), path
+
+
+def test_a_moved_run_opens_and_says_the_same(tiny, place, tmp_path) -> None:
+    run = sw.train(tiny, place)
+    shutil.move(run.path, tmp_path / "elsewhere")
+    moved = sw.attach(tmp_path / "elsewhere")
+    assert moved.experiment == run_experiment(tiny)
+    assert len(moved.metrics()) == 16
+    assert moved.rack().held() == ("s0", "s1", "s2", "s3")
+
+
+def run_experiment(exp: sw.Experiment) -> sw.Experiment:
+    return exp
+
+
+def test_the_same_experiment_attaches_and_another_does_not(tiny, place) -> None:
+    first = sw.train(tiny, place)
+    assert sw.train(tiny, place).id == first.id
+    assert sw.train(tiny, place, rerun=True).id == f"{first.id}-2"
+    assert sw.train(tiny.replace(seed=1), place).id != first.id
+
+
+def test_metrics_are_one_row_per_step_with_the_ledger_in_them(arm, place) -> None:
+    run = sw.train(arm, place)
+    metrics = run.metrics()
+    steps = sum(stage.tokens for stage in sw.stages(arm)) // (4 * 16)
+    assert list(metrics["step"]) == list(range(1, steps + 1))
+    assert metrics["flops"].is_monotonic_increasing
+    planned = sum(row["flops"] for row in run.plan())
+    # The plan expects the mean masked fraction; what was drawn differs by its spread.
+    assert metrics["flops"].iloc[-1] == pytest.approx(planned, rel=0.15)
+    assert all(len(norms) == 4 for norms in metrics["block_grad_norms"])
+    active = metrics["block_grad_norms"].iloc[-1]
+    trained = {stack for stack in sw.stages(arm)[-1].active}
+    assert [not math.isnan(norm) for norm in active] == [f"s{i}" in trained for i in range(4)]
+
+
+def test_predicted_bytes_are_those_measured(arm, place) -> None:
+    memory = sw.train(arm, place).memory().set_index(["stage", "category"])
+    for (stage, category), row in memory.iterrows():
+        if category in ("weights", "gradients", "average"):
+            assert row["measured"] == row["predicted"], (stage, category)
+        if category == "optimizer":  # and one step counter of 4 bytes per tensor
+            assert 0 <= row["measured"] - row["predicted"] <= 4 * 60, (stage, category)
+        if category == "activations":
+            # The head's share is drawn: 4 x 16 positions, of which about half are masked.
+            assert row["measured"] == pytest.approx(row["predicted"], rel=0.15), (stage, category)
+
+
+def test_every_depth_has_an_exit_loss(tiny, place) -> None:
+    run = sw.train(tiny, place)
+    assert all(len(exits) == 5 for exits in run.evals()["exit_losses"])
+    assert len(run.result()["depth_losses"]) == 5
+
+
+def test_the_best_weights_are_kept(tiny, place) -> None:
+    run = sw.train(tiny.replace(optim={"lr": 0.3, "schedule": "constant"}), place)
+    evals = run.evals()
+    best = run.rack(best=True).head.weight
+    assert best is not None and run.rack().head.weight is not None
+    if evals["loss"].idxmin() != len(evals) - 1:
+        assert not best.equal(run.rack().head.weight)
+
+
+def test_a_changed_corpus_is_refused(tiny, place, tmp_path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 200)
+    exp = tiny.replace(data={"corpus": f"text:{text}"})
+    run = sw.train(exp, place)
+    assert str(tmp_path) not in (run.path / "experiment.yaml").read_text()
+    text.write_text("entirely different words stand here now, and many of them. " * 200)
+    (run.path / "status.json").unlink()
+    with pytest.raises(RuntimeError, match="the corpus has changed since the run began"):
+        sw.resume(run)

@@ -1,0 +1,109 @@
+"""Resuming: to the same weights, by hash, and the same numbers as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import stackwise as sw
+from stackwise.training.run import execute
+from stackwise.training.start import create_run
+
+DETERMINISTIC = ["step", "stage", "stage_step", "tokens", "flops", "loss", "lr", "grad_norm"]
+
+
+def stop_after(steps: int):
+    """A callback that asks a run to stop after `steps` steps of this attempt."""
+    seen = []
+
+    def on_step(work, numbers):
+        seen.append(numbers.loss)
+        work.stop_requested = len(seen) == steps
+
+    return on_step
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_stopping_every_few_steps_changes_nothing(arm, place, steps) -> None:
+    whole = sw.train(arm, place)
+    pieces = create_run(arm, place, rerun=True)
+    attempts = 0
+    while pieces.state != "finished":
+        execute(pieces, on_step=stop_after(steps))
+        attempts += 1
+        assert attempts <= 40
+    assert attempts > 4
+    assert pieces.weights_hash() == whole.weights_hash()
+    assert pieces.metrics()[DETERMINISTIC].equals(whole.metrics()[DETERMINISTIC])
+    assert pieces.result()["bits_per_byte"] == whole.result()["bits_per_byte"]
+    kept = ["stage", "step", "loss"]
+    assert pieces.evals()[kept].equals(whole.evals()[kept])
+
+
+CHILD = """
+import sys, torch, stackwise as sw
+torch.set_num_threads(1)
+from stackwise.training.run import execute
+run = sw.attach(sys.argv[1])
+def slow(work, numbers):
+    import time; time.sleep(0.02)
+    print(work.at.total_steps, flush=True)
+execute(run, on_step=slow)
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(arm, place) -> None:
+    place = place.replace(checkpoint_seconds=0.01)
+    whole = sw.train(arm, place)
+    killed = create_run(arm, place, rerun=True)
+    chance = random.Random(arm.hash)
+    for _ in range(3):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(killed.path)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        for _ in range(chance.randint(1, 5)):
+            child.stdout.readline()
+        time.sleep(chance.random() * 0.03)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        assert killed.state in ("died", "finished")
+    execute(killed)
+    assert killed.weights_hash() == whole.weights_hash()
+    assert killed.metrics()[DETERMINISTIC].equals(whole.metrics()[DETERMINISTIC])
+
+
+def test_ctrl_c_saves_and_says_so(tiny, place) -> None:
+    run = create_run(tiny, place)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(run.path)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    os.kill(child.pid, signal.SIGINT)
+    assert child.wait(timeout=60) == 0
+    assert run.state == "stopped"
+    assert 0 < len(run.metrics()) < 16
+    execute(run)
+    assert run.weights_hash() == sw.train(tiny, place, rerun=True).weights_hash()
+
+
+def test_a_second_process_is_refused_while_one_trains(tiny, place) -> None:
+    run = create_run(tiny, place)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(run.path)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    assert run.state == "running"
+    with pytest.raises(RuntimeError, match=f"process {child.pid} is training it"):
+        execute(run)
+    child.kill()
+    child.wait()
+    assert run.state == "died"
