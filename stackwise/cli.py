@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from stackwise.yaml_text import read_value
+
 STOPPED = 130
 
 
@@ -50,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
 
     run = add("run", run_command, "train an experiment: a preset's name or a YAML file")
     run.add_argument("experiment")
-    run.add_argument("changes", nargs="*", metavar="key=value", help="as optim.lr=1e-3, curriculum=grow")
+    run.add_argument(
+        "changes", nargs="*", metavar="key=value", help="as optim.lr=1e-3, curriculum=grow"
+    )
     run.add_argument("--rerun", action="store_true", help="make another run even if there is one")
     again = add("resume", resume_command, "go on with a run from its last checkpoint")
     again.add_argument("run")
@@ -63,7 +67,9 @@ def parser() -> argparse.ArgumentParser:
     text.add_argument("run")
     text.add_argument("prompt", nargs="?", default="")
     text.add_argument("--length", type=int, default=64, help="tokens to add (default 64)")
-    text.add_argument("--steps", type=int, default=None, help="denoising steps; default: one per token")
+    text.add_argument(
+        "--steps", type=int, default=None, help="denoising steps; default: one per token"
+    )
     text.add_argument("--method", default=None, help="ancestral, confidence or autoregressive")
     text.add_argument("--temperature", type=float, default=1.0)
     text.add_argument("--seed", type=int, default=0)
@@ -82,32 +88,35 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     Raises:
         ExperimentError: If anything of it is wrong.
     """
+    from stackwise.changes import nested
     from stackwise.config import Experiment, Placement, presets
-    from stackwise.errors import ExperimentError
+    from stackwise.errors import ExperimentError, closest
 
-    science, where = {}, {}
+    said: dict[str, Any] = {}
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals or not key:
             raise ExperimentError(f"{change!r}: not of the form key=value, as in optim.lr=1e-3")
-        target = where if key.startswith("placement.") else science
-        target[key.removeprefix("placement.")] = parsed(text)
+        said.pop(key, None)  # of a key given twice the later one counts, also for its place
+        said[key] = parsed(text)
+    science = nested(said)
+    placement = Placement.model_validate(science.pop("placement", {}))
     if source in presets():
         exp = Experiment.preset(source)
-    elif Path(source).suffix in (".yaml", ".yml") or Path(source).exists():
+    elif Path(source).suffix in (".yaml", ".yml") or (source and Path(source).exists()):
         exp = Experiment.load(source)
     else:
         raise ExperimentError(
-            f"{source!r} is neither a preset ({', '.join(presets())}) nor a YAML file"
+            f"{source!r} is neither a YAML file nor a preset{closest(source, presets())}"
         )
-    return exp.replace(**science), Placement(**where)
+    return exp.replace(**science), placement
 
 
 def parsed(text: str) -> Any:
     """A value as YAML reads it; what is not YAML is text."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return read_value(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
 
@@ -133,6 +142,8 @@ def carry_out(run: Any) -> int:
     from stackwise.training.run import execute
 
     print(f"{run.id}: {run.experiment}")
+    for note in run.provenance()["data"]["notes"]:
+        print(f"note: {note}")
     with bar_over(sum(row["flops"] for row in run.plan())) as bar:
         execute(run, on_step=bar.on_step)
     if run.state == "stopped":
@@ -144,34 +155,43 @@ def carry_out(run: Any) -> int:
         f"{count_text(result['parameters'])} parameters, {result['flops']:.3g} FLOPs, "
         f"peak {bytes_text(result['peak_bytes'])}, {result['seconds']:.0f} s of training"
     )
-    print(f"look at it with: stackwise sample {run.id} \"In the beginning\"")
+    print(f'look at it with: stackwise sample {run.id} "In the beginning"')
     return 0
 
 
 def runs_command(options: argparse.Namespace) -> int:
     """List the runs, newest first."""
-    from stackwise.report import bytes_text, number, table
+    from stackwise.report import table
     from stackwise.runs import runs_in
 
-    found = runs_in(options.runs_dir)
+    folder = Path(options.runs_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{options.runs_dir}: is no folder; name the one that holds the runs")
+    found = runs_in(folder)
     if not found:
         print(f"no runs in {options.runs_dir}; make one with: stackwise run toy")
         return 0
-    rows = []
-    for run in found:
-        result, status = run.result(), run.status()
-        rows.append(
-            [
-                run.id,
-                run.state,
-                f"{status.get('stage', 0) + 1}/{len(run.stages())}",
-                str(status.get("step", 0)),
-                number(result.get("bits_per_byte") or None),
-                bytes_text(result.get("peak_bytes")),
-            ]
-        )
-    print(table(["run", "state", "stage", "step", "bits/byte", "peak"], rows))
+    head = ["run", "state", "stage", "step", "bits/byte", "peak"]
+    print(table(head, [run_row(run) for run in found]))
     return 0
+
+
+def run_row(run: Any) -> list[str]:
+    """What the list says of one run; of a damaged one, that it is."""
+    from stackwise.report import bytes_text, number
+
+    try:
+        result, status = run.result(), run.status()
+        return [
+            run.id,
+            run.state,
+            f"{status.get('stage', 0) + 1}/{len(run.stages())}",
+            str(status.get("step", 0)),
+            number(result.get("bits_per_byte") or None),
+            bytes_text(result.get("peak_bytes")),
+        ]
+    except (ValueError, TypeError, AttributeError):  # a file of it holds something else
+        return [run.id, "unreadable", "", "", "", ""]
 
 
 def eval_command(options: argparse.Namespace) -> int:

@@ -16,53 +16,47 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    ValidationInfo,
-    create_model,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from stackwise.choice import Params, Section, parse
+from stackwise.changes import merged as merged
+from stackwise.changes import nested as nested
+from stackwise.choice import Checked, Params, Section, Unknown, params_of, parse
 from stackwise.curriculum import CURRICULA
 from stackwise.data.corpora import CORPORA
 from stackwise.data.tokenizer import TOKENIZERS
-from stackwise.errors import ExperimentError, explain
+from stackwise.errors import ExperimentError, closest
 from stackwise.masking import SCHEDULES
 from stackwise.model.attention import ATTENTION
 from stackwise.model.shape import RackShape
 from stackwise.objective import OBJECTIVES
 from stackwise.rules import problems_of
+from stackwise.yaml_text import read_mapping as read_mapping
+from stackwise.yaml_text import read_text
 
-SCHEMA_VERSION = 1
+
+class _Kinds:
+    """The schema of a choice: any of the kinds that its registry holds by now."""
+
+    def __init__(self, registry: Mapping[str, Any], selector: str) -> None:
+        self.registry, self.selector = registry, selector
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        kinds = [params_of(self.registry, name, "", self.selector) for name in self.registry]
+        return {"anyOf": [kind.model_json_schema() for kind in kinds]}
 
 
-def _chosen(registry: Mapping[str, Any], what: str, selector: str = "kind") -> Any:
+def _chosen(registry: Mapping[str, Any], selector: str = "kind") -> Any:
     def read(value: Any) -> Any:
-        return parse(registry, value, what, selector)
+        return parse(registry, value, selector, selector)
 
-    return Annotated[SerializeAsAny[Params], BeforeValidator(read)]
-
-
-def _curriculum(value: Any, info: ValidationInfo) -> Params:
-    """The curriculum's parameters. A finished run may name one that lived in a notebook cell."""
-    opening_run = bool(info.context and info.context.get("opening_run"))
-    if opening_run and isinstance(value, Mapping) and value.get("name") not in CURRICULA:
-        name = str(value["name"])
-        fields: Any = {key: (Any, item) for key, item in value.items()}
-        return create_model(f"{name}_params", __base__=Params, **fields)()
-    return parse(CURRICULA, value, "curriculum", "name")
+    kinds = _Kinds(registry, selector)
+    return Annotated[SerializeAsAny[Params], BeforeValidator(read), kinds]
 
 
 class Masking(Section):
     """How much is masked, and where in the rack."""
 
-    schedule: _chosen(SCHEDULES, "masking.schedule", "name") | None = Field(  # type: ignore[valid-type]
+    schedule: _chosen(SCHEDULES, "name") | None = Field(  # type: ignore[valid-type]
         None, description="noise over diffusion time or training progress; empty: the objective's"
     )
     bands: Literal["equal_mass", "linear", "exponential"] | tuple[float, ...] | None = Field(
@@ -78,8 +72,12 @@ class Masking(Section):
 class Data(Section):
     """What is read, and how it is cut."""
 
-    corpus: _chosen(CORPORA, "data.corpus") = Field("kjv", validate_default=True)  # type: ignore[valid-type]
-    tokenizer: _chosen(TOKENIZERS, "data.tokenizer") = Field("bytes", validate_default=True)  # type: ignore[valid-type]
+    corpus: _chosen(CORPORA) = Field(  # type: ignore[valid-type]
+        "kjv", validate_default=True, description="the text"
+    )
+    tokenizer: _chosen(TOKENIZERS) = Field(  # type: ignore[valid-type]
+        "bytes", validate_default=True, description="how text becomes ids"
+    )
     seq_len: int = Field(128, ge=2, le=1 << 20, description="tokens per sample")
     heldout_frac: float = Field(
         0.05, gt=0, lt=1, description="last part of the text, by bytes, that is never trained on"
@@ -120,8 +118,8 @@ class Budget(Section):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.tokens is None) == (self.flops is None):
-            both = "both are" if self.tokens is not None else "neither is"
-            raise ValueError(f"tokens, flops: {both} given; give exactly one")
+            which = "both tokens and flops are" if self.tokens else "neither tokens nor flops is"
+            raise ValueError(f"{which} given; give exactly one")
         return self
 
 
@@ -141,70 +139,71 @@ class Eval(Section):
     draws: int = Field(2, ge=1, le=1024, description="masks per window, at the end of the run")
 
 
-class Experiment(BaseModel):
+class Experiment(Checked):
     """Everything that decides the numbers, with its seed.
 
     Raises:
         ExperimentError: With every problem at once, each with its path, value, rule and way out.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    schema_version: Literal[1] = Field(SCHEMA_VERSION, description="of these keys")
-    title: str = Field("experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    rack: RackShape = RackShape()
-    attention: _chosen(ATTENTION, "attention") = Field("mha", validate_default=True)  # type: ignore[valid-type]
-    objective: _chosen(OBJECTIVES, "objective") = Field("diffusion", validate_default=True)  # type: ignore[valid-type]
-    masking: Masking = Masking()
-    curriculum: Annotated[SerializeAsAny[Params], BeforeValidator(_curriculum)] = Field(
-        "end_to_end",  # type: ignore[assignment]
-        validate_default=True,
+    schema_version: Literal[1] = Field(1, description="of these keys")
+    title: str = Field(
+        "experiment",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="name of the runs: letters, digits, '.', '_' and '-'",
     )
-    data: Data = Data()
-    optim: Optim = Optim()
-    budget: Budget = Budget(tokens=1_000_000)
-    precision: Precision = Precision()
-    eval: Eval = Eval()
+    rack: RackShape = Field(RackShape(), description="sizes and options of the whole model")
+    attention: _chosen(ATTENTION) = Field(  # type: ignore[valid-type]
+        "mha", validate_default=True, description="how positions look at each other"
+    )
+    objective: _chosen(OBJECTIVES) = Field(  # type: ignore[valid-type]
+        "diffusion", validate_default=True, description="what is predicted from what"
+    )
+    masking: Masking = Field(Masking(), description="how much is masked, and where in the rack")
+    curriculum: _chosen(CURRICULA, "name") = Field(  # type: ignore[valid-type]
+        "end_to_end", validate_default=True, description="which stacks train when"
+    )
+    data: Data = Field(Data(), description="what is read, and how it is cut")
+    optim: Optim = Field(Optim(), description="how weights move")
+    budget: Budget = Field(Budget(tokens=1_000_000), description="how much is spent in all")
+    precision: Precision = Field(Precision(), description="in which numbers it is computed")
+    eval: Eval = Field(Eval(), description="what is measured on held-out text")
     seed: int = Field(0, ge=0, lt=1 << 31, description="of every random draw")
 
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
-        except ValidationError as error:
-            raise ExperimentError(explain(error, type(self))) from None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+        except ExperimentError as error:
+            broken = {problem.path.split(".")[0].split("[")[0] for problem in error.problems}
+            if not broken <= set(type(self).model_fields):  # a misspelt section left its default
+                raise
+            super().__init__(**{key: v for key, v in values.items() if key not in broken})
+            raise ExperimentError([*error.problems, *problems_of(self, broken)]) from None
         problems = problems_of(self)
         if problems:
-            raise ValueError("\n".join(problems))
-        return self
+            raise ExperimentError(problems)
 
     @classmethod
     def preset(cls, name: str) -> Experiment:
         """The shipped experiment called `name`; `stackwise presets` lists them."""
         known = presets()
         if name not in known:
-            raise ExperimentError(f"unknown preset {name!r}; known: {', '.join(known)}")
+            raise ExperimentError(f"unknown preset {name!r}{closest(str(name), known)}")
         text = resources.files("stackwise").joinpath("presets", f"{name}.yaml").read_text("utf-8")
         return cls.from_yaml(text, source=f"preset {name}")
 
     @classmethod
     def load(cls, path: str | Path, *, opening_run: bool = False) -> Experiment:
         """Read a YAML file. With `opening_run`, an unknown curriculum's name is let through."""
-        path = Path(path)
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ExperimentError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-        return cls.from_yaml(text, source=str(path), opening_run=opening_run)
+        return cls.from_yaml(read_text(path), source=str(path), opening_run=opening_run)
 
     @classmethod
-    def from_yaml(
-        cls, text: str, *, source: str = "YAML", opening_run: bool = False
-    ) -> Experiment:
+    def from_yaml(cls, text: str, *, source: str = "YAML", opening_run: bool = False) -> Experiment:
         """Read YAML text; `source` names it in errors."""
-        return _from_mapping(cls, read_mapping(text, source), opening_run)
+        values = read_mapping(text, source)
+        if opening_run:
+            values["curriculum"] = _known_by_name(values.get("curriculum"))
+        return cls(**values)
 
     def to_yaml(self) -> str:
         """The whole experiment, defaults included; reading it back gives an equal value."""
@@ -216,7 +215,7 @@ class Experiment(BaseModel):
         A bare value selects a kind or sets a section's first field; a mapping changes only the
         keys it names; `replace(**{"optim.lr": 1e-3})` reaches inside.
         """
-        return _from_mapping(type(self), merged(self, nested(changes)), opening_run=False)
+        return type(self)(**merged(self, nested(changes)))
 
     @property
     def hash(self) -> str:
@@ -252,8 +251,8 @@ class Placement(Section):
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
-        except ValidationError as error:
-            raise ExperimentError(explain(error, type(self), "placement")) from None
+        except ExperimentError as error:
+            raise error.under("placement") from None
 
     def replace(self, **changes: Any) -> Placement:
         """A copy with some keys changed, validated again."""
@@ -266,80 +265,18 @@ class Placement(Section):
     @classmethod
     def load(cls, path: str | Path) -> Placement:
         """Read a YAML file that `to_yaml` wrote."""
-        return cls(**read_mapping(Path(path).read_text("utf-8"), str(path)))
+        return cls(**read_mapping(read_text(path), str(path)))
 
 
 def presets() -> list[str]:
     """Names of the shipped experiments."""
     folder = resources.files("stackwise").joinpath("presets")
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
 
 
-def read_mapping(text: str, source: str) -> dict[str, Any]:
-    """Parse YAML that must be one mapping.
-
-    Raises:
-        ExperimentError: If it is not YAML (with line and column) or not a mapping.
-    """
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        what = getattr(error, "problem", None) or str(error)
-        raise ExperimentError(f"{source}:{where} is not YAML: {what}") from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ExperimentError(f"{source}: holds {type(values).__name__}, not a mapping of keys")
-    return values
-
-
-def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"optim.lr": 1}` as `{"optim": {"lr": 1}}`; later keys win."""
-    out: dict[str, Any] = {}
-    for key, value in changes.items():
-        head, _, rest = key.partition(".")
-        if not rest:
-            out[head] = value
-        else:
-            old = out.get(head)
-            inner = nested({rest: value})
-            out[head] = _both(old, inner) if isinstance(old, Mapping) else inner
-    return out
-
-
-def _both(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    out = dict(old)
-    for key, value in new.items():
-        inner = out.get(key)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        out[key] = _both(inner, value) if both else value
-    return out
-
-
-def merged(model: BaseModel, change: Any) -> Any:
-    """`model` as input for validation, with `change` laid over it."""
-    if isinstance(model, Params):
-        if not isinstance(change, Mapping):
-            return change
-        if change.get(model.selector(), model.choice) != model.choice:
-            return dict(change)
-        return {**model.model_dump(), **change}
-    fields = list(type(model).model_fields)
-    if not isinstance(change, Mapping):
-        change = {fields[0]: change}
-    if not getattr(model, "merges", True):
-        return dict(change)
-    out: dict[str, Any] = {name: getattr(model, name) for name in fields}
-    for key, value in change.items():
-        old = out.get(key)
-        out[key] = merged(old, value) if isinstance(old, BaseModel) else value
-    return out
-
-
-def _from_mapping(
-    cls: type[Experiment], values: Mapping[str, Any], opening_run: bool
-) -> Experiment:
-    try:
-        return cls.model_validate(dict(values), context={"opening_run": opening_run})
-    except ValidationError as error:
-        raise ExperimentError(explain(error, cls)) from None
+def _known_by_name(curriculum: Any) -> Any:
+    """The curriculum of a run, whose function may have lived in a notebook cell."""
+    foreign = isinstance(curriculum, Mapping) and curriculum.get("name") not in CURRICULA
+    return Unknown(**curriculum) if foreign else curriculum

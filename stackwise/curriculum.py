@@ -7,21 +7,24 @@ What a stage is stands in `stage.py`, what it costs in `memory/flops.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
 from stackwise.choice import Choice, Params, find
-from stackwise.errors import ExperimentError
+from stackwise.errors import ExperimentError, short
 from stackwise.masking import stack_bands
 from stackwise.memory.flops import stage_flops_per_token
-from stackwise.model.shape import stack_ids
+from stackwise.model.shape import RackShape, stack_ids
 from stackwise.stage import Init, NewStack, Stage
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
+
+MOST_STAGES = 10_000
+
 
 class EndToEnd(Params):
     """All stacks at once: the control."""
@@ -62,7 +65,9 @@ class Grow(Params):
 
     name: Literal["grow"] = "grow"
     start: int = Field(1, ge=1, le=1024, description="stacks of the first stage")
-    by: Literal["double", "one"] = Field("double", description="how depth grows from stage to stage")
+    by: Literal["double", "one"] = Field(
+        "double", description="how depth grows from stage to stage"
+    )
     init: Init = Field("copy", description="start of the stacks added")
     split: Literal["tokens", "flops"] | tuple[float, ...] = Field(
         "tokens", description="budget over the stages: equal tokens, equal FLOPs, or token weights"
@@ -112,21 +117,14 @@ def _one_stack(
         embedding=order == 0 or options.embedding == "always",
         head=order == 0 or options.head == "always",
         band=bands[stack_ids(exp.rack).index(stack)],
-        **_share(options.split, order, exp.rack.stacks),
+        **_share(options.split, order),
     )
 
 
 def grow(exp: Experiment) -> Iterator[Stage]:
     """Train a shallow rack, then stack copies of it on top and train everything."""
     ids, options = stack_ids(exp.rack), cast(Grow, exp.curriculum)
-    if options.start > len(ids):
-        raise ExperimentError(
-            f"curriculum.start: {options.start} > rack.stacks={len(ids)}; lower it or add stacks"
-        )
-    depths = [options.start]
-    while depths[-1] < len(ids):
-        step = depths[-1] if options.by == "double" else 1
-        depths.append(min(len(ids), depths[-1] + step))
+    depths = depths_of(options, len(ids))
     for order, depth in enumerate(depths):
         before = depths[order - 1] if order else 0
         first = before - (depth - before)
@@ -143,18 +141,43 @@ def grow(exp: Experiment) -> Iterator[Stage]:
             ),
             lr=options.lr,
             optimizer_state=options.optimizer_state,
-            **_share(options.split, order, len(depths)),
+            **_share(options.split, order),
         )
 
 
-def _share(split: str | tuple[float, ...], order: int, count: int) -> dict[str, Any]:
-    if isinstance(split, str):
-        return {"share_of": split}
-    if len(split) != count:
-        raise ExperimentError(
-            f"curriculum.split: {len(split)} weights for {count} stages; give one for each"
+def depths_of(options: Grow, stacks: int) -> list[int]:
+    """How many stacks each stage of `grow` has."""
+    depths = [min(options.start, stacks)]
+    while depths[-1] < stacks:
+        step = depths[-1] if options.by == "double" else 1
+        depths.append(min(stacks, depths[-1] + step))
+    return depths
+
+
+def _share(split: str | tuple[float, ...], order: int) -> dict[str, Any]:
+    return {"share_of": split} if isinstance(split, str) else {"share": split[order]}
+
+
+def curriculum_problems(shape: RackShape, options: Params) -> Iterator[str]:
+    """What is wrong with the parameters of a curriculum here on a rack of this shape."""
+    count = shape.stacks
+    if isinstance(options, Grow):
+        if options.start > shape.stacks:
+            yield (
+                f"curriculum.start: {options.start} > rack.stacks={shape.stacks}; "
+                "lower it or add stacks"
+            )
+            return
+        count = len(depths_of(options, shape.stacks))
+    if not isinstance(options, Frozen | Grow) or isinstance(options.split, str):
+        return
+    if len(options.split) != count:
+        yield (
+            f"curriculum.split: {len(options.split)} weights for {count} stages; "
+            "give one for each stage"
         )
-    return {"share": split[order]}
+    if any(weight <= 0 for weight in options.split):
+        yield f"curriculum.split: {options.split} must be over 0; they are weights"
 
 
 CURRICULA: dict[str, Choice | Callable[[Any], Iterable[Stage]]] = {
@@ -165,17 +188,48 @@ CURRICULA: dict[str, Choice | Callable[[Any], Iterable[Stage]]] = {
 }
 
 
-def stages(exp: Experiment) -> tuple[Stage, ...]:
+def stages(
+    exp: Experiment, build: Callable[[Any], Iterable[Stage]] | None = None
+) -> tuple[Stage, ...]:
     """The stages of an experiment, complete: what is written into a run and executed.
+
+    Args:
+        exp: The experiment.
+        build: The function that makes them; None for that of the experiment's curriculum.
 
     Raises:
         ExperimentError: If the stages contradict each other, the rack or the budget.
     """
-    build = find(CURRICULA, exp.curriculum.choice, "curriculum").build
-    made = list(build(exp))
-    if not made:
-        raise ExperimentError(f"curriculum {exp.curriculum.choice!r} makes no stages")
+    made = _made(exp, build or find(CURRICULA, exp.curriculum.choice, "curriculum").build)
     return tuple(_spans(_with_tokens(exp, _complete(exp, made))))
+
+
+def _made(exp: Experiment, build: Callable[[Any], Any]) -> list[Stage]:
+    """What the curriculum yields or returns, and nothing but stages."""
+    name, where, made = exp.curriculum.choice, "curriculum.stages", list[Stage]()
+    try:
+        found = build(exp)
+        if isinstance(found, Stage) or not isinstance(found, Iterable):
+            raise ExperimentError(
+                f"{name!r} returned {short(found)}; yield stages or return a list"
+            )
+        for stage in found:
+            where = f"curriculum.stages[{len(made)}]"
+            if not isinstance(stage, Stage):
+                raise ExperimentError(f"{short(stage)} is not a Stage")
+            if len(made) == MOST_STAGES:
+                raise ExperimentError(f"{name!r} makes over {MOST_STAGES} stages; end it")
+            made.append(stage)
+            where = f"curriculum.stages[{len(made)}]"
+    except ExperimentError as error:
+        raise error.under(where) from None
+    if not made:
+        raise ExperimentError(f"curriculum.stages: {name!r} makes none; yield one or more")
+    if len({stage.share_of for stage in made if stage.tokens is None}) > 1:
+        raise ExperimentError(
+            "curriculum.stages: some share tokens and some FLOPs; give all of them one share_of"
+        )
+    return made
 
 
 def _complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
@@ -186,7 +240,7 @@ def _complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
         new = stage.new
         if new is None:
             new = tuple(NewStack(stack=s) for s in stage.path if s not in seen)
-        name = stage.name or (active[0] if len(active) == 1 else f"{active[0]}-{active[-1]}")
+        name = stage.name or _name(stage, active)
         stage = stage.model_copy(update={"active": active, "new": new, "name": name})
         problems = list(_problems(stage, known, seen))
         if problems:
@@ -196,16 +250,21 @@ def _complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
     return out
 
 
+def _name(stage: Stage, active: Sequence[str]) -> str:
+    if len(active) > 1:
+        return f"{active[0]}-{active[-1]}"
+    return active[0] if active else "embedding" if stage.embedding else "head"
+
+
 def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[str]:
-    active, new = stage.active or (), stage.new or ()
+    """What is wrong with a stage on this rack, after the stages before it."""
+    new = stage.new or ()
     added = {entry.stack for entry in new}
-    for stack in (*stage.path, *added):
-        if stack not in known:
-            yield f"path: {stack!r} is not a stack of the rack; known: {', '.join(known)}"
-    if len(set(stage.path)) < len(stage.path):
-        yield f"path: {stage.path} names a stack twice"
-    for stack in set(active) - set(stage.path):
-        yield f"active: {stack!r} is not on the path {', '.join(stage.path)}"
+    for key, names in (("path", set(stage.path)), ("new", added)):
+        for stack in sorted(names - set(known)):
+            yield f"{key}: {stack!r} is not a stack of the rack; known: {', '.join(known)}"
+    if len(added) < len(new):
+        yield "new: a stack is named twice; a stack is added once"
     for stack in sorted(added & seen):
         yield f"new: {stack!r} is there already; a stack is added once"
     for stack in stage.path:
@@ -214,39 +273,56 @@ def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[st
     for entry in new:
         if entry.init == "copy" and entry.source not in seen:
             yield f"new: {entry.stack!r} copies {entry.source!r}, which is not there yet"
-    if not (active or stage.embedding or stage.head):
-        yield "active: nothing trains; name a stack, the embedding or the head"
-    low, high = stage.band
-    if not 0 <= low < high <= 1:
-        yield f"band: ({low}, {high}) must rise within 0 and 1"
 
 
 def _with_tokens(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
-    """Give every stage whole optimizer steps, so that the budget is met."""
+    """Give every stage whole optimizer steps, so that the budget is met.
+
+    What a stage gains or loses by rounding is handed to the next in the budget's own unit, so that
+    the whole comes within half a step of the dearest stage. Tokens that a stage gives itself are
+    rounded up to whole steps.
+    """
     step = exp.optim.batch * exp.data.seq_len
     costs = [stage_flops_per_token(exp, stage).total for stage in made]
-    fixed = [stage.tokens for stage in made]
-    weights = [
-        0.0 if t else s.share / (c if s.share_of == "flops" else 1.0)
-        for s, c, t in zip(made, costs, fixed, strict=True)
+    in_flops = exp.budget.flops is not None
+    unit = [step * (cost if in_flops else 1.0) for cost in costs]  # of budget, per step
+    budget = float(exp.budget.flops or exp.budget.tokens or 0)
+    given = [-(-stage.tokens // step) if stage.tokens else None for stage in made]
+    spent = sum(u * n for u, n in zip(unit, given, strict=True) if n)
+    weights = [  # steps, up to a common factor
+        0.0 if n else stage.share / (cost if stage.share_of == "flops" else 1.0)
+        for stage, cost, n in zip(made, costs, given, strict=True)
     ]
-    unit = costs if exp.budget.flops is not None else [1.0] * len(made)
-    budget = exp.budget.flops if exp.budget.flops is not None else float(exp.budget.tokens or 0)
-    left = budget - sum(u * t for u, t in zip(unit, fixed, strict=True) if t)
-    scale = left / total if (total := sum(u * w for u, w in zip(unit, weights, strict=True))) else 0
-    ends = [round(x) for x in accumulate(w * scale / step for w in weights)]
-    steps = [b - a for a, b in zip([0, *ends[:-1]], ends, strict=True)]
-    out = []
-    for number, (stage, count, given) in enumerate(zip(made, steps, fixed, strict=True)):
-        whole = -(-given // step) if given else count
-        if whole < 1:
-            need = step * max(u for u in unit) * len(made)
-            raise ExperimentError(
-                f"budget: {budget:.3g} leaves stage {number} ({stage.name}) without one step of "
-                f"{step} tokens; give at least {need:.3g}, or lower optim.batch"
-            )
-        out.append(stage.model_copy(update={"tokens": whole * step}))
+    if spent > budget + max(unit):
+        raise ExperimentError(
+            _too_small(exp, spent, "what the stages with tokens of their own take")
+        )
+    whole = sum(u * w for u, w in zip(unit, weights, strict=True))
+    if whole:
+        rarest = min(w for w in weights if w)
+        need = spent + whole / rarest
+        if budget < need * (1 - 1e-9):
+            number = weights.index(rarest)
+            what = f"one step of {step} tokens for stage {number} ({made[number].name})"
+            raise ExperimentError(_too_small(exp, need, what))
+    scale = (budget - spent) / whole if whole else 0.0
+    out, left = [], 0.0
+    for stage, n, w, u in zip(made, given, weights, unit, strict=True):
+        steps = n or max(1, round(w * scale + left / u))
+        left += 0.0 if n else (w * scale - steps) * u
+        out.append(stage.model_copy(update={"tokens": steps * step}))
     return out
+
+
+def _too_small(exp: Experiment, need: float, what: str) -> str:
+    """The message of a budget that is not enough; the number it names is."""
+    key = "flops" if exp.budget.flops is not None else "tokens"
+    given = exp.budget.flops or exp.budget.tokens or 0
+    grain = 10 ** max(0, math.floor(math.log10(need)) - 3)
+    enough = math.ceil(need / grain) * grain
+    least = f"{enough:.3e}" if key == "flops" else str(enough)
+    shown = f"{given:.3e}" if key == "flops" else str(given)
+    return f"budget.{key}: {shown} is less than {what}; give at least {least}, or lower optim.batch"
 
 
 def _spans(made: Sequence[Stage]) -> list[Stage]:

@@ -72,15 +72,15 @@ def _results(result: StudyResult) -> str:
     """The table of arms."""
     rows = [
         [
-            str(row.arm),
-            f"{row.bits_per_byte:.3f} ± {row.stderr:.3f}",
-            count_text(row.parameters),
-            count_text(row.tokens),
-            f"{row.flops:.3g}",
-            bytes_text(row.peak_bytes),
-            f"{row.seconds:.0f}",
+            row["arm"],
+            f"{row['bits_per_byte']:.3f} ± {row['stderr']:.3f}",
+            count_text(row["parameters"]),
+            count_text(row["tokens"]),
+            f"{row['flops']:.3g}",
+            bytes_text(row["peak_bytes"]),
+            f"{row['seconds']:.0f}",
         ]
-        for row in result.to_frame().itertuples()
+        for row in result.to_frame().to_dict("records")
     ]
     head = ["arm", "bits per byte", "parameters", "tokens", "FLOPs", "peak memory", "seconds"]
     return table(head, rows)

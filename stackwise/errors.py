@@ -1,16 +1,19 @@
 """The text of what is wrong with an experiment.
 
-Every problem at once, one line each: the key's path, the value, the rule, the way out.
+Every problem at once, one line each: the key's path, the value, the rule, the way out. Each model
+says its own problems (`choice.Checked`); the model that holds it puts the key in front.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import difflib
+import re
+import reprlib
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
-
-from stackwise.choice import closest
+from pydantic import ValidationError
 
 RULES = {
     "greater_than_equal": "must be {ge} or more",
@@ -18,6 +21,7 @@ RULES = {
     "less_than_equal": "must be {le} or less",
     "less_than": "must be under {lt}",
     "int_parsing": "is not a whole number",
+    "int_parsing_size": "is not a whole number of usual size",
     "int_type": "is not a whole number",
     "int_from_float": "is not a whole number",
     "float_parsing": "is not a number",
@@ -27,105 +31,148 @@ RULES = {
     "bool_type": "is neither true nor false",
     "string_type": "is not text",
     "string_pattern_mismatch": "must match {pattern}",
+    "string_too_short": "must have {min_length} or more characters",
+    "string_too_long": "must have {max_length} characters or fewer",
     "literal_error": "is not one of {expected}",
     "tuple_type": "is not a list",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have {max_length} entries or fewer",
+    "model_type": "is not a mapping of keys",
+    "frozen_instance": "cannot be set, since the value is frozen; make another with replace",
 }
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 60
+SHORT.maxlevel = 2
+
+
+class Problem(NamedTuple):
+    """One line: where, and what."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+    def under(self, key: str) -> Problem:
+        """The same, seen from the model that holds it at `key`."""
+        dot = "." if key and self.path and not self.path.startswith("[") else ""
+        return Problem(f"{key}{dot}{self.path}", self.text)
 
 
 class ExperimentError(ValueError):
-    """An experiment, a placement or a stage that cannot be; the message lists every problem."""
-
-
-def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """All problems of a validation error, one per line.
+    """An experiment, a placement or a stage that cannot be; the message lists every problem.
 
     Args:
-        error: What pydantic raised.
-        model: The model that was validated; unknown keys are compared with its fields.
-        prefix: Path in front of every key.
+        problems: What is wrong; text counts as one problem per line, without paths.
+
+    Attributes:
+        problems: The same, one by one.
     """
-    lines = list(dict.fromkeys(_lines(error, model, [prefix] if prefix else [])))
-    return "\n".join(lines)
+
+    def __init__(self, problems: str | Iterable[Problem]) -> None:
+        if isinstance(problems, str):
+            problems = [Problem("", line) for line in problems.splitlines()]
+        self.problems = tuple(dict.fromkeys(problems))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def under(self, key: str) -> ExperimentError:
+        """The same, seen from the value that holds it at `key`."""
+        return ExperimentError([problem.under(key) for problem in self.problems])
 
 
-def _lines(error: ValidationError, model: type[BaseModel], prefix: list[str]) -> Iterator[str]:
-    unions: dict[str, list[str]] = {}
-    for item in error.errors(include_url=False):
-        inner = item.get("ctx", {}).get("error")
-        place = [*prefix, *(str(p) for p in item["loc"])]
-        if isinstance(inner, ValidationError):
-            yield from _lines(inner, _model_named(inner, model), place)
-        elif item["type"] == "value_error":
-            for line in str(inner).splitlines():
-                yield _joined(place, line)
+def problems_in(error: ValidationError, known: Iterable[str], owner: str = "") -> list[Problem]:
+    """What a validation error says, as problems of the model that raised it.
+
+    Args:
+        error: Of one model; what is below it arrives as `ExperimentError`.
+        known: The model's keys.
+        owner: What to call it where it has no such key: ` of mla`.
+    """
+    fields, found = list(known), list[Problem]()
+    items = error.errors(include_url=False)
+    for loc, group in groupby(items, key=lambda item: item["loc"][:1]):
+        key = "".join(str(part) for part in loc)
+        if not loc:
+            found += [p for item in group for p in _raised(item, fields)]
+        elif key not in fields:
+            name = key if key.isidentifier() else short(key)
+            found.append(Problem(name, f"unknown key{owner}{closest(key, fields)}"))
         else:
-            fields, path = _resolve(model, item["loc"])
-            key = ".".join([*prefix, *path])
-            unions.setdefault(key, []).append(_one(item, fields))
-    for key, texts in unions.items():
-        yield f"{key}: {texts[0]}" if len(texts) == 1 else _either(key, texts)
+            found += _of_field(key, list(group))
+    return found
 
 
-def _either(key: str, texts: list[str]) -> str:
-    """One line for a value that fits none of the types a key may have."""
-    value = texts[0].split(" ", 1)[0]
-    rules = [text.split(" ", 1)[1] for text in dict.fromkeys(texts)]
-    return f"{key}: {value} {', nor '.join(rules)}" if len(rules) > 1 else f"{key}: {texts[0]}"
+def _of_field(key: str, items: list[Any]) -> Iterator[Problem]:
+    """A key's problems; the types that it may have are branches, of which the deepest counts."""
+    places = ["".join(f"[{p}]" for p in item["loc"] if isinstance(p, int)) for item in items]
+    deepest = [pair for pair in zip(places, items, strict=True) if pair[0]]
+    pairs = deepest or list(zip(places, items, strict=True))
+    for place in dict.fromkeys(place for place, _ in pairs):
+        here = [item for other, item in pairs if other == place]
+        inner = [p for item in here for p in _raised(item, [])]
+        yield from (problem.under(f"{key}{place}") for problem in inner)
+        plain = [item for item in here if "error" not in item.get("ctx", {})]
+        if plain:
+            yield Problem(f"{key}{place}", _text(plain))
 
 
-def _joined(place: list[str], line: str) -> str:
-    """`place` before a line that starts with its own key or, in a choice's error, names itself."""
-    path = ".".join(place)
-    if not path or line.startswith((f"{path}:", "unknown ", f"{path}.", f"{path} ")):
-        return line if not line.startswith("unknown ") else f"{path}: {line}"
-    first = line.split(":", 1)[0]
-    return f"{path}.{line}" if first.replace("_", "").replace(", ", "").isalnum() else f"{path}: {line}"
+def _raised(item: Any, fields: list[str]) -> Iterator[Problem]:
+    """Problems that a validator raised: its own text, or those of a model further down.
+
+    A line that starts with one of the model's keys, as in `heads: ...`, is about that key.
+    """
+    error = item.get("ctx", {}).get("error")
+    if isinstance(error, ExperimentError):
+        yield from error.problems
+    elif error is not None:
+        for line in (str(error) or "cannot be").splitlines():
+            match = re.match(r"(\w+)([\w.\[\]]*): (.*)", line)
+            known = match is not None and match[1] in fields
+            yield Problem(match[1] + match[2], match[3]) if match and known else Problem("", line)
 
 
-def _resolve(model: type[BaseModel], loc: tuple[Any, ...]) -> tuple[Mapping[str, Any], list[str]]:
-    """The fields of the model that holds the last key of `loc`, and the path without union tags."""
-    fields: Mapping[str, Any] = model.model_fields
-    path: list[str] = []
-    for part in loc:
-        if isinstance(part, int) or part in fields or part == loc[-1] == loc[0]:
-            path.append(str(part))
-        elif path and not _is_tag(str(part)):
-            path.append(str(part))
-        if isinstance(part, str) and part in fields:
-            inner = fields[part].annotation
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                fields = inner.model_fields
-    return fields, path
+def _text(items: list[Any]) -> str:
+    """The value and the rules it breaks: more than one where a key may have several types."""
+    value, kinds = items[0].get("input"), [item["type"] for item in items]
+    if "missing" in kinds:
+        return "is missing; give it"
+    if value is None:
+        inside = isinstance(items[0]["loc"][-1], int)
+        return "is empty; give a value" + ("" if inside else ", or leave the key out")
+    rules = dict.fromkeys(_rule(item) for item in items)
+    hints = [hint for item in items if isinstance(value, str) for hint in _hints(item, value)]
+    return "".join([f"{short(value)} {', and '.join(rules)}", *hints])
 
 
-def _is_tag(part: str) -> bool:
-    return part in ("int", "float", "str", "bool", "none") or "[" in part
+def _rule(item: Any) -> str:
+    context = item.get("ctx", {})
+    shown = {key: f"{v:g}" if isinstance(v, float) else v for key, v in context.items()}
+    if item["type"] == "literal_error" and " or " not in shown["expected"]:
+        return f"must be {shown['expected']}"
+    return RULES.get(item["type"], item["msg"]).format(**shown)
 
 
-def _one(item: Any, fields: Mapping[str, Any]) -> str:
-    kind, value = item["type"], item.get("input")
-    if kind == "extra_forbidden":
-        return f"unknown key{closest(str(item['loc'][-1]), fields)}"
-    if kind == "missing":
-        return "is missing"
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{_short(value)} is not a mapping of keys"
-    rule = RULES.get(kind)
-    text = rule.format(**item.get("ctx", {})) if rule else item["msg"]
-    return f"{_short(value)} {text}"
+def _hints(item: Any, value: str) -> list[str]:
+    expected = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
+    return [f"; did you mean {name!r}?" for name in _near(value, expected)]
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def closest(name: str, known: Iterable[str]) -> str:
+    """The tail of an error about an unknown name: the nearest one, and all that there are."""
+    names = list(known)
+    hint = "".join(f" did you mean {near!r}?" for near in _near(name, names))
+    return f";{hint} known: {', '.join(names)}"
 
 
-def _model_named(error: ValidationError, default: type[BaseModel]) -> type[BaseModel]:
-    """The model that an inner error is about."""
-    known: dict[str, type[BaseModel]] = {}
-    queue = list(BaseModel.__subclasses__())
-    while queue:
-        cls = queue.pop()
-        known.setdefault(cls.__name__, cls)
-        queue.extend(cls.__subclasses__())
-    return known.get(error.title, default)
+def _near(name: str, known: list[str]) -> list[str]:
+    return difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
+
+
+def short(value: Any) -> str:
+    """A value on one line, cut where it is long."""
+    try:
+        text = SHORT.repr(value)
+    except ValueError:  # Python writes no whole number of over 4300 digits
+        return "a number of over 4300 digits"
+    return text if isinstance(value, str) else " ".join(text.split())

@@ -6,9 +6,12 @@ with their fields in `config.py` and `model/shape.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from stackwise.curriculum import curriculum_problems
+from stackwise.errors import Problem
 from stackwise.masking import check_masking
 from stackwise.model.attention import check_attention
 
@@ -16,16 +19,33 @@ if TYPE_CHECKING:
     from stackwise.config import Experiment
 
 
-def problems_of(exp: Experiment) -> list[str]:
-    """Everything that is wrong between sections that are each right by themselves."""
-    return [
-        *check_attention(exp.rack, exp.attention),
-        *check_masking(exp.objective, exp.masking, exp.rack.stacks),
-        *_bands(exp),
-        *_vocabulary(exp),
-        *_lengths(exp),
-        *_schedule(exp),
-    ]
+def problems_of(exp: Experiment, broken: Collection[str] = ()) -> list[Problem]:
+    """Everything that is wrong between sections that are each right by themselves.
+
+    Args:
+        exp: The experiment.
+        broken: Sections that are wrong by themselves; rules that read them are left out.
+    """
+    rules = [rule for sections, rule in RULES if not set(sections.split()) & set(broken)]
+    return [_problem(line) for rule in rules for line in rule(exp)]
+
+
+def _problem(line: str) -> Problem:
+    path, colon, text = line.partition(": ")
+    keyed = colon and re.fullmatch(r"[\w.\[\]]+", path)
+    return Problem(path, text) if keyed else Problem("", line)
+
+
+def _attention(exp: Experiment) -> Iterable[str]:
+    return check_attention(exp.rack, exp.attention)
+
+
+def _masking(exp: Experiment) -> Iterable[str]:
+    return check_masking(exp.objective, exp.masking, exp.rack.stacks)
+
+
+def _curriculum(exp: Experiment) -> Iterable[str]:
+    return curriculum_problems(exp.rack, exp.curriculum)
 
 
 def _bands(exp: Experiment) -> Iterator[str]:
@@ -63,3 +83,14 @@ def _schedule(exp: Experiment) -> Iterator[str]:
             f"optim.warmup_frac: {optim.warmup_frac} + decay_frac={optim.decay_frac} is over 1; "
             "lower one of them"
         )
+
+
+RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
+    ("rack attention", _attention),
+    ("objective masking rack", _masking),
+    ("masking curriculum", _bands),
+    ("rack curriculum", _curriculum),
+    ("rack data", _vocabulary),
+    ("rack data", _lengths),
+    ("optim", _schedule),
+)

@@ -6,10 +6,10 @@ and run folders all consume a list of these; the functions that make them are in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stackwise.choice import Section
 from stackwise.errors import ExperimentError
@@ -25,6 +25,14 @@ class NewStack(Section):
     stack: str = Field(description="its id")
     init: Init = Field("random", description="fresh, a copy, or fresh with output weights at zero")
     source: str | None = Field(None, description="the stack that a copy is taken from")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.init == "copy" and self.source is None:
+            raise ValueError("source: is empty with init=copy; name the stack to copy")
+        if self.init != "copy" and self.source is not None:
+            raise ValueError(f"source: {self.source!r} is not read with init={self.init}; use copy")
+        return self
 
 
 class Stage(Section):
@@ -56,6 +64,27 @@ class Stage(Section):
         "reset", description="what tensors that trained in the stage before begin with"
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = list(_problems(self))
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def _problems(stage: Stage) -> Iterator[str]:
+    """What is wrong with a stage by itself, whatever the rack and the stages before it."""
+    active = stage.path if stage.active is None else stage.active
+    if len(set(stage.path)) < len(stage.path):
+        yield f"path: {', '.join(stage.path)} names a stack twice"
+    for stack in sorted(set(active) - set(stage.path)):
+        yield f"active: {stack!r} is not on the path {', '.join(stage.path)}"
+    if not (active or stage.embedding or stage.head):
+        yield "active: nothing trains; name a stack, the embedding or the head"
+    for key, (low, high) in (("band", stage.band), ("lr_span", stage.lr_span)):
+        if not 0 <= low < high <= 1:
+            yield f"{key}: ({low}, {high}) must rise within 0 and 1"
+
 
 def roles(stage: Stage) -> dict[str, Role]:
     """What each stack of the path is in this stage.
@@ -76,19 +105,19 @@ def roles(stage: Stage) -> dict[str, Role]:
 def band_paths(made: Sequence[Stage]) -> list[tuple[float, float, tuple[str, ...]]]:
     """Which stacks the finished rack runs for which masked fraction: `(low, high, path)`.
 
-    A later stage takes over the bands that it covers.
+    A later stage takes over what its band covers.
 
     Raises:
         ExperimentError: If the bands of the stages do not tile (0, 1].
     """
-    last: dict[tuple[float, float], tuple[str, ...]] = {}
+    found: list[tuple[float, float, tuple[str, ...]]] = []
     for stage in made:
-        if stage.band == FULL_BAND:
-            last.clear()
-        last.pop(stage.band, None)
-        last[stage.band] = stage.path
-    found = sorted((low, high, path) for (low, high), path in last.items())
+        low, high = stage.band
+        left = [(a, min(b, low), path) for a, b, path in found if a < low]
+        right = [(max(a, high), b, path) for a, b, path in found if b > high]
+        found = sorted([*left, (low, high, stage.path), *right])
     edges = [0.0, *(high for _, high, _ in found)]
     if [low for low, _, _ in found] != edges[:-1] or edges[-1] != 1.0:
-        raise ExperimentError(f"curriculum: the noise bands {sorted(last)} do not tile (0, 1]")
+        bands = ", ".join(f"({low}, {high}]" for low, high, _ in found) or "none"
+        raise ExperimentError(f"curriculum: the noise bands {bands} do not tile (0, 1]")
     return found

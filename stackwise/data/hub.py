@@ -77,7 +77,7 @@ def _opened(params: HubParams, data_dir: Path) -> Any:
             revision=params.revision,
             streaming=params.streaming,
         )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise _unavailable(params, error) from None
 
 

@@ -44,7 +44,9 @@ class Bytes:
         return Bytes(**{key: mine[key] + theirs[key] for key in mine})
 
 
-def stage_bytes(exp: Experiment, placement: Placement, stage: Stage, held: set[str]) -> dict[str, Bytes]:
+def stage_bytes(
+    exp: Experiment, placement: Placement, stage: Stage, held: set[str]
+) -> dict[str, Bytes]:
     """Bytes of each part of a stage: `embedding`, every stack of `held`, `head`.
 
     Args:
@@ -112,9 +114,7 @@ def recompute_bytes(exp: Experiment, placement: Placement) -> int:
     return micro_tokens(exp, placement) * saved.bytes(_compute_bytes(exp))
 
 
-def plan_rows(
-    exp: Experiment, placement: Placement, made: Sequence[Stage]
-) -> list[dict[str, Any]]:
+def plan_rows(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> list[dict[str, Any]]:
     """What each stage is predicted to take: FLOPs, and bytes by category, in all and per part."""
     rows: list[dict[str, Any]] = []
     held: set[str] = set()

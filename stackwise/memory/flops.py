@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stackwise.errors import ExperimentError
 from stackwise.masking import mean_mask_frac
 from stackwise.model.block import block_matmul_parameters, block_score_flops
 from stackwise.model.count import head_matmul_parameters
@@ -47,9 +48,21 @@ class Flops:
 
 
 def vocab_size(exp: Experiment) -> int:
-    """Entries of the head: the rack's, or else the tokenizer's."""
-    size = exp.rack.vocab or getattr(exp.data.tokenizer, "entries", None)
-    return size if size is not None else 256
+    """Entries of the head: the rack's, or else the tokenizer's.
+
+    Raises:
+        ExperimentError: If only a tokenizer's file could tell, and the rack does not say.
+    """
+    tokenizer = exp.data.tokenizer
+    size = exp.rack.vocab or getattr(tokenizer, "entries", None)
+    if size is None and tokenizer.choice == "bytes":
+        size = 256
+    if size is None:
+        raise ExperimentError(
+            f"rack.vocab: is empty with data.tokenizer={tokenizer.choice}, whose size stands in a "
+            "file; give its number of entries (making a run fills it in)"
+        )
+    return int(size)
 
 
 def block_index(exp: Experiment, stack: str) -> range:

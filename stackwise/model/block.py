@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stackwise.choice import Params
 from stackwise.model.attention import build_attention, kind_of
+from stackwise.model.norm import RMSNorm
 from stackwise.model.saved import Saved
 from stackwise.model.shape import RackShape, attention_shape, d_ff
 
@@ -18,7 +19,7 @@ from stackwise.model.shape import RackShape, attention_shape, d_ff
 def make_norm(shape: RackShape) -> nn.Module:
     """The rack's norm over its width."""
     if shape.norm == "rmsnorm":
-        return nn.RMSNorm(shape.d_model, shape.norm_eps)
+        return RMSNorm(shape.d_model, shape.norm_eps)
     return nn.LayerNorm(shape.d_model, shape.norm_eps)
 
 
@@ -113,10 +114,8 @@ def block_score_flops(
 
 
 def norm_saved(shape: RackShape, trains: bool) -> Saved:
-    """Numbers per token that one norm over the width keeps: its input, statistics, its result."""
-    if shape.norm == "layernorm":
-        return Saved(shape.d_model + 2, 0)
-    return Saved(shape.d_model * (2 if trains else 1) + 1, 0)
+    """Numbers per token that one norm over the width keeps: its input and its statistics."""
+    return Saved(shape.d_model + (2 if shape.norm == "layernorm" else 1), 0)
 
 
 def block_saved(shape: RackShape, attention: Params, trains: bool) -> Saved:

@@ -159,6 +159,11 @@ class Rack(nn.Module):
         stacks = {stack: self.stacks[stack] for stack in self.held()}
         return {"embedding": self.embedding, **stacks, "head": self.head}
 
+    def blocks(self, path: Sequence[str]) -> Iterator[Block]:
+        """The blocks of some stacks, in the order they run."""
+        for stack in path:
+            yield from cast(Iterator[Block], cast(Stack, self.stacks[stack]).blocks)
+
     def path_for(self, masked_frac: float) -> tuple[str, ...]:
         """The stacks that serve a masked fraction in (0, 1]."""
         for low, high, path in self.paths:
@@ -191,10 +196,9 @@ class Rack(nn.Module):
         """(B, T, D) after the embedding, then after every block of the path."""
         x_BTD = self.embedding(ids_BT)
         yield x_BTD
-        for stack in self.held() if path is None else path:
-            for block in cast(Stack, self.stacks[stack]).blocks:
-                x_BTD = block(x_BTD, causal=causal)
-                yield x_BTD
+        for block in self.blocks(self.held() if path is None else path):
+            x_BTD = block(x_BTD, causal=causal)
+            yield x_BTD
 
     def untie(self) -> bool:
         """Give a tied head a copy of the token table, so that the two part. True if it was tied."""

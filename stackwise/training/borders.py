@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from stackwise.memory.meter import Kept
 from stackwise.model.init import grow
-from stackwise.stage import NewStack
+from stackwise.objective import is_causal
+from stackwise.stage import NewStack, Stage
 from stackwise.training.optim import (
     Average,
     adamw,
@@ -16,7 +19,7 @@ from stackwise.training.optim import (
     optimizer_state,
     parts_trained,
 )
-from stackwise.training.step import Setting, Trainee
+from stackwise.training.step import Trainee
 from stackwise.training.work import AVERAGE, MOMENTS, Work, save_work
 
 
@@ -30,9 +33,12 @@ def enter_stage(work: Work, number: int) -> Trainee:
     for entry in stage.new or ():
         if entry.stack not in work.rack.stacks:
             add_stack(work, entry)
+    if work.placement.compile:
+        compile_blocks(work, stage)
     if exp.rack.tied and stage.head != stage.embedding and work.rack.untie():
+        work.saved_parts.discard("head")  # it has grown a table, whether it trains or not
         work.writer.event("untied", stage=number, why="head and embedding no longer train together")
-    named = freeze_all_but(work.rack, stage)
+    named = freeze_all_but(work.rack.parts(), stage)
     optimizer = adamw(exp.optim, named)
     average = Average(named, exp.optim.ema) if exp.optim.ema is not None else None
     if not fresh or stage.optimizer_state == "keep":
@@ -60,14 +66,27 @@ def add_stack(work: Work, entry: NewStack) -> None:
     grow(stack, entry.init, work.rack.stacks[entry.source] if entry.source is not None else None)
 
 
+def compile_blocks(work: Work, stage: Stage) -> None:
+    """Compile each block of the path, once; tables that grow on first use are grown before."""
+    exp = work.exp
+    x_BTD = torch.zeros(1, exp.data.seq_len, exp.rack.d_model, device=work.device)
+    for stack in set(stage.path) - work.compiled:
+        with torch.no_grad():
+            work.rack.stacks[stack](x_BTD, causal=is_causal(exp.objective))
+        for block in work.rack.blocks([stack]):
+            block.compile()
+        work.compiled.add(stack)
+
+
 @contextmanager
-def measured(work: Work, trainee: Trainee, setting: Setting) -> Iterator[None]:
+def measured(work: Work, trainee: Trainee) -> Iterator[None]:
     """Measure bytes by category over the first step of a stage; other steps run untouched."""
     if trainee.measured is not None:
         yield
         return
     with Kept(work.rack) as kept:
         yield
+    plain = not (work.placement.checkpointing or work.placement.compile)
     moments = optimizer_state(trainee.optimizer, trainee.named)
     averages = trainee.average.state() if trainee.average is not None else {}
     trainee.measured = {
@@ -75,7 +94,7 @@ def measured(work: Work, trainee: Trainee, setting: Setting) -> Iterator[None]:
         "gradients": sum(p.nbytes for p in trainee.named.values()),
         "optimizer": sum(t.nbytes for part in moments.values() for t in part.values()),
         "average": sum(t.nbytes for part in averages.values() for t in part.values()),
-        "activations": None if setting.checkpointing else kept.peak_bytes,
+        "activations": kept.peak_bytes if plain else None,
     }
 
 

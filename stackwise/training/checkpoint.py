@@ -108,7 +108,9 @@ def read_part(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str,
         CheckpointError: If the part is not listed, or its file is missing, cut or altered.
     """
     if name not in manifest["parts"]:
-        raise CheckpointError(f"{folder.name}: no part {name!r}; it has {', '.join(manifest['parts'])}")
+        raise CheckpointError(
+            f"{folder.name}: no part {name!r}; it has {', '.join(manifest['parts'])}"
+        )
     entry = manifest["parts"][name]
     path = folder / entry["file"]
     if not path.exists():

@@ -19,7 +19,6 @@ from stackwise.stage import Stage
 
 if TYPE_CHECKING:
     from stackwise.config import Optim
-    from stackwise.model.rack import Rack
 
 Named = dict[tuple[str, str], nn.Parameter]
 State = dict[str, dict[str, Tensor]]
@@ -63,15 +62,15 @@ def parts_trained(stage: Stage) -> set[str]:
     return ends | set(stage.active or ())
 
 
-def freeze_all_but(rack: Rack, stage: Stage) -> Named:
-    """Let gradient reach what the stage trains and nothing else.
+def freeze_all_but(parts: Mapping[str, nn.Module], stage: Stage) -> Named:
+    """Let gradient reach those of `parts` that the stage trains, and nothing else.
 
     Returns:
         What trains: (part, tensor name) to parameter, in a fixed order.
     """
     trains = parts_trained(stage)
     named: Named = {}
-    for part, module in rack.parts().items():
+    for part, module in parts.items():
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(part in trains)
             if part in trains:

@@ -104,7 +104,7 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
         for noisy in batches:
             began = time.perf_counter()
             rate = stage_lr(exp.optim, stage, work.at.step, steps)
-            with measured(work, trainee, setting):
+            with measured(work, trainee):
                 numbers = training_step(work.rack, noisy, setting, trainee, rate)
             work.count(number, noisy, numbers, rate, time.perf_counter() - began)
             if on_step is not None:
@@ -133,16 +133,17 @@ def stop_signals(work: Work) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[int, Any] = {}
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {int(signum): signal.getsignal(signum) for signum in signals}
 
     def ask(signum: int, frame: Any) -> None:
         work.stop_requested = True
         signal.signal(signum, before[signum])
 
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        before[signum] = signal.signal(signum, ask)
+    for signum in signals:
+        signal.signal(signum, ask)
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        for signum in signals:
+            signal.signal(signum, before[int(signum)])

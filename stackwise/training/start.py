@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
+from stackwise.data.batches import samples_per_epoch
 from stackwise.data.dataset import Dataset, open_dataset
 from stackwise.data.tokenizer import load_tokenizer
 from stackwise.memory.bytes import plan_rows
@@ -24,12 +25,11 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
     """
     exp, placement = settled(exp, placement)
     dataset = dataset_of(exp, placement.data_dir)
+    samples_per_epoch(dataset, exp.optim.batch)
     made = stages(exp)
     run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, dataset.fingerprint)}"
     folder = Path(placement.runs_dir) / run_id
-    inside = placement.replace(
-        data_dir=os.path.relpath(placement.data_dir, folder), runs_dir=".."
-    )
+    inside = placement.replace(data_dir=os.path.relpath(placement.data_dir, folder), runs_dir="..")
     run = make_run(
         placement.runs_dir,
         run_id,
@@ -37,7 +37,7 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
         placement=inside.to_yaml(),
         stages=[stage.model_dump(mode="json") for stage in made],
         plan=plan_rows(exp, placement, made),
-        facts={"seed": exp.seed, "experiment": exp.hash, "data": dataset.fingerprint},
+        facts={"seed": exp.seed, "experiment": exp.hash, "data": dataset.provenance()},
         rerun=rerun,
     )
     dataset.tokenizer.save(run.path / "tokenizer.json")
@@ -47,17 +47,34 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
 def settled(exp: Experiment, placement: Placement) -> tuple[Experiment, Placement]:
     """Settle what only this machine's files can tell: where the corpus lies, the vocabulary.
 
-    An absolute corpus path is split into a name (science) and a folder (placement).
+    Absolute paths are split into names (science) and the folder they share (placement).
     """
-    path = getattr(exp.data.corpus, "path", None)
-    if path is not None and Path(path).is_absolute():
-        placement = placement.replace(data_dir=str(Path(path).parent))
-        corpus = exp.data.corpus.replace(path=Path(path).name)
-        exp = exp.replace(data={"corpus": corpus})
+    named = {
+        key: Path(placement.data_dir, value)
+        for key, value in paths_named(exp).items()
+        if any(Path(other).is_absolute() for other in paths_named(exp).values())
+    }
+    if named:
+        base = os.path.commonpath([path.resolve().parent for path in named.values()])
+        placement = placement.replace(data_dir=base)
+        changes = {key: os.path.relpath(path.resolve(), base) for key, path in named.items()}
+        exp = exp.replace(**changes)
     if exp.data.tokenizer.choice == "json" and exp.rack.vocab is None:
         size = load_tokenizer(exp.data.tokenizer, Path(placement.data_dir)).size
         exp = exp.replace(rack={"vocab": size})
     return exp, placement
+
+
+def paths_named(exp: Experiment) -> dict[str, str]:
+    """The keys of an experiment that name files or folders, with what they say."""
+    found = {}
+    for key in ("data.corpus", "data.tokenizer"):
+        params = getattr(exp.data, key.removeprefix("data."))
+        if hasattr(params, "path"):
+            found[f"{key}.path"] = params.path
+        elif params.choice == "hf" and Path(params.dataset).is_absolute():
+            found[f"{key}.dataset"] = params.dataset
+    return found
 
 
 def dataset_of(exp: Experiment, data_dir: str | Path) -> Dataset:

@@ -135,12 +135,11 @@ def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -
     noisy = noisy.to(setting.device)
     with autocast(setting.device, setting.compute):
         x_BTD = trunk_output(rack, noisy.input_BT, setting)
-        for stack in setting.rest:
-            for block in rack.stacks[stack].blocks:
-                if setting.checkpointing and torch.is_grad_enabled():
-                    x_BTD = checkpoint(block, x_BTD, causal=setting.causal, use_reentrant=False)
-                else:
-                    x_BTD = block(x_BTD, causal=setting.causal)
+        for block in rack.blocks(setting.rest):
+            if setting.checkpointing:
+                x_BTD = checkpoint(block, x_BTD, causal=setting.causal, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, causal=setting.causal)
         logits_NV = rack.logits(x_BTD[noisy.counted_BT])
     return loss_at(logits_NV.float(), noisy.target_N, noisy.weight_N, positions)
 

@@ -77,8 +77,9 @@ class Work:
     writer: RunWriter
     meter: Meter
     at: Counters = field(default_factory=Counters)
-    restored: State = field(default_factory=dict)
+    restored: dict[str, State] = field(default_factory=dict)
     saved_parts: set[str] = field(default_factory=set)
+    compiled: set[str] = field(default_factory=set)
     stop_requested: bool = False
     stage_peak: int | None = None
     saved_at: float = field(default_factory=time.monotonic)
@@ -199,11 +200,12 @@ def open_work(run: Run) -> Iterator[Work]:
     if placement.threads is not None:
         torch.set_num_threads(placement.threads)
     dataset = dataset_of(exp, run.path / placement.data_dir)
-    began_with = run.provenance()["data"]
+    began_with = run.provenance()["data"]["fingerprint"]
     if dataset.fingerprint != began_with:
         raise TrainingError(
             f"run {run.id}: the corpus has changed since the run began (fingerprint "
-            f"{dataset.fingerprint[:12]}, was {began_with[:12]}); put the old file back, or start a new run"
+            f"{dataset.fingerprint[:12]}, was {began_with[:12]}); put the old file back, "
+            "or start a new run"
         )
     with RunWriter(run.path) as writer:
         meter = Meter(device)

@@ -7,7 +7,6 @@ import torch
 from stackwise.data.batches import batch_at, epoch_order, samples_per_epoch
 from stackwise.data.errors import DataError
 
-
 GOLDEN_ORDER = [0, 2, 5, 7, 9, 6, 1, 3, 8, 4]
 
 

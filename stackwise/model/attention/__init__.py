@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from stackwise.choice import Choice, Params, find
-from stackwise.model.attention import mha
+from stackwise.model.attention import kernel, mha, mla
 from stackwise.model.saved import Saved
 from stackwise.model.shape import AttentionShape, RackShape, attention_shape
 
@@ -35,16 +36,16 @@ class AttentionKind(Choice):
         check: What is wrong with the parameters on this shape.
     """
 
-    parameters: Callable[[AttentionShape, Params], int] = lambda shape, params: 0
-    matmul_parameters: Callable[[AttentionShape, Params], int] = lambda shape, params: 0
-    score_flops: Callable[[AttentionShape, Params, int, bool], float] = (
+    parameters: Callable[[AttentionShape, Any], int] = lambda shape, params: 0
+    matmul_parameters: Callable[[AttentionShape, Any], int] = lambda shape, params: 0
+    score_flops: Callable[[AttentionShape, Any, int, bool], float] = (
         lambda shape, params, length, causal: 0.0
     )
-    saved_floats: Callable[[AttentionShape, Params, bool], Saved] = (
-        lambda shape, params, trains: Saved(0, 0)
+    saved_floats: Callable[[AttentionShape, Any, bool], Saved] = lambda shape, params, trains: (
+        Saved(0, 0)
     )
-    cache_floats: Callable[[AttentionShape, Params], int] = lambda shape, params: 0
-    check: Callable[[AttentionShape, Params], list[str]] = no_problems
+    cache_floats: Callable[[AttentionShape, Any], int] = lambda shape, params: 0
+    check: Callable[[AttentionShape, Any], list[str]] = no_problems
 
 
 ATTENTION: dict[str, AttentionKind] = {
@@ -66,6 +67,26 @@ ATTENTION: dict[str, AttentionKind] = {
         mha.score_flops,
         mha.saved_floats,
         mha.cache_floats,
+    ),
+    "mla": AttentionKind(
+        mla.LatentAttention,
+        mla.Mla,
+        mla.parameters,
+        mla.matmul_parameters,
+        mla.score_flops,
+        mla.saved_floats,
+        mla.cache_floats,
+        mla.check,
+    ),
+    "kernel": AttentionKind(
+        kernel.KernelAttention,
+        kernel.Kernel,
+        kernel.parameters,
+        kernel.matmul_parameters,
+        kernel.score_flops,
+        kernel.saved_floats,
+        kernel.cache_floats,
+        kernel.check,
     ),
 }
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stackwise.choice import Params
 from stackwise.model.attention.rope import Rotary
+from stackwise.model.norm import RMSNorm
 from stackwise.model.saved import Saved
 from stackwise.model.shape import AttentionShape
 
@@ -45,8 +46,8 @@ class SoftmaxAttention(nn.Module):
             if shape.rope_base is not None
             else None
         )
-        self.q_norm = nn.RMSNorm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
-        self.k_norm = nn.RMSNorm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
+        self.q_norm = RMSNorm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
+        self.k_norm = RMSNorm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
 
     def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
         """(B, T, D) to (B, T, D); token i sees j <= i if causal, else every j in its window."""
@@ -71,7 +72,9 @@ class SoftmaxAttention(nn.Module):
         return (x_BTHE if norm is None else norm(x_BTHE)).transpose(1, 2)
 
 
-def window_mask(length: int, window: int | None, causal: bool, device: torch.device) -> Tensor | None:
+def window_mask(
+    length: int, window: int | None, causal: bool, device: torch.device
+) -> Tensor | None:
     """True where token i (row) may see token j: |i - j| <= window, and j <= i if causal."""
     if window is None or window >= length - 1:
         return None
@@ -104,10 +107,10 @@ def score_flops(shape: AttentionShape, params: Params, length: int, causal: bool
 def saved_floats(shape: AttentionShape, params: Params, trains: bool) -> Saved:
     """Numbers per token that autograd keeps: queries, keys, values, output, log-sum-exp.
 
-    A weight that trains keeps its input; QK-norm keeps what it read and, if it trains, its result.
+    A weight that trains keeps its input; QK-norm keeps what it read and one number per head.
     """
     heads = shape.heads + shape.kv_heads
-    norms = heads * (1 + shape.head_dim * (2 if trains else 1)) if shape.qk_norm else 0
+    norms = heads * (1 + shape.head_dim) * shape.qk_norm
     kept = (2 * shape.heads + 2 * shape.kv_heads) * shape.head_dim
     return Saved(full=norms + shape.heads, compute=kept + shape.d_model * trains)
 

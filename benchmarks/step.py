@@ -1,0 +1,231 @@
+"""How fast a training step is, as ratios measured in one run.
+
+    python benchmarks/step.py            prints four tables and exits 1 if a bound is missed
+
+- The toy's end-to-end step against Hugging Face's Llama of the same shape, objective and dtype,
+  eager and compiled: tokens per second, ours over theirs, in turn. Bound: at least 1.
+- `small` against the machine's matrix rate: FLOPs per second of a step over those of its own
+  products alone, forward and backward, at their shapes. Bound: at least 0.6.
+- Waiting for data: the share of a run's time in which the step waits for its batch. Bound: 1 %.
+- Import: `import stackwise` against `import torch`. Bound: half a second more.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import stackwise as sw
+from stackwise.data.batches import batch_at, prefetch
+from stackwise.memory.flops import stage_flops_per_token, vocab_size
+from stackwise.model.shape import d_ff, total_blocks
+from stackwise.objective import Corrupted, Corruption, corrupt
+from stackwise.report import table
+from stackwise.training.optim import adamw, freeze_all_but
+from stackwise.training.start import dataset_of
+from stackwise.training.step import Trainee, setting_of, training_step
+
+ROUNDS = 7
+
+
+def noisy_batch(exp: sw.Experiment, step: int = 0) -> Corrupted:
+    """One corrupted batch of an experiment."""
+    data = dataset_of(exp, ".")
+    rule = Corruption(exp.objective, vocab_size(exp), exp.optim.batch, exp.seed)
+    return corrupt(rule, batch_at(data, step * exp.optim.batch, exp.optim.batch, exp.seed))
+
+
+def our_step(exp: sw.Experiment, compiled: bool) -> Callable[[Corrupted], object]:
+    """The trainer's own step, end to end, without the average (theirs has none)."""
+    stage = sw.stages(exp.replace(curriculum="end_to_end"))[0]
+    rack = sw.Rack(exp.rack, exp.attention, vocab_size(exp))
+    if compiled:
+        with torch.no_grad():
+            rack.hidden(torch.zeros(1, exp.data.seq_len, dtype=torch.int64))
+        for stack in rack.stacks.values():
+            for block in stack.blocks:
+                block.compile()
+    named = freeze_all_but(rack, stage)
+    trainee = Trainee(0, stage, named, adamw(exp.optim, named), None)
+    setting = setting_of(
+        stage,
+        causal=False,
+        micro_batch=None,
+        checkpointing=False,
+        compute=torch.float32,
+        device=torch.device("cpu"),
+        clip=exp.optim.clip,
+    )
+    return lambda noisy: training_step(rack, noisy, setting, trainee, 1e-3)
+
+
+def their_step(exp: sw.Experiment, compiled: bool) -> Callable[[Corrupted], object]:
+    """Hugging Face's Llama, bidirectional by an open mask, the same loss, clipping and optimizer."""
+    rack = exp.rack
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab_size(exp) + 2,
+            hidden_size=rack.d_model,
+            intermediate_size=d_ff(rack),
+            num_hidden_layers=total_blocks(rack),
+            num_attention_heads=rack.heads,
+            num_key_value_heads=rack.heads,
+            max_position_embeddings=exp.data.seq_len,
+            tie_word_embeddings=False,
+            attn_implementation="sdpa",
+        )
+    )
+    for layer in model.model.layers:
+        layer.self_attn.is_causal = False
+        if compiled:
+            layer.compile()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    open_mask = torch.zeros(1, 1, exp.data.seq_len, exp.data.seq_len)
+
+    def step(noisy: Corrupted) -> float:
+        logits_BTV = model(input_ids=noisy.input_BT, attention_mask=open_mask).logits
+        nats_N = F.cross_entropy(
+            logits_BTV[noisy.counted_BT].float(), noisy.target_N, reduction="none"
+        )
+        loss = (nats_N * noisy.weight_N).sum() / noisy.input_BT.numel()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), exp.optim.clip or 1e9, foreach=True)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    return step
+
+
+def medians(arms: dict[str, Callable[[Corrupted], object]], noisy: Corrupted) -> dict[str, float]:
+    """Seconds per step of each, the median over rounds that take them in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(ROUNDS + 2):
+        for name, step in arms.items():
+            began = time.perf_counter()
+            step(noisy)
+            if number >= 2:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def against_llama() -> bool:
+    """The toy's step beside Hugging Face's."""
+    exp = sw.Experiment.preset("toy")
+    noisy = noisy_batch(exp)
+    tokens = noisy.input_BT.numel()
+    rows, good = [], True
+    for mode in ("eager", "compiled"):
+        compiled = mode == "compiled"
+        arms = {"ours": our_step(exp, compiled), "theirs": their_step(exp, compiled)}
+        found = medians(arms, noisy)
+        ratio = found["theirs"] / found["ours"]
+        good &= ratio >= 1
+        rate = [f"{tokens / found[name]:,.0f}" for name in ("ours", "theirs")]
+        rows.append([mode, *rate, f"{ratio:.3f}"])
+    print(table(["toy, tokens per second", "StackWise", "Llama", "ratio"], rows), "\n")
+    return good
+
+
+def products_alone(exp: sw.Experiment) -> tuple[float, Callable[[Corrupted], object]]:
+    """FLOPs, and the products of one block and of the head, forward and backward, by themselves."""
+    rack, rows = exp.rack, exp.optim.batch * exp.data.seq_len
+    wide, vocab = d_ff(rack), vocab_size(exp)
+    shapes = (
+        [(rack.d_model, rack.d_model)] * 4 + [(rack.d_model, wide)] * 2 + [(wide, rack.d_model)]
+    )
+    blocks = [(rows, a, b, total_blocks(rack)) for a, b in shapes]
+    products = [*blocks, (rows // 2, rack.d_model, vocab, 1)]
+    flops = sum(6.0 * n * a * b * times for n, a, b, times in products)
+    tensors = [
+        (torch.randn(n, a), torch.randn(b, a), torch.randn(n, b), times)
+        for n, a, b, times in products
+    ]
+
+    def run(noisy: Corrupted) -> None:
+        for x, w, y, times in tensors:
+            for _ in range(times):
+                F.linear(x, w)
+                y @ w
+                y.T @ x
+
+    return flops, run
+
+
+def against_products() -> bool:
+    """`small` against the rate of its own products."""
+    exp = sw.Experiment.preset("small")
+    noisy = noisy_batch(exp)
+    cost = stage_flops_per_token(exp, sw.stages(exp.replace(curriculum="end_to_end"))[0])
+    counted = int(noisy.counted_BT.sum())
+    flops = (cost.total - cost.head) * noisy.input_BT.numel() + cost.head_per_position * counted
+    bare, run = products_alone(exp)
+    found = medians({"step": our_step(exp, False), "products": run}, noisy)
+    rates = flops / found["step"], bare / found["products"]
+    share = rates[0] / rates[1]
+    row = ["float32", f"{rates[0] / 1e9:.1f}", f"{rates[1] / 1e9:.1f}", f"{share:.3f}"]
+    print(table(["small, GFLOP/s", "step", "its products alone", "share"], [row]), "\n")
+    return share >= 0.6
+
+
+def waiting() -> bool:
+    """How long a step waits for its batch."""
+    exp = sw.Experiment.preset("toy")
+    data, step = dataset_of(exp, "."), our_step(exp, False)
+    rule = Corruption(exp.objective, vocab_size(exp), exp.optim.batch, exp.seed)
+    size = exp.optim.batch
+    items = (corrupt(rule, batch_at(data, i * size, size, exp.seed)) for i in range(40))
+    waited, began = 0.0, time.perf_counter()
+    with prefetch(items) as batches:
+        stream = iter(batches)
+        step(next(stream))
+        began = time.perf_counter()
+        while True:
+            asked = time.perf_counter()
+            noisy = next(stream, None)
+            waited += time.perf_counter() - asked
+            if noisy is None:
+                break
+            step(noisy)
+    share = waited / (time.perf_counter() - began)
+    print(table(["waiting for data", "share of time"], [["toy, 39 steps", f"{share:.4%}"]]), "\n")
+    return share <= 0.01
+
+
+def importing() -> bool:
+    """`import stackwise` and its experiment, beside `import torch`."""
+
+    def seconds(code: str) -> float:
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True, cwd=tempfile.gettempdir())
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    base = seconds("import torch")
+    plain = seconds("import torch, stackwise")
+    used = seconds("import torch, stackwise; stackwise.Experiment.preset('toy')")
+    rows = [["import torch", f"{base:.2f}"], ["and stackwise", f"{plain:.2f}"]]
+    rows.append(["and a preset", f"{used:.2f}"])
+    print(table(["seconds", ""], rows))
+    return plain <= base + 0.5
+
+
+def main() -> int:
+    """Print all tables."""
+    torch.manual_seed(0)
+    good = [against_llama(), against_products(), waiting(), importing()]
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

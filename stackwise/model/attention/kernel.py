@@ -1,0 +1,283 @@
+"""Attention by random features, linear in the number of tokens.
+
+A kernel k(q, k) is the mean of products of features, so that sums over keys are taken once and
+shared by all queries: FAVOR+ (arXiv 2009.14794) for the softmax kernel exp(q.k), Fourier features
+(Rahimi and Recht 2007; in attention arXiv 2103.02143) for kernels of the distance |q - k|. Queries
+and keys are normalised to one length, so features are bounded by a constant: no maximum over keys
+and no epsilon is needed, and nothing about a later token reaches an earlier one.
+
+Fourier features can make the sum of weights small or negative. It is kept at or over FLOOR times
+the number of tokens seen, a bound that knows no data and so keeps causality exact.
+
+Shapes: H heads, E numbers per head, M features, C tokens per chunk, N chunks.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from stackwise.choice import Params
+from stackwise.model.attention.rope import Rotary
+from stackwise.model.saved import Saved
+from stackwise.model.shape import AttentionShape
+
+FLOOR = 0.01
+LARGEST_EXPONENT = 60.0
+
+Map = Literal["softmax_positive", "gaussian", "laplacian", "uniform"]
+
+
+class Kernel(Params):
+    """Random-feature attention."""
+
+    kind: Literal["kernel"] = "kernel"
+    map: Map = Field(
+        "softmax_positive",
+        description="softmax_positive: exp(q.k) by FAVOR+; gaussian, laplacian, uniform: kernels "
+        "of the distance, by Fourier features with frequencies of that law",
+    )
+    features: int = Field(128, ge=2, le=65536, description="random features per head")
+    gain: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="standard deviation of normalised queries and keys; the error of "
+        "softmax_positive grows steeply over 0.5",
+    )
+    chunk: int = Field(64, ge=1, le=4096, description="tokens per chunk of the causal form")
+    feature_seed: int = Field(0, ge=0, lt=1 << 31, description="of the random directions")
+
+
+class KernelAttention(nn.Module):
+    """Attention by random features, causal or bidirectional. Its directions never train."""
+
+    def __init__(self, shape: AttentionShape, params: Kernel) -> None:
+        super().__init__()
+        self.shape, self.params = shape, params
+        wide = shape.heads * shape.head_dim
+        self.q = nn.Linear(shape.d_model, wide, bias=shape.bias)
+        self.k = nn.Linear(shape.d_model, wide, bias=shape.bias)
+        self.v = nn.Linear(shape.d_model, wide, bias=shape.bias)
+        self.out = nn.Linear(wide, shape.d_model, bias=shape.bias)
+        self.rotary = (
+            Rotary(shape.head_dim, shape.rope_base, shape.rope_scaling)
+            if shape.rope_base is not None
+            else None
+        )
+        omega_EM = directions(params, shape.head_dim).to(self.q.weight.device)
+        self.register_buffer("omega_EM", omega_EM)
+
+    def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
+        """(B, T, D) to (B, T, D); token i sees j <= i if causal, else every j."""
+        q_BHTE = self._heads(self.q(x_BTD))
+        k_BHTE = self._heads(self.k(x_BTD))
+        v_BHTE = self._heads(self.v(x_BTD))
+        with torch.autocast(x_BTD.device.type, enabled=False):
+            q_BHTM, k_BHTM = self.features(q_BHTE), self.features(k_BHTE)
+            floor = None if self.params.map == "softmax_positive" else FLOOR
+            v_BHTE = v_BHTE.to(q_BHTM.dtype)
+            if causal:
+                y_BHTE = attend_causal(q_BHTM, k_BHTM, v_BHTE, self.params.chunk, floor)
+            else:
+                y_BHTE = attend(q_BHTM, k_BHTM, v_BHTE, floor)
+        return self.out(y_BHTE.transpose(1, 2).flatten(2))
+
+    def features(self, x_BHTE: Tensor) -> Tensor:
+        """Queries or keys, of any length, to their features, at least in float32."""
+        omega_EM = self.get_buffer("omega_EM")
+        x_BHTE = x_BHTE.to(omega_EM.dtype)
+        x_BHTE = F.rms_norm(x_BHTE, x_BHTE.shape[-1:], eps=self.shape.norm_eps) * self.params.gain
+        if self.rotary is not None:
+            x_BHTE = self.rotary(x_BHTE)
+        return feature_map(x_BHTE, omega_EM, self.params.map)
+
+    def _heads(self, x_BTF: Tensor) -> Tensor:
+        return x_BTF.unflatten(-1, (-1, self.shape.head_dim)).transpose(1, 2)
+
+
+def directions(params: Kernel, width: int) -> Tensor:
+    """Random directions, (E, M) or, for Fourier features, (E, M/2): the same for equal seeds.
+
+    Normal ones come in orthogonal blocks with the lengths of normal vectors (arXiv 2009.14794);
+    `laplacian` has Cauchy and `uniform` uniform entries, of variance one.
+    """
+    generator = torch.Generator().manual_seed(params.feature_seed)
+    count = directions_needed(params)
+    if params.map == "laplacian":
+        return torch.empty(width, count, device="cpu").cauchy_(generator=generator) / width**0.5
+    if params.map == "uniform":
+        drawn = torch.rand(width, count, generator=generator, device="cpu")
+        return (2 * drawn - 1) * math.sqrt(3)
+    blocks = []
+    for _ in range(-(-count // width)):
+        normal = torch.randn(width, width, generator=generator, device="cpu")
+        lengths = torch.randn(width, width, generator=generator, device="cpu").norm(dim=0)
+        blocks.append(torch.linalg.qr(normal)[0] * lengths)
+    return torch.cat(blocks, dim=1)[:, :count].contiguous()
+
+
+def directions_needed(params: Kernel) -> int:
+    """Columns of omega: Fourier features are pairs, a cosine and a sine of each."""
+    return params.features if params.map == "softmax_positive" else params.features // 2
+
+
+def feature_map(x_BHTE: Tensor, omega_EM: Tensor, name: Map) -> Tensor:
+    """Features whose products estimate the kernel at x * E^(-1/4).
+
+    softmax_positive: exp(q.k / sqrt E), always positive. The others are cosines and sines:
+    exp(-|q - k|^2 / (2 sqrt E)), exp(-|q - k|_1 / E^(3/4)), and the product of
+    sinc(sqrt 3 (q - k) / E^(1/4)) over the E coordinates.
+    """
+    x_BHTE = x_BHTE * x_BHTE.shape[-1] ** -0.25
+    angle_BHTM = x_BHTE @ omega_EM
+    count = omega_EM.shape[-1]
+    if name == "softmax_positive":
+        half_BHT1 = x_BHTE.square().sum(-1, keepdim=True) / 2
+        return (angle_BHTM - half_BHT1 - math.log(count) / 2).exp()
+    return torch.cat((angle_BHTM.cos(), angle_BHTM.sin()), dim=-1) * count**-0.5
+
+
+def attend(q_BHTM: Tensor, k_BHTM: Tensor, v_BHTE: Tensor, floor: float | None = None) -> Tensor:
+    """Every token sees every token: (B, H, T, E)."""
+    state_BHME = k_BHTM.mT @ _with_ones(v_BHTE)
+    sums_BHTE = q_BHTM @ state_BHME
+    return _divided(sums_BHTE, sums_BHTE.new_tensor(k_BHTM.shape[-2]), floor)
+
+
+def attend_causal(
+    q_BHTM: Tensor, k_BHTM: Tensor, v_BHTE: Tensor, chunk: int, floor: float | None = None
+) -> Tensor:
+    """Token i sees j <= i: (B, H, T, E), in time and memory linear in T.
+
+    Inside a chunk all pairs are compared; what comes before it is one sum of key features times
+    values.
+    """
+    length = q_BHTM.shape[-2]
+    chunk = min(chunk, length)
+    q_BHNCM, k_BHNCM = _chunks(q_BHTM, chunk), _chunks(k_BHTM, chunk)
+    v_BHNCE = _chunks(_with_ones(v_BHTE), chunk)
+    near_BHNCE = (q_BHNCM @ k_BHNCM.mT).tril() @ v_BHNCE
+    state_BHNME = k_BHNCM.mT @ v_BHNCE
+    before_BHNME = F.pad(state_BHNME[:, :, :-1].cumsum(2), (0, 0, 0, 0, 1, 0))
+    sums_BHTE = (near_BHNCE + q_BHNCM @ before_BHNME).flatten(2, 3)[:, :, :length]
+    seen_T1 = torch.arange(1, length + 1, dtype=v_BHTE.dtype, device=v_BHTE.device)[:, None]
+    return _divided(sums_BHTE, seen_T1, floor)
+
+
+def _with_ones(v_BHTE: Tensor) -> Tensor:
+    """Values with a column of ones, whose weighted sum is the sum of weights."""
+    return F.pad(v_BHTE, (0, 1), value=1.0)
+
+
+def _chunks(x_BHTF: Tensor, chunk: int) -> Tensor:
+    """(B, H, T, F) to (B, H, N, C, F), with zeros after the end."""
+    missing = -x_BHTF.shape[-2] % chunk
+    padded_BHTF = F.pad(x_BHTF, (0, 0, 0, missing)) if missing else x_BHTF
+    return padded_BHTF.unflatten(2, (-1, chunk))
+
+
+def _divided(sums_BHTE: Tensor, seen: Tensor, floor: float | None) -> Tensor:
+    """Weighted sums of values over the sum of weights, at least `floor` per token seen."""
+    weights_BHT1 = sums_BHTE[..., -1:]
+    if floor is not None:
+        weights_BHT1 = weights_BHT1.maximum(floor * seen)
+    return sums_BHTE[..., :-1] / weights_BHT1
+
+
+def parameters(shape: AttentionShape, params: Kernel) -> int:
+    """Every trainable number of the sub-layer; the random directions are none."""
+    biases = 3 * shape.heads * shape.head_dim + shape.d_model
+    return matmul_parameters(shape, params) + biases * shape.bias
+
+
+def matmul_parameters(shape: AttentionShape, params: Kernel) -> int:
+    """Weights in matrix products."""
+    return 4 * shape.d_model * shape.heads * shape.head_dim
+
+
+def feature_flops(shape: AttentionShape, params: Kernel) -> float:
+    """The part of `score_flops` that turns queries and keys into features.
+
+    Its directions never train, so backward spends on it once, not twice, what forward does.
+    """
+    return 4.0 * shape.heads * shape.head_dim * directions_needed(params)
+
+
+def score_flops(shape: AttentionShape, params: Kernel, length: int, causal: bool) -> float:
+    """FLOPs per token, forward: features, sums over keys, queries on sums, pairs in a chunk."""
+    wide = features_made(params)
+    each = 4.0 * wide * (shape.head_dim + 1)
+    if not causal:
+        return feature_flops(shape, params) + shape.heads * each
+    chunk = min(params.chunk, length)
+    each += 2.0 * chunk * (wide + shape.head_dim + 1)
+    padding = -(-length // chunk) * chunk / length
+    return feature_flops(shape, params) + shape.heads * each * padding
+
+
+def features_made(params: Kernel) -> int:
+    """Features per head: `features`, or the even number below it for Fourier features."""
+    return directions_needed(params) * (1 if params.map == "softmax_positive" else 2)
+
+
+def saved_floats(shape: AttentionShape, params: Kernel, trains: bool) -> Saved:
+    """Numbers per token that autograd keeps, in the causal form, which keeps the more.
+
+    Queries and keys before and after their norm, features, values, sums; causal also the pairs in
+    a chunk and the sums before it. A weight that trains keeps its input.
+    """
+    made, wide, chunk = features_made(params), shape.head_dim, params.chunk
+    if params.map == "softmax_positive":
+        each = 2 * (2 * wide + 1 + made) + 2 * (wide + 1)
+    else:
+        each = 2 * (wide + 1 + made + directions_needed(params)) + 2 * (wide + 1) + 1
+    each += chunk + -(-made * (wide + 1) // chunk)
+    return Saved(shape.heads * each, trains * (shape.d_model + shape.heads * wide))
+
+
+def cache_floats(shape: AttentionShape, params: Kernel) -> int:
+    """Numbers per token in a cache: none, since the state does not grow with the text."""
+    return 0
+
+
+def check(shape: AttentionShape, params: Kernel) -> list[str]:
+    """What `kernel` cannot be combined with."""
+    found = []
+    if shape.kv_heads != shape.heads:
+        found.append(
+            "attention: kernel has one key head per query head, but "
+            f"rack.kv_heads={shape.kv_heads} and rack.heads={shape.heads}; "
+            "leave kv_heads empty or use attention=gqa"
+        )
+    if shape.window is not None:
+        found.append(
+            f"attention: kernel sums over all tokens, but rack.window={shape.window}; "
+            "leave window empty or use attention=mha"
+        )
+    if shape.qk_norm:
+        found.append(
+            "attention: kernel normalises queries and keys itself, but rack.qk_norm=True; "
+            "set qk_norm=false"
+        )
+    if params.map == "softmax_positive" and largest_exponent(shape, params) > LARGEST_EXPONENT:
+        most = params.gain * LARGEST_EXPONENT / largest_exponent(shape, params)
+        found.append(
+            f"attention.gain: {params.gain} lets features overflow float32 with "
+            f"head_dim={shape.head_dim}; use at most {math.floor(most * 100) / 100}"
+        )
+    return found
+
+
+def largest_exponent(shape: AttentionShape, params: Kernel) -> float:
+    """Bound on the exponent of a product of two features: twice |omega| |x|.
+
+    The length of a normal vector exceeds sqrt(E) + 4 once in 10^7.
+    """
+    longest = params.gain * shape.head_dim**0.25
+    return 2 * longest * (math.sqrt(shape.head_dim) + 4)

@@ -1,0 +1,51 @@
+"""RMSNorm that is lean on a CPU: it keeps its input and one number per token, not its result.
+
+torch's own is a chain of five operations there, each with a pass over memory and a copy kept for
+backward; here backward is LayerNorm's fused kernel, told that the mean is zero. Four times as fast
+at (4096, 128) and a third of the bytes, the same numbers to rounding:
+`tests/unit/test_rmsnorm_is_lean.py`. Compiled, or on an accelerator, torch's own is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.RMSNorm):
+    """x / rms(x) * weight over the last axis (arXiv 1910.07467)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        if torch.compiler.is_compiling() or x.device.type != "cpu":
+            return super().forward(x)
+        return cast(Tensor, _Lean.apply(x.to(self.weight.dtype), self.weight, self.eps))
+
+
+class _Lean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+        rms_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
+        scale_N1 = rms_N1.square_().div_(x_ND.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x_ND, weight_D, scale_N1)
+        return (x_ND * scale_N1).mul_(weight_D)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """LayerNorm's backward takes the gradient's mean away, which RMSNorm's does not: add it."""
+        x_ND, weight_D, scale_N1 = ctx.saved_tensors
+        width = x_ND.shape[-1:]
+        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False]
+        grad_x_ND, grad_weight_D, _ = torch.ops.aten.native_layer_norm_backward(
+            grad_ND, x_ND, width, torch.zeros_like(scale_N1), scale_N1, weight_D, None, wanted
+        )
+        if wanted[0]:
+            mean_N1 = (grad_ND @ weight_D).unsqueeze(-1).mul_(scale_N1).div_(width[0])
+            grad_x_ND.add_(mean_N1)
+        return grad_x_ND, grad_weight_D, None

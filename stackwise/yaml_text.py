@@ -1,0 +1,105 @@
+"""YAML as an experiment is written in it: one mapping, plain values, every key once.
+
+Tags, merge keys (`<<`) and keys given twice are refused; nothing in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stackwise.errors import ExperimentError, short
+
+MOST_BYTES = 1 << 20  # an experiment is a page of text
+
+
+class _Plain(yaml.SafeLoader):
+    """PyYAML's safe loader, stricter: it says no instead of guessing."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set[str]()
+        for key, _ in getattr(node, "value", []):
+            if key.tag == "tag:yaml.org,2002:merge":
+                self._refuse(key, "merge keys (<<) are not read; write the keys out")
+            if key.tag != "tag:yaml.org,2002:str":
+                shown = key.value if isinstance(key.value, str) else f"a {key.id}"
+                self._refuse(key, f"the key {short(shown)} is not text; put it in quotes")
+            if key.value in seen:
+                self._refuse(key, f"the key {short(key.value)} is given twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_tagged(self, node: Any) -> Any:
+        self._refuse(node, f"the tag {short(node.tag)} is not read; write plain values")
+
+    def construct_flat(self, node: Any) -> Any:
+        """A mapping, made whole at once, so that its own aliases cannot contain it."""
+        return self.construct_mapping(node, deep=True)
+
+    @staticmethod
+    def _refuse(node: Any, why: str) -> None:
+        raise yaml.constructor.ConstructorError(None, None, why, node.start_mark)
+
+
+_Plain.add_constructor("tag:yaml.org,2002:map", _Plain.construct_flat)
+_Plain.add_constructor(None, _Plain.construct_tagged)  # type: ignore[type-var]
+
+
+def read_mapping(text: str, source: str) -> dict[str, Any]:
+    """Parse YAML that must be one mapping.
+
+    Args:
+        text: YAML.
+        source: What to call it in errors.
+
+    Raises:
+        ExperimentError: If it is not YAML (with line and column) or not a mapping.
+    """
+    try:
+        values = read_value(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ExperimentError(f"{source}: {where}{error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ExperimentError(f"{source}: is not YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise ExperimentError(f"{source}: is nested too deeply") from None
+    if values is None:
+        raise ExperimentError(f"{source}: is empty; an experiment is a mapping of keys")
+    if not isinstance(values, dict):
+        raise ExperimentError(f"{source}: {short(values)} is not a mapping of keys")
+    return values
+
+
+def read_value(text: str) -> Any:
+    """Parse YAML; its errors are PyYAML's own, or `ValueError` and `RecursionError` from below."""
+    return yaml.load(text, Loader=_Plain)
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file.
+
+    Raises:
+        ExperimentError: If it is no file, too long, or not UTF-8.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ExperimentError(f"{path}: is a folder; name a YAML file")
+    if not path.is_file():
+        raise ExperimentError(f"{path}: no such file")
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ExperimentError(f"{path}: is over {MOST_BYTES} bytes long; name a YAML file")
+        return content.decode("utf-8")
+    except OSError as error:
+        raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ExperimentError(
+            f"{path}: byte {error.start} is not UTF-8 text; save the file as UTF-8"
+        ) from None
