@@ -10,15 +10,15 @@ from __future__ import annotations
 import ctypes
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from stackwise.model.attention.mha import Mha
 from stackwise.model.attention.rope import Rotary
-
-if TYPE_CHECKING:
-    from stackwise.model.rack import Rack
+from stackwise.model.rack import Rack
+from stackwise.model.shape import RackShape
 
 STATUS = Path("/proc/self/status")
 
@@ -39,6 +39,7 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
         self.baseline = 0
+        warm_up(device)
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
             self.baseline = torch.cuda.memory_allocated()
@@ -62,6 +63,18 @@ class Meter:
             return None
         now = status_bytes("VmHWM", "RssFile", "RssShmem")
         return max(0, now["VmHWM"] - now["RssFile"] - now["RssShmem"] - self.baseline)
+
+
+def warm_up(device: torch.device) -> None:
+    """Take one small step, so that what torch loads on first use is not counted as the rack's."""
+    rack = Rack(RackShape(stacks=1, blocks_per_stack=1, d_model=64, heads=2), Mha(), 64).to(device)
+    optimizer = torch.optim.AdamW(rack.parameters(), fused=True)
+    for _ in range(2):
+        ids_BT = torch.zeros(8, 128, dtype=torch.int64, device=device)
+        counted_BT = ids_BT == 0
+        logits_NV = rack.logits(rack.hidden(ids_BT)[counted_BT])
+        torch.nn.functional.cross_entropy(logits_NV, ids_BT[counted_BT]).backward()
+        optimizer.step()
 
 
 def release_free_memory() -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from stackwise.model.shape import RackShape, total_blocks
 
-INTO_RESIDUAL = ("out.weight", "down.weight")
+INTO_RESIDUAL = (".out.weight", ".down.weight")
 
 
 def generator_for(seed: int, part: str) -> torch.Generator:
@@ -66,5 +66,5 @@ def grow(
     elif init == "zero_output":
         with torch.no_grad():
             for key, parameter in stack.named_parameters():
-                if key.endswith((*INTO_RESIDUAL, "out.bias", "down.bias")):
+                if key.endswith((*INTO_RESIDUAL, ".out.bias", ".down.bias")):
                     parameter.zero_()

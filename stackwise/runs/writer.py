@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
 from pathlib import Path
@@ -107,7 +106,6 @@ class RunWriter:
                 "state": self.state,
                 "attempt": self.attempt,
                 "pid": os.getpid(),
-                "host": socket.gethostname(),
                 "heartbeat": time.time(),
                 **self.facts,
             }

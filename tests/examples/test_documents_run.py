@@ -2,7 +2,7 @@
 
 The blocks of one document run in order and share their names, in an empty folder. The presets that
 they name are made tiny first, so that what takes minutes for a reader takes a second here. A block
-right after `<!-- not run: REASON -->` is left out.
+right after `<!-- example: skip, REASON -->` is left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DOCUMENTS = [
     if path.exists()
 ]
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<label>.*)$")
-LEFT_OUT = re.compile(r"<!--\s*not run:\s*\S.*-->")
+LEFT_OUT = re.compile(r"<!--\s*example:\s*skip,\s*\w.*-->")
 REGISTRIES = ("CURRICULA", "SCHEDULES", "ATTENTION", "OBJECTIVES", "CORPORA", "TOKENIZERS")
 
 
@@ -63,7 +63,7 @@ def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     preset = sw.Experiment.preset
     tiny = {
         "rack": {"blocks_per_stack": 1, "d_model": 8, "heads": 2, "kv_heads": None, "d_ff": 8},
-        "data": {"corpus": "kjv", "tokenizer": "bytes", "seq_len": 8},
+        "data": {"corpus": "kjv", "tokenizer": "bytes", "seq_len": 8, "heldout_frac": 0.001},
         "optim": {"batch": 2},
         "eval": {"points": 1, "windows": 2, "draws": 1},
     }
@@ -102,7 +102,7 @@ def test_the_examples_of_a_document_run(
 def test_examples_are_found_with_their_lines():
     text = (
         "# A\n```python\na = 1\n```\n\n```\nno python\n```\n"
-        "<!-- not run: needs a card -->\n\n```python\nb = 2\n```\n"
+        "<!-- example: skip, needs a card -->\n\n```python\nb = 2\n```\n"
         "- item\n\n  ```python\n  if a:\n      c = 3\n  ```\n"
         "````markdown\n```python\nnot one\n```\n````\n"
     )
@@ -114,4 +114,4 @@ def test_examples_are_found_with_their_lines():
 
 
 def test_a_reason_must_be_given():
-    assert examples_in("<!-- not run: -->\n```python\na\n```")[0].runs
+    assert examples_in("<!-- example: skip, -->\n```python\na\n```")[0].runs

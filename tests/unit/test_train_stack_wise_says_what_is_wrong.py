@@ -41,6 +41,7 @@ def half_band(exp):
     yield sw.Stage(path=("s0",), band=(0, 0.5))
 
 
+OTHER = torch.zeros((), requires_grad=True)
 X = [torch.ones(3, 2)] * 8
 IDS = [torch.zeros(2, 5, dtype=torch.long)] * 8
 LINEAR = {"blocks": "inner.blocks", "loss": mean}
@@ -123,7 +124,7 @@ WRONG = {
     ),
     "bands with a gap": (
         lambda: (rack(), IDS, {"curriculum": half_band}),
-        "curriculum: the noise bands [(0.0, 0.5)] do not tile (0, 1]",
+        "curriculum: the noise bands (0.0, 0.5] do not tile (0, 1]",
     ),
     "a contradiction": (
         lambda: (rack(), IDS, {"curriculum": lambda exp: [sw.Stage(path=("s9",))]}),
@@ -172,6 +173,12 @@ FAILURES = {
         {"loss": lambda model, batch: model(batch)},
         "stage 0 (s0), step 1: TypeError: the loss is (3, 2), not a scalar tensor",
         TypeError,
+    ),
+    "a loss of something else": (
+        {"loss": lambda model, batch: OTHER * model(batch).mean().detach()},
+        "stage 0 (s0), step 1: ValueError: the loss does not depend on anything that trains in "
+        "this stage",
+        ValueError,
     ),
     "no mapping": (
         {"loss": None},

@@ -93,6 +93,20 @@ def test_a_generator_is_enough_if_steps_are_given():
     assert len(result.metrics) == 8
 
 
+def test_a_rack_reads_input_ids_too():
+    plain, mapped = rack(), rack()
+    sw.train_stack_wise(plain, list(cycle_ids()))
+    sw.train_stack_wise(mapped, [{"input_ids": ids_BT} for ids_BT in cycle_ids()])
+    assert torch.equal(plain.head.weight, mapped.head.weight)
+
+
+def test_a_function_of_the_registry_is_its_name():
+    result = sw.train_stack_wise(
+        rack(), list(cycle_ids()), curriculum=sw.CURRICULA["right_to_left"].build
+    )
+    assert [stage.path for stage in result.stages] == [("s1",), ("s0", "s1")]
+
+
 def test_a_rack_without_stacks_gets_them():
     model = sw.Rack(rack().shape, sw.Experiment().attention, 7, stacks=())
     sw.train_stack_wise(model, list(cycle_ids()), curriculum="right_to_left")

@@ -118,7 +118,9 @@ def directions(params: Kernel, width: int) -> Tensor:
     for _ in range(-(-count // width)):
         normal = torch.randn(width, width, generator=generator, device="cpu")
         lengths = torch.randn(width, width, generator=generator, device="cpu").norm(dim=0)
-        blocks.append(torch.linalg.qr(normal)[0] * lengths)
+        basis, upper = torch.linalg.qr(normal)
+        # The sign that qr chooses is no random one: without this, exp(omega.x) is biased.
+        blocks.append(basis * upper.diagonal().sign() * lengths)
     return torch.cat(blocks, dim=1)[:, :count].contiguous()
 
 

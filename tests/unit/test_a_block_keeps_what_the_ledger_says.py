@@ -1,0 +1,104 @@
+"""Parameters and kept numbers of a block, by arithmetic and as torch has them."""
+
+import pytest
+import torch
+
+from stackwise.choice import parse
+from stackwise.model.attention import ATTENTION
+from stackwise.model.attention.kernel import features_made
+from stackwise.model.attention.rope import Rotary
+from stackwise.model.block import Block, block_parameters, block_saved
+from stackwise.model.shape import RackShape
+
+BATCH, LENGTH = 3, 16
+TOKENS = BATCH * LENGTH
+
+ATTENTIONS = [
+    {"kind": "mha"},
+    {"kind": "gqa"},
+    {"kind": "mla"},
+    {"kind": "mla", "q_rank": 12, "v_dim": 4},
+    {"kind": "mla", "nope_dim": 8, "rope_dim": 8, "kv_rank": 5, "v_dim": 24},
+    {"kind": "kernel", "features": 16, "chunk": 4},
+    {"kind": "kernel", "map": "gaussian", "features": 16, "chunk": 8},
+    {"kind": "kernel", "map": "laplacian", "features": 10, "chunk": 8},
+    {"kind": "kernel", "map": "uniform", "features": 10, "chunk": 8},
+]
+OPTIONS = [
+    {},
+    {"norm": "layernorm", "norm_place": "post", "bias": True, "ffn": "gelu", "positions": "none"},
+    {"ffn": "gelu_tanh", "norm": "layernorm"},
+    {"residual_gain": 0.5, "bias": True},
+    {"qk_norm": True},
+]
+
+
+def made(attention, options):
+    """A block, its shape and parameters; None where the two do not go together."""
+    kv_heads = 2 if attention["kind"] == "gqa" else None
+    shape = RackShape(d_model=32, heads=4, kv_heads=kv_heads, d_ff=96, **options)
+    params = parse(ATTENTION, attention, "attention", "kind")
+    if shape.qk_norm and params.choice in ("mla", "kernel"):
+        pytest.skip("refused")
+    torch.manual_seed(0)
+    return Block(shape, params, 0), shape, params
+
+
+def kept(block, causal):
+    """Numbers in the storages that autograd keeps, parameters, buffers and tables aside."""
+    x_BTD = torch.randn(BATCH, LENGTH, 32, requires_grad=True)
+    block(x_BTD, causal=causal)
+    constant = [*block.parameters(), *block.buffers()]
+    for module in block.modules():
+        if isinstance(module, Rotary):
+            constant += module.tables_held()
+    skipped = {tensor.untyped_storage().data_ptr() for tensor in constant}
+    seen = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in skipped:
+            seen[storage.data_ptr()] = storage.nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y_BTD = block(x_BTD, causal=causal)
+    assert y_BTD.requires_grad
+    return sum(seen.values())
+
+
+def tolerated(params, shape, causal):
+    """What the random features' ledger, per token and causal, has over what is kept."""
+    if params.choice != "kernel":
+        return 0
+    state = features_made(params) * (shape.d_model // shape.heads + 1)
+    rounded_up = -(-state // params.chunk) - state / params.chunk
+    over = TOKENS * shape.heads * rounded_up
+    if not causal:
+        over += TOKENS * shape.heads * (params.chunk + state / params.chunk)
+        over -= BATCH * shape.heads * state
+    floor = 0 if params.map == "softmax_positive" else LENGTH if causal else 1
+    return over - floor
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_block_has_the_parameters_that_are_counted(attention, options):
+    block, shape, params = made(attention, options)
+    assert block_parameters(shape, params) == sum(p.numel() for p in block.parameters())
+
+
+@pytest.mark.parametrize("trains", [True, False], ids=["trains", "frozen"])
+@pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize("attention", ATTENTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_block_keeps_what_is_predicted(attention, options, causal, trains):
+    block, shape, params = made(attention, options)
+    block.requires_grad_(trains)
+    predicted = TOKENS * block_saved(shape, params, trains).bytes(4) / 4
+    over = tolerated(params, shape, causal)
+    assert predicted - kept(block, causal) == pytest.approx(over, abs=1e-6)
+
+
+def test_every_kind_is_tried():
+    assert {attention["kind"] for attention in ATTENTIONS} == set(ATTENTION)

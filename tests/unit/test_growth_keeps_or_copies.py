@@ -1,0 +1,93 @@
+"""A grown stack changes nothing, or is a copy, or starts as it would have anyway."""
+
+import pytest
+import torch
+
+from stackwise.choice import parse
+from stackwise.model.attention import ATTENTION
+from stackwise.model.init import grow
+from stackwise.model.rack import Rack
+from stackwise.model.shape import RackShape
+
+IDS_BT = torch.arange(24).view(2, 12) % 13
+
+
+def rack_of(stacks=None, kind="mha", seed=0, **changes):
+    shape = RackShape(stacks=3, blocks_per_stack=2, d_model=32, heads=4, d_ff=32, **changes)
+    attention = parse(ATTENTION, kind, "attention", "kind")
+    return Rack(shape, attention, vocab=13, stacks=stacks, seed=seed)
+
+
+@pytest.mark.parametrize("kind", ["mha", "mla", "kernel"])
+@pytest.mark.parametrize("changes", [{}, {"bias": True, "ffn": "gelu", "residual_gain": 0.5}])
+@pytest.mark.parametrize("new", ["s0", "s1", "s2"])
+def test_zero_output_changes_no_logit_and_learns_at_once(kind, changes, new):
+    held = [stack for stack in ("s0", "s1", "s2") if stack != new]
+    rack = rack_of(held, kind, **changes)
+    before_BTV = rack(IDS_BT).detach()
+    stack = rack.add(new)
+    with torch.no_grad():
+        for parameter in stack.parameters():  # biases too, as in a stack that has trained
+            parameter.add_(0.1 * torch.ones_like(parameter))
+    grow(stack, "zero_output")
+    after_BTV = rack(IDS_BT)
+    assert (after_BTV - before_BTV).abs().max() == 0
+    after_BTV.square().sum().backward()
+    for block in stack.blocks:
+        assert block.attention.out.weight.grad.abs().max() > 0
+        assert block.ffn.down.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", ["mha", "mla", "kernel"])
+def test_a_copy_equals_its_source_and_is_its_own(kind):
+    rack = rack_of(["s0"], kind)
+    stack = rack.add("s1")
+    grow(stack, "copy", rack.stacks["s0"])
+    source = rack.stacks["s0"].state_dict()
+    for name, tensor in stack.state_dict().items():
+        assert torch.equal(tensor, source[name])
+        assert tensor.data_ptr() != source[name].data_ptr()
+
+
+def test_a_copy_needs_a_source():
+    with pytest.raises(ValueError, match="init='copy' needs the stack to copy from; give source"):
+        grow(rack_of().stacks["s0"], "copy")
+
+
+def test_a_start_does_not_depend_on_which_stacks_exist():
+    whole, alone = rack_of(), rack_of(["s1"])
+    late = rack_of([])
+    torch.manual_seed(99)
+    late.add("s1")
+    for rack in (alone, late):
+        for name, tensor in rack.stacks["s1"].state_dict().items():
+            assert torch.equal(tensor, whole.stacks["s1"].state_dict()[name])
+    other = rack_of(seed=1).stacks["s1"].blocks[0].ffn.up.weight
+    assert not torch.equal(other, whole.stacks["s1"].blocks[0].ffn.up.weight)
+    assert not torch.equal(other, whole.stacks["s0"].blocks[0].ffn.up.weight)
+
+
+def test_stacks_stand_in_their_order_however_they_came():
+    rack = rack_of(["s2", "s0"])
+    assert rack.held() == ("s0", "s2")
+    rack.add("s1")
+    assert list(rack.parts()) == ["embedding", "s0", "s1", "s2", "head"]
+    assert (rack(IDS_BT) - rack_of()(IDS_BT)).abs().max() == 0
+
+
+def test_untying_changes_no_logit_and_parts_the_two():
+    rack = rack_of(tied=True)
+    before_BTV = rack(IDS_BT).detach()
+    assert rack.untie()
+    assert (rack(IDS_BT) - before_BTV).abs().max() == 0
+    assert rack.head.weight.data_ptr() != rack.embedding.tokens.data_ptr()
+    assert not rack.untie()
+    assert not rack_of().untie()
+
+
+def test_an_unknown_or_repeated_stack_is_refused():
+    rack = rack_of(["s0"])
+    with pytest.raises(ValueError, match="'s9' is not a stack of this rack; known: s0, s1, s2"):
+        rack.add("s9")
+    with pytest.raises(ValueError, match="'s0' is in the rack already"):
+        rack.add("s0")
