@@ -47,6 +47,11 @@ class Checked(BaseModel):
         except ValidationError as error:
             raise self._said(error) from None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise ExperimentError(
+            f"{name}: cannot be set, since the value is frozen; make another with replace"
+        )
+
     @classmethod
     def model_validate(cls, obj: Any, *args: Any, **options: Any) -> Self:
         """Pydantic's own, with errors in words of ours."""

@@ -260,7 +260,7 @@ def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[st
     """What is wrong with a stage on this rack, after the stages before it."""
     new = stage.new or ()
     added = {entry.stack for entry in new}
-    for key, names in (("path", set(stage.path)), ("new", added)):
+    for key, names in (("path", set(stage.path)), ("new", added - set(stage.path))):
         for stack in sorted(names - set(known)):
             yield f"{key}: {stack!r} is not a stack of the rack; known: {', '.join(known)}"
     if len(added) < len(new):

@@ -38,7 +38,6 @@ RULES = {
     "too_short": "must have {min_length} or more entries",
     "too_long": "must have {max_length} entries or fewer",
     "model_type": "is not a mapping of keys",
-    "frozen_instance": "cannot be set, since the value is frozen; make another with replace",
 }
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 60

@@ -42,3 +42,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny, place) -> 
     first = sw.train(tiny, place).weights_hash()
     assert sw.train(tiny, place, rerun=True).weights_hash() == first
     assert sw.train(tiny.replace(seed=1), place).weights_hash() != first
+
+
+def test_compiled_blocks_give_the_same_losses(tiny, place) -> None:
+    exp = tiny.replace(curriculum="left_to_right")
+    plain = sw.train(exp, place).metrics()
+    compiled = sw.train(exp, place.replace(compile=True), rerun=True).metrics()
+    np.testing.assert_allclose(plain["loss"], compiled["loss"], rtol=1e-4)

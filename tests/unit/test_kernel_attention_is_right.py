@@ -120,7 +120,6 @@ def with_epsilon(q, k, v, omega):
 
 def test_a_huge_future_key_is_not_felt_before_it():
     layer = layer_of(features=128)
-    omega = layer.omega_EM
     q, k, v = torch.randn(3, 1, 4, 16, 8, generator=torch.Generator().manual_seed(3))
     huge = k.clone()
     huge[:, :, 12] = -1e4 * k[:, :, 12]
@@ -133,7 +132,7 @@ def test_a_huge_future_key_is_not_felt_before_it():
 
 
 def test_an_epsilon_and_a_maximum_would_let_it_be_felt():
-    """The failing control: one maximum over keys shrinks all features, epsilon takes their place."""
+    """The failing control: the maximum shrinks all features, the epsilon takes their place."""
     generator = torch.Generator().manual_seed(3)
     omega = directions(Kernel(), 32)
     q, k, v = torch.randn(3, 1, 4, 16, 32, generator=generator)

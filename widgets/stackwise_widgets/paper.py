@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -74,7 +75,7 @@ def draw_loss(axes: Axes, data: dict[str, pd.DataFrame], style: Style) -> None:
     final = over_seeds(data["arms"], ["arm"])
     for name, (colour, marker) in style.items():
         for flops, smooth in smoothed(_mine(data["training"], name)):
-            axes.plot(flops, smooth, color=colour, lw=0.6, alpha=0.45, zorder=1)
+            axes.plot(flops, smooth, color=colour, lw=0.6, alpha=0.35, zorder=1)
         curve = _mine(heldout, name)
         axes.fill_between(
             curve["flops"], curve["low"], curve["high"], color=colour, alpha=0.2, lw=0
@@ -113,15 +114,18 @@ def smoothed(training: pd.DataFrame) -> Iterator[tuple[pd.Series, pd.Series]]:
 
 
 def loss_limits(heldout: pd.DataFrame, final: pd.DataFrame) -> tuple[float, float] | None:
-    """Bits per byte to show: everything from the first sixth of the FLOPs on."""
+    """Bits per byte to show: everything from the first sixth of the FLOPs on, and 5 % at least.
+
+    Less would make a picture of noise.
+    """
     late = heldout[heldout["flops"] >= final["flops"].max() / 6]
     seen = pd.concat([late["low"], late["high"], final["low"], final["high"]])
     seen = seen[seen.map(math.isfinite)]
     if seen.empty:
         return None
     low, high = float(seen.min()), float(seen.max())
-    room = (high - low or 1.0) * 0.07
-    return low - room, high + room
+    span = max(1.14 * (high - low), 0.05 * (high + low) / 2)
+    return (low + high - span) / 2, (low + high + span) / 2
 
 
 def _entropy(axes: Axes, entropy: pd.Series, limits: tuple[float, float] | None) -> None:
@@ -146,7 +150,9 @@ def draw_stages(axes: Axes, data: dict[str, pd.DataFrame], style: Style) -> None
             axes.text(stage.begin_flops + width / 2, row, stage_label(stage, width / widest),
                       ha="center", va="center", fontsize=8.5, color=INK)  # fmt: skip
         axes.plot(-0.02, row, marker, color=colour, ms=8, clip_on=False, transform=beside)
-        axes.text(-0.04, row, name, transform=beside, ha="right", va="center", fontsize=9.5)
+        axes.text(
+            -0.04, row, wrapped(name), transform=beside, ha="right", va="center", fontsize=9.5
+        )
         axes.text(1.02, row, score_text(_mine(data["arms"], name)), va="center", fontsize=9.5,
                   transform=beside)  # fmt: skip
     axes.set(xlim=(0, widest), ylim=(len(style) - 0.5, -0.5), yticks=[])
@@ -172,6 +178,11 @@ def stage_label(stage: Any, width_frac: float) -> str:
     return text if len(text) <= letters else str(stage.name) if len(stage.name) <= letters else ""
 
 
+def wrapped(name: str) -> str:
+    """An arm's name in lines that fit beside its row."""
+    return "\n".join(wrap(name, 22))
+
+
 def score_text(arms: pd.DataFrame) -> str:
     """One seed: its score. Several: their mean and its standard error."""
     bits = arms["bits_per_byte"]
@@ -195,7 +206,7 @@ def draw_depth(axes: Axes, data: dict[str, pd.DataFrame], style: Style) -> None:
         axes.plot(curve["block"], curve["mean"], dash, color=colour, marker=marker, ms=5, lw=1.5)
     kinds = set(depth["kind"])
     words = {"exit": ("solid: ends there", "-"), "entry": ("dashed: begins there", "--")}
-    for kind in kinds & words.keys():
+    for kind in [word for word in words if word in kinds]:
         axes.plot([], [], words[kind][1], color=INK, lw=1.5, label=words[kind][0])
     if kinds:
         axes.legend(frameon=False, fontsize=9, loc="best")
@@ -223,7 +234,7 @@ def draw_memory(axes: Axes, memory: pd.DataFrame, names: Sequence[str]) -> None:
                   transform=beside, va="center", fontsize=8.5)  # fmt: skip
     axes.text(1.06, 1.0, "process\npeak", transform=axes.transAxes, fontsize=8.5)
     axes.set(xlim=(0, 1.2 * largest / unit), ylim=(len(names) - 0.5, -0.5))
-    axes.set_yticks(range(len(names)), names, fontsize=9.5)
+    axes.set_yticks(range(len(names)), map(wrapped, names), fontsize=9.5)
     axes.grid(False)
     patches = [Patch(color=g, label=c) for c, g in zip(CATEGORIES, GREYS, strict=True)]
     axes.legend(handles=patches, ncols=5, frameon=False, fontsize=8.5, loc="lower right",

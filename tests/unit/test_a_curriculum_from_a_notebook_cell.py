@@ -1,0 +1,161 @@
+"""A user's own curriculum: a plain function in a dict, and what is said when it is wrong."""
+
+import pytest
+
+import stackwise as sw
+from stackwise import CURRICULA, Experiment, ExperimentError, NewStack, Stage
+
+BASE = Experiment(rack={"stacks": 3, "d_model": 16, "heads": 2}, budget={"tokens": 1_000_000})
+
+
+@pytest.fixture
+def made_by(monkeypatch):
+    def stages(function):
+        monkeypatch.setitem(CURRICULA, "mine", function)
+        return sw.stages(BASE.replace(curriculum="mine"))
+
+    return stages
+
+
+def test_five_lines_are_a_curriculum(made_by):
+    def middle_last(exp):
+        s0, s1, s2 = sw.stack_ids(exp.rack)
+        yield sw.Stage(path=(s0, s2))
+        yield sw.Stage(path=(s0, s1, s2), active=(s1,), share=2)
+
+    first, second = made_by(middle_last)
+    assert (first.active, first.name, second.active, second.name) == (
+        ("s0", "s2"),
+        "s0-s2",
+        ("s1",),
+        "s1",
+    )
+    assert [entry.stack for entry in second.new] == ["s1"]
+    assert second.tokens == pytest.approx(2 * first.tokens, rel=0.02)
+
+
+def test_a_list_is_as_good_as_a_generator(made_by):
+    assert made_by(lambda exp: [Stage(path=("s0",))]) == made_by(
+        lambda exp: iter([Stage(path=("s0",))])
+    )
+
+
+def test_its_name_is_all_that_yaml_holds(made_by):
+    made_by(lambda exp: [Stage(path=("s0",))])
+    exp = BASE.replace(curriculum="mine")
+    assert Experiment.from_yaml(exp.to_yaml()) == exp
+    with pytest.raises(ExperimentError, match=r"^curriculum\.speed: unknown key of mine; known"):
+        BASE.replace(curriculum={"name": "mine", "speed": 2})
+
+
+def test_a_finished_run_is_opened_where_its_function_is_gone(made_by, monkeypatch):
+    made_by(lambda exp: [Stage(path=("s0",))])
+    text = BASE.replace(curriculum="mine").to_yaml()
+    monkeypatch.delitem(CURRICULA, "mine")
+    opened = Experiment.from_yaml(text, opening_run=True)
+    assert opened.curriculum.choice == "mine"
+    assert opened.to_yaml() == text
+    assert opened == Experiment.from_yaml(text, opening_run=True)
+    assert opened.replace(seed=0) == opened
+    with pytest.raises(ExperimentError, match="unknown name 'mine'"):
+        Experiment.from_yaml(text)
+    with pytest.raises(ValueError, match="unknown curriculum 'mine'; known: end_to_end"):
+        sw.stages(opened)
+
+
+def test_stages_of_the_head_or_the_embedding_alone_have_a_name(made_by):
+    only = {"path": ("s0",), "active": ()}
+    made = made_by(
+        lambda exp: [
+            Stage(path=("s0",)),
+            Stage(**only, embedding=False),
+            Stage(**only, head=False),
+        ]
+    )
+    assert [stage.name for stage in made] == ["s0", "head", "embedding"]
+
+
+def one(**values):
+    return lambda exp: [Stage(**{"path": ("s0",), **values})]
+
+
+def two(*given):
+    return lambda exp: [Stage(path=("s0",)), *given]
+
+
+def wrong_second(exp):
+    yield Stage(path=("s0",))
+    yield Stage(path=("s0",), share=-1)
+
+
+def endless(exp):
+    while True:
+        yield Stage(path=("s0",))
+
+
+WRONG = {
+    "nothing": (lambda exp: [], "curriculum.stages: 'mine' makes none; yield one or more"),
+    "no return": (
+        lambda exp: None,
+        "curriculum.stages: 'mine' returned None; yield stages or return a list",
+    ),
+    "one stage, not a list": (
+        lambda exp: Stage(path=("s0",), name="x"),
+        "curriculum.stages: 'mine' returned ",
+    ),
+    "no stage": (two("s1"), "curriculum.stages[1]: 's1' is not a Stage"),
+    "no end": (endless, "curriculum.stages[10000]: 'mine' makes over 10000 stages; end it"),
+    "an error in a stage": (wrong_second, "curriculum.stages[1].share: -1 must be over 0"),
+    "an error in a list": (one(share=-1), "curriculum.stages.share: -1 must be over 0"),
+    "an unknown stack": (
+        one(path=("s0", "s9")),
+        "curriculum.stages[0].path: 's9' is not a stack of the rack; known: s0, s1, s2",
+    ),
+    "never added": (
+        two(Stage(path=("s0", "s1"), new=())),
+        "curriculum.stages[1].path: 's1' was never added; name it in new",
+    ),
+    "added again": (
+        two(Stage(path=("s0",), new=(NewStack(stack="s0"),))),
+        "curriculum.stages[1].new: 's0' is there already; a stack is added once",
+    ),
+    "added twice at once": (
+        one(new=(NewStack(stack="s0"), NewStack(stack="s0"))),
+        "curriculum.stages[0].new: a stack is named twice; a stack is added once",
+    ),
+    "a copy of nothing": (
+        one(new=(NewStack(stack="s0", init="copy", source="s1"),)),
+        "curriculum.stages[0].new: 's0' copies 's1', which is not there yet",
+    ),
+    "not on the path": (
+        one(active=("s1",)),
+        "curriculum.stages.active: 's1' is not on the path s0",
+    ),
+    "nothing trains": (
+        one(active=(), embedding=False, head=False),
+        "curriculum.stages.active: nothing trains; name a stack, the embedding or the head",
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "expected"), WRONG.values(), ids=list(WRONG))
+def test_a_wrong_curriculum_says_which_stage_and_why(function, expected, made_by):
+    with pytest.raises(ExperimentError) as error:
+        made_by(function)
+    if expected.endswith(" "):
+        assert str(error.value).startswith(expected)
+        assert "\n" not in str(error.value)
+    else:
+        assert str(error.value) == expected
+
+
+def test_all_problems_of_a_stage_come_at_once(made_by):
+    new = (NewStack(stack="s8"), NewStack(stack="s1", init="copy", source="s2"))
+    with pytest.raises(ExperimentError) as error:
+        made_by(one(path=("s0", "s1", "s9"), new=new))
+    assert [problem.split(":")[0] for problem in str(error.value).splitlines()] == [
+        "curriculum.stages[0].path",
+        "curriculum.stages[0].new",
+        "curriculum.stages[0].path",
+        "curriculum.stages[0].new",
+    ]

@@ -1,0 +1,357 @@
+"""Malformed experiments: every problem at once, one line each, in words that say what to do."""
+
+import re
+import time
+
+import pytest
+
+from stackwise import Experiment, ExperimentError, Placement
+from stackwise.config import presets
+from stackwise.data.corpora import CORPORA
+from stackwise.errors import Problem
+from stackwise.model.attention import ATTENTION
+from stackwise.model.shape import RackShape
+from stackwise.objective import OBJECTIVES
+from stackwise.schedules import SCHEDULES
+
+ATTENTIONS, KNOWN = ", ".join(ATTENTION), ", ".join(Experiment.model_fields)
+SHAPE = ", ".join(RackShape.model_fields)
+LITERALS = "'wsd', 'cosine', 'linear' or 'constant'"
+LEFT_OUT = "is empty; give a value, or leave the key out"
+PLACE = "placement.device: "
+
+MALFORMED = {
+    "a number out of range": ({"optim": {"lr": -1}}, "optim.lr: -1 must be over 0"),
+    "too large": ({"optim": {"lr": 11}}, "optim.lr: 11 must be 10 or less"),
+    "at the open end": ({"data": {"heldout_frac": 1}}, "data.heldout_frac: 1 must be under 1"),
+    "huge": ({"seed": 10**5000}, "seed: a number of over 4300 digits must be under 2147483648"),
+    "a fraction for a count": (
+        {"rack": {"d_model": 2.5}},
+        "rack.d_model: 2.5 is not a whole number",
+    ),
+    "text for a number": ({"optim": {"lr": "fast"}}, "optim.lr: 'fast' is not a number"),
+    "not a number": ({"optim": {"lr": float("nan")}}, "optim.lr: nan is not a finite number"),
+    "no end": ({"budget": {"flops": "inf"}}, "budget.flops: 'inf' is not a finite number"),
+    "nan for a count": ({"seed": float("nan")}, "seed: nan is not a finite number"),
+    "true for a number": ({"seed": True}, "seed: True is not a number"),
+    "true for a fraction": ({"optim": {"lr": False}}, "optim.lr: False is not a number"),
+    "true in a list": ({"rack": {"window": [1, True]}}, "rack.window: True is not a number"),
+    "neither true nor false": (
+        {"rack": {"tied": "maybe"}},
+        "rack.tied: 'maybe' is neither true nor false",
+    ),
+    "a number for text": ({"title": 5}, "title: 5 is not text"),
+    "a name with a space": (
+        {"title": "my run"},
+        "title: 'my run' must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+    ),
+    "another schema": ({"schema_version": 2}, "schema_version: 2 must be 1"),
+    "an unknown section": ({"rak": {}}, f"rak: unknown key; did you mean 'rack'? known: {KNOWN}"),
+    "a key of two lines": ({"a\nb": 1}, f"'a\\nb': unknown key; known: {KNOWN}"),
+    "an empty key": ({"": 1}, f"'': unknown key; known: {KNOWN}"),
+    "an unknown key": (
+        {"rack": {"headz": 4}},
+        f"rack.headz: unknown key; did you mean 'heads'? known: {SHAPE}",
+    ),
+    "a key that is a number": ({"rack": {1: 2}}, "rack: 1 is not a key; keys are text"),
+    "an unknown key of a choice": (
+        {"objective": {"kind": "mlm", "keep": 0.1}},
+        "objective.keep: unknown key of mlm; did you mean 'keep_frac'? "
+        "known: kind, random_frac, keep_frac",
+    ),
+    "an unknown key two sections down": (
+        {"rack": {"rope_scaling": {"faktor": 2}}},
+        "rack.rope_scaling.faktor: unknown key; did you mean 'factor'? "
+        "known: factor, low, high, original",
+    ),
+    "an unknown kind": (
+        {"attention": "mhaa"},
+        f"attention: unknown kind 'mhaa'; did you mean 'mha'? known: {ATTENTIONS}",
+    ),
+    "an unknown schedule": (
+        {"masking": {"schedule": "cosin"}},
+        "masking.schedule: unknown name 'cosin'; did you mean 'cosine'? "
+        f"known: {', '.join(SCHEDULES)}",
+    ),
+    "an unknown word": (
+        {"optim": {"schedule": "cosin"}},
+        f"optim.schedule: 'cosin' is not one of {LITERALS}; did you mean 'cosine'?",
+    ),
+    "no kind": ({"attention": {"rank": 3}}, f"attention: needs 'kind'; known: {ATTENTIONS}"),
+    "a kind that is a number": (
+        {"attention": {"kind": 3}},
+        f"attention.kind: 3 is not a name; known: {ATTENTIONS}",
+    ),
+    "a list for a choice": (
+        {"attention": ["mha"]},
+        f"attention: ['mha'] is neither a name nor a mapping; known: {ATTENTIONS}",
+    ),
+    "nothing for a choice": ({"attention": None}, f"attention: is empty; known: {ATTENTIONS}"),
+    "parameters of another section": (
+        {"attention": OBJECTIVES["clm"].params()},
+        f"attention: Clm(kind='clm') is of another registry; known: {ATTENTIONS}",
+    ),
+    "a value for a kind that takes none": (
+        {"data": "kjv:x"},
+        "data.corpus: 'kjv:x' gives a value, but kjv takes none",
+    ),
+    "an unknown corpus": (
+        {"data": "txt:PATH"},
+        "data.corpus: unknown kind 'txt'; did you mean 'text'? known: " + ", ".join(CORPORA),
+    ),
+    "a missing parameter": (
+        {"data": {"corpus": "text"}},
+        "data.corpus.path: is missing; give it",
+    ),
+    "a bad value after the colon": (
+        {"data": {"tokenizer": "bpe:many"}},
+        "data.tokenizer.entries: 'many' is not a whole number",
+    ),
+    "a list for a section": (
+        {"rack": [1, 2]},
+        "rack: [1, 2] is a list; give a mapping of keys, or stacks alone",
+    ),
+    "nothing for a section": ({"rack": None}, "rack: is empty; give its keys, or leave it out"),
+    "nothing for a key": ({"optim": {"lr": None}}, f"optim.lr: {LEFT_OUT}"),
+    "a mapping for a number": ({"seed": {"x": 3}}, "seed: {'x': 3} is not a whole number"),
+    "a wrong bare value": ({"rack": "four"}, "rack.stacks: 'four' is not a whole number"),
+    "both budgets": (
+        {"budget": {"tokens": 1, "flops": 1}},
+        "budget: both tokens and flops are given; give exactly one",
+    ),
+    "no budget": ({"budget": {}}, "budget: neither tokens nor flops is given; give exactly one"),
+    "one of several types": (
+        {"rack": {"rope_base": "x"}},
+        "rack.rope_base: 'x' is not a number, and is not a list",
+    ),
+    "inside a list": (
+        {"rack": {"rope_base": [1e4, "x", None]}},
+        "rack.rope_base[1]: 'x' is not a number\nrack.rope_base[2]: is empty; give a value",
+    ),
+    "an empty list": (
+        {"rack": {"rope_base": []}},
+        "rack.rope_base: () must be over 1; 10000 is usual",
+    ),
+    "a word or a list": (
+        {"masking": {"bands": "lineer"}},
+        "masking.bands: 'lineer' is not one of 'equal_mass', 'linear' or 'exponential', "
+        "and is not a list; did you mean 'linear'?",
+    ),
+    "sizes that do not go together": (
+        {"rack": {"heads": 7}},
+        "rack.heads: 7 does not divide d_model=128; use 8 or give head_dim",
+    ),
+    "sections that do not go together": (
+        {"curriculum": "grow", "masking": {"bands": "linear"}},
+        "masking.bands: linear has no meaning with curriculum=grow, which trains all stacks "
+        "together; use left_to_right or right_to_left, or leave bands empty",
+    ),
+    "deeper than the rack": (
+        {"curriculum": {"name": "grow", "start": 12}, "rack": 8},
+        "curriculum.start: 12 > rack.stacks=8; lower it or add stacks",
+    ),
+    "weights for other stages": (
+        {"curriculum": {"name": "left_to_right", "split": [1, -2]}},
+        "curriculum.split: 2 weights for 4 stages; give one for each stage\n"
+        "curriculum.split: (1.0, -2.0) must be over 0; they are weights",
+    ),
+    "a head too small": (
+        {"rack": {"vocab": 100}},
+        "rack.vocab: 100 < 256 entries of data.tokenizer=bytes; raise it or leave it empty",
+    ),
+    "samples too long": (
+        {"rack": {"positions": "learned", "max_positions": 64}},
+        "data.seq_len: 128 > rack.max_positions=64; shorten the samples or add positions",
+    ),
+    "a schedule over its end": (
+        {"optim": {"warmup_frac": 0.5, "decay_frac": 0.75}},
+        "optim.warmup_frac: 0.5 + decay_frac=0.75 is over 1; lower one of them",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "expected"), MALFORMED.values(), ids=list(MALFORMED))
+def test_a_malformed_experiment_has_one_clear_message(values, expected):
+    for make in (lambda: Experiment(**values), lambda: Experiment.model_validate(values)):
+        with pytest.raises(ExperimentError) as error:
+            make()
+        assert str(error.value) == expected
+
+
+def test_no_message_shows_where_it_was_made_or_says_its_path_twice():
+    for values, _ in MALFORMED.values():
+        with pytest.raises(ExperimentError) as error:
+            Experiment(**values)
+        for line in str(error.value).splitlines():
+            path = line.split(":")[0]
+            assert not re.search(r"Value error|input_value|http|Input should|pydantic", line)
+            assert line.count(f"{path}:") == 1
+
+
+def test_all_problems_come_at_once():
+    with pytest.raises(ExperimentError) as error:
+        Experiment(
+            rack={"heads": 7},
+            optim={"lr": -1, "batch": 0, "betta1": 0.5},
+            objective="clm",
+            masking={"bands": "linear"},
+            attention={"kind": "mha", "rank": 3},
+            seed="x",
+        )
+    assert [problem.path for problem in error.value.problems] == [
+        "rack.heads",
+        "attention.rank",
+        "optim.lr",
+        "optim.batch",
+        "optim.betta1",
+        "seed",
+        "masking.bands",
+    ]
+
+
+def test_rules_between_sound_sections_are_told_beside_a_broken_one():
+    with pytest.raises(ExperimentError) as error:
+        Experiment(optim={"lr": -1}, masking={"bands": "linear"}, rack={"vocab": 9})
+    paths = [problem.path for problem in error.value.problems]
+    assert paths == ["optim.lr", "masking.bands", "rack.vocab"]
+
+
+def test_rules_that_read_a_broken_section_are_not_guessed():
+    with pytest.raises(ExperimentError) as error:
+        Experiment(rack={"stacks": 0}, curriculum={"name": "grow", "start": 12})
+    assert str(error.value) == "rack.stacks: 0 must be 1 or more"
+
+
+def test_a_part_by_itself_says_its_problems_the_same_way():
+    with pytest.raises(ExperimentError, match=r"^heads: 7 does not divide d_model=128"):
+        RackShape(heads=7)
+    with pytest.raises(ExperimentError, match=r"^random_frac: 2 must be 0\.5 or less$"):
+        OBJECTIVES["mlm"].params(random_frac=2)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            {"device": "gpu"},
+            PLACE + "'gpu' is not one of 'auto', 'cpu' or 'cuda'; did you mean 'cpu'?",
+        ),
+        ({"threads": 0}, "placement.threads: 0 must be 1 or more"),
+        ({"micro_batch": True}, "placement.micro_batch: True is not a number"),
+        ({"checkpointing": "x"}, "placement.checkpointing: 'x' is neither true nor false"),
+    ],
+)
+def test_a_placement_says_its_problems(values, expected):
+    with pytest.raises(ExperimentError) as error:
+        Placement(**values)
+    assert str(error.value) == expected
+
+
+def test_a_problem_is_seen_from_further_out():
+    problem = Problem("[1]", "x").under("bands").under("masking")
+    assert str(problem) == "masking.bands[1]: x"
+    assert str(Problem("", "x").under("rack")) == "rack: x"
+
+
+LAUGHS = "l0: &l0 [x, x]\n" + "".join(
+    f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]\n" for i in range(1, 30)
+)
+MERGES = "l0: &l0 {x: 1}\n" + "".join(
+    f"l{i}: &l{i} {{<<: [{', '.join([f'*l{i - 1}'] * 9)}]}}\n" for i in range(1, 30)
+)
+ONE_ONE, TWICE = "exp.yaml: line 1, column 1: ", "is given twice"
+YAML = {
+    "nothing": ("", "exp.yaml: is empty; an experiment is a mapping of keys"),
+    "a list": ("- a", "exp.yaml: ['a'] is not a mapping of keys"),
+    "text": ("hello", "exp.yaml: 'hello' is not a mapping of keys"),
+    "an open bracket": (
+        "rack: [1,\n",
+        "exp.yaml: line 2, column 1: expected the node content, but found '<stream end>'",
+    ),
+    "a tab": (
+        "rack:\n\theads: 3",
+        "exp.yaml: line 2, column 1: found character '\\t' that cannot start any token",
+    ),
+    "a colon too many": (
+        "title: a: b",
+        "exp.yaml: line 1, column 9: mapping values are not allowed here",
+    ),
+    "a key twice": ("seed: 1\nseed: 2", f"exp.yaml: line 2, column 1: the key 'seed' {TWICE}"),
+    "a key twice inside": (
+        "rack: {heads: 2, heads: 4}",
+        f"exp.yaml: line 1, column 18: the key 'heads' {TWICE}",
+    ),
+    "a number as key": ("1: 2", ONE_ONE + "the key '1' is not text; put it in quotes"),
+    "a word that YAML takes for true": (
+        "on: 2",
+        ONE_ONE + "the key 'on' is not text; put it in quotes",
+    ),
+    "a list as key": (
+        "{[1]: 2}",
+        "exp.yaml: line 1, column 2: the key 'a sequence' is not text; put it in quotes",
+    ),
+    "a byte that is no text": (
+        "a\0b",
+        "exp.yaml: is not YAML: unacceptable character #x0000: special characters are not allowed",
+    ),
+    "code": (
+        "seed: !!python/object/apply:os.system ['ls']",
+        "exp.yaml: line 1, column 7: the tag 'tag:yaml.org,2002:python/object/apply:os.system' "
+        "is not read; write plain values",
+    ),
+    "a date that is none": ("seed: 2024-99-99", "exp.yaml: is not YAML: month must be in 1..12"),
+    "two documents": (
+        "seed: 1\n---\nseed: 2",
+        "exp.yaml: line 2, column 1: but found another document",
+    ),
+    "an unknown alias": ("seed: *x", "exp.yaml: line 1, column 7: found undefined alias 'x'"),
+    "a value inside itself": (
+        "rack: &a {stacks: *a}",
+        "exp.yaml: line 1, column 7: found unconstructable recursive node",
+    ),
+    "nested without end": ("[" * 3000, "exp.yaml: is nested too deeply"),
+    "laughs by merging": (
+        MERGES,
+        "exp.yaml: line 2, column 10: merge keys (<<) are not read; write the keys out",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), YAML.values(), ids=list(YAML))
+def test_yaml_that_is_no_experiment_says_where(text, expected):
+    with pytest.raises(ExperimentError) as error:
+        Experiment.from_yaml(text, source="exp.yaml")
+    assert str(error.value) == expected
+
+
+def test_a_billion_laughs_are_answered_at_once():
+    start = time.perf_counter()
+    for text in (LAUGHS, LAUGHS + "rack: {rope_base: *l29, window: *l29}\nseed: *l29\n"):
+        with pytest.raises(ExperimentError) as error:
+            Experiment.from_yaml(text)
+        assert max(map(len, str(error.value).splitlines())) < 1000
+    assert time.perf_counter() - start < 5
+
+
+def test_a_file_that_cannot_be_read_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes("title: caf\xe9".encode("latin-1"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "long.yaml").write_text("#" * (1 << 21))
+    for path, expected in {
+        "latin.yaml": "latin.yaml: byte 10 is not UTF-8 text; save the file as UTF-8",
+        "folder": "folder: is a folder; name a YAML file",
+        "none.yaml": "none.yaml: no such file",
+        "long.yaml": "long.yaml: is over 1048576 bytes long; name a YAML file",
+    }.items():
+        for kind in (Experiment, Placement):
+            with pytest.raises(ExperimentError) as error:
+                kind.load(path)
+            assert str(error.value) == expected
+
+
+def test_an_unknown_preset_names_the_closest():
+    with pytest.raises(ExperimentError) as error:
+        Experiment.preset("toyy")
+    known = ", ".join(presets())
+    assert str(error.value) == f"unknown preset 'toyy'; did you mean 'toy'? known: {known}"

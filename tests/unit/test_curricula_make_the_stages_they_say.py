@@ -1,0 +1,113 @@
+"""The stages of every curriculum, written out as a table."""
+
+from itertools import pairwise
+
+import pytest
+
+from stackwise import Experiment, stages
+
+BASE = Experiment(rack={"stacks": 3, "d_model": 16, "heads": 2}, budget={"tokens": 10_000_000})
+
+
+def row(stage):
+    """`path; active; new; what trains outside the stacks`, with s left out: `012; 2; 2; eh`."""
+    new = [
+        entry.stack + {"random": "", "zero_output": "=0"}.get(entry.init, f"={entry.source}")
+        for entry in stage.new
+    ]
+    flags = "e" * stage.embedding + "h" * stage.head
+    cells = ["".join(stage.path), "".join(stage.active), " ".join(new), flags]
+    return "; ".join(cells).replace("s", "")
+
+
+def rows(**changes):
+    return [row(stage) for stage in stages(BASE.replace(**changes))]
+
+
+TABLE = {
+    ("end_to_end", ""): ["012; 012; 0 1 2; eh"],
+    ("left_to_right", ""): ["0; 0; 0; eh", "01; 1; 1; h", "012; 2; 2; h"],
+    ("left_to_right", "embedding=always"): ["0; 0; 0; eh", "01; 1; 1; eh", "012; 2; 2; eh"],
+    ("left_to_right", "head=first init=copy"): ["0; 0; 0; eh", "01; 1; 1=0; ", "012; 2; 2=1; "],
+    ("left_to_right", "init=zero_output"): ["0; 0; 0; eh", "01; 1; 1=0; h", "012; 2; 2=0; h"],
+    ("right_to_left", ""): ["2; 2; 2; eh", "12; 1; 1; e", "012; 0; 0; e"],
+    ("right_to_left", "embedding=first init=copy"): [
+        "2; 2; 2; eh",
+        "12; 1; 1=2; ",
+        "012; 0; 0=1; ",
+    ],
+    ("right_to_left", "head=always"): ["2; 2; 2; eh", "12; 1; 1; eh", "012; 0; 0; eh"],
+    ("grow", ""): ["0; 0; 0; eh", "01; 01; 1=0; eh", "012; 012; 2=1; eh"],
+    ("grow", "start=2"): ["01; 01; 0 1; eh", "012; 012; 2=1; eh"],
+    ("grow", "start=3"): ["012; 012; 0 1 2; eh"],
+    ("grow", "by=one init=random"): ["0; 0; 0; eh", "01; 01; 1; eh", "012; 012; 2; eh"],
+}
+
+
+@pytest.mark.parametrize(("name", "options"), TABLE)
+def test_the_stages_are_those_of_the_table(name, options):
+    given = dict(pair.split("=") for pair in options.split())
+    assert rows(curriculum={"name": name, **given}) == TABLE[name, options]
+
+
+def test_growing_doubles_until_the_rack_is_whole():
+    made = rows(rack={"stacks": 6}, curriculum="grow")
+    assert made == [
+        "0; 0; 0; eh",
+        "01; 01; 1=0; eh",
+        "0123; 0123; 2=0 3=1; eh",
+        "012345; 012345; 4=2 5=3; eh",
+    ]
+
+
+def test_growing_from_two_stacks_copies_both_in_order():
+    made = rows(rack={"stacks": 4}, curriculum={"name": "grow", "start": 2})
+    assert made == ["01; 01; 0 1; eh", "0123; 0123; 2=0 3=1; eh"]
+
+
+def test_every_stack_is_added_once_and_the_last_path_is_the_whole_rack():
+    for name, _ in TABLE:
+        made = stages(BASE.replace(curriculum=name))
+        added = [entry.stack for stage in made for entry in stage.new]
+        assert sorted(added) == ["s0", "s1", "s2"]
+        assert made[-1].path == ("s0", "s1", "s2")
+
+
+@pytest.mark.parametrize("name", ["left_to_right", "right_to_left"])
+@pytest.mark.parametrize("bands", ["equal_mass", "linear", "exponential", [0.2, 0.7]])
+def test_bands_tile_the_noise_with_the_heaviest_at_the_left(name, bands):
+    made = stages(BASE.replace(curriculum=name, masking={"bands": bands}))
+    band_of = {stage.active[0]: stage.band for stage in made}
+    heaviest_first = [band_of[stack] for stack in ("s0", "s1", "s2")]
+    assert heaviest_first[0][1] == 1
+    assert heaviest_first[-1][0] == 0
+    assert all(left[0] == right[1] for left, right in pairwise(heaviest_first))
+
+
+def test_without_bands_every_stage_sees_all_noise():
+    for name, _ in TABLE:
+        assert {stage.band for stage in stages(BASE.replace(curriculum=name))} == {(0, 1)}
+
+
+@pytest.mark.parametrize("lr", ["continue", "rewarm"])
+def test_stages_that_continue_a_schedule_tile_it(lr):
+    made = stages(BASE.replace(curriculum={"name": "grow", "lr": lr, "optimizer_state": "keep"}))
+    spans = [stage.lr_span for stage in made]
+    assert {(stage.lr, stage.optimizer_state) for stage in made} == {(lr, "keep")}
+    assert (spans[0][0], spans[-1][1]) == (0, 1)
+    assert all(left[1] == right[0] for left, right in pairwise(spans))
+    total = sum(stage.tokens for stage in made)
+    for (low, high), stage in zip(spans, made, strict=True):
+        assert high - low == pytest.approx(stage.tokens / total)
+
+
+def test_stages_with_a_schedule_each_cover_it_whole():
+    for changes in ("left_to_right", "right_to_left", {"name": "grow", "lr": "per_stage"}):
+        made = stages(BASE.replace(curriculum=changes))
+        assert {(stage.lr, stage.lr_span) for stage in made} == {("per_stage", (0, 1))}
+
+
+def test_making_stages_is_pure():
+    for name, _ in TABLE:
+        exp = BASE.replace(curriculum=name)
+        assert stages(exp) == stages(Experiment.from_yaml(exp.to_yaml()))

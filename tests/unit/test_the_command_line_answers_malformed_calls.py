@@ -1,0 +1,87 @@
+"""Malformed commands: one clear message on stderr and exit code 2, never a traceback."""
+
+import re
+
+import pytest
+
+from stackwise.cli import main
+
+CALLS = {
+    "no command": ([], "COMMAND"),
+    "an unknown command": (["frobnicate"], "invalid choice: 'frobnicate'"),
+    "no experiment": (["run"], "experiment"),
+    "an unknown preset": (["run", "toyy"], "nor a preset; did you mean 'toy'? known: "),
+    "an empty name": (["run", ""], "'' is neither a YAML file nor a preset"),
+    "a missing file": (["run", "nope.yaml"], "nope.yaml: no such file"),
+    "a folder": (["run", "folder"], "folder: is a folder; name a YAML file"),
+    "a file that is no text": (["run", "latin.yaml"], "byte 10 is not UTF-8 text"),
+    "a list": (["run", "list.yaml"], "list.yaml: ['a'] is not a mapping of keys"),
+    "no YAML": (["run", "open.yaml"], "open.yaml: line 2, column 1: "),
+    "an unknown key in a file": (["run", "typo.yaml"], "rack.headz: unknown key; did you mean"),
+    "no equals sign": (["run", "toy", "optim.lr"], "'optim.lr': not of the form key=value"),
+    "no key": (["run", "toy", "=3"], "'=3': not of the form key=value"),
+    "no value": (["run", "toy", "optim.lr="], "optim.lr: is empty; give a value"),
+    "an unknown key": (["run", "toy", "optim.lrr=3"], "optim.lrr: unknown key; did you mean 'lr'?"),
+    "an empty part": (["run", "toy", "optim..lr=3"], "optim.'': unknown key"),
+    "a dot": (["run", "toy", ".=3"], "'': unknown key"),
+    "too deep": (["run", "toy", "seed.x=3"], "seed: {'x': 3} is not a whole number"),
+    "open brackets": (["run", "toy", "seed=" + "[" * 3000], "is not a whole number"),
+    "no date": (["run", "toy", "seed=2024-99-99"], "seed: '2024-99-99' is not a whole number"),
+    "true": (["run", "toy", "seed=true"], "seed: True is not a number"),
+    "a tag": (["run", "toy", "seed=!!python/name:os.system"], "is not a whole number"),
+    "an unknown device": (["run", "toy", "placement=gpu"], "placement.device: 'gpu' is not one"),
+    "an unknown placement": (["run", "toy", "placement.nope=1"], "placement.nope: unknown key"),
+    "too little": (
+        ["run", "toy", "data=text:long.txt", "data.tokenizer=bytes", "budget.tokens=10"],
+        "budget.tokens: 10 is less than one step",
+    ),
+    "no text": (["run", "toy", "data=text:none.txt"], "none.txt: no such file"),
+    "no tokenizer": (["run", "toy", "data.tokenizer=json:none.json"], "none.json: no such file"),
+    "an unknown option": (
+        ["run", "toy", "attention={kind: mlm, rank: 3}"],
+        "attention: unknown kind 'mlm'; did you mean",
+    ),
+    "demo, an unknown change": (["demo", "nope"], "'nope': not of the form key=value"),
+    "resume, no run": (["resume", "nope"], "nope: no such run in runs"),
+    "resume, half a run": (["resume", "runs/half"], "experiment.yaml: no such file"),
+    "eval, no run": (["eval", "nope"], "nope: no such run in runs"),
+    "eval, half a run": (["eval", "runs/half"], "no such file"),
+    "eval, no number": (["eval", "x", "--draws", "zz"], "invalid int value: 'zz'"),
+    "sample, no run": (["sample", "nope"], "nope: no such run in runs"),
+    "sample, half a run": (["sample", "runs/half"], "no such file"),
+    "runs, a file": (["runs", "--runs-dir", "list.yaml"], "list.yaml: is no folder"),
+}
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "latin.yaml").write_bytes("title: caf\xe9".encode("latin-1"))
+    (tmp_path / "long.txt").write_text("In the beginning " * 1000)
+    (tmp_path / "list.yaml").write_text("- a\n")
+    (tmp_path / "open.yaml").write_text("rack: [1,\n")
+    (tmp_path / "typo.yaml").write_text("rack:\n  headz: 4\n")
+    (tmp_path / "runs" / "half").mkdir(parents=True)
+    (tmp_path / "runs" / "half" / "stages.json").write_text("{")
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(("call", "expected"), CALLS.values(), ids=list(CALLS))
+def test_a_malformed_call_is_answered_with_one_message(call, expected, capsys):
+    try:
+        code = main(call)
+    except SystemExit as stop:  # argparse's own way to say it
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert expected in err
+    assert out == ""
+    assert len(re.findall(r"^stackwise[a-z ]*: ", err, re.MULTILINE)) == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_damaged_run_does_not_hide_the_others(capsys):
+    assert main(["runs"]) == 0
+    assert re.search(r"half +unreadable", capsys.readouterr().out)
