@@ -1,16 +1,21 @@
 """Files that are either the old or the new one, never half of both.
 
-Write beside the target, flush to the disk, rename over it, flush the folder's entry.
+To replace a file: write beside it, flush to the disk, rename over it, flush the folder's entry.
+To append to one: all of the new bytes, or none of them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
+
+PART = ".part"
+_numbers = itertools.count()
 
 
 @contextmanager
@@ -19,25 +24,45 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     Args:
         path: The target.
-        durable: Flush to the disk before renaming; needed for what must outlive a power cut.
+        durable: Flush to the disk before and after renaming; needed for what must outlive a
+            power cut.
+
+    Raises:
+        OSError: If it cannot be written; the target is as it was, the temporary file is gone.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}-{next(_numbers)}{PART}")
     try:
         yield part
         if durable:
             flush(part)
         os.replace(part, path)
-        if durable:
-            flush(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    if durable:
+        flush(path.parent)
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace a file's text in one step."""
     with replacing(path, durable=durable) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def append(file: FileIO, data: bytes | memoryview) -> None:
+    """Write all of `data` at the end of an unbuffered file, or leave the file as it was.
+
+    Raises:
+        OSError: If it cannot be written; what was there before is still whole.
+    """
+    before = file.seek(0, os.SEEK_END)
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        file.truncate(before)
+        raise OSError(error.errno, error.strerror, Path(str(file.name)).name) from None
 
 
 def flush(path: Path) -> None:
@@ -47,6 +72,12 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed process left; only while no other one writes."""
+    for file in folder.glob(f".*{PART}"):
+        file.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -178,8 +178,8 @@ def params_of(registry: Mapping[str, Any], name: str, what: str, selector: str) 
 
 @cache
 def _no_params(name: str, selector: str) -> type[Params]:
-    literal: Any = Literal[name]  # type: ignore[valid-type]
-    return create_model(f"{name}_params", __base__=Params, **{selector: (literal, name)})
+    fields: dict[str, Any] = {selector: (Literal[name], name)}
+    return create_model(f"{name}_params", __base__=Params, **fields)
 
 
 def parse(registry: Mapping[str, Any], value: Any, what: str, selector: str) -> Params:

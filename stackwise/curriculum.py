@@ -2,21 +2,20 @@
 
 `stages(exp)` runs the experiment's curriculum, fills in what it left open, and turns the budget
 into tokens. To add a curriculum, write a function like those below and put it into `CURRICULA`.
-What a stage is stands in `stage.py`, what it costs in `memory/flops.py`.
+What a stage is stands in `stage.py`, how the budget is split in `budget.py`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
+from stackwise.budget import with_spans, with_tokens
 from stackwise.choice import Choice, Params, find
 from stackwise.errors import ExperimentError, short
 from stackwise.masking import stack_bands
-from stackwise.memory.flops import stage_flops_per_token
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.stage import Init, NewStack, Stage
 
@@ -201,7 +200,7 @@ def stages(
         ExperimentError: If the stages contradict each other, the rack or the budget.
     """
     made = _made(exp, build or find(CURRICULA, exp.curriculum.choice, "curriculum").build)
-    return tuple(_spans(_with_tokens(exp, _complete(exp, made))))
+    return tuple(with_spans(with_tokens(exp, _complete(exp, made))))
 
 
 def _made(exp: Experiment, build: Callable[[Any], Any]) -> list[Stage]:
@@ -273,66 +272,3 @@ def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[st
     for entry in new:
         if entry.init == "copy" and entry.source not in seen:
             yield f"new: {entry.stack!r} copies {entry.source!r}, which is not there yet"
-
-
-def _with_tokens(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
-    """Give every stage whole optimizer steps, so that the budget is met.
-
-    What a stage gains or loses by rounding is handed to the next in the budget's own unit, so that
-    the whole comes within half a step of the dearest stage. Tokens that a stage gives itself are
-    rounded up to whole steps.
-    """
-    step = exp.optim.batch * exp.data.seq_len
-    costs = [stage_flops_per_token(exp, stage).total for stage in made]
-    in_flops = exp.budget.flops is not None
-    unit = [step * (cost if in_flops else 1.0) for cost in costs]  # of budget, per step
-    budget = float(exp.budget.flops or exp.budget.tokens or 0)
-    given = [-(-stage.tokens // step) if stage.tokens else None for stage in made]
-    spent = sum(u * n for u, n in zip(unit, given, strict=True) if n)
-    weights = [  # steps, up to a common factor
-        0.0 if n else stage.share / (cost if stage.share_of == "flops" else 1.0)
-        for stage, cost, n in zip(made, costs, given, strict=True)
-    ]
-    if spent > budget + max(unit):
-        raise ExperimentError(
-            _too_small(exp, spent, "what the stages with tokens of their own take")
-        )
-    whole = sum(u * w for u, w in zip(unit, weights, strict=True))
-    if whole:
-        rarest = min(w for w in weights if w)
-        need = spent + whole / rarest
-        if budget < need * (1 - 1e-9):
-            number = weights.index(rarest)
-            what = f"one step of {step} tokens for stage {number} ({made[number].name})"
-            raise ExperimentError(_too_small(exp, need, what))
-    scale = (budget - spent) / whole if whole else 0.0
-    out, left = [], 0.0
-    for stage, n, w, u in zip(made, given, weights, unit, strict=True):
-        steps = n or max(1, round(w * scale + left / u))
-        left += 0.0 if n else (w * scale - steps) * u
-        out.append(stage.model_copy(update={"tokens": steps * step}))
-    return out
-
-
-def _too_small(exp: Experiment, need: float, what: str) -> str:
-    """The message of a budget that is not enough; the number it names is."""
-    key = "flops" if exp.budget.flops is not None else "tokens"
-    given = exp.budget.flops or exp.budget.tokens or 0
-    grain = 10 ** max(0, math.floor(math.log10(need)) - 3)
-    enough = math.ceil(need / grain) * grain
-    least = f"{enough:.3e}" if key == "flops" else str(enough)
-    shown = f"{given:.3e}" if key == "flops" else str(given)
-    return f"budget.{key}: {shown} is less than {what}; give at least {least}, or lower optim.batch"
-
-
-def _spans(made: Sequence[Stage]) -> list[Stage]:
-    """Lay stages that continue one schedule end to end on it, by tokens."""
-    shared = [stage.lr != "per_stage" for stage in made]
-    whole = sum(s.tokens or 0 for s, share in zip(made, shared, strict=True) if share)
-    out, done = [], 0
-    for stage, share in zip(made, shared, strict=True):
-        if share:
-            start, done = done, done + (stage.tokens or 0)
-            stage = stage.model_copy(update={"lr_span": (start / whole, done / whole)})
-        out.append(stage)
-    return out

@@ -66,7 +66,8 @@ class Study:
         if not self.seeds:
             raise ExperimentError("seeds: none given; a study needs one, and three to say anything")
         self.placement = placement or Placement()
-        budget = {equal: spent(base)[equal]}
+        asked = getattr(base.budget, equal)
+        budget = {equal: asked if asked is not None else spent(base)[equal]}
         keys = dict(vary or {})
         arms = [
             Arm(_name(values) or name, base.replace(**dict(zip(keys, values, strict=True))))

@@ -45,7 +45,7 @@ class _Plain(yaml.SafeLoader):
 
 
 _Plain.add_constructor("tag:yaml.org,2002:map", _Plain.construct_flat)
-_Plain.add_constructor(None, _Plain.construct_tagged)  # type: ignore[type-var]
+_Plain.add_constructor(None, _Plain.construct_tagged)
 
 
 def read_mapping(text: str, source: str) -> dict[str, Any]:

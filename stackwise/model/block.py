@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stackwise.choice import Params
 from stackwise.model.attention import build_attention, kind_of
-from stackwise.model.norm import RMSNorm
+from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
 from stackwise.model.shape import RackShape, attention_shape, d_ff
 
@@ -69,10 +69,12 @@ class Block(nn.Module):
     def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         if self.post:
-            x_BTD = self.attention_norm(x_BTD + self.gain * self.attention(x_BTD, causal=causal))
-            return self.ffn_norm(x_BTD + self.gain * self.ffn(x_BTD))
-        x_BTD = self._add(x_BTD, self.attention(self.attention_norm(x_BTD), causal=causal))
-        return self._add(x_BTD, self.ffn(self.ffn_norm(x_BTD)))
+            x_BTD = self._add(x_BTD, self.attention(cast_once(x_BTD), causal=causal))
+            x_BTD = self.attention_norm(x_BTD)
+            return self.ffn_norm(self._add(x_BTD, self.ffn(cast_once(x_BTD))))
+        normal_BTD = cast_once(self.attention_norm(x_BTD))
+        x_BTD = self._add(x_BTD, self.attention(normal_BTD, causal=causal))
+        return self._add(x_BTD, self.ffn(cast_once(self.ffn_norm(x_BTD))))
 
     def _add(self, x_BTD: Tensor, y_BTD: Tensor) -> Tensor:
         return x_BTD + y_BTD if self.gain == 1 else x_BTD.add(y_BTD, alpha=self.gain)

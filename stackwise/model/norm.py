@@ -22,9 +22,18 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
+        x = x.to(self.weight.dtype)
         if torch.compiler.is_compiling() or x.device.type != "cpu":
             return super().forward(x)
-        return cast(Tensor, _Lean.apply(x.to(self.weight.dtype), self.weight, self.eps))
+        return cast(Tensor, _Lean.apply(x, self.weight, self.eps))
+
+
+def cast_once(x: Tensor) -> Tensor:
+    """What autocast would make of `x` for each layer that reads it, each keeping a copy."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        return x
+    return x.to(torch.get_autocast_dtype(device))
 
 
 class _Lean(torch.autograd.Function):

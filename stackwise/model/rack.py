@@ -151,7 +151,8 @@ class Rack(nn.Module):
             raise ValueError(f"{stack!r} is in the rack already")
         made = Stack(self.shape, self.attention, known.index(stack))
         start(made, self.shape, self.seed, stack)
-        self.stacks[stack] = made.to(self.embedding.tokens.device)
+        device = self.embedding.tokens.device
+        self.stacks[stack] = made if device == next(made.parameters()).device else made.to(device)
         return made
 
     def parts(self) -> dict[str, nn.Module]:

@@ -1,73 +1,119 @@
 """Events: what happened in a run, for people; one JSON object per line, only ever appended.
 
-A line that was cut by a kill is dropped when the next attempt begins; until then readers skip it.
-Numbers that JSON has no word for are written as the strings "NaN", "Infinity", "-Infinity".
+    {"seq": 7, "time": "2026-01-31T12:00:00.000+00:00", "attempt": 2, "kind": "eval", "loss": 1.5}
+
+Each line is written in one piece and handed to the kernel at once. A line that a crash cut is
+dropped when the next attempt begins; until then readers skip it. NaN and the infinities are
+written as strings and read back as numbers (`stackwise/jsontext.py`).
 """
 
 from __future__ import annotations
 
-import json
-import math
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from stackwise.atomic import append
+from stackwise.jsontext import dumps, loads
 
 Event = dict[str, Any]
+OURS = ("seq", "time", "attempt", "kind")
+PIECE_BYTES = 1 << 20
 
 
 class EventLog:
-    """Appends events and flushes each of them."""
+    """Appends events; any thread may.
+
+    Args:
+        path: The file; made if it is not there.
+        attempt: Number of the process that writes: 1, 2, ...
+    """
 
     def __init__(self, path: Path, attempt: int) -> None:
-        drop_cut_line(path)
+        self.file = path.open("ab", buffering=0)
+        self.count, end = whole_lines(path)
+        if end < path.stat().st_size:
+            self.file.truncate(end)
         self.attempt = attempt
-        self.count = len(read_events(path))
-        self.file: TextIO = path.open("a", encoding="utf-8")
+        self.guard = threading.Lock()
 
     def write(self, kind: str, fields: Mapping[str, Any]) -> None:
-        """Append one event."""
+        """Append one event.
+
+        Raises:
+            ValueError: If a field has the name of one that every event has.
+            TypeError: If a field cannot be written as JSON.
+            OSError: If the file cannot be written; it holds whole lines still.
+        """
+        taken = [name for name in fields if name in OURS]
+        if taken:
+            raise ValueError(f"event {kind!r}: the field {taken[0]!r} is filled in; rename yours")
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"seq": self.count, "time": now, "attempt": self.attempt, "kind": kind, **fields}
-        self.file.write(json.dumps(plain(line), allow_nan=False) + "\n")
-        self.file.flush()
-        self.count += 1
+        with self.guard:
+            head = {"seq": self.count, "time": now, "attempt": self.attempt, "kind": kind}
+            append(self.file, (dumps({**head, **fields}) + "\n").encode())
+            self.count += 1
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
 
 
-def plain(value: Any) -> Any:
-    """`value` with non-finite numbers as strings."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def drop_cut_line(path: Path) -> None:
-    """Cut the file after its last whole line."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
+def whole_lines(path: Path) -> tuple[int, int]:
+    """How many lines end in the file, and the byte after the last of them."""
+    count = end = place = 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            count += piece.count(b"\n")
+            last = piece.rfind(b"\n")
+            end = place + last + 1 if last >= 0 else end
+            place += len(piece)
+    return count, end
 
 
 def read_events(path: Path) -> list[Event]:
-    """All events, oldest first; a last line that was cut is left out."""
+    """All events, oldest first.
+
+    A last line without its end is left out; any other that cannot be read is an event of the kind
+    `damaged_line` in its place.
+    """
     if not path.exists():
         return []
     lines = path.read_text("utf-8", errors="replace").split("\n")[:-1]
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            found.append({"kind": "damaged_line", "text": line[:200]})
-    return found
+    return _all_at_once(lines) or [_event(line) for line in lines]
+
+
+def _all_at_once(lines: list[str]) -> list[Event]:
+    """The same for undamaged lines, in two thirds of the time; nothing if there is a doubt."""
+    try:
+        found = loads(f"[{','.join(lines)}]")
+    except ValueError:
+        return []
+    whole = len(found) == len(lines) and all(isinstance(event, dict) for event in found)
+    return found if whole else []
+
+
+def _event(line: str) -> Event:
+    try:
+        found = loads(line)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"kind": "damaged_line", "text": line[:200]}
+
+
+def counted_once(events: list[Event]) -> list[Event]:
+    """Events with a `step`, without those of steps that a later attempt took again.
+
+    An attempt that resumes wins from its first such event on.
+    """
+    events = [event for event in events if "step" in event and "attempt" in event]
+    firsts: dict[int, int] = {}
+    for event in events:
+        firsts.setdefault(event["attempt"], event["step"])
+    return [
+        event
+        for event in events
+        if all(event["step"] < step for n, step in firsts.items() if n > event["attempt"])
+    ]

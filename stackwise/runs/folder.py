@@ -1,29 +1,28 @@
-"""A run, from its folder alone: make one, find one, read one.
+"""A run, read from its folder alone; another process may be writing it meanwhile.
 
     runs/<run-id>/
       experiment.yaml  placement.yaml  stages.json   what was asked, where, and what is executed
       provenance.json  plan.json                     where the numbers come from; what was predicted
       events.jsonl  metrics/0001.arrows              what happened; the numbers of every step
       status.json  exit.json  lock                   how it stands; how it ended; who trains it now
-      rack/  best/                                   weights, one safetensors file per part
+      rack/  state/  best/                           weights, one safetensors file per part
       tokenizer.json  metrics.parquet                made at the start; at the end
 
-Nothing inside is an absolute path, so a run can be moved, zipped and opened elsewhere.
+Nothing inside is an absolute path, so a run can be moved, zipped and opened elsewhere. Runs are
+made and found in `listing.py`, written by `writer.py`.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import time
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackwise.atomic import write_text
-from stackwise.runs.events import Event, read_events
+from stackwise.jsontext import loads
+from stackwise.runs.events import Event, counted_once, read_events
 from stackwise.runs.lock import is_held
 from stackwise.runs.metrics import read_metrics
-from stackwise.runs.provenance import provenance_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,15 +31,16 @@ if TYPE_CHECKING:
     from stackwise.data.tokenizer import Tokenizer
     from stackwise.model.rack import Rack
 
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+EVAL_COLUMNS = ["stage", "step", "tokens", "flops", "seconds", "loss", "bits_per_byte"]
+READS = 5
 
 
 class RunError(ValueError):
-    """A run that is not there, or a folder that is not a run."""
+    """A run that is not there, a folder that is not a run, or a file in it that is damaged."""
 
 
 class Run:
-    """One run, read from its folder; another process may be writing it meanwhile.
+    """One run, read from its folder.
 
     Args:
         path: The run's folder.
@@ -51,7 +51,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not (self.path / "stages.json").is_file():
+        if not is_run(self.path):
             raise RunError(f"{self.path}: is not a run (it has no stages.json)")
 
     def __repr__(self) -> str:
@@ -64,14 +64,20 @@ class Run:
 
     @property
     def state(self) -> str:
-        """`made`, `running`, `stopped`, `finished`, `failed`, or `died` (it was running, once)."""
-        state = str(self.status().get("state", "made"))
+        """How it stands.
+
+        `made`, `running`, `stopped`, `finished`, `failed`; `died` if it was running and no live
+        process holds it; `damaged` if status.json cannot be read.
+        """
+        try:
+            state = str(self.status().get("state", "made"))
+        except RunError:
+            return "damaged"
         return "died" if state == "running" and not is_held(self.path) else state
 
     def status(self) -> dict[str, Any]:
-        """How it stands: state, stage, step, loss, seconds left, heartbeat."""
-        path = self.path / "status.json"
-        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+        """How it stands: state, stage, step, loss, seconds left, heartbeat; empty if only made."""
+        return dict(self._read("status.json")) if (self.path / "status.json").exists() else {}
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -82,15 +88,15 @@ class Run:
 
     def stages(self) -> list[dict[str, Any]]:
         """What is executed."""
-        return list(json.loads((self.path / "stages.json").read_text("utf-8")))
+        return list(self._read("stages.json", list))
 
     def plan(self) -> list[dict[str, Any]]:
         """What was predicted of each stage: FLOPs, bytes by category, by part and by block."""
-        return list(json.loads((self.path / "plan.json").read_text("utf-8")))
+        return list(self._read("plan.json", list))
 
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from."""
-        return dict(json.loads((self.path / "provenance.json").read_text("utf-8")))
+        return dict(self._read("provenance.json"))
 
     def events(self, kind: str | None = None) -> list[Event]:
         """What happened, oldest first."""
@@ -98,15 +104,15 @@ class Run:
         return found if kind is None else [event for event in found if event.get("kind") == kind]
 
     def metrics(self) -> pd.DataFrame:
-        """The numbers of every step so far, one row each."""
+        """The numbers of every step so far, one row each; at most a second old."""
         return read_metrics(self.path)
 
     def evals(self) -> pd.DataFrame:
-        """Held-out measurements, one row each; those of a resumed step count once."""
+        """Held-out measurements, one row each; those of steps that were taken again count once."""
         import pandas as pd
 
-        rows = {(event["step"], event["stage"]): event for event in self.events("eval")}
-        return pd.DataFrame([rows[key] for key in sorted(rows)])
+        rows = counted_once(self.events("eval"))
+        return pd.DataFrame(rows, columns=None if rows else EVAL_COLUMNS)
 
     def memory(self) -> pd.DataFrame:
         """Bytes by category of each stage: predicted by arithmetic, and measured."""
@@ -126,6 +132,31 @@ class Run:
         found = self.events("result")
         return found[-1] if found else {}
 
+    def summary(self) -> dict[str, Any]:
+        """One line of a list of runs. Never raises: what is damaged is named under `problem`.
+
+        Keys: id, state, problem, stage and stages (done so far, of how many), step, loss,
+        seconds_left, heartbeat_age_seconds, bits_per_byte, parameters, flops, peak_bytes, seconds;
+        None where it is not known.
+        """
+        try:
+            status, result, stages, problem = self.status(), self.result(), self.stages(), None
+        except (RunError, OSError) as error:
+            status, result, stages, problem = {}, {}, [], str(error)
+        beat = status.get("heartbeat")
+        return {
+            "id": self.id,
+            "state": "damaged" if problem else self.state,
+            "problem": problem,
+            "stages": len(stages) or None,
+            **{key: status.get(key) for key in ("stage", "step", "loss", "seconds_left")},
+            "heartbeat_age_seconds": time.time() - beat if isinstance(beat, float) else None,
+            **{
+                key: result.get(key)
+                for key in ("bits_per_byte", "parameters", "flops", "peak_bytes", "seconds")
+            },
+        }
+
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the run was trained with."""
         from stackwise.data.tokenizer import read_tokenizer
@@ -133,9 +164,19 @@ class Run:
         return read_tokenizer(self.path / "tokenizer.json")
 
     def rack(self, *, best: bool = False) -> Rack:
-        """The model as the last checkpoint holds it, or the best one of the last stage."""
+        """The model as the last checkpoint holds it, or the best one of the last stage.
+
+        Raises:
+            CheckpointError: If there is none yet, or it is damaged.
+        """
+        from stackwise.training.checkpoint import CheckpointReplaced
         from stackwise.training.work import read_rack
 
+        for _ in range(READS - 1):
+            try:
+                return read_rack(self, best=best)
+            except CheckpointReplaced:
+                continue  # the run goes on, and wrote a newer one meanwhile
         return read_rack(self, best=best)
 
     def weights_hash(self) -> str:
@@ -144,73 +185,26 @@ class Run:
 
         return weights_hash(self.path / "rack")
 
-
-def make_run(
-    runs_dir: str | Path,
-    run_id: str,
-    *,
-    experiment: str,
-    placement: str,
-    stages: list[dict[str, Any]],
-    plan: list[dict[str, Any]],
-    facts: dict[str, Any],
-    rerun: bool = False,
-) -> Run:
-    """Make a run folder, or find the one of that name.
-
-    Args:
-        runs_dir: Folder of the runs; made if it is not there.
-        run_id: Name of the folder.
-        experiment: YAML.
-        placement: YAML.
-        stages: The stages, as JSON.
-        plan: What each is predicted to take.
-        facts: What provenance.json says beside versions and machine.
-        rerun: Make another, `-2`, `-3`, ..., even if there is one.
-
-    Raises:
-        RunError: If the name cannot be a folder's.
-    """
-    if not ID.fullmatch(run_id):
-        raise RunError(f"run id {run_id!r}: only letters, digits, '.', '_' and '-' are allowed")
-    folder = Path(runs_dir) / run_id
-    number = 2
-    while rerun and folder.exists():
-        folder = Path(runs_dir) / f"{run_id}-{number}"
-        number += 1
-    if (folder / "stages.json").exists():
-        return Run(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "experiment.yaml", experiment)
-    write_text(folder / "placement.yaml", placement)
-    write_text(folder / "plan.json", json.dumps(plan, indent=1))
-    write_text(folder / "provenance.json", json.dumps({**provenance_of(), **facts}, indent=1))
-    write_text(folder / "stages.json", json.dumps(stages, indent=1))
-    return Run(folder)
+    def _read(self, name: str, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:
+        """A JSON file of the run."""
+        path = self.path / name
+        try:
+            value = loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"run {self.id}: {name} is missing; {RESTORE}") from None
+        except ValueError:
+            value = None
+        if not isinstance(value, kind):
+            raise RunError(f"run {self.id}: {name} is damaged; {RESTORE}")
+        return value
 
 
-def attach(run: str | Path, runs_dir: str | Path = "runs") -> Run:
-    """A run by its folder, its id, or the beginning of its id.
-
-    Raises:
-        RunError: If there is none, or several; the message lists what there is.
-    """
-    if (Path(run) / "stages.json").is_file():
-        return Run(run)
-    known = runs_in(runs_dir)
-    exact = [found for found in known if found.id == str(run)]
-    found = exact or [other for other in known if other.id.startswith(str(run))]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(sorted(other.id for other in found or known)) or "none"
-    why = f"{len(found)} runs begin so" if found else "no such run"
-    raise RunError(f"{run}: {why} in {runs_dir}; there are: {names}")
+RESTORE = "restore it from a copy of the run, or train again with rerun=True"
 
 
-def runs_in(runs_dir: str | Path = "runs") -> list[Run]:
-    """The runs in a folder, newest first."""
-    folder = Path(runs_dir)
-    if not folder.is_dir():
-        return []
-    made = [path for path in folder.iterdir() if (path / "stages.json").is_file()]
-    return [Run(p) for p in sorted(made, key=lambda p: -(p / "stages.json").stat().st_mtime)]
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run: stages.json, which is made last, is there."""
+    try:
+        return (path / "stages.json").is_file()
+    except OSError:  # a name too long, a folder that may not be read
+        return False

@@ -1,47 +1,172 @@
-"""Who trains a run now: an advisory lock that the kernel drops when its holder dies."""
+"""Who trains a run now.
+
+The file `lock` names its owner: process, when that started, boot, process space, host. The kernel's
+advisory lock on it decides between two that want it at once, and falls when its holder dies; the
+name tells readers, which never touch the kernel's lock, whether the owner is alive.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import socket
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+
+from stackwise.jsontext import loads
+
+STALE_SECONDS = 60.0
+ENDING_SECONDS = 5.0
+_held: set[int] = set()
 
 
 class RunBusy(RuntimeError):
     """Another process is training this run."""
 
 
-def take(folder: Path) -> IO[str]:
-    """Hold the run until the returned file is closed, or this process ends.
+@dataclass(frozen=True)
+class Owner:
+    """A process, so named that another one is never taken for it.
+
+    Attributes:
+        pid: Its number.
+        started: When it started, in ticks since boot; two processes of one number differ here.
+        boot: The kernel's name for this boot.
+        space: The space that its number counts in; containers have their own.
+        host: The machine's name.
+    """
+
+    pid: int
+    started: str
+    boot: str
+    space: str
+    host: str
+
+
+class Lock:
+    """A held run; it is free again after `release`, or when this process ends.
+
+    Attributes:
+        stale: The owner that died without releasing it; None if there was none.
+    """
+
+    def __init__(self, handle: int, stale: Owner | None) -> None:
+        self.handle = handle
+        self.stale = stale
+        _held.add(handle)
+
+    def release(self) -> None:
+        """Let go; once is enough, more does no harm."""
+        if self.handle in _held:
+            _held.remove(self.handle)
+            os.ftruncate(self.handle, 0)
+            os.close(self.handle)
+
+
+def take(folder: Path) -> Lock:
+    """Hold a run.
 
     Raises:
-        RunBusy: If another process holds it.
+        RunBusy: If another process holds it, or seems to from here.
     """
-    file = (folder / "lock").open("a+", encoding="utf-8")
+    handle, mine = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666), this_process()
+    free = _taken(handle, folder)
+    owner = owner_of(folder)
+    if not free or (owner is not None and owner != mine and is_held(folder)):
+        os.close(handle)
+        raise RunBusy(f"run {folder.resolve().name}: {_who(owner)}")
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps(asdict(mine)).encode(), 0)
+    return Lock(handle, owner)
+
+
+def _taken(handle: int, folder: Path) -> bool:
+    """Try for the kernel's lock; one whose owner is not alive is about to fall, so wait for it."""
+    deadline = time.monotonic() + ENDING_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if is_held(folder) or time.monotonic() > deadline:
+                return False
+        time.sleep(0.01)
+
+
+def owner_of(folder: Path) -> Owner | None:
+    """Who wrote its name into the lock; None if it is free, or the name was cut."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        owner = file.read().strip() or "another process"
-        file.close()
-        raise RunBusy(
-            f"run {folder.name}: process {owner} is training it; watch it, or stop it first"
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+        return Owner(**loads((folder / "lock").read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a live process holds the run."""
-    path = folder / "lock"
-    if not path.exists():
+    """Whether a live process trains the run.
+
+    One in another container or on another machine is judged by its heartbeat, which is at most a
+    minute old.
+    """
+    owner = owner_of(folder)
+    if owner is None:
         return False
-    with path.open("r", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    here = this_process()
+    if (owner.boot, owner.space) == (here.boot, here.space):
+        return _start_of(owner.pid) == owner.started
+    beat = folder / "status.json"
+    return beat.exists() and time.time() - beat.stat().st_mtime < STALE_SECONDS
+
+
+def this_process() -> Owner:
+    """The owner that this process is."""
+    pid = os.getpid()
+    return Owner(pid, _start_of(pid) or "", _boot(), _space(), socket.gethostname())
+
+
+def _who(owner: Owner | None) -> str:
+    if owner is None:
+        return "a process that did not leave its name holds it; stop that one first"
+    place = "" if owner.host == socket.gethostname() else f" on {owner.host}"
+    return f"process {owner.pid}{place} is training it; watch it, or stop it first"
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process started, as the kernel counts; None if it is gone or only a corpse."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None if Path("/proc/self").exists() else _start_without_proc(pid)
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _start_without_proc(pid: int) -> str | None:
+    """Where there is no /proc, whether the number is in use must do."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        return ""  # somebody else's
+    return ""
+
+
+def _boot() -> str:
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else socket.gethostname()
+
+
+def _space() -> str:
+    path = Path("/proc/self/ns/pid")
+    return os.readlink(path) if path.is_symlink() else ""
+
+
+def _forget_held() -> None:
+    """In a forked child: close what only its parent holds, which frees nothing there."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_held)

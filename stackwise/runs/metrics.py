@@ -1,14 +1,19 @@
 """Metrics: the numbers of every step, as Arrow streams, one per attempt.
 
-Rows are written in batches, at least once a second; a batch that was cut by a kill is simply not
-there. An attempt that resumes starts a new file, and from its first step on it wins.
+Rows are appended in batches, each in one piece; a batch that a crash cut is simply not there. An
+attempt that resumes starts a new file, and from its first step on it wins. What happened between
+the numbers is in `events.py`.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from stackwise.atomic import append, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_BATCH = 512
 SECONDS_PER_BATCH = 1.0
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 COLUMNS = {
     "step": "int64",
     "stage": "int64",
@@ -31,31 +37,47 @@ COLUMNS = {
 }
 
 
-def schema() -> pa.Schema:
-    """The columns of a metrics file."""
+def schema(columns: Mapping[str, str] = COLUMNS) -> pa.Schema:
+    """Arrow's types for columns of `int64`, `float64` and `list` (of float64, one per block)."""
     import pyarrow as pa
 
     kinds = {"int64": pa.int64(), "float64": pa.float64(), "list": pa.list_(pa.float64())}
-    return pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    return pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
 
 
 class MetricLog:
-    """Collects rows and appends them to one attempt's stream."""
+    """Collects rows and appends them to one attempt's stream; any thread may.
 
-    def __init__(self, path: Path) -> None:
-        import pyarrow as pa
+    Args:
+        path: The file; it must be new.
+        columns: Name to kind of everything that a row may hold; `step` is one of them.
+    """
 
+    def __init__(self, path: Path, columns: Mapping[str, str] = COLUMNS) -> None:
+        self.schema = schema(columns)
+        self.names = set(columns)
         path.parent.mkdir(exist_ok=True)
+        self.file = path.open("xb", buffering=0)
+        append(self.file, self.schema.serialize())
         self.rows: list[dict[str, Any]] = []
-        self.schema = schema()
-        self.file = path.open("wb")
-        self.stream = pa.ipc.new_stream(self.file, self.schema)
         self.written = time.monotonic()
+        self.guard = threading.Lock()
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Take one row; the file has it within a second of the next."""
-        self.rows.append(row)
-        due = time.monotonic() - self.written >= SECONDS_PER_BATCH
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Take one row; a column that it lacks is missing there.
+
+        Raises:
+            ValueError: If it holds a column that was not declared.
+            OSError: If the rows in hand cannot be written; they stay in hand.
+        """
+        if unknown := set(row) - self.names:
+            raise ValueError(
+                f"metrics: {sorted(unknown)[0]!r} is no column; declared are "
+                f"{', '.join(self.schema.names)}"
+            )
+        with self.guard:
+            self.rows.append(dict(row))
+            due = time.monotonic() - self.written >= SECONDS_PER_BATCH
         if due or len(self.rows) >= ROWS_PER_BATCH:
             self.flush()
 
@@ -63,20 +85,27 @@ class MetricLog:
         """Write the rows in hand."""
         import pyarrow as pa
 
-        if self.rows:
-            self.stream.write_batch(pa.RecordBatch.from_pylist(self.rows, schema=self.schema))
-            self.file.flush()
-        self.rows, self.written = [], time.monotonic()
+        with self.guard:
+            if self.rows:
+                batch = pa.RecordBatch.from_pylist(self.rows, schema=self.schema)
+                append(self.file, batch.serialize())
+            self.rows, self.written = [], time.monotonic()
 
     def close(self) -> None:
         """Write what is left and end the stream."""
         self.flush()
-        self.stream.close()
+        append(self.file, END_OF_STREAM)
         self.file.close()
 
 
-def read_stream(path: Path) -> pa.Table:
-    """The whole batches of one attempt."""
+def segments(folder: Path) -> list[Path]:
+    """The streams of a run's attempts, oldest first."""
+    found = [path for path in (folder / "metrics").glob("*.arrows") if path.stem.isdigit()]
+    return sorted(found, key=lambda path: int(path.stem))
+
+
+def read_segment(path: Path) -> pa.Table | None:
+    """The whole batches of one attempt, mapped from its file; None if there are none yet."""
     import pyarrow as pa
 
     batches = []
@@ -85,23 +114,46 @@ def read_stream(path: Path) -> pa.Table:
             for batch in stream:
                 batches.append(batch)
     except (pa.ArrowInvalid, OSError):
-        pass  # the batch that was being written is not there yet
-    return pa.Table.from_batches(batches, schema=schema())
+        pass  # the batch that is being written, or was cut, is not there
+    return pa.Table.from_batches(batches) if batches else None
+
+
+def read_table(folder: Path) -> pa.Table:
+    """All steps of a run, each once; a later attempt wins from its first step on."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kept: list[pa.Table] = []
+    first = None
+    for path in reversed(segments(folder)):
+        table = read_segment(path)
+        if table is None or not len(table):
+            continue
+        if first is not None:
+            # Steps rise within an attempt, so what is left of it is its beginning.
+            table = table.slice(0, pc.sum(pc.less(table["step"], first)).as_py() or 0)
+        if len(table):
+            kept.append(table)
+            first = table["step"][0].as_py()
+    if not kept:
+        return schema().empty_table()
+    return pa.concat_tables(reversed(kept), promote_options="default")
 
 
 def read_metrics(folder: Path) -> pd.DataFrame:
-    """All steps of a run, each once; a later attempt wins from its first step on."""
+    """All steps of a run as a frame: from metrics.parquet, or else from the segments."""
     import pandas as pd
+    import pyarrow as pa
 
-    compact = folder / "metrics.parquet"
-    if compact.exists():
-        return pd.read_parquet(compact)
-    frames = [read_stream(p).to_pandas() for p in sorted((folder / "metrics").glob("*.arrows"))]
-    frames = [frame for frame in frames if len(frame)]
-    if not frames:
-        return schema().empty_table().to_pandas()
-    kept = []
-    for i, frame in enumerate(frames):
-        first = min((int(later["step"].iloc[0]) for later in frames[i + 1 :]), default=None)
-        kept.append(frame if first is None else frame[frame["step"] < first])
-    return pd.concat(kept, ignore_index=True)
+    try:
+        return pd.read_parquet(folder / "metrics.parquet")
+    except (OSError, pa.ArrowInvalid):  # not there, or damaged: the segments hold all
+        return read_table(folder).to_pandas()
+
+
+def compact(folder: Path) -> None:
+    """Write metrics.parquet, which says what the segments say and opens faster."""
+    import pyarrow.parquet as pq
+
+    with replacing(folder / "metrics.parquet") as part:
+        pq.write_table(read_table(folder), part, row_group_size=1 << 16)

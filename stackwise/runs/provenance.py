@@ -1,32 +1,73 @@
-"""Where a run's numbers come from: code, versions, machine. No absolute path, no user name."""
+"""Where a run's numbers come from: code, versions, machine, command. No absolute path."""
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
+PACKAGES = (
+    "stackwise",
+    "torch",
+    "numpy",
+    "pydantic",
+    "safetensors",
+    "tokenizers",
+    "pyarrow",
+    "pandas",
+    "datasets",
+)
+LARGEST_DIFF = 1 << 18
 
-PACKAGES = ("stackwise", "torch", "numpy", "pydantic", "safetensors", "tokenizers", "pyarrow")
 
+def provenance_of(folder: Path) -> dict[str, Any]:
+    """What can be known of this process: versions, machine, commit, command.
 
-def provenance_of() -> dict[str, Any]:
-    """What can be known of this process: versions, machine, commit, command."""
+    Args:
+        folder: The run's; paths on the command line are written relative to it.
+    """
+    import torch
+
     return {
-        "command": [Path(sys.argv[0]).name, *(Path(arg).name for arg in sys.argv[1:])],
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *(without_paths(a, folder) for a in sys.argv[1:])],
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "system": f"{platform.system()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "code": _commit(),
+        "torch": {
+            "build": torch.version.git_version,
+            "cuda": torch.version.cuda,
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+        },
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "code": _code(),
     }
+
+
+def without_paths(argument: str, folder: Path) -> str:
+    """A command-line argument with each absolute path in it seen from the run's folder.
+
+    A path that shares nothing with the folder but the root is cut to its last name. `key=PATH` and
+    `text:PATH` are understood.
+    """
+
+    def seen(found: re.Match[str]) -> str:
+        path, base = os.path.expanduser(found[2]), str(folder.resolve())
+        shared = os.path.commonpath([base, path]) if os.path.isabs(path) else os.sep
+        name = os.path.basename(path.rstrip(os.sep)) or "root"
+        return found[1] + (name if shared == os.sep else os.path.relpath(path, base))
+
+    return re.sub(r"(^|[=:,])((?:/(?!/)|~).*)$", seen, argument)
 
 
 def _version(name: str) -> str | None:
@@ -44,13 +85,18 @@ def _processor() -> str | None:
     return names[0].partition(":")[2].strip() if names else None
 
 
-def _commit() -> dict[str, Any] | None:
+def _code() -> dict[str, Any] | None:
     """The commit this code was run from and what differed from it; None outside a checkout."""
     home = Path(__file__).resolve().parents[2]
     if not (home / ".git").exists():
         return None
-    commit = _git(home, "rev-parse", "HEAD")
-    return {"commit": commit, "diff": _git(home, "diff", "HEAD", "--", "stackwise") or ""}
+    diff = _git(home, "diff", "--no-ext-diff", "HEAD", "--", "stackwise") or ""
+    new = _git(home, "ls-files", "--others", "--exclude-standard", "--", "stackwise") or ""
+    return {
+        "commit": _git(home, "rev-parse", "HEAD"),
+        "diff": diff if len(diff) <= LARGEST_DIFF else f"{diff[:LARGEST_DIFF]}\n(cut)",
+        "untracked": new.splitlines(),
+    }
 
 
 def _git(home: Path, *arguments: str) -> str | None:

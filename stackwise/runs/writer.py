@@ -1,22 +1,28 @@
-"""The writing side of a run folder, held by the process that trains."""
+"""The writing side of a run folder, held by the process that trains.
+
+What it writes is read by `folder.py`, from any process, while it runs and after.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stackwise.atomic import replacing, write_text
+from stackwise.atomic import sweep, write_text
+from stackwise.jsontext import dumps
 from stackwise.runs import lock
-from stackwise.runs.events import EventLog, plain
+from stackwise.runs.events import EventLog
 from stackwise.runs.lock import RunBusy
-from stackwise.runs.metrics import MetricLog, read_metrics
+from stackwise.runs.metrics import COLUMNS, MetricLog, compact, segments
 
-HEARTBEAT_SECONDS = 2.0
+HEARTBEAT_SECONDS = 1.0
 
 __all__ = ["RunBusy", "RunWriter"]
 
@@ -24,22 +30,29 @@ __all__ = ["RunBusy", "RunWriter"]
 class RunWriter:
     """Writes events, metrics and status. Use as a context: an exception marks the run failed.
 
-    The heartbeat is a thread, since one step may last minutes.
+    A thread renews the status and writes the metrics in hand every second, since one step may
+    last minutes.
 
     Args:
         folder: The run's.
+        columns: What a row of metrics may hold.
 
     Raises:
         RunBusy: If another process is training the run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, columns: Mapping[str, str] = COLUMNS) -> None:
         self.folder = folder
         self.lock = lock.take(folder)
-        self.attempt = 1 + len(list((folder / "metrics").glob("*.arrows")))
-        (folder / "metrics.parquet").unlink(missing_ok=True)
-        self.events = EventLog(folder / "events.jsonl", self.attempt)
-        self.metrics = MetricLog(folder / "metrics" / f"{self.attempt:04d}.arrows")
+        try:
+            sweep(folder)
+            (folder / "metrics.parquet").unlink(missing_ok=True)
+            self.attempt = 1 + max((int(path.stem) for path in segments(folder)), default=0)
+            self.events = EventLog(folder / "events.jsonl", self.attempt)
+            self.metrics = MetricLog(folder / "metrics" / f"{self.attempt:04d}.arrows", columns)
+        except BaseException:
+            self.lock.release()
+            raise
         self.facts: dict[str, Any] = {}
         self.state = "running"
         self.guard = threading.Lock()
@@ -47,6 +60,9 @@ class RunWriter:
         self.pulse = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
+        stale = self.lock.stale
+        if stale is not None:
+            self.event("lock_taken_over", pid=stale.pid, why="its process died")
         self._write_status()
         self.pulse.start()
         return self
@@ -57,56 +73,89 @@ class RunWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None:
-            self.event("failed", error=f"{type(error).__name__}: {error}")
-            self.close("failed")
-        elif not self.closing.is_set():
+        if self.closing.is_set():
+            return
+        if error is None:
             self.close("finished")
+            return
+        state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+        with suppress(OSError):  # if the disk is what failed, the error on its way says so
+            self.close(state, error=f"{type(error).__name__}: {error}")
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Append one event."""
+        """Append one event: its fields are numbers, text, or lists and mappings of them.
+
+        Raises:
+            ValueError, TypeError: If a field's name or value is not allowed.
+            OSError: If it cannot be written.
+        """
         self.events.write(kind, fields)
 
-    def metric(self, row: dict[str, Any]) -> None:
-        """Append the numbers of one step."""
+    def metric(self, row: Mapping[str, Any]) -> None:
+        """Append the numbers of one step; they are in the file within a second.
+
+        Raises:
+            ValueError: If it holds a column that was not declared.
+            OSError: If it cannot be written.
+        """
         self.metrics.write(row)
 
     def flush(self) -> None:
-        """Make the metrics file hold every row so far."""
+        """Write the metrics in hand now.
+
+        Needed before each checkpoint: a kill right after one would lose the rows of steps that
+        are not taken again.
+        """
         self.metrics.flush()
 
     def status(self, **facts: Any) -> None:
-        """Say how it stands; written with the next heartbeat."""
+        """Say how it stands: stage, step, loss, seconds left; written with the next heartbeat."""
         with self.guard:
             self.facts.update(facts)
 
-    def close(self, state: str) -> None:
-        """End this attempt: `finished`, `stopped` or `failed`."""
+    def close(self, state: str, *, error: str | None = None) -> None:
+        """End this attempt: `finished`, `stopped` or `failed`. The run is free afterwards.
+
+        Raises:
+            OSError: If the end cannot be written.
+        """
+        if self.closing.is_set():
+            return
         self.closing.set()
         if self.pulse.is_alive():
             self.pulse.join()
-        self.state = state
-        self.event(state)
-        self.events.close()
-        self.metrics.close()
-        if state == "finished":
-            with replacing(self.folder / "metrics.parquet") as part:
-                read_metrics(self.folder).to_parquet(part)
-        self._write_status()
-        write_text(self.folder / "exit.json", json.dumps({"state": state, "at": time.time()}))
-        self.lock.close()
+        try:
+            self.state = state
+            self.event(state, **({} if error is None else {"error": error}))
+            self.events.close()
+            self.metrics.close()
+            self._write_status()
+            self._write_exit(error)
+            if state == "finished":
+                with suppress(OSError):  # the segments stay, and say the same
+                    compact(self.folder)
+        finally:
+            self.lock.release()
 
     def _beat(self) -> None:
         while not self.closing.wait(HEARTBEAT_SECONDS):
-            self._write_status()
+            # What cannot be written now stays in hand; the training thread meets the same error.
+            with suppress(OSError):
+                self._write_status()
+                self.flush()
 
     def _write_status(self) -> None:
         with self.guard:
             facts = {
+                **self.facts,
                 "state": self.state,
                 "attempt": self.attempt,
                 "pid": os.getpid(),
                 "heartbeat": time.time(),
-                **self.facts,
             }
-        write_text(self.folder / "status.json", json.dumps(plain(facts)), durable=False)
+        write_text(self.folder / "status.json", dumps(facts, indent=1), durable=False)
+
+    def _write_exit(self, error: str | None) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        facts = {"state": self.state, "time": now, "attempt": self.attempt, "error": error}
+        write_text(self.folder / "exit.json", dumps(facts, indent=1))

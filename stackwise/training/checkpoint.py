@@ -1,110 +1,199 @@
-"""Checkpoints: one safetensors file per part, one manifest that commits them.
+"""Checkpoints: one safetensors file per part, one manifest that commits them all.
+
+    rack/manifest.json                       what is valid: files, hashes, counters
+    rack/s0-1f3a....safetensors              weights of a part
+    state/s0.optimizer-77b1....safetensors   what resuming needs: its parts have a dot in the name
 
 Files are named by part and content, written and flushed before the manifest that lists them takes
-the old one's place; a kill at any moment leaves the old checkpoint or the new one. Parts that did
-not change are not written again. Only safetensors and JSON are read: no pickle.
-
-    rack/manifest.json                   what is valid: files, hashes, counters, noise paths
-    rack/s0-1f3a....safetensors          weights of a part
-    rack/s0.optimizer-77b1....safetensors    what resuming needs
+the old one's place, and removed after it; so a kill at any moment leaves the old checkpoint or the
+new one. A part that did not change is not written again. Only safetensors and JSON are read: no
+pickle. The bytes of one file are in `tensorfile.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from stackwise.atomic import replacing, sha256_of, write_text
+from stackwise.atomic import PART, flush, sha256_of, write_text
+from stackwise.jsontext import dumps, loads
+from stackwise.training.tensorfile import Tensors, holds, save_file
 
-Tensors = Mapping[str, Tensor]
+FORMAT = 1
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 16 << 20
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,80}-[0-9a-f]{16}\.safetensors")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+FILE = re.compile(NAME.pattern + r"-[0-9a-f]{16}\.safetensors")
+RESTORE = "restore it from a copy of the run, or train again with rerun=True"
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that is missing, damaged, or not one of ours."""
 
 
+class CheckpointReplaced(CheckpointError):
+    """A newer checkpoint took the place of the one that was being read; read that one."""
+
+
 def save(
     folder: Path,
     parts: Mapping[str, Tensors],
     *,
-    unchanged: frozenset[str] | set[str] = frozenset(),
+    unchanged: Collection[str] = (),
+    written_in: int | None = None,
     **facts: Any,
 ) -> None:
     """Write a checkpoint; the last one stays valid until this one is.
 
     Args:
         folder: Where; made if it is not there.
-        parts: Name of each part to its tensors; one at a time is copied to the CPU.
-        unchanged: Parts whose file in the present manifest is still right.
-        facts: What else the manifest holds, as JSON.
+        parts: Name of each part to its tensors. They are taken one part after the other, and one
+            tensor at a time is copied to the CPU.
+        unchanged: Parts whose file in the present checkpoint is still right; they are neither
+            read nor hashed, and may be missing from `parts`.
+        written_in: The stage; the manifest says it of each part that did change.
+        facts: What else the manifest holds, as JSON: counters.
 
     Raises:
         OSError: If the disk is full or the folder cannot be written; the last one is intact.
+        CheckpointError: If the present one is damaged.
+        ValueError: If a part's name cannot be a file's, or `unchanged` names an unknown part.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     old = read_manifest(folder)["parts"] if (folder / MANIFEST).exists() else {}
-    entries = {
-        name: old[name] if name in unchanged and name in old else _write(folder, name, tensors)
-        for name, tensors in parts.items()
+    _check_names(parts, unchanged, old)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = {}
+        for name in dict.fromkeys([*parts, *unchanged]):
+            before = old.get(name)
+            still = name in unchanged and before is not None and _is_there(folder, name, before)
+            if before is not None and (still or name not in parts):
+                entries[name] = before
+            else:
+                entries[name] = _write(folder, name, parts[name], before, written_in)
+        for home in {folder.parent, folder, *(home_of(folder, name) for name in entries)}:
+            flush(home)
+        text = dumps({"format": FORMAT, "parts": entries, **facts}, indent=1)
+        write_text(folder / MANIFEST, text)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{folder.name}: the checkpoint cannot be written: {error.strerror}; the last whole "
+            "one is intact. Make room, or the folder writable, and resume the run",
+        ) from error
+    _remove_stale(folder, entries)
+
+
+def _check_names(
+    parts: Mapping[str, Tensors], unchanged: Collection[str], old: Mapping[str, Any]
+) -> None:
+    for name in parts:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"part {name!r}: only letters, digits, '.', '_' and '-' are allowed")
+    for name in unchanged:
+        if name not in parts and name not in old:
+            raise ValueError(f"unchanged part {name!r}: was never saved; give its tensors")
+
+
+def home_of(folder: Path, part: str) -> Path:
+    """The folder of a part's file: what resuming needs lies beside `rack`, the rest in `folder`."""
+    return folder.with_name("state") if "." in part and folder.name == "rack" else folder
+
+
+def _is_there(folder: Path, name: str, entry: Mapping[str, Any]) -> bool:
+    path = home_of(folder, name) / entry["file"]
+    return path.is_file() and path.stat().st_size == entry["bytes"]
+
+
+def _write(
+    folder: Path, name: str, tensors: Tensors, before: dict[str, Any] | None, written_in: int | None
+) -> dict[str, Any]:
+    """Write one part under a name that holds its content's hash, unless it is there already."""
+    home = home_of(folder, name)
+    home.mkdir(exist_ok=True)
+    if before is not None and holds(home / before["file"], tensors):
+        return before
+    part = home / f".{name}{PART}"
+    try:
+        digest = save_file(tensors, part)
+        flush(part)
+        file = f"{name}-{digest[:16]}.safetensors"
+        os.replace(part, home / file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return {
+        "file": file,
+        "bytes": (home / file).stat().st_size,
+        "sha256": digest,
+        "dtype": " ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()})),
+        "stage": written_in,
     }
-    text = json.dumps({"format": 1, "parts": entries, **facts}, indent=1)
-    write_text(folder / MANIFEST, text)
+
+
+def _remove_stale(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Remove the files that no manifest lists any more, and what a kill left half-written."""
     kept = {entry["file"] for entry in entries.values()}
-    for file in folder.iterdir():
-        if file.name not in kept and (NAME.fullmatch(file.name) or file.name.endswith(".part")):
-            file.unlink(missing_ok=True)
-
-
-def _write(folder: Path, name: str, tensors: Tensors) -> dict[str, Any]:
-    """Write one part, under a name that holds its content's hash."""
-    ready = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    part = folder / f".{name}.part"
-    save_file(ready, part)
-    digest = sha256_of(part)
-    target = folder / f"{name}-{digest[:16]}.safetensors"
-    with replacing(target) as free:
-        part.replace(free)
-    return {"file": target.name, "bytes": target.stat().st_size, "sha256": digest}
+    for home in (folder, home_of(folder, "any.state")):
+        for file in home.iterdir() if home.is_dir() else ():
+            if file.name not in kept and (FILE.fullmatch(file.name) or file.name.endswith(PART)):
+                with suppress(OSError):  # it is in nobody's way; the next save tries again
+                    file.unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint.
+    """The manifest of a checkpoint: `parts`, and the facts that `save` was given.
 
     Raises:
         CheckpointError: If there is none, or it is not one that `save` wrote.
     """
     path = folder / MANIFEST
-    if not path.exists():
+    if not path.is_file():
         raise CheckpointError(f"{folder.name}: holds no {MANIFEST}; the run has no checkpoint yet")
+    where = f"{folder.name}/{MANIFEST}"
     if path.stat().st_size > LARGEST_MANIFEST:
-        raise CheckpointError(f"{path.name}: over {LARGEST_MANIFEST} bytes; it is not ours")
+        raise CheckpointError(f"{where}: is over {LARGEST_MANIFEST} bytes; it is not ours")
     try:
-        manifest = json.loads(path.read_text("utf-8"))
-        names = [entry["file"] for entry in manifest["parts"].values()]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(
-            f"{folder.name}/{MANIFEST}: is damaged; restore it from a copy of the run"
-        ) from None
-    if not all(isinstance(name, str) and NAME.fullmatch(name) for name in names):
-        raise CheckpointError(f"{folder.name}/{MANIFEST}: names a file that cannot be ours")
+        manifest = loads(path.read_text("utf-8"))
+        version, parts = manifest["format"], manifest["parts"]
+        ours = version != FORMAT or all(_is_ours(name, parts[name]) for name in parts)
+    except (ValueError, LookupError, TypeError):
+        raise CheckpointError(f"{where}: is damaged; {RESTORE}") from None
+    if version != FORMAT:
+        raise CheckpointError(f"{where}: has format {version!r}, and this version reads {FORMAT}")
+    if not ours:
+        raise CheckpointError(f"{where}: names a file that cannot be ours; {RESTORE}")
     return dict(manifest)
 
 
-def read_part(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """The tensors of one part, checked against the manifest.
+def _is_ours(name: str, entry: Any) -> bool:
+    """Whether a part's entry is as `save` writes it, so that its file cannot lie elsewhere."""
+    file, size, digest = entry["file"], entry["bytes"], entry["sha256"]
+    whole = isinstance(size, int) and re.fullmatch(r"[0-9a-f]{64}", digest)
+    return bool(NAME.fullmatch(name) and whole and file == f"{name}-{digest[:16]}.safetensors")
+
+
+def read_part(
+    folder: Path, manifest: Mapping[str, Any], name: str, *, verify: bool = True
+) -> dict[str, Tensor]:
+    """The tensors of one part, mapped from its file.
+
+    Args:
+        folder: The checkpoint's.
+        manifest: What `read_manifest` gave.
+        name: The part's.
+        verify: Compare the file's hash, which reads all of it; its size is always compared.
 
     Raises:
+        CheckpointReplaced: If a newer checkpoint has been written meanwhile.
         CheckpointError: If the part is not listed, or its file is missing, cut or altered.
     """
     if name not in manifest["parts"]:
@@ -112,23 +201,33 @@ def read_part(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str,
             f"{folder.name}: no part {name!r}; it has {', '.join(manifest['parts'])}"
         )
     entry = manifest["parts"][name]
-    path = folder / entry["file"]
-    if not path.exists():
-        raise CheckpointError(f"{folder.name}/{entry['file']}: is missing; restore it from a copy")
-    if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
-        raise CheckpointError(
-            f"{folder.name}/{entry['file']}: is not what was written (its bytes or hash differ); "
-            "restore it from a copy"
-        )
+    path = home_of(folder, name) / entry["file"]
+    where = f"{path.parent.name}/{path.name}"
     try:
+        right = path.stat().st_size == entry["bytes"]
+        if not right or (verify and sha256_of(path) != entry["sha256"]):
+            raise CheckpointError(
+                f"{where}: is not what was written (its bytes or hash differ); {RESTORE}"
+            )
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        if read_manifest(folder) != manifest:
+            raise CheckpointReplaced(
+                f"{folder.name}: a newer checkpoint was written while it was read; read it again"
+            ) from None
+        raise CheckpointError(f"{where}: is missing; {RESTORE}") from None
     except SafetensorError as error:
-        raise CheckpointError(f"{folder.name}/{entry['file']}: {error}") from None
+        raise CheckpointError(f"{where}: {error}; {RESTORE}") from None
 
 
-def weights_hash(folder: Path, parts: list[str] | None = None) -> str:
-    """One hash over the weights of a checkpoint: equal weights, equal hashes."""
+def weights_hash(folder: Path, parts: Collection[str] | None = None) -> str:
+    """One hash over the weights of a checkpoint: equal weights, equal hashes.
+
+    Args:
+        folder: The checkpoint's.
+        parts: Only these; None for all weights, without what resuming needs.
+    """
     listed = read_manifest(folder)["parts"]
     chosen = sorted(name for name in listed if "." not in name) if parts is None else parts
     lines = [f"{name} {listed[name]['sha256']}" for name in chosen]

@@ -24,9 +24,9 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
     `placement.data_dir`, and that folder relative to the run's own.
     """
     exp, placement = settled(exp, placement)
+    made = stages(exp)
     dataset = dataset_of(exp, placement.data_dir)
     samples_per_epoch(dataset, exp.optim.batch)
-    made = stages(exp)
     run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, dataset.fingerprint)}"
     folder = Path(placement.runs_dir) / run_id
     inside = placement.replace(data_dir=os.path.relpath(placement.data_dir, folder), runs_dir="..")

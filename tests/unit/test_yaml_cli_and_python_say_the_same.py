@@ -1,8 +1,5 @@
 """One schema: YAML, key=value, Python and `replace` give equal experiments."""
 
-import subprocess
-import sys
-
 import pytest
 
 import stackwise as sw
@@ -150,19 +147,6 @@ def test_hashes_differ_where_experiments_do():
         BASE.replace(rack={"heads": 8}),
     ]
     assert len({exp.hash for exp in [BASE, *others]}) == 4
-
-
-def test_the_hash_is_the_same_in_another_process():
-    code = "import sys, stackwise; E = stackwise.Experiment\n"
-    code += "print(E.from_yaml(sys.stdin.read()).hash)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        input=BASE.to_yaml(),
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    assert done.stdout.strip() == BASE.hash
 
 
 def sections(model):

@@ -87,10 +87,14 @@ def draw_loss(axes: Axes, data: dict[str, pd.DataFrame], style: Style) -> None:
         axes.plot(end["flops"], end["mean"], marker, color=colour, ms=10, mec="white", zorder=9,
                   clip_on=False)  # fmt: skip
     axes.set_xlim(0, _widest(data["arms"]))
-    limits = loss_limits(heldout, final)
+    entropy = data["arms"]["entropy_bits_per_byte"].min()
+    limits = loss_limits(heldout, final, entropy)
     if limits is not None:
         axes.set_ylim(*limits)
-    _entropy(axes, data["arms"]["entropy_bits_per_byte"], limits)
+    if math.isfinite(entropy):
+        axes.axhline(entropy, color=INK, lw=1, ls=":")
+        place = (0.01 * axes.get_xlim()[1], entropy)
+        axes.annotate("entropy of the text", place, va="bottom", fontsize=8.5, annotation_clip=True)
     axes.text(1.02, 1.0, notes(data), transform=axes.transAxes, va="top", fontsize=8.5,
               color=INK, linespacing=1.3)  # fmt: skip
 
@@ -113,10 +117,12 @@ def smoothed(training: pd.DataFrame) -> Iterator[tuple[pd.Series, pd.Series]]:
             yield stage["flops"], bits.rolling(window, min_periods=window // 2 + 1).mean()
 
 
-def loss_limits(heldout: pd.DataFrame, final: pd.DataFrame) -> tuple[float, float] | None:
+def loss_limits(
+    heldout: pd.DataFrame, final: pd.DataFrame, entropy: float = math.nan
+) -> tuple[float, float] | None:
     """Bits per byte to show: everything from the first sixth of the FLOPs on, and 5 % at least.
 
-    Less would make a picture of noise.
+    Less would make a picture of noise. The entropy of the text is shown if it is not far below.
     """
     late = heldout[heldout["flops"] >= final["flops"].max() / 6]
     seen = pd.concat([late["low"], late["high"], final["low"], final["high"]])
@@ -124,16 +130,9 @@ def loss_limits(heldout: pd.DataFrame, final: pd.DataFrame) -> tuple[float, floa
     if seen.empty:
         return None
     low, high = float(seen.min()), float(seen.max())
+    low = entropy if high - entropy < 2 * (high - low) else low
     span = max(1.14 * (high - low), 0.05 * (high + low) / 2)
     return (low + high - span) / 2, (low + high + span) / 2
-
-
-def _entropy(axes: Axes, entropy: pd.Series, limits: tuple[float, float] | None) -> None:
-    known = entropy.dropna()
-    if len(known) and limits and limits[0] <= known.iloc[0] <= limits[1]:
-        axes.axhline(known.iloc[0], color=INK, lw=0.8, ls=":")
-        axes.annotate("entropy of the text", (0.01, known.iloc[0]), fontsize=9,
-                      xycoords=("axes fraction", "data"), va="bottom")  # fmt: skip
 
 
 def draw_stages(axes: Axes, data: dict[str, pd.DataFrame], style: Style) -> None:

@@ -5,7 +5,7 @@ Source: Vaswani et al. (arXiv 1706.03762); grouped queries, Ainslie et al. (arXi
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,10 @@ from stackwise.model.attention.rope import Rotary
 from stackwise.model.norm import RMSNorm
 from stackwise.model.saved import Saved
 from stackwise.model.shape import AttentionShape
+
+# Up to so many tokens torch's CPU kernel is faster in float32 than in bfloat16, whose backward
+# takes 2.4 times as long at (32, 4, 128, 32) and no less until 512 (torch 2.13, AVX512-BF16).
+SHORT = 256
 
 
 class Mha(Params):
@@ -56,20 +60,69 @@ class SoftmaxAttention(nn.Module):
         v_BHTE = self._heads(self.v(x_BTD))
         if self.rotary is not None:
             q_BHTE, k_BHTE = self.rotary(q_BHTE), self.rotary(k_BHTE)
-        mask_TT = window_mask(x_BTD.shape[1], self.shape.window, causal, x_BTD.device)
-        y_BHTE = F.scaled_dot_product_attention(
-            q_BHTE,
-            k_BHTE,
-            v_BHTE,
-            attn_mask=mask_TT,
-            is_causal=causal and mask_TT is None,
-            enable_gqa=self.shape.kv_heads < self.shape.heads,
-        )
+        y_BHTE = attend(q_BHTE, k_BHTE, v_BHTE, causal=causal, window=self.shape.window)
         return self.out(y_BHTE.transpose(1, 2).flatten(2))
 
     def _heads(self, x_BTF: Tensor, norm: nn.Module | None = None) -> Tensor:
         x_BTHE = x_BTF.unflatten(-1, (-1, self.shape.head_dim))
         return (x_BTHE if norm is None else norm(x_BTHE)).transpose(1, 2)
+
+
+def attend(
+    q_BHTE: Tensor,
+    k_BGTE: Tensor,
+    v_BGTE: Tensor,
+    *,
+    causal: bool,
+    window: int | None,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale q k) v, (B, H, T, E), over what each token may see; G divides H."""
+    mask_TT = window_mask(q_BHTE.shape[-2], window, causal, q_BHTE.device)
+    causal = causal and mask_TT is None
+    low = v_BGTE.dtype == torch.bfloat16 and v_BGTE.device.type == "cpu"
+    if low and mask_TT is None and q_BHTE.shape[-2] <= SHORT:
+        q_BHTE, k_BGTE = q_BHTE.to(v_BGTE.dtype), k_BGTE.to(v_BGTE.dtype)
+        return cast(Tensor, _InFloat32.apply(q_BHTE, k_BGTE, v_BGTE, causal, scale))
+    return F.scaled_dot_product_attention(
+        q_BHTE,
+        k_BGTE,
+        v_BGTE,
+        attn_mask=mask_TT,
+        is_causal=causal,
+        scale=scale,
+        enable_gqa=k_BGTE.shape[1] < q_BHTE.shape[1],
+    )
+
+
+class _InFloat32(torch.autograd.Function):
+    """torch's CPU kernel in float32, on bfloat16 tensors that are kept as they are."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q_BHTE: Tensor,
+        k_BGTE: Tensor,
+        v_BGTE: Tensor,
+        causal: bool,
+        scale: float | None,
+    ) -> Tensor:
+        inputs = (q_BHTE, k_BGTE, v_BGTE)
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        y_BHTE, log_sum_BHT = kernel(*(x.float() for x in inputs), 0.0, causal, scale=scale)
+        y_BHTE = y_BHTE.to(v_BGTE.dtype)
+        ctx.save_for_backward(*inputs, y_BHTE, log_sum_BHT)
+        ctx.causal, ctx.scale = causal, scale
+        return y_BHTE
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_BHTE: Tensor) -> tuple[Tensor | None, ...]:
+        *kept, log_sum_BHT = ctx.saved_tensors
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        tensors = (x.float() for x in (grad_BHTE, *kept))
+        grads = kernel(*tensors, log_sum_BHT, 0.0, ctx.causal, scale=ctx.scale)
+        return *(grad.to(grad_BHTE.dtype) for grad in grads), None, None
 
 
 def window_mask(

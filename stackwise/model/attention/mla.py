@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stackwise.choice import Params
-from stackwise.model.attention.mha import window_mask
+from stackwise.model.attention.mha import attend
 from stackwise.model.attention.rope import Rotary
-from stackwise.model.norm import RMSNorm
+from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
 from stackwise.model.shape import AttentionShape
 
@@ -123,13 +123,12 @@ class LatentAttention(nn.Module):
             wide_BHTR = shared_B1TR.expand(-1, self.shape.heads, -1, -1)
             k_BHTE = _joined(k_BHTE, wide_BHTR)
         v_BHTV = self._heads(self.v(latent_BTC), size.value)
-        mask_TT = window_mask(x_BTD.shape[1], self.shape.window, causal, x_BTD.device)
-        y_BHTE = F.scaled_dot_product_attention(
+        y_BHTE = attend(
             _padded(q_BHTE, size.wide),
             _padded(k_BHTE, size.wide),
             _padded(v_BHTV, size.wide),
-            attn_mask=mask_TT,
-            is_causal=causal and mask_TT is None,
+            causal=causal,
+            window=self.shape.window,
             scale=size.key**-0.5,
         )
         return self.out(y_BHTE[..., : size.value].transpose(1, 2).flatten(2))
@@ -146,7 +145,7 @@ class LatentAttention(nn.Module):
 
     def latent(self, x_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
         """What a cache holds: the normalised latent (B, T, C), and the shared key (B, 1, T, R)."""
-        latent_BTC = self.kv_norm(self.kv_down(x_BTD))
+        latent_BTC = cast_once(self.kv_norm(self.kv_down(x_BTD)))
         if self.k_rope is None:
             return latent_BTC, None
         shared_B1TR = self.k_rope(x_BTD)[:, None]

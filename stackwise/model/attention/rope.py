@@ -56,11 +56,30 @@ class Rotary(nn.Module):
         self.cos_TE, self.sin_TE = tables(length, self.dim, self.base, self.scaling, device)
 
 
-@lru_cache(maxsize=64)
 def tables(
     length: int, dim: int, base: float, scaling: Llama3Scaling | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines, (T, E) each; shared by all blocks of the same kind."""
+    """Cosines and signed sines, (T, E) each; shared by all blocks of the same kind.
+
+    What is shared is always ordinary: made under inference mode it can train later, and what a
+    fake-tensor mode or a compiler traces is not kept.
+    """
+    if torch.compiler.is_compiling() or type(torch.empty(0, device="cpu")) is not Tensor:
+        return _made(length, dim, base, scaling, device)
+    with torch.inference_mode(False):
+        return _shared(length, dim, base, scaling, device)
+
+
+@lru_cache(maxsize=64)
+def _shared(
+    length: int, dim: int, base: float, scaling: Llama3Scaling | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    return _made(length, dim, base, scaling, device)
+
+
+def _made(
+    length: int, dim: int, base: float, scaling: Llama3Scaling | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
     inverse_F = inverse_frequencies(dim, base, scaling).to(device)
     angles_TF = torch.outer(torch.arange(length, device=device, dtype=torch.float32), inverse_F)
     sin_TF = angles_TF.sin()

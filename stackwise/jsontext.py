@@ -1,0 +1,69 @@
+"""JSON that every reader can parse: what it has no word for becomes the nearest thing it has.
+
+NaN and the infinities are written as the strings "NaN", "Infinity" and "-Infinity" and read back
+as numbers, so a diverged loss differs from a missing one. A text that is exactly one of these
+three words reads back as the number, too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """`value` as JSON text.
+
+    Raises:
+        TypeError: If it holds something that is neither a mapping, a sequence, a set, a number
+            (NumPy's included), text, a truth value, nor None.
+    """
+    return json.dumps(_plain(value), allow_nan=False, indent=indent)
+
+
+def loads(text: str) -> Any:
+    """What `dumps` wrote.
+
+    Raises:
+        ValueError: If it is not JSON, or nested too deep to be ours.
+    """
+    try:
+        value = json.loads(text)
+        return _restored(value) if '"NaN"' in text or 'Infinity"' in text else value
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(_plain(item) for item in value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return _number(float(value))
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON: {value!r:.60}")
+
+
+def _number(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _restored(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_restored(item) for item in value]
+    return NUMBERS.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,85 @@
+"""Events: appended, numbered, readable whatever happened to the end of the file."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+
+import pytest
+
+from stackwise.runs.events import EventLog, counted_once, read_events
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "events.jsonl"
+
+
+def test_an_event_says_when_which_attempt_and_what(path) -> None:
+    log = EventLog(path, 3)
+    log.write("eval", {"loss": 1.5, "exit_losses": (3.0, math.nan)})
+    (event,) = read_events(path)
+    assert {k: event[k] for k in ("seq", "attempt", "kind", "loss")} == {
+        "seq": 0,
+        "attempt": 3,
+        "kind": "eval",
+        "loss": 1.5,
+    }
+    assert math.isnan(event["exit_losses"][1])
+    age = datetime.now(UTC) - datetime.fromisoformat(event["time"])
+    assert 0 <= age.total_seconds() < 60
+
+
+def test_an_event_can_be_read_as_soon_as_it_is_written(path) -> None:
+    log = EventLog(path, 1)
+    for seq in range(3):
+        log.write("checkpoint", {})
+        assert [event["seq"] for event in read_events(path)] == list(range(seq + 1))
+
+
+def test_a_cut_line_is_skipped_and_then_dropped(path) -> None:
+    EventLog(path, 1).write("made", {})
+    with path.open("a") as file:
+        file.write('{"seq": 1, "kind": "ev')
+    assert [event["kind"] for event in read_events(path)] == ["made"]
+    EventLog(path, 2).write("resumed", {})
+    assert [(e["seq"], e["kind"]) for e in read_events(path)] == [(0, "made"), (1, "resumed")]
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_a_damaged_line_hides_no_other(path) -> None:
+    log = EventLog(path, 1)
+    log.write("a", {})
+    for junk in (b"\x00\xff\n", b"17\n", b'{"kind": "a"\n', b"[" * 9999 + b"\n"):
+        log.file.write(junk)
+    log.write("b", {})
+    kinds = [event["kind"] for event in read_events(path)]
+    assert kinds == ["a", *["damaged_line"] * 4, "b"]
+
+
+def test_a_full_disk_leaves_whole_lines(path, full_disk) -> None:
+    log = EventLog(path, 1)
+    log.write("a", {})
+    with full_disk(path.stat().st_size + 5), pytest.raises(OSError, match="File too large"):
+        log.write("b", {})
+    log.write("c", {})
+    assert [(e["seq"], e["kind"]) for e in read_events(path)] == [(0, "a"), (1, "c")]
+
+
+def test_a_field_that_every_event_has_is_refused(path) -> None:
+    with pytest.raises(ValueError) as error:
+        EventLog(path, 1).write("eval", {"time": 3})
+    assert str(error.value) == "event 'eval': the field 'time' is filled in; rename yours"
+
+
+def test_of_steps_taken_twice_the_later_attempt_counts() -> None:
+    events = [
+        {"attempt": attempt, "step": step, "n": n}
+        for n, (attempt, step) in enumerate([(1, 2), (1, 4), (1, 6), (2, 4), (3, 4), (3, 6)])
+    ]
+    assert [event["n"] for event in counted_once([*events, {"kind": "other"}])] == [0, 4, 5]
+
+
+def test_no_file_is_no_event(path) -> None:
+    assert read_events(path) == []
