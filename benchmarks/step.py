@@ -68,7 +68,7 @@ def our_step(exp: sw.Experiment, compiled: bool) -> Callable[[Corrupted], object
 
 
 def their_step(exp: sw.Experiment, compiled: bool) -> Callable[[Corrupted], object]:
-    """Hugging Face's Llama, bidirectional by an open mask, the same loss, clipping and optimizer."""
+    """Hugging Face's Llama, bidirectional, with the same loss, clipping and optimizer."""
     rack = exp.rack
     model = LlamaForCausalLM(
         LlamaConfig(

@@ -6,7 +6,7 @@ The public names below are imported where they are first used, so that `import s
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -41,6 +41,7 @@ _HOME = {
     "attach": "runs",
     "runs_in": "runs",
     "Study": "study",
+    "StudyResult": "study",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -80,7 +80,8 @@ def look(work: Work, trainee: Trainee) -> None:
         work.at.best = exits[-1]
         trained = {part for part, _ in trainee.named}
         parts = {k: dict(m.state_dict()) for k, m in work.rack.parts().items() if k in trained}
-        save(work.run.path / BEST, parts, step=work.at.total_steps, loss=exits[-1])
+        step, loss = work.at.total_steps, exits[-1]
+        save(work.run.path / BEST, parts, written_in=trainee.number, step=step, loss=loss)
 
 
 def some_windows(dataset: Dataset, count: int) -> tuple[np.ndarray[Any, Any], int]:

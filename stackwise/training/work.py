@@ -244,7 +244,13 @@ def save_work(work: Work, trainee: Trainee, *, moments: bool = True, average: bo
         for part, tensors in trainee.average.state().items():
             parts[f"{part}.{AVERAGE}"] = tensors
     work.writer.flush()  # no step that a checkpoint stands on may be missing from the metrics
-    save(work.run.path / RACK, parts, unchanged=unchanged, counters=asdict(work.at))
+    save(
+        work.run.path / RACK,
+        parts,
+        unchanged=unchanged,
+        written_in=trainee.number,
+        counters=asdict(work.at),
+    )
     work.saved_at = time.monotonic()
 
 

@@ -103,7 +103,7 @@ def test_an_error_marks_the_run_failed_and_says_why(run) -> None:
 
 
 def test_two_writers_cannot_hold_one_run(run) -> None:
-    with RunWriter(run.path), pytest.raises(RunBusy, match="run one: process .* is training it"):
+    with RunWriter(run.path), pytest.raises(RunBusy, match=r"run one: process .* is training it"):
         RunWriter(run.path)
     RunWriter(run.path).close("stopped")
 

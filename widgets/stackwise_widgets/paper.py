@@ -19,6 +19,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from stackwise_widgets.study_data import figure_data, over_seeds
 
@@ -210,7 +211,7 @@ def draw_depth(axes: Axes, data: dict[str, pd.DataFrame], style: Style) -> None:
     if kinds:
         axes.legend(frameon=False, fontsize=9, loc="best")
         axes.set_xlim(-0.2, depth["block"].max() + 0.2)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def draw_memory(axes: Axes, memory: pd.DataFrame, names: Sequence[str]) -> None:

@@ -112,7 +112,7 @@ def _memory(memory: pd.DataFrame) -> list[dict[str, Any]]:
     """The categories, and the peak, of the stage with the largest predicted total."""
     totals = memory[memory["category"] == "total"].set_index("stage")["predicted"]
     rows = memory[(memory["stage"] == totals.idxmax()) & (memory["category"] != "total")]
-    return [dict(row) for row in rows.to_dict("records")]
+    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
