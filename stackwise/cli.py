@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from stackwise.data.errors import DataError
     from stackwise.runs import RunBusy, RunError
     from stackwise.training.checkpoint import CheckpointError
+    from stackwise.training.run import Stopped
     from stackwise.training.work import TrainingError
 
     options = parser().parse_args(arguments)
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RunBusy, CheckpointError, TrainingError, OSError) as error:
         print(f"stackwise: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(f"stackwise: {stopped}", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt:
         print("stackwise: interrupted", file=sys.stderr)
         return STOPPED

@@ -17,8 +17,9 @@ from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import training_bytes
 from stackwise.memory.flops import stage_flops_per_token
+from stackwise.model.shape import total_blocks
 from stackwise.runs import Run
-from stackwise.training.run import OnStep, train
+from stackwise.training.run import OnStep, Stopped, train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,14 +81,23 @@ class Study:
     def run(
         self, *, on_step: OnStep | None = None, on_arm: Callable[[Arm, int], None] | None = None
     ) -> StudyResult:
-        """Train every arm with every seed, in this process; finished runs are not run again."""
+        """Train every arm with every seed, in this process; finished runs are not run again.
+
+        Raises:
+            Stopped: If the user stopped an arm; it is saved, and the same call goes on.
+        """
         runs = []
         for seed in self.seeds:
             for arm in self.arms:
                 if on_arm is not None:
                     on_arm(arm, seed)
                 exp = arm.experiment.replace(seed=seed)
-                runs.append((arm, seed, train(exp, self.placement, on_step=on_step)))
+                run = train(exp, self.placement, on_step=on_step)
+                if run.state != "finished":
+                    raise Stopped(
+                        f"{arm.name} stopped and saved; the same study goes on from there"
+                    )
+                runs.append((arm, seed, run))
         return StudyResult(self.equal, tuple(runs))
 
 
@@ -145,29 +155,22 @@ def spent(exp: Experiment) -> dict[str, float]:
 
 
 def shrunk_to(exp: Experiment, limit_bytes: int) -> Experiment:
-    """An end-to-end experiment whose training bytes are at most `limit_bytes`.
+    """The deepest end-to-end experiment whose training bytes are at most `limit_bytes`.
 
-    The depth stays; the width falls head by head. It answers: given this much memory, which wins?
+    Width and all else stay; blocks are left out, in one stack. It answers: given this much memory,
+    which wins?
 
     Raises:
-        ExperimentError: If not even one head per block fits.
+        ExperimentError: If not even one block fits.
     """
-    per_head = exp.rack.d_model // exp.rack.heads
-    for heads in range(exp.rack.heads * 4, 0, -1):
-        width = heads * per_head // 4
-        if width % 8 or width < 8:
-            continue
-        rack = {"d_model": width, "d_ff": None, "heads": _heads_for(width, per_head)}
+    for blocks in range(total_blocks(exp.rack), 0, -1):
+        rack = {"stacks": 1, "blocks_per_stack": blocks}
         small = exp.replace(rack=rack, curriculum="end_to_end", masking={"bands": None})
         if training_bytes(small, Placement()) <= limit_bytes:
             return small
-    raise ExperimentError(f"no end-to-end rack of this depth trains in {limit_bytes} bytes")
-
-
-def _heads_for(width: int, per_head: int) -> int:
-    """As many heads as divide the width, nearest to the original width per head."""
-    fitting = [h for h in range(1, width + 1) if width % h == 0 and (width // h) % 2 == 0]
-    return min(fitting, key=lambda h: abs(width // h - per_head))
+    raise ExperimentError(
+        f"no end-to-end rack of this width trains in {limit_bytes} bytes; lower rack.d_model"
+    )
 
 
 def _name(values: Sequence[Any]) -> str:

@@ -8,6 +8,7 @@ import stackwise as sw
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import training_bytes
 from stackwise.study import shrunk_to, spent
+from stackwise.training.run import Stopped
 
 ARMS = ["end_to_end", "left_to_right", "right_to_left", "grow"]
 
@@ -56,15 +57,24 @@ def test_arms_of_one_seed_see_the_same_samples_in_the_same_order(tiny, place) ->
     assert len(seen) == len({tuple(row) for row in seen})
 
 
-def test_shrinking_meets_the_bytes_and_keeps_the_depth(tiny) -> None:
+def test_shrinking_takes_the_deepest_rack_that_fits(tiny) -> None:
     limit = training_bytes(tiny.replace(curriculum="left_to_right"), sw.Placement())
-    wide = tiny.replace(rack={"d_model": 64})
-    small = shrunk_to(wide, limit * 6)
-    assert training_bytes(small, sw.Placement()) <= limit * 6
-    assert small.rack.d_model < 64
-    assert (small.rack.stacks, small.rack.blocks_per_stack) == (4, 1)
-    with pytest.raises(ExperimentError, match="no end-to-end rack of this depth trains in 10"):
-        shrunk_to(wide, 10)
+    small = shrunk_to(tiny, limit)
+    assert training_bytes(small, sw.Placement()) <= limit
+    deeper = {"stacks": 1, "blocks_per_stack": small.rack.blocks_per_stack + 1}
+    assert training_bytes(tiny.replace(rack=deeper), sw.Placement()) > limit
+    assert small.rack.d_model == tiny.rack.d_model
+    with pytest.raises(ExperimentError, match="no end-to-end rack of this width trains in 10"):
+        shrunk_to(tiny, 10)
+
+
+def test_a_stopped_study_says_so_and_goes_on(study) -> None:
+    def stop(work, numbers):
+        work.stop_requested = True
+
+    with pytest.raises(Stopped, match="end_to_end stopped and saved; the same study goes on"):
+        study.run(on_step=stop)
+    assert len(study.run().to_frame()) == 8
 
 
 def test_nonsense_is_refused(tiny) -> None:
