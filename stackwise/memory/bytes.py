@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from stackwise.curriculum import stages
 from stackwise.memory.flops import counted_frac, stage_flops_per_token, vocab_size
-from stackwise.model.block import block_parameters, block_saved, norm_saved
+from stackwise.model.block import (
+    block_matmul_parameters,
+    block_parameters,
+    block_saved,
+    norm_saved,
+)
 from stackwise.model.count import embedding_parameters, head_parameters
 from stackwise.stage import Role, Stage, roles
 
@@ -95,7 +100,9 @@ def _activations(exp: Experiment, placement: Placement, role: Role | None) -> in
     if placement.checkpointing:
         return tokens * blocks * FLOAT * exp.rack.d_model
     saved = block_saved(exp.rack, exp.attention, role == "active")
-    return tokens * blocks * saved.bytes(_compute_bytes(exp))
+    low = exp.precision.compute == "bfloat16"  # autocast keeps a copy of every weight it uses
+    copies = 2 * block_matmul_parameters(exp.rack, exp.attention) * low
+    return blocks * (tokens * saved.bytes(_compute_bytes(exp)) + copies)
 
 
 def _head_activations(exp: Experiment, placement: Placement, stage: Stage) -> int:

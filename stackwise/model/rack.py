@@ -39,12 +39,20 @@ class Embedding(nn.Module):
         self.norm = nn.LayerNorm(shape.d_model, shape.norm_eps) if shape.embed_norm else None
 
     def forward(self, ids_BT: Tensor) -> Tensor:
-        """(B, T) ids up to V + 1 to (B, T, D)."""
+        """(B, T) ids up to V + 1 to (B, T, D).
+
+        Raises:
+            ValueError: If there are more tokens than learned positions.
+        """
         special_BT = ids_BT >= self.vocab
         x_BTD = nn.functional.embedding(ids_BT.clamp(max=self.vocab - 1), self.tokens)
         added_BTD = nn.functional.embedding((ids_BT - self.vocab).clamp(min=0), self.special)
         x_BTD = torch.where(special_BT[..., None], added_BTD, x_BTD)
         if self.positions is not None:
+            if ids_BT.shape[1] > len(self.positions):
+                raise ValueError(
+                    f"{ids_BT.shape[1]} tokens > max_positions={len(self.positions)}; shorten them"
+                )
             x_BTD = x_BTD + self.positions[: ids_BT.shape[1]]
         if self.types is not None:
             x_BTD = x_BTD + self.types[0]
