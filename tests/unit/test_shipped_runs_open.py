@@ -1,0 +1,29 @@
+"""The finished runs in data/runs/ open, are small, and name nothing of the machine they ran on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import stackwise as sw
+
+RUNS = Path(__file__).parents[2] / "data" / "runs"
+
+
+def test_there_is_one_per_curriculum_and_they_are_small() -> None:
+    found = {run.experiment.curriculum.choice for run in sw.runs_in(RUNS)}
+    assert found == {"end_to_end", "left_to_right", "right_to_left", "grow"}
+    assert sum(path.stat().st_size for path in RUNS.rglob("*") if path.is_file()) < 2_000_000
+
+
+@pytest.mark.parametrize("run", sw.runs_in(RUNS), ids=lambda run: run.id)
+def test_each_opens_and_can_be_read(run: sw.Run) -> None:
+    assert run.state == "finished"
+    assert len(run.metrics()) == run.metrics()["step"].iloc[-1]
+    assert run.rack().held() == ("s0", "s1", "s2", "s3")
+    assert run.rack(best=True).vocab == run.tokenizer().size
+    assert run.result()["bits_per_byte"] < 8
+    for path in run.path.rglob("*.json*"):
+        text = path.read_text()
+        assert "/home/" not in text and "/root/" not in text, path
