@@ -7,6 +7,7 @@ or the experiment is wrong, 130 stopped with Ctrl-C (the run is saved and can be
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -148,8 +149,9 @@ def carry_out(run: Any) -> int:
     print(f"{run.id}: {run.experiment}")
     for note in run.provenance()["data"]["notes"]:
         print(f"note: {note}")
-    with bar_over(sum(row["flops"] for row in run.plan())) as bar:
-        execute(run, on_step=bar.on_step)
+    if run.state != "finished":
+        with bar_over(sum(row["flops"] for row in run.plan())) as bar:
+            execute(run, on_step=bar.on_step)
     if run.state == "stopped":
         print(f"stopped and saved; go on with: stackwise resume {run.id}")
         return STOPPED
@@ -280,6 +282,8 @@ def lab_command(options: argparse.Namespace) -> int:
 
     folder = Path("notebooks")
     command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # as in a container; only this machine can reach it
     return subprocess.call([*command, str(folder)] if folder.is_dir() else command)
 
 
