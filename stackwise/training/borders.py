@@ -17,7 +17,6 @@ from stackwise.training.optim import (
     freeze_all_but,
     load_optimizer_state,
     optimizer_state,
-    parts_trained,
 )
 from stackwise.training.step import Trainee
 from stackwise.training.work import AVERAGE, MOMENTS, Work, save_work
@@ -103,8 +102,7 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     number = trainee.number
     following = work.stages[number + 1] if number + 1 < len(work.stages) else None
     if trainee.average is not None:
-        goes_on = parts_trained(following) if following is not None else set()
-        trainee.average.adopt(sorted({part for part, _ in trainee.named} - goes_on))
+        trainee.average.adopt_what_freezes(following)
     work.note_peak()
     work.writer.event("memory", stage=number, **(trainee.measured or {}), peak=work.stage_peak)
     work.writer.event("stage_finished", stage=number, name=trainee.stage.name, step=work.at.step)

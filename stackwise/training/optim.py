@@ -180,6 +180,11 @@ class Average:
                 if key[0] in parts:
                     parameter.copy_(self.values[key])
 
+    def adopt_what_freezes(self, following: Stage | None) -> None:
+        """Freeze at their average the parts that the stage to come, if any, does not train."""
+        goes_on = parts_trained(following) if following is not None else set()
+        self.adopt(sorted({part for part, _ in self.named} - goes_on))
+
     def state(self) -> State:
         """The averages by part and tensor name."""
         out: State = {}

@@ -29,7 +29,6 @@ from stackwise.training.optim import (
     global_norms,
     load_optimizer_state,
     optimizer_state,
-    parts_trained,
     set_lr,
     stage_lr,
 )
@@ -158,8 +157,7 @@ def leave_stage(work: OwnWork, trainee: Trainee) -> None:
     number = trainee.number
     following = work.stages[number + 1] if number + 1 < len(work.stages) else None
     if trainee.average is not None:
-        goes_on = parts_trained(following) if following is not None else set()
-        trainee.average.adopt(sorted({part for part, _ in trainee.named} - goes_on))
+        trainee.average.adopt_what_freezes(following)
     keeps = following is not None and following.optimizer_state == "keep"
     work.moments = optimizer_state(trainee.optimizer, trainee.named) if keeps else {}
     if work.folder is not None:

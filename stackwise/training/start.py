@@ -49,12 +49,9 @@ def settled(exp: Experiment, placement: Placement) -> tuple[Experiment, Placemen
 
     Absolute paths are split into names (science) and the folder they share (placement).
     """
-    named = {
-        key: Path(placement.data_dir, value)
-        for key, value in paths_named(exp).items()
-        if any(Path(other).is_absolute() for other in paths_named(exp).values())
-    }
-    if named:
+    values = paths_named(exp)
+    if any(Path(value).is_absolute() for value in values.values()):
+        named = {key: Path(placement.data_dir, value) for key, value in values.items()}
         base = os.path.commonpath([path.resolve().parent for path in named.values()])
         placement = placement.replace(data_dir=base)
         changes = {key: os.path.relpath(path.resolve(), base) for key, path in named.items()}

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 
 from stackwise.config import Experiment, Placement
 from stackwise.data.dataset import Dataset
-from stackwise.memory.flops import stage_flops_per_token, vocab_size
+from stackwise.memory.flops import Flops, stage_flops_per_token, vocab_size
 from stackwise.memory.meter import Meter
 from stackwise.model.rack import BandPath, Rack
 from stackwise.model.shape import stack_ids
@@ -84,6 +85,11 @@ class Work:
     stage_peak: int | None = None
     saved_at: float = field(default_factory=time.monotonic)
 
+    @cached_property
+    def costs(self) -> tuple[Flops, ...]:
+        """FLOPs per token of each stage."""
+        return tuple(stage_flops_per_token(self.exp, stage) for stage in self.stages)
+
     def steps_of(self, number: int) -> int:
         """Optimizer steps of a stage."""
         tokens = self.stages[number].tokens or 0
@@ -126,7 +132,7 @@ class Work:
         self, number: int, noisy: Corrupted, numbers: StepNumbers, rate: float, seconds: float
     ) -> None:
         """Move the counters over one step and write its row of metrics."""
-        cost, at = stage_flops_per_token(self.exp, self.stages[number]), self.at
+        cost, at = self.costs[number], self.at
         tokens = noisy.input_BT.numel()
         body = (cost.total - cost.head) * tokens
         at.step += 1
@@ -172,10 +178,8 @@ class Work:
 
     def seconds_left(self) -> float:
         """Time to the end of the run, by the FLOPs that are left at the rate so far."""
-        planned = sum(
-            (stage.tokens or 0) * stage_flops_per_token(self.exp, stage).total
-            for stage in self.stages
-        )
+        pairs = zip(self.stages, self.costs, strict=True)
+        planned = sum((stage.tokens or 0) * cost.total for stage, cost in pairs)
         rate = self.at.flops / self.at.seconds if self.at.seconds else math.nan
         return max(0.0, planned - self.at.flops) / rate
 

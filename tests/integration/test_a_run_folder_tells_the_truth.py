@@ -37,13 +37,9 @@ def test_a_moved_run_opens_and_says_the_same(tiny, place, tmp_path) -> None:
     run = sw.train(tiny, place)
     shutil.move(run.path, tmp_path / "elsewhere")
     moved = sw.attach(tmp_path / "elsewhere")
-    assert moved.experiment == run_experiment(tiny)
+    assert moved.experiment == tiny
     assert len(moved.metrics()) == 16
     assert moved.rack().held() == ("s0", "s1", "s2", "s3")
-
-
-def run_experiment(exp: sw.Experiment) -> sw.Experiment:
-    return exp
 
 
 def test_the_same_experiment_attaches_and_another_does_not(tiny, place) -> None:
