@@ -241,7 +241,7 @@ class Placement(Section):
     checkpointing: bool = Field(
         False, description="recompute each block in backward instead of keeping its activations"
     )
-    compile: bool = Field(False, description="torch.compile each block")
+    compile: bool = Field(False, description="torch.compile the blocks, up to eight at a time")
     runs_dir: str = Field("runs", description="folder that holds the run folders")
     data_dir: str = Field(".", description="folder in which relative corpus paths are looked up")
     checkpoint_seconds: float = Field(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from stackwise.memory.meter import Kept
 from stackwise.model.init import grow
-from stackwise.objective import is_causal
-from stackwise.stage import NewStack, Stage
+from stackwise.stage import NewStack
+from stackwise.training.layers import grow_tables
 from stackwise.training.optim import (
     Average,
     adamw,
@@ -33,7 +31,7 @@ def enter_stage(work: Work, number: int) -> Trainee:
         if entry.stack not in work.rack.stacks:
             add_stack(work, entry)
     if work.placement.compile:
-        compile_blocks(work, stage)
+        grow_tables(work.rack, stage.path, exp.data.seq_len, work.device)
     if exp.rack.tied and stage.head != stage.embedding and work.rack.untie():
         work.saved_parts.discard("head")  # it has grown a table, whether it trains or not
         work.writer.event("untied", stage=number, why="head and embedding no longer train together")
@@ -63,18 +61,6 @@ def add_stack(work: Work, entry: NewStack) -> None:
     """Put a new stack into the rack, initialised as the stage says."""
     stack = work.rack.add(entry.stack)
     grow(stack, entry.init, work.rack.stacks[entry.source] if entry.source is not None else None)
-
-
-def compile_blocks(work: Work, stage: Stage) -> None:
-    """Compile each block of the path, once; tables that grow on first use are grown before."""
-    exp = work.exp
-    x_BTD = torch.zeros(1, exp.data.seq_len, exp.rack.d_model, device=work.device)
-    for stack in set(stage.path) - work.compiled:
-        with torch.no_grad():
-            work.rack.stacks[stack](x_BTD, causal=is_causal(exp.objective))
-        for block in work.rack.blocks([stack]):
-            block.compile()
-        work.compiled.add(stack)
 
 
 @contextmanager

@@ -122,15 +122,15 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, named: Named, state: 
             optimizer.state[parameter] = entries
 
 
-def global_norms(named: Named) -> tuple[Tensor, dict[str, Tensor]]:
+def global_norms(named: Named) -> tuple[float, dict[str, float]]:
     """The gradient norm of everything, and of each block (`s0.0`), embedding and head."""
     owned = {key: p.grad for key, p in named.items() if p.grad is not None}
-    norms = torch._foreach_norm(list(owned.values()))
-    groups: dict[str, list[Tensor]] = {}
+    norms = torch.stack(torch._foreach_norm(list(owned.values()))).tolist()  # one wait for all
+    squares: dict[str, float] = {}
     for (part, name), norm in zip(owned, norms, strict=True):
-        groups.setdefault(block_of(part, name), []).append(norm)
-    by_block = {key: torch.linalg.vector_norm(torch.stack(v)) for key, v in groups.items()}
-    return torch.linalg.vector_norm(torch.stack(list(by_block.values()))), by_block
+        block = block_of(part, name)
+        squares[block] = squares.get(block, 0.0) + norm * norm
+    return math.sqrt(sum(squares.values())), {key: math.sqrt(v) for key, v in squares.items()}
 
 
 def block_of(part: str, name: str) -> str:
@@ -138,11 +138,11 @@ def block_of(part: str, name: str) -> str:
     return f"{part}.{name.split('.')[1]}" if name.startswith("blocks.") else part
 
 
-def clip_(named: Named, norm: Tensor, bound: float | None) -> None:
-    """Scale all gradients so that their norm is at most `bound`."""
-    if bound is not None:
+def clip_(named: Named, norm: float, bound: float | None) -> None:
+    """Scale all gradients so that their norm, now `norm`, is at most `bound`."""
+    if bound is not None and not norm <= bound:
         grads = [p.grad for p in named.values() if p.grad is not None]
-        torch._foreach_mul_(grads, torch.clamp(bound / (norm + 1e-6), max=1.0))
+        torch._foreach_mul_(grads, bound / norm)
 
 
 class Average:

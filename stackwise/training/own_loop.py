@@ -136,14 +136,14 @@ def one_step(work: OwnWork, trainee: Trainee, batch: OwnBatch, rate: float) -> t
     if all(parameter.grad is None for parameter in trainee.named.values()):
         raise ValueError("the loss does not depend on anything that trains in this stage")
     norm, _ = global_norms(trainee.named)
-    refuse_infinite("gradient norm", float(norm))
+    refuse_infinite("gradient norm", norm)
     clip_(trainee.named, norm, work.exp.optim.clip)
     set_lr(trainee.optimizer, rate)
     trainee.optimizer.step()
     trainee.optimizer.zero_grad()
     if trainee.average is not None:
         trainee.average.update()
-    return value, float(norm)
+    return value, norm
 
 
 def refuse_infinite(what: str, value: float) -> None:

@@ -81,6 +81,7 @@ class OwnRack:
         for name, module in self.parts().items():
             module.train(name in parts_trained(stage))
         self.setting = setting_of(
+            self.model,
             stage,
             causal=is_causal(exp.objective),
             micro_batch=None,

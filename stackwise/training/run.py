@@ -91,6 +91,7 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
     exp, stage = work.exp, work.stages[number]
     trainee = enter_stage(work, number)
     setting = setting_of(
+        work.rack,
         stage,
         causal=is_causal(exp.objective),
         micro_batch=work.placement.micro_batch,
@@ -98,6 +99,7 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
         compute=getattr(torch, exp.precision.compute),
         device=work.device,
         clip=exp.optim.clip,
+        compiled=work.placement.compile,
     )
     steps = work.steps_of(number)
     with prefetch(noisy_batches(work, number)) as batches:

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from stackwise.model.rack import Rack
 from stackwise.objective import Corrupted, loss_at
 from stackwise.stage import Stage, roles
+from stackwise.training.layers import Layer, layers
 from stackwise.training.optim import Average, Named, clip_, global_norms, set_lr
 
 
@@ -26,18 +27,18 @@ class Setting:
     """What stays the same over the steps of a stage.
 
     Attributes:
-        trunk: Stacks that run without gradient, in order.
-        rest: The stacks after them, active and frozen, in order.
+        trunk: Blocks that run without gradient, in order, one by one or compiled together.
+        rest: The blocks after them, active and frozen, in order.
         causal: Attention direction.
         micro_batch: Samples per forward pass; None for all.
-        checkpointing: Recompute blocks in backward.
+        checkpointing: Recompute the blocks of `rest` in backward.
         compute: dtype of matrix products.
         device: Where it computes.
         clip: Bound on the gradient norm.
     """
 
-    trunk: tuple[str, ...]
-    rest: tuple[str, ...]
+    trunk: tuple[Layer, ...]
+    rest: tuple[Layer, ...]
     causal: bool
     micro_batch: int | None
     checkpointing: bool
@@ -85,6 +86,7 @@ class StepNumbers:
 
 
 def setting_of(
+    rack: Rack,
     stage: Stage,
     *,
     causal: bool,
@@ -93,12 +95,21 @@ def setting_of(
     compute: torch.dtype,
     device: torch.device,
     clip: float | None,
+    compiled: bool = False,
 ) -> Setting:
     """Resolve a stage and its placement into what the step needs."""
     role = roles(stage)
-    trunk = tuple(stack for stack in stage.path if role[stack] == "trunk")
-    rest = stage.path[len(trunk) :]
-    return Setting(trunk, rest, causal, micro_batch, checkpointing, compute, device, clip)
+    trunk = [stack for stack in stage.path if role[stack] == "trunk"]
+    return Setting(
+        trunk=layers(rack, trunk, compiled=compiled, single=False),
+        rest=layers(rack, stage.path[len(trunk) :], compiled=compiled, single=checkpointing),
+        causal=causal,
+        micro_batch=micro_batch,
+        checkpointing=checkpointing,
+        compute=compute,
+        device=device,
+        clip=clip,
+    )
 
 
 def training_step(
@@ -124,8 +135,8 @@ def training_step(
         trainee.average.update()
     return StepNumbers(
         loss=float(loss),
-        grad_norm=float(norm),
-        block_norms={key: float(value) for key, value in block_norms.items()},
+        grad_norm=norm,
+        block_norms=block_norms,
         counted=int(noisy.counted_BT.sum()),
     )
 
@@ -135,11 +146,11 @@ def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -
     noisy = noisy.to(setting.device)
     with autocast(setting.device, setting.compute):
         x_BTD = trunk_output(rack, noisy.input_BT, setting)
-        for block in rack.blocks(setting.rest):
+        for layer in setting.rest:
             if setting.checkpointing:
-                x_BTD = checkpoint(block, x_BTD, causal=setting.causal, use_reentrant=False)
+                x_BTD = checkpoint(layer, x_BTD, causal=setting.causal, use_reentrant=False)
             else:
-                x_BTD = block(x_BTD, causal=setting.causal)
+                x_BTD = layer(x_BTD, causal=setting.causal)
         logits_NV = rack.logits(x_BTD[noisy.counted_BT])
     return loss_at(logits_NV.float(), noisy.target_N, noisy.weight_N, positions)
 
@@ -149,8 +160,8 @@ def trunk_output(rack: Rack, input_BT: Tensor, setting: Setting) -> Tensor:
     frozen = bool(setting.trunk) or not any(p.requires_grad for p in rack.embedding.parameters())
     with torch.no_grad() if frozen else nullcontext():
         x_BTD = rack.embedding(input_BT)
-        for stack in setting.trunk:
-            x_BTD = rack.stacks[stack](x_BTD, causal=setting.causal)
+        for layer in setting.trunk:
+            x_BTD = layer(x_BTD, causal=setting.causal)
     return x_BTD
 
 

@@ -80,7 +80,6 @@ class Work:
     at: Counters = field(default_factory=Counters)
     restored: dict[str, State] = field(default_factory=dict)
     saved_parts: set[str] = field(default_factory=set)
-    compiled: set[str] = field(default_factory=set)
     stop_requested: bool = False
     stage_peak: int | None = None
     saved_at: float = field(default_factory=time.monotonic)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stackwise.choice import Params
+from stackwise.model.attention.qk import scored
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.norm import RMSNorm
 from stackwise.model.saved import Saved
@@ -55,17 +56,14 @@ class SoftmaxAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
         """(B, T, D) to (B, T, D); token i sees j <= i if causal, else every j in its window."""
-        q_BHTE = self._heads(self.q(x_BTD), self.q_norm)
-        k_BHTE = self._heads(self.k(x_BTD), self.k_norm)
-        v_BHTE = self._heads(self.v(x_BTD))
-        if self.rotary is not None:
-            q_BHTE, k_BHTE = self.rotary(q_BHTE), self.rotary(k_BHTE)
+        q_BHTE = scored(self._heads(self.q(x_BTD)), self.q_norm, self.rotary)
+        k_BHTE = scored(self._heads(self.k(x_BTD)), self.k_norm, self.rotary)
+        v_BHTE = self._heads(self.v(x_BTD)).transpose(1, 2)
         y_BHTE = attend(q_BHTE, k_BHTE, v_BHTE, causal=causal, window=self.shape.window)
         return self.out(y_BHTE.transpose(1, 2).flatten(2))
 
-    def _heads(self, x_BTF: Tensor, norm: nn.Module | None = None) -> Tensor:
-        x_BTHE = x_BTF.unflatten(-1, (-1, self.shape.head_dim))
-        return (x_BTHE if norm is None else norm(x_BTHE)).transpose(1, 2)
+    def _heads(self, x_BTF: Tensor) -> Tensor:
+        return x_BTF.unflatten(-1, (-1, self.shape.head_dim))
 
 
 def attend(

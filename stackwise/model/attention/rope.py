@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from stackwise.model.norm import lean_on
 from stackwise.model.shape import Llama3Scaling
 
 
@@ -25,10 +27,39 @@ def inverse_frequencies(dim: int, base: float, scaling: Llama3Scaling | None = N
     return inverse * (unscaled + (1 - unscaled) / scaling.factor)
 
 
-def rotate(x_BHTE: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
-    """Turn each pair (i, i + E/2) of the last axis by its position's angle."""
-    left, right = x_BHTE.chunk(2, dim=-1)
-    return x_BHTE * cos_TE + torch.cat((right, left), dim=-1) * sin_TE
+def rotate(x: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
+    """Turn each pair (i, i + E/2) of the last axis by its position's angle.
+
+    The tables, or views of them, must broadcast against x: (B, H, T, E), or any other order.
+    """
+    if lean_on(x):
+        return cast(Tensor, _Turn.apply(x, cos_TE, sin_TE, 1))
+    return turn(x, cos_TE, sin_TE, 1)
+
+
+def turn(x: Tensor, cos_TE: Tensor, sin_TE: Tensor, way: int) -> Tensor:
+    """Rotate by the angle (way 1) or back (way -1)."""
+    return torch.addcmul(x * cos_TE, swap_halves(x), sin_TE, value=way)
+
+
+def swap_halves(x: Tensor) -> Tensor:
+    """Exchange i and i + E/2 of the last axis."""
+    left, right = x.chunk(2, dim=-1)
+    return torch.cat((right, left), dim=-1)
+
+
+class _Turn(torch.autograd.Function):
+    """Backward is the rotation back: fewer passes than autograd takes through its parts."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos_TE: Tensor, sin_TE: Tensor, way: int) -> Tensor:
+        ctx.save_for_backward(cos_TE, sin_TE)
+        ctx.way = way
+        return turn(x, cos_TE, sin_TE, way)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Turn.apply(grad, *ctx.saved_tensors, -ctx.way), None, None, None
 
 
 class Rotary(nn.Module):
@@ -42,11 +73,14 @@ class Rotary(nn.Module):
 
     def forward(self, x_BHTE: Tensor, offset: int = 0) -> Tensor:
         """Rotate positions offset, offset + 1, ..."""
-        end = offset + x_BHTE.shape[-2]
-        if end > len(self.cos_TE) or self.cos_TE.device != x_BHTE.device:
-            self._grow(end, x_BHTE.device)
-        cos_TE = self.cos_TE[offset:end].to(x_BHTE.dtype)
-        return rotate(x_BHTE, cos_TE, self.sin_TE[offset:end].to(x_BHTE.dtype))
+        return rotate(x_BHTE, *self.tables_at(offset, x_BHTE.shape[-2], x_BHTE))
+
+    def tables_at(self, offset: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines of `length` positions, (T, E) each, with a tensor's type."""
+        end = offset + length
+        if end > len(self.cos_TE) or self.cos_TE.device != like.device:
+            self._grow(end, like.device)
+        return self.cos_TE[offset:end].to(like.dtype), self.sin_TE[offset:end].to(like.dtype)
 
     def tables_held(self) -> tuple[Tensor, Tensor]:
         """The tables as they are now."""
