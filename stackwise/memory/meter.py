@@ -99,7 +99,7 @@ class Kept:
         self.skipped = {p.untyped_storage().data_ptr() for p in rack.parameters()}
         for module in rack.modules():
             if isinstance(module, Rotary):
-                self.skipped |= {t.untyped_storage().data_ptr() for t in module.tables_held()}
+                self.skipped.add(module.table_TF2.untyped_storage().data_ptr())
         self.users: dict[int, int] = {}
         self.bytes = self.peak_bytes = 0
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)

@@ -51,7 +51,7 @@ def kept(block, causal):
     constant = [*block.parameters(), *block.buffers()]
     for module in block.modules():
         if isinstance(module, Rotary):
-            constant += module.tables_held()
+            constant.append(module.table_TF2)
     skipped = {tensor.untyped_storage().data_ptr() for tensor in constant}
     seen = {}
 

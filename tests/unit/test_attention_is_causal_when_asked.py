@@ -82,9 +82,9 @@ def test_gqa_equals_mha_with_its_keys_and_values_repeated(causal):
     gqa = build_attention(attention_shape(few, 0), parse(ATTENTION, "gqa", "attention", "kind"))
     mha = build_attention(attention_shape(many, 0), parse(ATTENTION, "mha", "attention", "kind"))
     state = gqa.state_dict()
-    for name in ("k.weight", "v.weight"):
-        heads_HED = state[name].unflatten(0, (2, 8))
-        state[name] = heads_HED.repeat_interleave(2, dim=0).flatten(0, 1)
+    q_HED, k_GED, v_GED = state["qkv.weight"].unflatten(0, (-1, 8)).split((4, 2, 2))
+    repeated = (part.repeat_interleave(2, dim=0) for part in (k_GED, v_GED))
+    state["qkv.weight"] = torch.cat((q_HED, *repeated)).flatten(0, 1)
     mha.load_state_dict(state)
     x_BTD = torch.randn(2, 9, 32, dtype=torch.float64)
     y_BTD, z_BTD = gqa.double()(x_BTD, causal=causal), mha.double()(x_BTD, causal=causal)

@@ -25,10 +25,8 @@ def kept_bytes(block: Block, x_BTD: Tensor) -> int:
     seen: dict[int, int] = {}
     with torch.autocast("cpu", dtype=torch.bfloat16):
         block(x_BTD, causal=False)
-        skipped = {p.untyped_storage().data_ptr() for p in block.parameters()}
-    tables = sum(
-        t.numel() * 2 for m in block.modules() if isinstance(m, Rotary) for t in m.tables_held()
-    )
+        tables = [m.table_TF2 for m in block.modules() if isinstance(m, Rotary)]
+        skipped = {t.untyped_storage().data_ptr() for t in [*block.parameters(), *tables]}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -39,8 +37,7 @@ def kept_bytes(block: Block, x_BTD: Tensor) -> int:
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with hooks, torch.autocast("cpu", dtype=torch.bfloat16):
         block(x_BTD, causal=False)
-    # Each rotary table is cast for the queries and again for the keys.
-    return sum(seen.values()) - 2 * tables
+    return sum(seen.values())
 
 
 @pytest.mark.parametrize("options", SHAPES, ids=str)

@@ -39,6 +39,12 @@ def copy_(target, source):
         target.bias.copy_(source.bias)
 
 
+def as_neighbours(weight, head_dim):
+    """Rows whose RoPE pairs are (i, i + E/2) in each head, in the order that pairs neighbours."""
+    order = torch.arange(head_dim).unflatten(0, (2, -1)).T.flatten()
+    return weight.unflatten(0, (-1, head_dim))[:, order].flatten(0, 1)
+
+
 def shaken(model):
     """Every number random, so that no norm or bias is at its idle start."""
     generator = torch.Generator().manual_seed(0)
@@ -97,8 +103,8 @@ def test_llama(scaled, tied):
     for block, layer in zip(blocks_of(ours), theirs.model.layers, strict=True):
         copy_(block.attention_norm, layer.input_layernorm)
         copy_(block.ffn_norm, layer.post_attention_layernorm)
-        for name in ("q", "k", "v"):
-            copy_(getattr(block.attention, name), getattr(layer.self_attn, f"{name}_proj"))
+        rows = [as_neighbours(getattr(layer.self_attn, f"{n}_proj").weight, 16) for n in "qk"]
+        block.attention.qkv.weight.copy_(torch.cat([*rows, layer.self_attn.v_proj.weight]))
         copy_(block.attention.out, layer.self_attn.o_proj)
         for name in ("gate", "up", "down"):
             copy_(getattr(block.ffn, name), getattr(layer.mlp, f"{name}_proj"))
@@ -140,11 +146,8 @@ def test_gpt2():
     for block, layer in zip(blocks_of(ours), theirs.transformer.h, strict=True):
         copy_(block.attention_norm, layer.ln_1)
         copy_(block.ffn_norm, layer.ln_2)
-        rows = layer.attn.c_attn.weight.T.split(64), layer.attn.c_attn.bias.split(64)
-        for name, weight, bias in zip("qkv", *rows, strict=True):
-            getattr(block.attention, name).weight.copy_(weight)
-            getattr(block.attention, name).bias.copy_(bias)
         pairs = [
+            (block.attention.qkv, layer.attn.c_attn),
             (block.attention.out, layer.attn.c_proj),
             (block.ffn.up, layer.mlp.c_fc),
             (block.ffn.down, layer.mlp.c_proj),
@@ -197,8 +200,9 @@ def test_bert():
     ours.embedding.types.copy_(embeddings.token_type_embeddings.weight)
     copy_(ours.embedding.norm, embeddings.LayerNorm)
     for block, layer in zip(blocks_of(ours), theirs.bert.encoder.layer, strict=True):
-        for name, source in (("q", "query"), ("k", "key"), ("v", "value")):
-            copy_(getattr(block.attention, name), getattr(layer.attention.self, source))
+        inside = [getattr(layer.attention.self, name) for name in ("query", "key", "value")]
+        block.attention.qkv.weight.copy_(torch.cat([part.weight for part in inside]))
+        block.attention.qkv.bias.copy_(torch.cat([part.bias for part in inside]))
         copy_(block.attention.out, layer.attention.output.dense)
         copy_(block.attention_norm, layer.attention.output.LayerNorm)
         copy_(block.ffn.up, layer.intermediate.dense)

@@ -1,8 +1,8 @@
 """Latent attention says what DeepSeek-V2 of transformers says with the same weights.
 
-Published weights turn neighbouring rows of queries and keys, ours those a half apart: the rows are
-reordered, and that is all that differs. Tolerance as in test_logits_equal_transformers.py: float32
-sums of up to 64 terms of order one, in another order, three in a row.
+Joint matrices are cut, and that is all that differs. Tolerance as in
+test_logits_equal_transformers.py: float32 sums of up to 64 terms of order one, in another order,
+three in a row.
 """
 
 import pytest
@@ -40,9 +40,8 @@ def test_logits_equal_deepseek_v2_of_transformers(q_rank: int | None, params) ->
 
 
 def deepseek_weights(model: nn.Module, q_rank: int | None) -> dict[str, Tensor]:
-    """DeepSeek-V2's weights under the rack's names: joint matrices cut, turned rows reordered."""
+    """DeepSeek-V2's weights under the rack's names: joint matrices cut."""
     source = model.state_dict()
-    halves = torch.tensor([0, 2, 4, 1, 3, 5])  # neighbours (2i, 2i + 1) become (i, i + R/2)
     weights = {
         "embedding.tokens": source["model.embed_tokens.weight"],
         "head.norm.weight": source["model.norm.weight"],
@@ -51,16 +50,15 @@ def deepseek_weights(model: nn.Module, q_rank: int | None) -> dict[str, Tensor]:
     for number in range(2):
         ours, hers = f"stacks.s0.blocks.{number}.", f"model.layers.{number}."
         inside = {name.removeprefix(hers): value for name, value in source.items() if hers in name}
-        q_HED = inside[f"self_attn.q_{'b_' if q_rank else ''}proj.weight"].unflatten(0, (4, 14))
         read_HED = inside["self_attn.kv_b_proj.weight"].unflatten(0, (4, 18))
         down, shared = inside["self_attn.kv_a_proj_with_mqa.weight"].split((16, 6))
         found = {
             "attention_norm": inside["input_layernorm.weight"],
             "ffn_norm": inside["post_attention_layernorm.weight"],
-            "attention.q": torch.cat((q_HED[:, :8], q_HED[:, 8:][:, halves]), 1).flatten(0, 1),
+            "attention.q": inside[f"self_attn.q_{'b_' if q_rank else ''}proj.weight"],
             "attention.kv_down": down,
             "attention.kv_norm": inside["self_attn.kv_a_layernorm.weight"],
-            "attention.k_rope": shared[halves],
+            "attention.k_rope": shared,
             "attention.k": read_HED[:, :8].flatten(0, 1),
             "attention.v": read_HED[:, 8:].flatten(0, 1),
             "attention.out": inside["self_attn.o_proj.weight"],

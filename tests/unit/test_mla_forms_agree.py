@@ -40,9 +40,9 @@ def test_it_is_attention_as_published():
 
     def turned(x_R, place):
         angle_F = place / 10_000 ** (torch.arange(0, 4, 2, dtype=torch.float64) / 4)
-        a, b = x_R.chunk(2)
+        a, b = x_R[0::2], x_R[1::2]
         cos, sin = angle_F.cos(), angle_F.sin()
-        return torch.cat((a * cos - b * sin, b * cos + a * sin))
+        return torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten()
 
     def normed(x_C):
         return x_C / (x_C.square().mean() + 1e-5).sqrt()

@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stackwise.choice import Params
+from stackwise.model.attention.heads import cut, qkv_linear
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.saved import Saved
 from stackwise.model.shape import AttentionShape
@@ -60,24 +61,19 @@ class KernelAttention(nn.Module):
     def __init__(self, shape: AttentionShape, params: Kernel) -> None:
         super().__init__()
         self.shape, self.params = shape, params
-        wide = shape.heads * shape.head_dim
-        self.q = nn.Linear(shape.d_model, wide, bias=shape.bias)
-        self.k = nn.Linear(shape.d_model, wide, bias=shape.bias)
-        self.v = nn.Linear(shape.d_model, wide, bias=shape.bias)
-        self.out = nn.Linear(wide, shape.d_model, bias=shape.bias)
+        self.qkv = qkv_linear(shape)
+        self.out = nn.Linear(shape.heads * shape.head_dim, shape.d_model, bias=shape.bias)
         self.rotary = (
             Rotary(shape.head_dim, shape.rope_base, shape.rope_scaling)
             if shape.rope_base is not None
             else None
         )
-        omega_EM = directions(params, shape.head_dim).to(self.q.weight.device)
+        omega_EM = directions(params, shape.head_dim).to(self.qkv.weight.device)
         self.register_buffer("omega_EM", omega_EM)
 
     def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
         """(B, T, D) to (B, T, D); token i sees j <= i if causal, else every j."""
-        q_BHTE = self._heads(self.q(x_BTD))
-        k_BHTE = self._heads(self.k(x_BTD))
-        v_BHTE = self._heads(self.v(x_BTD))
+        q_BHTE, k_BHTE, v_BHTE = cut(self.qkv(x_BTD), self.shape)
         with torch.autocast(x_BTD.device.type, enabled=False):
             q_BHTM, k_BHTM = self.features(q_BHTE), self.features(k_BHTE)
             floor = None if self.params.map == "softmax_positive" else FLOOR
@@ -96,9 +92,6 @@ class KernelAttention(nn.Module):
         if self.rotary is not None:
             x_BHTE = self.rotary(x_BHTE)
         return feature_map(x_BHTE, omega_EM, self.params.map)
-
-    def _heads(self, x_BTF: Tensor) -> Tensor:
-        return x_BTF.unflatten(-1, (-1, self.shape.head_dim)).transpose(1, 2)
 
 
 def directions(params: Kernel, width: int) -> Tensor:
@@ -231,14 +224,14 @@ def features_made(params: Kernel) -> int:
 def saved_floats(shape: AttentionShape, params: Kernel, trains: bool) -> Saved:
     """Numbers per token that autograd keeps, in the causal form, which keeps the more.
 
-    Queries and keys before and after their norm, features, values, sums; causal also the pairs in
-    a chunk and the sums before it. A weight that trains keeps its input.
+    Queries and keys before and after their norm, features, values as they came and with ones, sums;
+    causal also the pairs in a chunk and the sums before it. A weight that trains keeps its input.
     """
     made, wide, chunk = features_made(params), shape.head_dim, params.chunk
     if params.map == "softmax_positive":
-        each = 2 * (2 * wide + 1 + made) + 2 * (wide + 1)
+        each = 2 * (2 * wide + 1 + made) + 3 * wide + 2
     else:
-        each = 2 * (wide + 1 + made + directions_needed(params)) + 2 * (wide + 1) + 1
+        each = 2 * (wide + 1 + made + directions_needed(params)) + 3 * wide + 3
     each += chunk + -(-made * (wide + 1) // chunk)
     return Saved(shape.heads * each, trains * (shape.d_model + shape.heads * wide))
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stackwise.choice import Params
-from stackwise.model.attention.qk import scored
+from stackwise.model.attention.heads import qkv_linear, scored
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.norm import RMSNorm
 from stackwise.model.saved import Saved
@@ -41,11 +41,8 @@ class SoftmaxAttention(nn.Module):
     def __init__(self, shape: AttentionShape, params: Params) -> None:
         super().__init__()
         self.shape = shape
-        wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-        self.q = nn.Linear(shape.d_model, wide, bias=shape.bias)
-        self.k = nn.Linear(shape.d_model, narrow, bias=shape.bias)
-        self.v = nn.Linear(shape.d_model, narrow, bias=shape.bias)
-        self.out = nn.Linear(wide, shape.d_model, bias=shape.bias)
+        self.qkv = qkv_linear(shape)
+        self.out = nn.Linear(shape.heads * shape.head_dim, shape.d_model, bias=shape.bias)
         self.rotary = (
             Rotary(shape.head_dim, shape.rope_base, shape.rope_scaling)
             if shape.rope_base is not None
@@ -56,14 +53,11 @@ class SoftmaxAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
         """(B, T, D) to (B, T, D); token i sees j <= i if causal, else every j in its window."""
-        q_BHTE = scored(self._heads(self.q(x_BTD)), self.q_norm, self.rotary)
-        k_BHTE = scored(self._heads(self.k(x_BTD)), self.k_norm, self.rotary)
-        v_BHTE = self._heads(self.v(x_BTD)).transpose(1, 2)
-        y_BHTE = attend(q_BHTE, k_BHTE, v_BHTE, causal=causal, window=self.shape.window)
+        q_BHTE, k_BGTE, v_BGTE = scored(
+            self.qkv(x_BTD), self.shape, self.q_norm, self.k_norm, self.rotary
+        )
+        y_BHTE = attend(q_BHTE, k_BGTE, v_BGTE, causal=causal, window=self.shape.window)
         return self.out(y_BHTE.transpose(1, 2).flatten(2))
-
-    def _heads(self, x_BTF: Tensor) -> Tensor:
-        return x_BTF.unflatten(-1, (-1, self.shape.head_dim))
 
 
 def attend(

@@ -2,8 +2,7 @@
 
 Source: DeepSeek-V2 (arXiv 2405.04434, section 2.1). Every head's key is two slices: one from the
 latent, without positions, and one turned by RoPE that all heads share. A cache holds the latent and
-that shared slice only. Rotated pairs are (i, i + R/2), as everywhere here, and not neighbours as in
-the published weights: the same model, its rows in another order.
+that shared slice only.
 
 Shapes: H heads, N numbers without positions, R with, C the key-value latent, V a head's value.
 """

@@ -1,7 +1,9 @@
 """Rotary position embedding: angles per position, and the rotation of queries and keys.
 
-Source: RoFormer (arXiv 2104.09864), with halves paired as in Llama (i with i + E/2). The stretch of
-Llama 3.1 is held against transformers in `tests/unit/test_logits_equal_transformers.py`.
+Source: RoFormer (arXiv 2104.09864), neighbours paired (2i with 2i + 1) as there, since one complex
+product then turns them. transformers pairs halves (i with i + E/2) in Llama: the same model, rows
+of its queries and keys in another order. That, and the stretch of Llama 3.1, are held against it in
+`tests/unit/test_logits_equal_transformers.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from stackwise.model.norm import lean_on
 from stackwise.model.shape import Llama3Scaling
 
 
@@ -27,73 +28,79 @@ def inverse_frequencies(dim: int, base: float, scaling: Llama3Scaling | None = N
     return inverse * (unscaled + (1 - unscaled) / scaling.factor)
 
 
-def rotate(x: Tensor, cos_TE: Tensor, sin_TE: Tensor) -> Tensor:
-    """Turn each pair (i, i + E/2) of the last axis by its position's angle.
+def turned(x: Tensor, turns: Tensor, *, back: bool = False) -> Tensor:
+    """Turn each pair (2i, 2i + 1) of the last axis by its position's angle, or back.
 
-    The tables, or views of them, must broadcast against x: (B, H, T, E), or any other order.
+    Args:
+        x: (B, H, T, E), or any other order that the turns broadcast against.
+        turns: Cosine and sine of each pair's angle on the last axis: (T, E/2, 2), or a view of it.
+        back: Turn by the negative angle.
     """
-    if lean_on(x):
-        return cast(Tensor, _Turn.apply(x, cos_TE, sin_TE, 1))
-    return turn(x, cos_TE, sin_TE, 1)
+    pairs = x.to(turns.dtype).unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():
+        left, right = pairs.unbind(-1)
+        cos, sin = turns.unbind(-1)
+        sin = -sin if back else sin
+        pairs = torch.stack((left * cos - right * sin, left * sin + right * cos), dim=-1)
+    else:
+        complex_turns = torch.view_as_complex(turns)
+        if back:
+            complex_turns = complex_turns.conj_physical()
+        pairs = torch.view_as_real(_as_complex(pairs) * complex_turns)
+    return pairs.flatten(-2).to(x.dtype)
 
 
-def turn(x: Tensor, cos_TE: Tensor, sin_TE: Tensor, way: int) -> Tensor:
-    """Rotate by the angle (way 1) or back (way -1)."""
-    return torch.addcmul(x * cos_TE, swap_halves(x), sin_TE, value=way)
+def _as_complex(pairs: Tensor) -> Tensor:
+    """A view where the layout allows it."""
+    if pairs.storage_offset() % 2 or any(stride % 2 for stride in pairs.stride()[:-1]):
+        pairs = pairs.clone(memory_format=torch.contiguous_format)
+    return torch.view_as_complex(pairs)
 
 
-def swap_halves(x: Tensor) -> Tensor:
-    """Exchange i and i + E/2 of the last axis."""
-    left, right = x.chunk(2, dim=-1)
-    return torch.cat((right, left), dim=-1)
-
-
-class _Turn(torch.autograd.Function):
-    """Backward is the rotation back: fewer passes than autograd takes through its parts."""
+class _Turned(torch.autograd.Function):
+    """Backward is the rotation back, in one pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos_TE: Tensor, sin_TE: Tensor, way: int) -> Tensor:
-        ctx.save_for_backward(cos_TE, sin_TE)
-        ctx.way = way
-        return turn(x, cos_TE, sin_TE, way)
+    def forward(ctx: Any, x: Tensor, turns: Tensor, back: bool) -> Tensor:
+        ctx.save_for_backward(turns)
+        ctx.back = back
+        return turned(x, turns, back=back)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Turn.apply(grad, *ctx.saved_tensors, -ctx.way), None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Turned.apply(grad, *ctx.saved_tensors, not ctx.back), None, None
 
 
 class Rotary(nn.Module):
-    """Rotates (B, H, T, E) tensors. Its tables grow with the longest sequence; never saved."""
+    """Rotates (B, H, T, E) tensors. Its table grows with the longest sequence; never saved."""
 
     def __init__(self, dim: int, base: float, scaling: Llama3Scaling | None) -> None:
         super().__init__()
         self.dim, self.base, self.scaling = dim, base, scaling
-        self.cos_TE = torch.empty(0, dim)
-        self.sin_TE = torch.empty(0, dim)
+        self.table_TF2 = torch.empty(0, dim // 2, 2)
 
-    def forward(self, x_BHTE: Tensor, offset: int = 0) -> Tensor:
-        """Rotate positions offset, offset + 1, ..."""
-        return rotate(x_BHTE, *self.tables_at(offset, x_BHTE.shape[-2], x_BHTE))
+    def forward(self, x_BHTE: Tensor) -> Tensor:
+        """Rotate positions 0, 1, ..."""
+        turns = self.turns(x_BHTE.shape[-2], x_BHTE)
+        if torch.compiler.is_compiling():
+            return turned(x_BHTE, turns)
+        return cast(Tensor, _Turned.apply(x_BHTE, turns, False))
 
-    def tables_at(self, offset: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and signed sines of `length` positions, (T, E) each, with a tensor's type."""
-        end = offset + length
-        if end > len(self.cos_TE) or self.cos_TE.device != like.device:
-            self._grow(end, like.device)
-        return self.cos_TE[offset:end].to(like.dtype), self.sin_TE[offset:end].to(like.dtype)
-
-    def tables_held(self) -> tuple[Tensor, Tensor]:
-        """The tables as they are now."""
-        return self.cos_TE, self.sin_TE
+    def turns(self, length: int, like: Tensor) -> Tensor:
+        """Cosine and sine of `length` positions' angles, (T, E/2, 2), at least float32."""
+        if length > len(self.table_TF2) or self.table_TF2.device != like.device:
+            self._grow(length, like.device)
+        wide = torch.float64 if like.dtype == torch.float64 else torch.float32
+        return self.table_TF2[:length].to(wide)
 
     def _grow(self, length: int, device: torch.device) -> None:
-        self.cos_TE, self.sin_TE = tables(length, self.dim, self.base, self.scaling, device)
+        self.table_TF2 = table(length, self.dim, self.base, self.scaling, device)
 
 
-def tables(
+def table(
     length: int, dim: int, base: float, scaling: Llama3Scaling | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines, (T, E) each; shared by all blocks of the same kind.
+) -> Tensor:
+    """Cosines and sines, (T, E/2, 2); shared by all blocks of the same kind.
 
     What is shared is always ordinary: made under inference mode it can train later, and what a
     fake-tensor mode or a compiler traces is not kept.
@@ -107,14 +114,13 @@ def tables(
 @lru_cache(maxsize=64)
 def _shared(
     length: int, dim: int, base: float, scaling: Llama3Scaling | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     return _made(length, dim, base, scaling, device)
 
 
 def _made(
     length: int, dim: int, base: float, scaling: Llama3Scaling | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     inverse_F = inverse_frequencies(dim, base, scaling).to(device)
     angles_TF = torch.outer(torch.arange(length, device=device, dtype=torch.float32), inverse_F)
-    sin_TF = angles_TF.sin()
-    return angles_TF.cos().repeat(1, 2), torch.cat((-sin_TF, sin_TF), dim=-1)
+    return torch.stack((angles_TF.cos(), angles_TF.sin()), dim=-1)
