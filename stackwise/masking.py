@@ -160,8 +160,8 @@ def check_band(objective: str, sampling: Sampling, band: tuple[float, float]) ->
     rows = [row for row in MATRIX if row.objective == objective]
     if rows and not any(True in row.bands and sampling in row.sampling for row in rows):
         return (
-            f"band: ({low}, {high}) does not go with objective={objective}, sampling={sampling}; "
-            "use (0, 1), or diffusion with antithetic or iid"
+            f"band: ({low}, {high}) goes with masked diffusion alone, its times drawn antithetic "
+            f"or iid, and not with objective={objective}, sampling={sampling}; leave it out"
         )
     return None
 

@@ -123,13 +123,13 @@ def test_the_weight_inside_a_band_is_the_schedules_times_its_span_of_time(params
 @pytest.mark.parametrize(
     ("objective", "sampling", "band", "text"),
     [
-        ("mlm", "antithetic", (0.0, 0.5), "(0.0, 0.5) does not go with objective=mlm"),
-        ("clm", "antithetic", (0.0, 0.5), "(0.0, 0.5) does not go with objective=clm"),
+        ("mlm", "antithetic", (0.0, 0.5), "(0.0, 0.5) goes with masked diffusion alone"),
+        ("clm", "antithetic", (0.0, 0.5), "and not with objective=clm, sampling=anti"),
         (
             "diffusion",
             "stratified_k",
             (0.5, 1.0),
-            "sampling=stratified_k; use (0, 1), or diffusion",
+            "sampling=stratified_k; leave it out",
         ),
         ("diffusion", "iid", (0.5, 0.5), "(0.5, 0.5) must rise within 0 and 1"),
         ("diffusion", "iid", (0.5, 1.5), "(0.5, 1.5) must rise within 0 and 1"),
