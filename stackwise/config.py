@@ -94,7 +94,7 @@ class Optim(Section):
     )
     warmup_frac: float = Field(0.02, ge=0, lt=1, description="first part that rises linearly")
     decay_frac: float = Field(
-        0.3, ge=0, le=1, description="last part that falls linearly to zero (wsd)"
+        0.3, gt=0, le=1, description="last part that falls linearly to zero (wsd)"
     )
     batch: int = Field(32, ge=1, le=1 << 20, description="samples per optimizer step")
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the gradient's mean")
@@ -136,7 +136,9 @@ class Eval(Section):
 
     points: int = Field(8, ge=1, le=10_000, description="evaluations over the whole run")
     windows: int = Field(48, ge=1, description="held-out windows in each of them")
-    draws: int = Field(2, ge=1, le=1024, description="masks per window, at the end of the run")
+    draws: int = Field(
+        1, ge=1, le=1024, description="masks per window, at the end of the run; clm draws none"
+    )
 
 
 class Experiment(Checked):

@@ -163,6 +163,31 @@ MALFORMED = {
         {"rack": {"positions": "learned", "max_positions": 64}},
         "data.seq_len: 128 > rack.max_positions=64; shorten the samples or add positions",
     ),
+    "no decay at all": (
+        {"optim": {"decay_frac": 0}},
+        "optim.decay_frac: 0 must be over 0",
+    ),
+    "a decay that is not read": (
+        {"optim": {"schedule": "cosine", "decay_frac": 0.5}},
+        "optim.decay_frac: 0.5 is not read with schedule=cosine; leave it at 0.3",
+    ),
+    "a base that is not read": (
+        {"rack": {"positions": "none", "rope_base": 5e5}},
+        "rack.rope_base: 500000.0 is not read with positions=none; leave it at 10000.0",
+    ),
+    "a stretch that is not read": (
+        {"rack": {"positions": "learned", "max_positions": 128, "rope_scaling": 8}},
+        "rack.rope_scaling: Llama3Scaling(factor=8.0, low=1.0, high=4.0, original=8192) is not "
+        "read with positions=learned; leave it empty",
+    ),
+    "positions that are not read": (
+        {"rack": {"max_positions": 128}},
+        "rack.max_positions: 128 is not read with positions=rope; leave it empty",
+    ),
+    "masks that are not drawn": (
+        {"objective": "clm", "eval": {"draws": 4}},
+        "eval.draws: 4 is not read with objective=clm; leave it at 1",
+    ),
     "a schedule over its end": (
         {"optim": {"warmup_frac": 0.5, "decay_frac": 0.75}},
         "optim.warmup_frac: 0.5 + decay_frac=0.75 is over 1; lower one of them",
