@@ -25,11 +25,11 @@ from stackwise.curriculum import CURRICULA
 from stackwise.data.corpora import CORPORA
 from stackwise.data.tokenizer import TOKENIZERS
 from stackwise.errors import ExperimentError, closest
-from stackwise.masking import SCHEDULES
 from stackwise.model.attention import ATTENTION
 from stackwise.model.shape import RackShape
 from stackwise.objective import OBJECTIVES
 from stackwise.rules import problems_of
+from stackwise.schedules import SCHEDULES
 from stackwise.yaml_text import read_mapping as read_mapping
 from stackwise.yaml_text import read_text
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from stackwise.choice import Params
 from stackwise.schedules import (
-    SCHEDULES,
     Constant,
     Linear,
     Schedule,
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_SCHEDULES",
     "MATRIX",
-    "SCHEDULES",
     "Bands",
     "Row",
     "Sampling",

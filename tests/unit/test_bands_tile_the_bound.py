@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackwise.choice import parse
-from stackwise.masking import SCHEDULES, band_edges, stack_bands
+from stackwise.masking import band_edges, stack_bands
 from stackwise.objective import Corruption, corrupt, loss_at
-from stackwise.schedules import time_schedule
+from stackwise.schedules import SCHEDULES, time_schedule
 
 OVER_TIME = ["linear", "cosine", "polynomial", "geometric"]
 RULES = ["equal_mass", "linear", "exponential", (0.1, 0.6)]
