@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from stackwise.errors import ExperimentError
 from stackwise.masking import check_band, stack_bands
-from stackwise.model.shape import stack_ids
+from stackwise.model.shape import RackShape, stack_ids
 from stackwise.stage import NewStack, Stage, band_paths
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
             new = tuple(NewStack(stack=s) for s in stage.path if s not in seen)
         name = stage.name or _name(stage, active)
         stage = stage.model_copy(update={"active": active, "new": new, "name": name})
-        problems = [*_problems(stage, known, seen), *_wrong_band(exp, stage)]
+        problems = [*_problems(stage, known, seen), *_wrong_for(exp, stage)]
         if problems:
             raise ExperimentError("\n".join(f"curriculum.stages[{number}].{p}" for p in problems))
         seen.update(entry.stack for entry in new)
@@ -68,10 +68,22 @@ def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[st
             yield f"new: {entry.stack!r} copies {entry.source!r}, which is not there yet"
 
 
-def _wrong_band(exp: Experiment, stage: Stage) -> Iterator[str]:
+def _wrong_for(exp: Experiment, stage: Stage) -> Iterator[str]:
+    """What is wrong with a stage under the objective and the rack's options."""
+    if any(entry.init == "zero_output" for entry in stage.new or ()):
+        yield from (f"new: {problem}" for problem in keeps_no_function(exp.rack))
     problem = check_band(exp.objective.choice, exp.masking.sampling, stage.band)
     if problem:
         yield problem
+
+
+def keeps_no_function(shape: RackShape) -> Iterator[str]:
+    """Why a stack that starts with `zero_output` would not pass its input on unchanged."""
+    if shape.norm_place == "post":
+        yield (
+            "zero_output keeps what the rack computes only with rack.norm_place=pre, and it is "
+            "post, where each block normalises its input; use random or copy"
+        )
 
 
 def _check_bands_are_read(exp: Experiment, made: Sequence[Stage]) -> None:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from stackwise.budget import with_spans, with_tokens
 from stackwise.choice import Choice, Params, find
-from stackwise.completion import complete
+from stackwise.completion import complete, keeps_no_function
 from stackwise.errors import ExperimentError, short
 from stackwise.masking import stack_bands
 from stackwise.model.shape import RackShape, stack_ids
@@ -162,6 +162,8 @@ def _share(split: str | tuple[float, ...], order: int) -> dict[str, Any]:
 def curriculum_problems(shape: RackShape, options: Params) -> Iterator[str]:
     """What is wrong with the parameters of a curriculum here on a rack of this shape."""
     count = shape.stacks
+    if isinstance(options, Frozen | Grow) and options.init == "zero_output":
+        yield from (f"curriculum.init: {problem}" for problem in keeps_no_function(shape))
     if isinstance(options, Grow):
         if options.start > shape.stacks:
             yield (

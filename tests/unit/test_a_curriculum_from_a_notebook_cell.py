@@ -202,3 +202,16 @@ def test_a_curriculum_may_join_the_bands_of_some_stacks(made_by):
     made = made_by(halves, masking={"bands": (0.25, 0.5)})
     assert [stage.band for stage in made] == [(0.5, 1), (0, 0.5)]
     assert made_by(one(), masking={"bands": "linear"}, rack=1)
+
+
+def test_a_start_that_would_not_keep_the_function_is_refused(made_by):
+    zero = NewStack(stack="s1", init="zero_output")
+    grown = two(Stage(path=("s0", "s1"), new=(zero,)))
+    assert made_by(grown)[1].new == (zero,)
+    with pytest.raises(ExperimentError) as error:
+        made_by(grown, **{"rack.norm_place": "post"})
+    assert str(error.value) == (
+        "curriculum.stages[1].new: zero_output keeps what the rack computes only with "
+        "rack.norm_place=pre, and it is post, where each block normalises its input; "
+        "use random or copy"
+    )

@@ -150,6 +150,11 @@ MALFORMED = {
         {"curriculum": {"name": "grow", "start": 12}, "rack": 8},
         "curriculum.start: 12 > rack.stacks=8; lower it or add stacks",
     ),
+    "a start that keeps nothing": (
+        {"curriculum": {"name": "grow", "init": "zero_output"}, "rack": {"norm_place": "post"}},
+        "curriculum.init: zero_output keeps what the rack computes only with rack.norm_place=pre, "
+        "and it is post, where each block normalises its input; use random or copy",
+    ),
     "weights for other stages": (
         {"curriculum": {"name": "left_to_right", "split": [1, -2]}},
         "curriculum.split: 2 weights for 4 stages; give one for each stage\n"
