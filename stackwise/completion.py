@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from stackwise.errors import ExperimentError
-from stackwise.masking import check_band, stack_bands
+from stackwise.masking import check_band, stack_bands, unserved
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.stage import NewStack, Stage, band_paths
 
@@ -75,6 +75,9 @@ def _wrong_for(exp: Experiment, stage: Stage) -> Iterator[str]:
     problem = check_band(exp.objective.choice, exp.masking.sampling, stage.band)
     if problem:
         yield problem
+    why = unserved(stage.band, exp.data.seq_len)
+    if why:
+        yield f"band: {why}; widen it or use longer samples"
 
 
 def keeps_no_function(shape: RackShape) -> Iterator[str]:

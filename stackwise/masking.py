@@ -41,9 +41,11 @@ __all__ = [
     "Schedule",
     "band_edges",
     "check_band",
+    "check_bands_serve",
     "check_masking",
     "mean_mask_frac",
     "stack_bands",
+    "unserved",
 ]
 
 Sampling = Literal["antithetic", "iid", "stratified_k"]
@@ -200,6 +202,40 @@ def stack_bands(
     if masking.bands is None or schedule is None:
         return (FULL_BAND,) * stacks
     return tuple(pairwise(band_edges(masking.bands, stacks, schedule)))[::-1]
+
+
+def check_bands_serve(
+    objective: Params, masking: Masking, stacks: int, length: int
+) -> Iterator[str]:
+    """What is wrong with bands so narrow that a stack would train for nothing.
+
+    Such are also bands without any width, where a schedule saturates.
+    """
+    bands = stack_bands(masking, stacks, objective)
+    useless = [(f"s{i}", why) for i, b in enumerate(bands) if (why := unserved(b, length))]
+    if useless:
+        schedule = f" with schedule={_name(masking.schedule)}" if masking.schedule else ""
+        stack, why = useless[0]
+        yield (
+            f"masking.bands: {masking.bands}{schedule} gives {stack} ({len(useless)} of {stacks} "
+            f"stacks) the band {why}; use other bands, fewer stacks or longer samples"
+        )
+
+
+def unserved(band: tuple[float, float], length: int) -> str | None:
+    """Why a band is never used on samples of `length` tokens, or None.
+
+    Evaluation and sampling choose a rack's path by k/T, the masked part of the sample.
+    """
+    low, high = band
+    near = int(high * length)
+    most = max(k for k in (0, near - 1, near, near + 1) if k <= length and k / length <= high)
+    if most / length > low:
+        return None
+    return (
+        f"({low:g}, {high:g}], which holds no fraction k/{length} of data.seq_len={length} tokens, "
+        "so that it would train and never be used"
+    )
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stackwise.choice import unread
 from stackwise.curriculum import curriculum_problems
 from stackwise.errors import Problem
-from stackwise.masking import check_masking
+from stackwise.masking import check_bands_serve, check_masking
 from stackwise.model.attention import check_attention
 from stackwise.objective import is_causal
 
@@ -44,6 +44,12 @@ def _attention(exp: Experiment) -> Iterable[str]:
 
 def _masking(exp: Experiment) -> Iterable[str]:
     return check_masking(exp.objective, exp.masking, exp.rack.stacks)
+
+
+def _served(exp: Experiment) -> Iterable[str]:
+    if any(_masking(exp)):
+        return ()
+    return check_bands_serve(exp.objective, exp.masking, exp.rack.stacks, exp.data.seq_len)
 
 
 def _curriculum(exp: Experiment) -> Iterable[str]:
@@ -99,6 +105,7 @@ def _draws(exp: Experiment) -> Iterator[str]:
 RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack attention", _attention),
     ("objective masking rack", _masking),
+    ("objective masking rack data", _served),
     ("masking curriculum", _bands),
     ("rack curriculum", _curriculum),
     ("rack data", _vocabulary),

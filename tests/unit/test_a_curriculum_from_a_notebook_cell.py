@@ -215,3 +215,18 @@ def test_a_start_that_would_not_keep_the_function_is_refused(made_by):
         "rack.norm_place=pre, and it is post, where each block normalises its input; "
         "use random or copy"
     )
+
+
+def test_a_band_that_no_number_of_masked_tokens_falls_in_is_refused(made_by):
+    def sliver(exp):
+        yield Stage(path=("s0",), band=(1 / 128, 1))
+        yield Stage(path=("s1",), band=(0, 1 / 128))
+
+    assert made_by(sliver)
+    with pytest.raises(ExperimentError) as error:
+        made_by(sliver, **{"data.seq_len": 127})
+    assert str(error.value) == (
+        "curriculum.stages[1].band: (0, 0.0078125], which holds no fraction k/127 of "
+        "data.seq_len=127 tokens, so that it would train and never be used; "
+        "widen it or use longer samples"
+    )

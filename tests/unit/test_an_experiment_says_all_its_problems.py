@@ -146,6 +146,41 @@ MALFORMED = {
         "masking.bands: linear has no meaning with curriculum=grow, which trains all stacks "
         "together; use left_to_right or right_to_left, or leave bands empty",
     ),
+    "a band that no number of masked tokens falls in": (
+        {
+            "curriculum": "right_to_left",
+            "masking": {"bands": "equal_mass", "schedule": "geometric"},
+            "data": {"seq_len": 64},
+        },
+        "masking.bands: equal_mass with schedule=geometric gives s3 (1 of 4 stacks) the band "
+        "(0, 0.00201271], which holds no fraction k/64 of data.seq_len=64 tokens, so that it would "
+        "train and never be used; use other bands, fewer stacks or longer samples",
+    ),
+    "bands without width": (
+        {
+            "curriculum": "right_to_left",
+            "masking": {
+                "bands": "equal_mass",
+                "schedule": {"name": "geometric", "sigma_max": 100},
+            },
+            "data": {"seq_len": 1 << 20},
+            "rack": 64,
+        },
+        "masking.bands: equal_mass with schedule=geometric gives s0 (8 of 64 stacks) the band "
+        "(1, 1], which holds no fraction k/1048576 of data.seq_len=1048576 tokens, so that it "
+        "would train and never be used; use other bands, fewer stacks or longer samples",
+    ),
+    "more bands than tokens": (
+        {
+            "curriculum": "left_to_right",
+            "masking": {"bands": "linear"},
+            "data": {"seq_len": 8},
+            "rack": 32,
+        },
+        "masking.bands: linear gives s1 (24 of 32 stacks) the band (0.9375, 0.96875], which holds "
+        "no fraction k/8 of data.seq_len=8 tokens, so that it would train and never be used; "
+        "use other bands, fewer stacks or longer samples",
+    ),
     "deeper than the rack": (
         {"curriculum": {"name": "grow", "start": 12}, "rack": 8},
         "curriculum.start: 12 > rack.stacks=8; lower it or add stacks",
