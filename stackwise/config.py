@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from stackwise.changes import merged as merged
 from stackwise.changes import nested as nested
@@ -203,6 +203,12 @@ class Experiment(Checked):
     def from_yaml(cls, text: str, *, source: str = "YAML", opening_run: bool = False) -> Experiment:
         """Read YAML text; `source` names it in errors."""
         values = read_mapping(text, source)
+        if "placement" in values:
+            raise ExperimentError(
+                f"{source}: placement: changes no number, so that an experiment holds none; take "
+                "it out and give sw.Placement(...) beside it, or use the file as it is: "
+                "stackwise run FILE"
+            )
         if opening_run:
             values["curriculum"] = _known_by_name(values.get("curriculum"))
         return cls(**values)
@@ -250,11 +256,11 @@ class Placement(Section):
         60.0, gt=0, description="at most this long between checkpoints inside a stage"
     )
 
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ExperimentError as error:
-            raise error.under("placement") from None
+    @classmethod
+    def _said(cls, error: ValidationError) -> ExperimentError:
+        problems = super()._said(error).problems  # of a validated mapping: said already
+        named = [p if p.path.startswith("placement") else p.under("placement") for p in problems]
+        return ExperimentError(named)
 
     def replace(self, **changes: Any) -> Placement:
         """A copy with some keys changed, validated again."""
