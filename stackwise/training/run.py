@@ -26,7 +26,7 @@ from stackwise.training.optim import stage_lr
 from stackwise.training.start import create_run
 from stackwise.training.step import StepNumbers, setting_of, training_step
 from stackwise.training.watch import finish, watch
-from stackwise.training.work import Work, open_work, save_work
+from stackwise.training.work import TrainingError, Work, open_work, save_work
 
 OnStep = Callable[[Work, StepNumbers], None]
 
@@ -59,6 +59,7 @@ def train(
     Raises:
         ExperimentError: If stages, rack, data and budget do not go together.
         DataError: If the corpus cannot be read.
+        TrainingError: If a loss or a gradient is not finite; that step is not taken.
     """
     run = create_run(exp, placement or Placement(), rerun=rerun)
     return execute(run, on_step=on_step)
@@ -106,7 +107,7 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
         for noisy in batches:
             began = time.perf_counter()
             rate = stage_lr(exp.optim, stage, work.at.step, steps)
-            with measured(work, trainee):
+            with measured(work, trainee), refusals_named(work, number):
                 numbers = training_step(work.rack, noisy, setting, trainee, rate)
             work.count(number, noisy, numbers, rate, time.perf_counter() - began)
             if on_step is not None:
@@ -118,6 +119,19 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
             if work.checkpoint_due() and work.at.step < steps:
                 save_work(work, trainee)
     leave_stage(work, trainee)
+
+
+@contextmanager
+def refusals_named(work: Work, number: int) -> Iterator[None]:
+    """Say of which step it is that loss or gradient are no numbers; it ends the run."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise TrainingError(
+            f"step {work.at.total_steps + 1} (stage {number}, {work.stages[number].name}): {error}."
+            " No step was taken and the last checkpoint is intact; with another optim.lr or "
+            "optim.clip it is another run"
+        ) from error
 
 
 def noisy_batches(work: Work, number: int) -> Iterator[Corrupted]:

@@ -164,11 +164,6 @@ class Work:
             loss=numbers.loss,
             seconds_left=self.seconds_left(),
         )
-        if not math.isfinite(numbers.loss):
-            raise TrainingError(
-                f"step {at.total_steps} (stage {number}): the loss is {numbers.loss}; the last "
-                "checkpoint is intact. Lower optim.lr or set optim.clip, and run again"
-            )
 
     def block_names(self) -> list[str]:
         """The blocks of the whole rack, `s0.0`, ..., in the order of `block_grad_norms`."""
