@@ -102,7 +102,10 @@ def roles(stage: Stage) -> dict[str, Role]:
     }
 
 
-def band_paths(made: Sequence[Stage]) -> list[tuple[float, float, tuple[str, ...]]]:
+BandPaths = list[tuple[float, float, tuple[str, ...]]]
+
+
+def band_paths(made: Sequence[Stage]) -> BandPaths:
     """Which stacks the finished rack runs for which masked fraction: `(low, high, path)`.
 
     A later stage takes over what its band covers.
@@ -110,14 +113,33 @@ def band_paths(made: Sequence[Stage]) -> list[tuple[float, float, tuple[str, ...
     Raises:
         ExperimentError: If the bands of the stages do not tile (0, 1].
     """
-    found: list[tuple[float, float, tuple[str, ...]]] = []
+    found = _laid(made)
+    edges = [0.0, *(high for _, high, _ in found)]
+    if [low for low, _, _ in found] != edges[:-1] or edges[-1] != 1.0:
+        bands = ", ".join(f"({low}, {high}]" for low, high, _ in found) or "none"
+        raise ExperimentError(f"curriculum: the noise bands {bands} do not tile (0, 1]")
+    return found
+
+
+def paths_so_far(begun: Sequence[Stage]) -> BandPaths:
+    """The same for a rack of which only some stages have begun, one or more.
+
+    Noise that none of them has met goes to the path of the next lighter band, or of the lightest.
+    """
+    found = _laid(begun)
+    lows = [0.0, *(low for low, _, _ in found[1:])]
+    return [
+        (low, high, path)
+        for low, high, (_, _, path) in zip(lows, [*lows[1:], 1.0], found, strict=True)
+    ]
+
+
+def _laid(made: Sequence[Stage]) -> BandPaths:
+    """The bands of stages laid over each other, by rising noise; where none lies there is a gap."""
+    found: BandPaths = []
     for stage in made:
         low, high = stage.band
         left = [(a, min(b, low), path) for a, b, path in found if a < low]
         right = [(max(a, high), b, path) for a, b, path in found if b > high]
         found = sorted([*left, (low, high, stage.path), *right])
-    edges = [0.0, *(high for _, high, _ in found)]
-    if [low for low, _, _ in found] != edges[:-1] or edges[-1] != 1.0:
-        bands = ", ".join(f"({low}, {high}]" for low, high, _ in found) or "none"
-        raise ExperimentError(f"curriculum: the noise bands {bands} do not tile (0, 1]")
     return found

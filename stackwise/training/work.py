@@ -21,11 +21,11 @@ from stackwise.config import Experiment, Placement
 from stackwise.data.dataset import Dataset
 from stackwise.memory.flops import Flops, stage_flops_per_token, vocab_size
 from stackwise.memory.meter import Meter
-from stackwise.model.rack import BandPath, Rack
+from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, Corruption
 from stackwise.runs import Run, RunWriter
-from stackwise.stage import FULL_BAND, Stage, band_paths
+from stackwise.stage import Stage, paths_so_far
 from stackwise.training.checkpoint import MANIFEST, read_manifest, read_part, save
 from stackwise.training.optim import State, optimizer_state
 from stackwise.training.start import dataset_of
@@ -284,7 +284,7 @@ def fill(rack: Rack, folder: Path, manifest: dict[str, Any], only: set[str] | No
 def read_rack(run: Run, *, best: bool = False) -> Rack:
     """The model of a run's last checkpoint, or the best one of its last stage.
 
-    Its noise paths are those that its stages so far have trained.
+    Its noise paths are those of the stages that have begun; at a border the next one has not.
 
     Raises:
         CheckpointError: If there is none yet, or it is damaged.
@@ -297,12 +297,6 @@ def read_rack(run: Run, *, best: bool = False) -> Rack:
         better = read_manifest(run.path / BEST)
         fill(rack, run.path / BEST, better)
     stages = tuple(Stage.model_validate(value) for value in run.stages())
-    rack.paths = paths_of(stages, manifest["counters"]["stage"])
+    at = Counters(**manifest["counters"])
+    rack.paths = paths_so_far(stages[: at.stage + (at.step > 0)])
     return rack.eval()
-
-
-def paths_of(stages: tuple[Stage, ...], done: int) -> list[BandPath]:
-    """Noise paths of a rack whose first `done` stages are finished (and one more has begun)."""
-    if done >= len(stages):
-        return band_paths(stages)
-    return [(*FULL_BAND, stages[done].path)]
