@@ -31,8 +31,8 @@ from stackwise.training.optim import (
 from stackwise.training.own_batches import Batches, OwnBatch
 from stackwise.training.own_module import OwnModule
 from stackwise.training.own_rack import OwnRack
+from stackwise.training.start import TrainingError
 from stackwise.training.step import Trainee, refuse_infinite, take_step
-from stackwise.training.work import TrainingError
 
 COLUMNS = ["step", "stage", "name", "loss", "lr", "grad_norm", "seconds"]
 

@@ -17,8 +17,11 @@ from typing import Any
 
 import torch
 
+from stackwise.atomic import write_text
 from stackwise.config import Experiment, Placement
 from stackwise.data.dataset import Dataset
+from stackwise.jsontext import dumps
+from stackwise.memory.bytes import plan_rows
 from stackwise.memory.flops import Flops, stage_flops_per_token, vocab_size
 from stackwise.memory.meter import Meter
 from stackwise.model.rack import Rack
@@ -28,7 +31,7 @@ from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage, paths_so_far
 from stackwise.training.checkpoint import MANIFEST, read_manifest, read_part, save
 from stackwise.training.optim import State, optimizer_state
-from stackwise.training.start import dataset_of
+from stackwise.training.start import TrainingError, dataset_of, device_of
 from stackwise.training.step import StepNumbers, Trainee
 
 RACK, BEST = "rack", "best"
@@ -178,21 +181,24 @@ class Work:
         return max(0.0, planned - self.at.flops) / rate
 
 
-class TrainingError(RuntimeError):
-    """Training that cannot go on."""
-
-
 @contextmanager
-def open_work(run: Run) -> Iterator[Work]:
+def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     """Bring a run folder to life, from its last checkpoint or from nothing.
 
+    Args:
+        run: The run.
+        placement: How to carry it out from here on, its folders seen from the run's; None for the
+            one in the folder.
+
     Raises:
+        ExperimentError: If the placement names a device that is not here.
         RunBusy: If another process is training it.
         TrainingError: If the corpus is no longer the one that the run began with.
         CheckpointError: If its checkpoint is damaged.
     """
     exp = run.experiment
-    placement = Placement.load(run.path / "placement.yaml")
+    before = Placement.load(run.path / "placement.yaml")
+    placement = placement or before
     stages = tuple(Stage.model_validate(value) for value in run.stages())
     device = device_of(placement)
     if placement.threads is not None:
@@ -211,14 +217,20 @@ def open_work(run: Run) -> Iterator[Work]:
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
+        if placement != before:
+            write_placement(work, before)
         yield work
 
 
-def device_of(placement: Placement) -> torch.device:
-    """The device that a placement means on this machine."""
-    if placement.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(placement.device)
+def write_placement(work: Work, before: Placement) -> None:
+    """Put down that the run is carried out otherwise from here on, and what that will take."""
+    old, new = before.model_dump(mode="json"), work.placement.model_dump(mode="json")
+    write_text(work.run.path / "placement.yaml", work.placement.to_yaml())
+    done = work.run.plan()[: work.at.stage]
+    rows = plan_rows(work.exp, work.placement, work.stages)[work.at.stage :]
+    write_text(work.run.path / "plan.json", dumps([*done, *rows], indent=1))
+    changed = {key: [old[key], new[key]] for key in new if new[key] != old[key]}
+    work.writer.event("placement_changed", changed=changed)
 
 
 def save_work(work: Work, trainee: Trainee, *, moments: bool = True, average: bool = True) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import stackwise as sw
-from stackwise.training.work import TrainingError
+from stackwise.training.start import TrainingError
 
 BROKEN = 4  # the step that is refused
 
