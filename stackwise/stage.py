@@ -7,12 +7,15 @@ and run folders all consume a list of these; the functions that make them are in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from stackwise.choice import Section
 from stackwise.errors import ExperimentError
+
+if TYPE_CHECKING:
+    from stackwise.model.shape import RackShape
 
 Init = Literal["random", "copy", "zero_output"]
 Role = Literal["trunk", "active", "suffix"]
@@ -100,6 +103,15 @@ def roles(stage: Stage) -> dict[str, Role]:
         stack: "active" if stack in active else "trunk" if i < first else "suffix"
         for i, stack in enumerate(stage.path)
     }
+
+
+def untied_from(rack: RackShape, made: Sequence[Stage]) -> int | None:
+    """From which stage on a tied head has a table of its own; None for never.
+
+    The first stage that trains only one of head and embedding parts them, for good.
+    """
+    parting = (number for number, stage in enumerate(made) if stage.head != stage.embedding)
+    return next(parting, None) if rack.tied else None
 
 
 BandPaths = list[tuple[float, float, tuple[str, ...]]]

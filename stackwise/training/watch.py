@@ -19,9 +19,8 @@ from stackwise.evaluation import evaluate
 from stackwise.memory.flops import (
     forward_flops_per_token,
     head_flops_per_position,
-    vocab_size,
 )
-from stackwise.model.count import count_parameters
+from stackwise.model.rack import Rack
 from stackwise.objective import Corrupted, is_causal
 from stackwise.probe import entry_losses, exit_losses, fixed_draws
 from stackwise.stage import FULL_BAND, band_paths
@@ -119,7 +118,7 @@ def finish(work: Work) -> None:
     work.writer.event(
         "result",
         **asdict(score),
-        parameters=count_parameters(exp.rack, exp.attention, vocab_size(exp)),
+        parameters=parameters_of(work.rack),
         trained_tokens=work.at.tokens,
         epochs=work.at.tokens / epoch_tokens,
         flops=work.at.flops,
@@ -130,6 +129,11 @@ def finish(work: Work) -> None:
         depth_losses=depths,
         grows_left=grows_left(work),
     )
+
+
+def parameters_of(rack: Rack) -> int:
+    """Trainable numbers of the parts that are held, as publications count: without [MASK]."""
+    return sum(p.numel() for p in rack.parameters()) - rack.embedding.special.numel()
 
 
 def grows_left(work: Work) -> bool:
