@@ -293,9 +293,19 @@ def fill(rack: Rack, folder: Path, manifest: dict[str, Any], only: set[str] | No
         rack.parts()[name].load_state_dict(tensors)
 
 
-def read_rack(run: Run, *, best: bool = False) -> Rack:
+def fill_averages(rack: Rack, folder: Path, manifest: dict[str, Any]) -> None:
+    """Put the moving averages of a checkpoint in the place of the weights that they follow."""
+    for name in manifest["parts"]:
+        part, _, kind = name.partition(".")
+        if kind == AVERAGE:
+            module = rack.parts()[part]
+            module.load_state_dict({**module.state_dict(), **read_part(folder, manifest, name)})
+
+
+def read_rack(run: Run, *, best: bool = False, raw: bool = False) -> Rack:
     """The model of a run's last checkpoint, or the best one of its last stage.
 
+    What trains is read at its moving average where there is one, unless `raw` weights are wanted.
     Its noise paths are those of the stages that have begun; at a border the next one has not.
 
     Raises:
@@ -305,6 +315,8 @@ def read_rack(run: Run, *, best: bool = False) -> Rack:
     rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed)
     manifest = read_manifest(run.path / RACK)
     fill(rack, run.path / RACK, manifest)
+    if not raw:
+        fill_averages(rack, run.path / RACK, manifest)
     if best:
         better = read_manifest(run.path / BEST)
         fill(rack, run.path / BEST, better)
