@@ -69,8 +69,13 @@ def parser() -> argparse.ArgumentParser:
     runs = add("runs", runs_command, "list the runs")
     score = add("eval", eval_command, "bits per byte of a run's rack on its held-out text")
     score.add_argument("run")
-    score.add_argument("--draws", type=int, default=2, help="masks per window (default 2)")
+    score.add_argument("--draws", type=int, help="masks per window; default: the run's eval.draws")
+    score.add_argument("--seed", type=int, help="of the masks; default: the run's")
+    score.add_argument("--device", choices=["auto", "cpu", "cuda"], help="default: the run's")
     score.add_argument("--best", action="store_true", help="the best checkpoint, not the last")
+    score.add_argument(
+        "--raw", action="store_true", help="of an unfinished run, the weights without averaging"
+    )
     text = add("sample", sample_command, "let a run's rack write text")
     text.add_argument("run")
     text.add_argument("prompt", nargs="?", default="")
@@ -241,21 +246,17 @@ def run_row(run: Any) -> list[str]:
 
 
 def eval_command(options: argparse.Namespace) -> int:
-    """Score a run's rack on its held-out text."""
-    from stackwise.config import Placement
-    from stackwise.evaluation import evaluate
+    """Score a run's rack on its held-out text: without options, the figure that it reported."""
     from stackwise.runs import attach
-    from stackwise.training.start import dataset_of
+    from stackwise.training.score import evaluate_run
 
-    run = attach(options.run, options.runs_dir)
-    placement = Placement.load(run.path / "placement.yaml")
-    data = dataset_of(run.experiment, run.path / placement.data_dir)
-    score = evaluate(
-        run.rack(best=options.best),
-        data.heldout_windows(),
-        data.heldout_bytes(),
-        objective=run.experiment.objective,
+    score = evaluate_run(
+        attach(options.run, options.runs_dir),
+        best=options.best,
+        raw=options.raw,
+        seed=options.seed,
         draws=options.draws,
+        device=options.device,
     )
     print(
         f"{score.bits_per_byte:.4f} ± {score.stderr:.4f} bits per byte, "

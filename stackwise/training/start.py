@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,17 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
     dataset = dataset_of(exp, placement.data_dir)
     samples_per_epoch(dataset, exp.optim.batch)
     run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, dataset.fingerprint)}"
-    run = make_run(
-        placement.runs_dir,
-        run_id,
-        experiment=exp.to_yaml(),
-        placement=seen_from(Path(placement.runs_dir, run_id), placement).to_yaml(),
-        stages=[stage.model_dump(mode="json") for stage in made],
-        plan=plan_rows(exp, placement, made),
-        facts={"seed": exp.seed, "experiment": exp.hash, "data": dataset.provenance()},
-        rerun=rerun,
-    )
+    with threads_of(placement):
+        run = make_run(
+            placement.runs_dir,
+            run_id,
+            experiment=exp.to_yaml(),
+            placement=seen_from(Path(placement.runs_dir, run_id), placement).to_yaml(),
+            stages=[stage.model_dump(mode="json") for stage in made],
+            plan=plan_rows(exp, placement, made),
+            facts={"seed": exp.seed, "experiment": exp.hash, "data": dataset.provenance()},
+            rerun=rerun,
+        )
     dataset.tokenizer.save(run.path / "tokenizer.json")
     return run
 
@@ -108,6 +110,17 @@ def device_of(placement: Placement) -> torch.device:
     return torch.device("cuda" if here and placement.device != "cpu" else "cpu")
 
 
+@contextmanager
+def threads_of(placement: Placement) -> Iterator[None]:
+    """Inside, torch computes with the placement's threads; afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(placement.threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def settled(exp: Experiment, placement: Placement) -> tuple[Experiment, Placement]:
     """Settle what only this machine's files can tell: where the corpus lies, the vocabulary.
 
@@ -136,6 +149,28 @@ def paths_named(exp: Experiment) -> dict[str, str]:
         elif params.choice == "hf" and Path(params.dataset).is_absolute():
             found[f"{key}.dataset"] = params.dataset
     return found
+
+
+def data_of(run: Run, placement: Placement) -> Dataset:
+    """Open the data that a run was made with.
+
+    Args:
+        run: The run.
+        placement: Says where the data lies, seen from the run's folder.
+
+    Raises:
+        DataError: If the corpus cannot be read.
+        TrainingError: If it is no longer the one that the run began with.
+    """
+    dataset = dataset_of(run.experiment, run.path / placement.data_dir)
+    began_with = run.provenance()["data"]["fingerprint"]
+    if dataset.fingerprint != began_with:
+        raise TrainingError(
+            f"run {run.id}: the corpus has changed since the run began (fingerprint "
+            f"{dataset.fingerprint[:12]}, was {began_with[:12]}); put the old file back, "
+            "or start a new run"
+        )
+    return dataset
 
 
 def dataset_of(exp: Experiment, data_dir: str | Path) -> Dataset:

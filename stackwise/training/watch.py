@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from stackwise.data.dataset import Dataset
-from stackwise.evaluation import evaluate
 from stackwise.memory.flops import (
     forward_flops_per_token,
     head_flops_per_position,
@@ -25,6 +24,7 @@ from stackwise.objective import Corrupted, is_causal
 from stackwise.probe import entry_losses, exit_losses, fixed_draws
 from stackwise.stage import FULL_BAND, band_paths
 from stackwise.training.checkpoint import save
+from stackwise.training.score import score
 from stackwise.training.step import Trainee, autocast
 from stackwise.training.work import BEST, Work
 
@@ -101,23 +101,15 @@ def finish(work: Work) -> None:
     """Measure the finished rack on all held-out text, and write what the run came to."""
     exp = work.exp
     work.rack.paths = band_paths(work.stages)
-    windows_NT, bytes_N = work.dataset.heldout_windows(), work.dataset.heldout_bytes()
+    found = score(work.rack, work.dataset, exp, work.device)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
-        score = evaluate(
-            work.rack,
-            windows_NT,
-            bytes_N,
-            objective=exp.objective,
-            seed=exp.seed,
-            draws=exp.eval.draws,
-        )
         depths = depth_losses(work)
     path = max((path for _, _, path in work.rack.paths), key=len)
-    work.at.probe_flops += forward_flops_per_token(exp, path) * windows_NT.size * exp.eval.draws
+    work.at.probe_flops += forward_flops_per_token(exp, path) * found.tokens * exp.eval.draws
     epoch_tokens = work.dataset.n_samples * exp.data.seq_len
     work.writer.event(
         "result",
-        **asdict(score),
+        **asdict(found),
         parameters=parameters_of(work.rack),
         trained_tokens=work.at.tokens,
         epochs=work.at.tokens / epoch_tokens,

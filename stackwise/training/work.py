@@ -31,7 +31,7 @@ from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage, paths_so_far
 from stackwise.training.checkpoint import MANIFEST, read_manifest, read_part, save
 from stackwise.training.optim import State, optimizer_state
-from stackwise.training.start import TrainingError, dataset_of, device_of
+from stackwise.training.start import data_of, device_of, threads_of
 from stackwise.training.step import StepNumbers, Trainee
 
 RACK, BEST = "rack", "best"
@@ -201,17 +201,9 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     placement = placement or before
     stages = tuple(Stage.model_validate(value) for value in run.stages())
     device = device_of(placement)
-    if placement.threads is not None:
-        torch.set_num_threads(placement.threads)
-    dataset = dataset_of(exp, run.path / placement.data_dir)
-    began_with = run.provenance()["data"]["fingerprint"]
-    if dataset.fingerprint != began_with:
-        raise TrainingError(
-            f"run {run.id}: the corpus has changed since the run began (fingerprint "
-            f"{dataset.fingerprint[:12]}, was {began_with[:12]}); put the old file back, "
-            "or start a new run"
-        )
-    with RunWriter(run.path) as writer:
+    dataset = data_of(run, placement)
+    with threads_of(placement), RunWriter(run.path) as writer:
+        writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         meter = Meter(device)
         rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed).to(device)
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter)
@@ -220,6 +212,11 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         if placement != before:
             write_placement(work, before)
         yield work
+
+
+def name_of(device: torch.device) -> str:
+    """A device as people call it."""
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
 
 
 def write_placement(work: Work, before: Placement) -> None:
