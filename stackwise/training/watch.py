@@ -28,6 +28,8 @@ from stackwise.training.score import score
 from stackwise.training.step import Trainee, autocast
 from stackwise.training.work import BEST, Work
 
+AT_THE_END = 1.0  # where schedules over progress stand at every look
+
 
 def watch(work: Work, trainee: Trainee) -> None:
     """Look at held-out text if it is time to, with the averaged weights where there are any."""
@@ -51,13 +53,13 @@ def look(work: Work, trainee: Trainee) -> None:
     """Measure the loss at every depth on the held-out windows, and keep the best weights.
 
     The windows get the stage's own noise band, so the loss is the stage's share of the bound; over
-    the full band it is the whole bound, and bits per byte follow from it.
+    the full band it is the whole bound, and bits per byte follow from it. A schedule over progress
+    stands at its end at every look, or the easiest masks would make the best weights.
     """
     exp, stage = work.exp, trainee.stage
     windows_NT, size = some_windows(work.dataset, exp.eval.windows)
     rule = work.corruption(trainee.number)
-    progress = work.at.tokens / (work.total_samples * exp.data.seq_len)
-    noisy = fixed_draws(rule, windows_NT, progress=progress)
+    noisy = fixed_draws(rule, windows_NT, progress=AT_THE_END)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
         exits = exit_losses(work.rack, noisy, causal=is_causal(exp.objective), path=stage.path)
     whole = stage.band == FULL_BAND and exp.objective.choice != "mlm"
@@ -85,9 +87,8 @@ def look(work: Work, trainee: Trainee) -> None:
 
 def some_windows(dataset: Dataset, count: int) -> tuple[np.ndarray[Any, Any], int]:
     """At most `count` held-out windows, evenly spread over the text, and their bytes."""
-    windows_NT, bytes_N = dataset.heldout_windows(), dataset.heldout_bytes()
-    chosen = np.unique(np.linspace(0, len(windows_NT) - 1, count).round().astype(int))
-    return windows_NT[chosen], int(bytes_N[chosen].sum())
+    chosen = np.unique(np.linspace(0, dataset.n_windows - 1, count).round().astype(int))
+    return dataset.heldout_windows(chosen), int(dataset.heldout_bytes(chosen).sum())
 
 
 def look_flops(work: Work, noisy: Corrupted, path: tuple[str, ...]) -> float:
@@ -142,7 +143,7 @@ def depth_losses(work: Work) -> list[float]:
     exp = work.exp
     windows_NT, _ = some_windows(work.dataset, exp.eval.windows)
     rule = work.corruption(len(work.stages) - 1, band=FULL_BAND)
-    noisy = fixed_draws(rule, windows_NT, progress=1.0)
+    noisy = fixed_draws(rule, windows_NT, progress=AT_THE_END)
     path = work.stages[-1].path
     measure = entry_losses if grows_left(work) else exit_losses
     return measure(work.rack, noisy, causal=is_causal(exp.objective), path=path)
