@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from stackwise.runs import RunBusy, RunError
     from stackwise.training.checkpoint import CheckpointError
     from stackwise.training.run import Stopped
-    from stackwise.training.work import TrainingError
+    from stackwise.training.start import TrainingError
 
     options = parser().parse_args(arguments)
     try:
@@ -63,11 +63,19 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--rerun", action="store_true", help="make another run even if there is one")
     again = add("resume", resume_command, "go on with a run from its last checkpoint")
     again.add_argument("run")
+    again.add_argument(
+        "changes", nargs="*", metavar="placement.key=value", help="as placement.device=cuda"
+    )
     runs = add("runs", runs_command, "list the runs")
     score = add("eval", eval_command, "bits per byte of a run's rack on its held-out text")
     score.add_argument("run")
-    score.add_argument("--draws", type=int, default=2, help="masks per window (default 2)")
+    score.add_argument("--draws", type=int, help="masks per window; default: the run's eval.draws")
+    score.add_argument("--seed", type=int, help="of the masks; default: the run's")
+    score.add_argument("--device", choices=["auto", "cpu", "cuda"], help="default: the run's")
     score.add_argument("--best", action="store_true", help="the best checkpoint, not the last")
+    score.add_argument(
+        "--raw", action="store_true", help="of an unfinished run, the weights without averaging"
+    )
     text = add("sample", sample_command, "let a run's rack write text")
     text.add_argument("run")
     text.add_argument("prompt", nargs="?", default="")
@@ -100,14 +108,7 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     from stackwise.errors import ExperimentError, closest
     from stackwise.yaml_text import read_mapping, read_text
 
-    said: dict[str, Any] = {}
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals or not key:
-            raise ExperimentError(f"{change!r}: not of the form key=value, as in optim.lr=1e-3")
-        said.pop(key, None)  # of a key given twice the later one counts, also for its place
-        said[key] = parsed(text)
-    science = nested(said)
+    science = nested(said(changes))
     asked, section = science.pop("placement", {}), {}
     if source in presets():
         exp = Experiment.preset(source)
@@ -123,6 +124,44 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     return exp.replace(**science), Placement.model_validate(merged(placement, asked))
 
 
+def said(changes: Sequence[str]) -> dict[str, Any]:
+    """Keys and values of `key=value` pairs.
+
+    Raises:
+        ExperimentError: If one is no such pair.
+    """
+    from stackwise.errors import ExperimentError
+
+    found: dict[str, Any] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise ExperimentError(f"{change!r}: not of the form key=value, as in optim.lr=1e-3")
+        found.pop(key, None)  # of a key given twice the later one counts, also for its place
+        found[key] = parsed(text)
+    return found
+
+
+def placement_keys(changes: Sequence[str]) -> dict[str, Any] | None:
+    """What `placement.key=value` pairs change of a run; None for nothing.
+
+    Raises:
+        ExperimentError: If one is no such pair, or would change what decides the numbers.
+    """
+    from stackwise.changes import nested
+    from stackwise.errors import ExperimentError
+
+    found = nested(said(changes))
+    wrong = [key for key in found if key != "placement"]
+    if wrong:
+        raise ExperimentError(
+            f"{wrong[0]}: decides the numbers, which a run that is there does not change; only "
+            "placement.key=value is read here"
+        )
+    keys = found.get("placement")
+    return {"device": keys} if isinstance(keys, str) else keys
+
+
 def parsed(text: str) -> Any:
     """A value as YAML reads it; what is not YAML is text."""
     try:
@@ -133,20 +172,26 @@ def parsed(text: str) -> Any:
 
 def run_command(options: argparse.Namespace) -> int:
     """Train, with a progress bar; Ctrl-C stops and keeps everything."""
-    from stackwise.training.start import create_run
+    from stackwise.training.start import create_run, seen_from, settled
 
     exp, placement = settings(options.experiment, options.changes)
-    return carry_out(create_run(exp, placement, rerun=options.rerun))
+    given = bool(placement.model_fields_set)
+    exp, placement = settled(exp, placement)
+    run = create_run(exp, placement, rerun=options.rerun)
+    return carry_out(run, seen_from(run.path, placement) if given else None)
 
 
 def resume_command(options: argparse.Namespace) -> int:
     """Go on with a run."""
     from stackwise.runs import attach
+    from stackwise.training.start import changed_placement
 
-    return carry_out(attach(options.run, options.runs_dir))
+    keys = placement_keys(options.changes)
+    run = attach(options.run, options.runs_dir)
+    return carry_out(run, None if run.state == "finished" else changed_placement(run, keys))
 
 
-def carry_out(run: Any) -> int:
+def carry_out(run: Any, placement: Any = None) -> int:
     """Execute a run under a progress bar and say what came of it."""
     from stackwise.progress import bar_over
     from stackwise.report import bytes_text, count_text, number
@@ -157,7 +202,7 @@ def carry_out(run: Any) -> int:
         print(f"note: {note}")
     if run.state != "finished":
         with bar_over(sum(row["flops"] for row in run.plan())) as bar:
-            execute(run, on_step=bar.on_step)
+            execute(run, placement, on_step=bar.on_step)
     if run.state == "stopped":
         print(f"stopped and saved; go on with: stackwise resume {run.id}")
         return STOPPED
@@ -207,21 +252,17 @@ def run_row(run: Any) -> list[str]:
 
 
 def eval_command(options: argparse.Namespace) -> int:
-    """Score a run's rack on its held-out text."""
-    from stackwise.config import Placement
-    from stackwise.evaluation import evaluate
+    """Score a run's rack on its held-out text: without options, the figure that it reported."""
     from stackwise.runs import attach
-    from stackwise.training.start import dataset_of
+    from stackwise.training.score import evaluate_run
 
-    run = attach(options.run, options.runs_dir)
-    placement = Placement.load(run.path / "placement.yaml")
-    data = dataset_of(run.experiment, run.path / placement.data_dir)
-    score = evaluate(
-        run.rack(best=options.best),
-        data.heldout_windows(),
-        data.heldout_bytes(),
-        objective=run.experiment.objective,
+    score = evaluate_run(
+        attach(options.run, options.runs_dir),
+        best=options.best,
+        raw=options.raw,
+        seed=options.seed,
         draws=options.draws,
+        device=options.device,
     )
     print(
         f"{score.bits_per_byte:.4f} ± {score.stderr:.4f} bits per byte, "

@@ -72,7 +72,7 @@ def exit_losses(
         rack: The rack.
         noisy: Fixed held-out draws.
         causal: Attention direction.
-        path: Stacks to run; None for all.
+        path: Stacks to run; None for the rack's own.
         batch: Rows per forward pass.
 
     Returns:
@@ -99,7 +99,7 @@ def entry_losses(
     The picture for racks that grow to the left, whose suffix is a whole rack of its own. Arguments
     as for `exit_losses`; the first value is the rack's own loss, the last is the embedding's.
     """
-    stacks = rack.held() if path is None else path
+    stacks = rack.path_for(1.0) if path is None else path
     totals = np.zeros(len(stacks) + 1)
     for part in noisy.to(device_of(rack)).split(batch):
         for skipped in range(len(totals)):

@@ -7,12 +7,15 @@ and run folders all consume a list of these; the functions that make them are in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from stackwise.choice import Section
 from stackwise.errors import ExperimentError
+
+if TYPE_CHECKING:
+    from stackwise.model.shape import RackShape
 
 Init = Literal["random", "copy", "zero_output"]
 Role = Literal["trunk", "active", "suffix"]
@@ -102,7 +105,19 @@ def roles(stage: Stage) -> dict[str, Role]:
     }
 
 
-def band_paths(made: Sequence[Stage]) -> list[tuple[float, float, tuple[str, ...]]]:
+def untied_from(rack: RackShape, made: Sequence[Stage]) -> int | None:
+    """From which stage on a tied head has a table of its own; None for never.
+
+    The first stage that trains only one of head and embedding parts them, for good.
+    """
+    parting = (number for number, stage in enumerate(made) if stage.head != stage.embedding)
+    return next(parting, None) if rack.tied else None
+
+
+BandPaths = list[tuple[float, float, tuple[str, ...]]]
+
+
+def band_paths(made: Sequence[Stage]) -> BandPaths:
     """Which stacks the finished rack runs for which masked fraction: `(low, high, path)`.
 
     A later stage takes over what its band covers.
@@ -110,12 +125,7 @@ def band_paths(made: Sequence[Stage]) -> list[tuple[float, float, tuple[str, ...
     Raises:
         ExperimentError: If the bands of the stages do not tile (0, 1].
     """
-    found: list[tuple[float, float, tuple[str, ...]]] = []
-    for stage in made:
-        low, high = stage.band
-        left = [(a, min(b, low), path) for a, b, path in found if a < low]
-        right = [(max(a, high), b, path) for a, b, path in found if b > high]
-        found = sorted([*left, (low, high, stage.path), *right])
+    found = _laid(made)
     edges = [0.0, *(high for _, high, _ in found)]
     if [low for low, _, _ in found] != edges[:-1] or edges[-1] != 1.0:
         bands = ", ".join(f"({low}, {high}]" for low, high, _ in found) or "none"
@@ -123,4 +133,28 @@ def band_paths(made: Sequence[Stage]) -> list[tuple[float, float, tuple[str, ...
             f"curriculum.stages: the noise bands {bands} do not tile (0, 1]; "
             "let the band of a stage cover the rest"
         )
+    return found
+
+
+def paths_so_far(begun: Sequence[Stage]) -> BandPaths:
+    """The same for a rack of which only some stages have begun, one or more.
+
+    Noise that none of them has met goes to the path of the next lighter band, or of the lightest.
+    """
+    found = _laid(begun)
+    lows = [0.0, *(low for low, _, _ in found[1:])]
+    return [
+        (low, high, path)
+        for low, high, (_, _, path) in zip(lows, [*lows[1:], 1.0], found, strict=True)
+    ]
+
+
+def _laid(made: Sequence[Stage]) -> BandPaths:
+    """The bands of stages laid over each other, by rising noise; where none lies there is a gap."""
+    found: BandPaths = []
+    for stage in made:
+        low, high = stage.band
+        left = [(a, min(b, low), path) for a, b, path in found if a < low]
+        right = [(max(a, high), b, path) for a, b, path in found if b > high]
+        found = sorted([*left, (low, high, stage.path), *right])
     return found

@@ -99,19 +99,27 @@ class Dataset:
         """Training samples by number, 0 to n_samples - 1, as (B, T)."""
         return _rows(self.tokens.train, self.seq_len)[np.asarray(ids)].astype(np.int64)
 
-    def heldout_windows(self) -> Ids:
-        """All held-out windows in the order of the text, (N, T)."""
-        return _rows(self.tokens.heldout, self.seq_len).astype(np.int64)
+    @property
+    def n_windows(self) -> int:
+        """Held-out windows."""
+        return len(self.tokens.heldout) // self.seq_len
 
-    def heldout_bytes(self) -> Ids:
-        """True bytes of text in each held-out window, (N,).
+    def heldout_windows(self, numbers: Sequence[int] | Ids | None = None) -> Ids:
+        """Held-out windows, (N, T): some by number, or all in the order of the text."""
+        rows = _rows(self.tokens.heldout, self.seq_len)
+        return (rows if numbers is None else rows[np.asarray(numbers)]).astype(np.int64)
+
+    def heldout_bytes(self, numbers: Sequence[int] | Ids | None = None) -> Ids:
+        """True bytes of text in each held-out window, (N,): of some by number, or of all.
 
         With what follows the last window they add up to the held-out text, unless the tokenizer
         loses part of it.
         """
+        chosen = slice(None) if numbers is None else np.asarray(numbers)
         if self.tokens.heldout_bytes is None:
-            return np.full(len(self.tokens.heldout) // self.seq_len, self.seq_len, dtype=np.int64)
-        return _rows(self.tokens.heldout_bytes, self.seq_len).sum(axis=1, dtype=np.int64)
+            return np.full(self.n_windows, self.seq_len, dtype=np.int64)[chosen]
+        rows = _rows(self.tokens.heldout_bytes, self.seq_len)
+        return rows[chosen].sum(axis=1, dtype=np.int64)
 
     @property
     def train_text(self) -> str:

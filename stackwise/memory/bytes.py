@@ -21,7 +21,7 @@ from stackwise.model.block import (
     norm_saved,
 )
 from stackwise.model.count import embedding_parameters, head_parameters
-from stackwise.stage import Role, Stage, roles
+from stackwise.stage import Role, Stage, roles, untied_from
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
@@ -50,7 +50,12 @@ class Bytes:
 
 
 def stage_bytes(
-    exp: Experiment, placement: Placement, stage: Stage, held: set[str]
+    exp: Experiment,
+    placement: Placement,
+    stage: Stage,
+    held: set[str],
+    *,
+    untied: bool = False,
 ) -> dict[str, Bytes]:
     """Bytes of each part of a stage: `embedding`, every stack of `held`, `head`.
 
@@ -59,6 +64,7 @@ def stage_bytes(
         placement: Its micro-batch and checkpointing decide the activations.
         stage: The stage.
         held: Ids of the stacks that the rack holds by then.
+        untied: Whether a tied head has a table of its own by then.
     """
     vocab, role = vocab_size(exp), roles(stage)
     special = 2 * exp.rack.d_model
@@ -69,7 +75,7 @@ def stage_bytes(
         count = exp.rack.blocks_per_stack * block_parameters(exp.rack, exp.attention)
         weights = _trained(count, role.get(stack) == "active", exp)
         parts[stack] = weights + Bytes(activations=_activations(exp, placement, role.get(stack)))
-    count = head_parameters(exp.rack, vocab)
+    count = head_parameters(exp.rack, vocab, untied=untied)
     head = Bytes(activations=_head_activations(exp, placement, stage))
     parts["head"] = _trained(count, stage.head, exp) + head
     return parts
@@ -125,9 +131,11 @@ def plan_rows(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> l
     """What each stage is predicted to take: FLOPs, and bytes by category, in all and per part."""
     rows: list[dict[str, Any]] = []
     held: set[str] = set()
+    apart = untied_from(exp.rack, made)
     for number, stage in enumerate(made):
         held |= {entry.stack for entry in stage.new or ()}
-        parts = stage_bytes(exp, placement, stage, held)
+        untied = apart is not None and number >= apart
+        parts = stage_bytes(exp, placement, stage, held, untied=untied)
         whole = sum(parts.values(), Bytes(activations=recompute_bytes(exp, placement)))
         cost = stage_flops_per_token(exp, stage)
         rows.append(

@@ -24,9 +24,15 @@ def head_matmul_parameters(shape: RackShape, vocab: int) -> int:
     return vocab * shape.d_model + shape.d_model**2 * shape.head_transform
 
 
-def head_parameters(shape: RackShape, vocab: int) -> int:
-    """Every trainable number of final norm and head; a tied table is the embedding's."""
-    count = 0 if shape.tied else vocab * shape.d_model
+def head_parameters(shape: RackShape, vocab: int, *, untied: bool = False) -> int:
+    """Every trainable number of final norm and head; a tied table is the embedding's.
+
+    Args:
+        shape: The rack's.
+        vocab: Entries of the head.
+        untied: Whether a tied head has been given a table of its own.
+    """
+    count = 0 if shape.tied and not untied else vocab * shape.d_model
     count += norm_parameters(shape) if shape.norm_place == "pre" else 0
     if shape.head_transform:
         count += shape.d_model**2 + shape.d_model + norm_parameters(shape)

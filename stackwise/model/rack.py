@@ -1,8 +1,9 @@
 """The rack: embedding, stacks in order, head.
 
 A rack may hold only some of its stacks, and runs any path through those it holds, bidirectionally
-or causally as asked at each call. How parts start is in `init.py`, what attention does in
-`attention/`, what a step trains in `stackwise/training/step.py`.
+or causally as asked at each call; without a path, its own for the heaviest noise. How parts start
+is in `init.py`, what attention does in `attention/`, what a step trains in
+`stackwise/training/step.py`.
 
 Shapes: B samples, T tokens, D width, V entries of the head, N positions chosen from B x T.
 """
@@ -108,7 +109,8 @@ class Rack(nn.Module):
         stacks: Ids of the stacks to hold now, of `stack_ids(shape)`; None for all.
         seed: Of every part's start: each part draws from its own generator, so that a stack starts
             the same whichever others exist.
-        paths: Which stacks serve which masked fraction, as (low, high, stacks).
+        paths: Which stacks serve which masked fraction, as (low, high, stacks); None for all that
+            are held, from left to right. Training sets them.
     """
 
     def __init__(
@@ -130,7 +132,7 @@ class Rack(nn.Module):
         start(self.head, shape, seed, "head")
         for stack in stack_ids(shape) if stacks is None else stacks:
             self.add(stack)
-        self.paths = list(paths) if paths is not None else [(*FULL_BAND, self.held())]
+        self._paths = list(paths) if paths is not None else None
 
     @property
     def mask_id(self) -> int:
@@ -141,6 +143,15 @@ class Rack(nn.Module):
     def start_id(self) -> int:
         """The id that reads as [START]."""
         return self.vocab + 1
+
+    @property
+    def paths(self) -> list[BandPath]:
+        """Which stacks serve which masked fraction, as (low, high, stacks)."""
+        return [(*FULL_BAND, self.held())] if self._paths is None else self._paths
+
+    @paths.setter
+    def paths(self, paths: Sequence[BandPath]) -> None:
+        self._paths = list(paths)
 
     def held(self) -> tuple[str, ...]:
         """The stacks that are here, left to right."""
@@ -183,9 +194,16 @@ class Rack(nn.Module):
     def hidden(
         self, ids_BT: Tensor, *, causal: bool = False, path: Sequence[str] | None = None
     ) -> Tensor:
-        """What the last block of the path puts out, (B, T, D), before the final norm."""
+        """What the last block of the path puts out, (B, T, D), before the final norm.
+
+        Args:
+            ids_BT: Ids up to V + 1.
+            causal: Attention direction.
+            path: Stacks, in the order they run; None for the rack's own at full noise, which is
+                the only one it has without noise bands.
+        """
         x_BTD = self.embedding(ids_BT)
-        for stack in self.held() if path is None else path:
+        for stack in self.path_for(1.0) if path is None else path:
             x_BTD = self.stacks[stack](x_BTD, causal=causal)
         return cast(Tensor, x_BTD)
 
@@ -205,7 +223,7 @@ class Rack(nn.Module):
         """(B, T, D) after the embedding, then after every block of the path."""
         x_BTD = self.embedding(ids_BT)
         yield x_BTD
-        for block in self.blocks(self.held() if path is None else path):
+        for block in self.blocks(self.path_for(1.0) if path is None else path):
             x_BTD = block(x_BTD, causal=causal)
             yield x_BTD
 

@@ -163,8 +163,15 @@ class Run:
 
         return read_tokenizer(self.path / "tokenizer.json")
 
-    def rack(self, *, best: bool = False) -> Rack:
+    def rack(self, *, best: bool = False, raw: bool = False) -> Rack:
         """The model as the last checkpoint holds it, or the best one of the last stage.
+
+        What trains is read at its moving average if there is one, as it will be frozen and as it
+        is measured; a finished run has no other weights.
+
+        Args:
+            best: The weights of the lowest held-out loss in the last stage, not the last ones.
+            raw: Of a run that is not finished, the weights themselves and not their average.
 
         Raises:
             CheckpointError: If there is none yet, or it is damaged.
@@ -174,10 +181,10 @@ class Run:
 
         for _ in range(READS - 1):
             try:
-                return read_rack(self, best=best)
+                return read_rack(self, best=best, raw=raw)
             except CheckpointReplaced:
                 continue  # the run goes on, and wrote a newer one meanwhile
-        return read_rack(self, best=best)
+        return read_rack(self, best=best, raw=raw)
 
     def weights_hash(self) -> str:
         """One hash over the weights: equal weights, equal hashes."""

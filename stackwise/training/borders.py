@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from stackwise.memory.meter import Kept
 from stackwise.model.init import grow
-from stackwise.stage import NewStack
+from stackwise.stage import NewStack, untied_from
 from stackwise.training.layers import grow_tables
 from stackwise.training.optim import (
     Average,
@@ -32,7 +32,7 @@ def enter_stage(work: Work, number: int) -> Trainee:
             add_stack(work, entry)
     if work.placement.compile:
         grow_tables(work.rack, stage.path, exp.data.seq_len, work.device)
-    if exp.rack.tied and stage.head != stage.embedding and work.rack.untie():
+    if number == untied_from(exp.rack, work.stages) and work.rack.untie():
         work.saved_parts.discard("head")  # it has grown a table, whether it trains or not
         work.writer.event("untied", stage=number, why="head and embedding no longer train together")
     named = freeze_all_but(work.rack.parts(), stage)

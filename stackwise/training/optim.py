@@ -140,7 +140,7 @@ def block_of(part: str, name: str) -> str:
 
 def clip_(named: Named, norm: float, bound: float | None) -> None:
     """Scale all gradients so that their norm, now `norm`, is at most `bound`."""
-    if bound is not None and not norm <= bound:
+    if bound is not None and norm > bound:
         grads = [p.grad for p in named.values() if p.grad is not None]
         torch._foreach_mul_(grads, bound / norm)
 

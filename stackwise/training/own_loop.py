@@ -6,7 +6,6 @@ released by the same functions. Who calls this is in `own_model.py`.
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
 from collections.abc import Iterator
@@ -24,19 +23,16 @@ from stackwise.training.optim import (
     Average,
     State,
     adamw,
-    clip_,
     freeze_all_but,
-    global_norms,
     load_optimizer_state,
     optimizer_state,
-    set_lr,
     stage_lr,
 )
 from stackwise.training.own_batches import Batches, OwnBatch
 from stackwise.training.own_module import OwnModule
 from stackwise.training.own_rack import OwnRack
-from stackwise.training.step import Trainee
-from stackwise.training.work import TrainingError
+from stackwise.training.start import TrainingError
+from stackwise.training.step import Trainee, refuse_infinite, take_step
 
 COLUMNS = ["step", "stage", "name", "loss", "lr", "grad_norm", "seconds"]
 
@@ -135,21 +131,8 @@ def one_step(work: OwnWork, trainee: Trainee, batch: OwnBatch, rate: float) -> t
     loss.backward()
     if all(parameter.grad is None for parameter in trainee.named.values()):
         raise ValueError("the loss does not depend on anything that trains in this stage")
-    norm, _ = global_norms(trainee.named)
-    refuse_infinite("gradient norm", norm)
-    clip_(trainee.named, norm, work.exp.optim.clip)
-    set_lr(trainee.optimizer, rate)
-    trainee.optimizer.step()
-    trainee.optimizer.zero_grad()
-    if trainee.average is not None:
-        trainee.average.update()
+    norm, _ = take_step(trainee, rate, work.exp.optim.clip)
     return value, norm
-
-
-def refuse_infinite(what: str, value: float) -> None:
-    """Raise if a number is none."""
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the {what} is {value}; lower lr, or look at this batch")
 
 
 def leave_stage(work: OwnWork, trainee: Trainee) -> None:

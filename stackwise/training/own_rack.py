@@ -18,7 +18,7 @@ from stackwise.data.batches import Batch
 from stackwise.model.init import grow
 from stackwise.model.rack import Rack
 from stackwise.objective import Corruption, corrupt, is_causal
-from stackwise.stage import NewStack, Stage, band_paths
+from stackwise.stage import NewStack, Stage, band_paths, untied_from
 from stackwise.training.optim import parts_trained
 from stackwise.training.own_batches import OwnBatch, ids_of
 from stackwise.training.step import Setting, micro_loss, setting_of
@@ -38,6 +38,7 @@ class OwnRack:
         self.model, self.objective = model, objective
         self.setting: Setting | None = None
         self.rule: Corruption | None = None
+        self.parting: Stage | None = None  # from it on, a tied head has a table of its own
 
     @property
     def device(self) -> torch.device:
@@ -62,6 +63,8 @@ class OwnRack:
     def check(self, stages: tuple[Stage, ...]) -> None:
         """Raise ExperimentError if the noise bands leave a gap, before anything trains."""
         band_paths(stages)
+        apart = untied_from(self.model.shape, stages)
+        self.parting = None if apart is None else stages[apart]
 
     def add(self, entry: NewStack) -> None:
         """Give a stack its start; at random means the weights that it has, if it is there."""
@@ -72,7 +75,7 @@ class OwnRack:
 
     def enter(self, stage: Stage, exp: Experiment, batch: Any) -> None:
         """Resolve what stays the same over the stage's steps."""
-        if self.model.shape.tied and stage.head != stage.embedding and self.model.untie():
+        if stage == self.parting and self.model.untie():
             warnings.warn(
                 "the rack's head was tied to its token table and now trains apart from it: it got "
                 "a copy of its own",

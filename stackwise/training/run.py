@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,13 @@ from stackwise.objective import Corrupted, corrupt, is_causal
 from stackwise.runs import Run
 from stackwise.training.borders import enter_stage, leave_stage, measured
 from stackwise.training.optim import stage_lr
-from stackwise.training.start import create_run
+from stackwise.training.start import (
+    TrainingError,
+    changed_placement,
+    create_run,
+    seen_from,
+    settled,
+)
 from stackwise.training.step import StepNumbers, setting_of, training_step
 from stackwise.training.watch import finish, watch
 from stackwise.training.work import Work, open_work, save_work
@@ -45,11 +51,12 @@ def train(
     """Train an experiment in this process, to its end.
 
     The run is named by what decides its numbers; if it is there already, it is attached to, and
-    goes on if it is unfinished.
+    goes on if it is unfinished, from then on as this placement says.
 
     Args:
         exp: What to train.
-        placement: How to carry it out.
+        placement: How to carry it out; None for the defaults, or for a run that is there already
+            what it has been carried out with.
         rerun: Make another run even if one is there.
         on_step: Called after every step.
 
@@ -59,24 +66,51 @@ def train(
     Raises:
         ExperimentError: If stages, rack, data and budget do not go together.
         DataError: If the corpus cannot be read.
+        TrainingError: If a loss or a gradient is not finite; that step is not taken.
     """
-    run = create_run(exp, placement or Placement(), rerun=rerun)
-    return execute(run, on_step=on_step)
+    exp, whole = settled(exp, placement or Placement())
+    run = create_run(exp, whole, rerun=rerun)
+    return execute(run, seen_from(run.path, whole) if placement else None, on_step=on_step)
 
 
-def resume(run: Run, *, on_step: OnStep | None = None) -> Run:
-    """Go on from a run's last checkpoint; to the same weights as if it had never stopped."""
-    return execute(run, on_step=on_step)
+def resume(
+    run: Run,
+    *,
+    placement: Placement | Mapping[str, Any] | None = None,
+    on_step: OnStep | None = None,
+) -> Run:
+    """Go on from a run's last checkpoint; to the same weights as if it had never stopped.
+
+    Args:
+        run: The run.
+        placement: How to carry it out from here on: keys that change, as `{"device": "cuda"}`, or
+            a whole placement, whose folders are not read; None for as before.
+        on_step: Called after every step.
+
+    Raises:
+        ExperimentError: If the placement cannot be had here.
+        RunBusy: If another process is training it.
+        CheckpointError: If its checkpoint is damaged.
+        TrainingError: As for `train`, or if the corpus has changed.
+    """
+    new = None if placement is None else changed_placement(run, placement)
+    return execute(run, new, on_step=on_step)
 
 
-def execute(run: Run, *, on_step: OnStep | None = None) -> Run:
+def execute(run: Run, placement: Placement | None = None, *, on_step: OnStep | None = None) -> Run:
     """Run the stages that are left. A finished run is returned as it is.
 
     Ctrl-C and SIGTERM end it after the step in hand, with its state saved.
+
+    Args:
+        run: The run.
+        placement: Another one from here on, its folders seen from the run's; None for the one
+            that is there.
+        on_step: Called after every step.
     """
     if run.state == "finished":
         return run
-    with open_work(run) as work, stop_signals(work):
+    with open_work(run, placement) as work, stop_signals(work):
         try:
             for number in range(work.at.stage, len(work.stages)):
                 train_stage(work, number, on_step)
@@ -106,7 +140,7 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
         for noisy in batches:
             began = time.perf_counter()
             rate = stage_lr(exp.optim, stage, work.at.step, steps)
-            with measured(work, trainee):
+            with measured(work, trainee), refusals_named(work, number):
                 numbers = training_step(work.rack, noisy, setting, trainee, rate)
             work.count(number, noisy, numbers, rate, time.perf_counter() - began)
             if on_step is not None:
@@ -118,6 +152,19 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
             if work.checkpoint_due() and work.at.step < steps:
                 save_work(work, trainee)
     leave_stage(work, trainee)
+
+
+@contextmanager
+def refusals_named(work: Work, number: int) -> Iterator[None]:
+    """Say of which step it is that loss or gradient are no numbers; it ends the run."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise TrainingError(
+            f"step {work.at.total_steps + 1} (stage {number}, {work.stages[number].name}): {error}."
+            " No step was taken and the last checkpoint is intact; with another optim.lr or "
+            "optim.clip it is another run"
+        ) from error
 
 
 def noisy_batches(work: Work, number: int) -> Iterator[Corrupted]:

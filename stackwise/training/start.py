@@ -1,20 +1,33 @@
-"""From an experiment to a run folder that holds all that it takes to carry it out."""
+"""From an experiment to a run folder that holds all that it takes to carry it out.
+
+And what a run folder, a placement and this machine amount to together: device, threads, data.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.data.batches import samples_per_epoch
 from stackwise.data.dataset import Dataset, open_dataset
 from stackwise.data.tokenizer import load_tokenizer
+from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import plan_rows
 from stackwise.runs import Run, make_run
 from stackwise.stage import Stage
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on."""
 
 
 def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) -> Run:
@@ -22,26 +35,90 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
 
     Nothing in the folder is an absolute path: the corpus is named relative to
     `placement.data_dir`, and that folder relative to the run's own.
+
+    Raises:
+        ExperimentError: If stages, rack, data and budget do not go together, or the placement
+            names a device that is not here.
+        DataError: If the corpus cannot be read.
     """
     exp, placement = settled(exp, placement)
+    device_of(placement)
     made = stages(exp)
     dataset = dataset_of(exp, placement.data_dir)
     samples_per_epoch(dataset, exp.optim.batch)
     run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, dataset.fingerprint)}"
-    folder = Path(placement.runs_dir) / run_id
-    inside = placement.replace(data_dir=os.path.relpath(placement.data_dir, folder), runs_dir="..")
-    run = make_run(
-        placement.runs_dir,
-        run_id,
-        experiment=exp.to_yaml(),
-        placement=inside.to_yaml(),
-        stages=[stage.model_dump(mode="json") for stage in made],
-        plan=plan_rows(exp, placement, made),
-        facts={"seed": exp.seed, "experiment": exp.hash, "data": dataset.provenance()},
-        rerun=rerun,
-    )
+    with threads_of(placement):
+        run = make_run(
+            placement.runs_dir,
+            run_id,
+            experiment=exp.to_yaml(),
+            placement=seen_from(Path(placement.runs_dir, run_id), placement).to_yaml(),
+            stages=[stage.model_dump(mode="json") for stage in made],
+            plan=plan_rows(exp, placement, made),
+            facts={"seed": exp.seed, "experiment": exp.hash, "data": dataset.provenance()},
+            rerun=rerun,
+        )
     dataset.tokenizer.save(run.path / "tokenizer.json")
     return run
+
+
+def seen_from(folder: Path, placement: Placement) -> Placement:
+    """A placement with its folders named from a run's own folder."""
+    data_dir = os.path.relpath(placement.data_dir, folder)
+    return placement.replace(data_dir=data_dir, runs_dir="..")
+
+
+def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) -> Placement:
+    """The placement of a run, as its folder holds it, with another laid over it.
+
+    Args:
+        run: The run.
+        change: None for none; a mapping changes the keys that it names; a placement all keys but
+            `runs_dir` and `data_dir`.
+
+    Raises:
+        ExperimentError: If a key is unknown or out of range, would move the run, or names a
+            device that is not here.
+    """
+    present = Placement.load(run.path / "placement.yaml")
+    if isinstance(change, Placement):
+        change = change.model_dump(exclude={"runs_dir", "data_dir"})
+    keys = dict(change or {})
+    if "runs_dir" in keys:
+        raise ExperimentError(
+            f"placement.runs_dir: {keys['runs_dir']!r}, but the run is there already; move its "
+            "folder instead"
+        )
+    new = present.replace(**keys)
+    if "data_dir" in keys:
+        new = seen_from(run.path, new).replace(runs_dir=present.runs_dir)
+    device_of(new)
+    return new
+
+
+def device_of(placement: Placement) -> torch.device:
+    """The device that a placement means on this machine.
+
+    Raises:
+        ExperimentError: If it names one that is not here.
+    """
+    here = torch.cuda.is_available()
+    if placement.device == "cuda" and not here:
+        raise ExperimentError(
+            "placement.device: 'cuda', but torch sees no CUDA card here; use auto or cpu"
+        )
+    return torch.device("cuda" if here and placement.device != "cpu" else "cpu")
+
+
+@contextmanager
+def threads_of(placement: Placement) -> Iterator[None]:
+    """Inside, torch computes with the placement's threads; afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(placement.threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def settled(exp: Experiment, placement: Placement) -> tuple[Experiment, Placement]:
@@ -72,6 +149,28 @@ def paths_named(exp: Experiment) -> dict[str, str]:
         elif params.choice == "hf" and Path(params.dataset).is_absolute():
             found[f"{key}.dataset"] = params.dataset
     return found
+
+
+def data_of(run: Run, placement: Placement) -> Dataset:
+    """Open the data that a run was made with.
+
+    Args:
+        run: The run.
+        placement: Says where the data lies, seen from the run's folder.
+
+    Raises:
+        DataError: If the corpus cannot be read.
+        TrainingError: If it is no longer the one that the run began with.
+    """
+    dataset = dataset_of(run.experiment, run.path / placement.data_dir)
+    began_with = run.provenance()["data"]["fingerprint"]
+    if dataset.fingerprint != began_with:
+        raise TrainingError(
+            f"run {run.id}: the corpus has changed since the run began (fingerprint "
+            f"{dataset.fingerprint[:12]}, was {began_with[:12]}); put the old file back, "
+            "or start a new run"
+        )
+    return dataset
 
 
 def dataset_of(exp: Experiment, data_dir: str | Path) -> Dataset:

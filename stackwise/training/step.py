@@ -8,6 +8,7 @@ Corruption is in `masking.py` and `objective.py`, the loop over steps in `run.py
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -119,26 +120,51 @@ def training_step(
     trainee: Trainee,
     rate: float,
 ) -> StepNumbers:
-    """Accumulate the gradient of one batch and take one optimizer step."""
+    """Accumulate the gradient of one batch and take one optimizer step.
+
+    Raises:
+        FloatingPointError: If loss or gradient norm are not finite; nothing has moved then.
+    """
     positions = noisy.input_BT.numel()
     loss = torch.zeros((), device=setting.device)
     for micro in noisy.split(setting.micro_batch or len(noisy.input_BT)):
         part = micro_loss(rack, micro, setting, positions)
         part.backward()
         loss += part.detach()
+    refuse_infinite("loss", value := float(loss))
+    norm, block_norms = take_step(trainee, rate, setting.clip)
+    return StepNumbers(
+        loss=value,
+        grad_norm=norm,
+        block_norms=block_norms,
+        counted=int(noisy.counted_BT.sum()),
+    )
+
+
+def take_step(trainee: Trainee, rate: float, clip: float | None) -> tuple[float, dict[str, float]]:
+    """Move what trains along the gradient in hand, and its average after it.
+
+    Returns:
+        The gradient norm before clipping, of everything and per block.
+
+    Raises:
+        FloatingPointError: If it is not finite; nothing has moved then.
+    """
     norm, block_norms = global_norms(trainee.named)
-    clip_(trainee.named, norm, setting.clip)
+    refuse_infinite("gradient norm", norm)
+    clip_(trainee.named, norm, clip)
     set_lr(trainee.optimizer, rate)
     trainee.optimizer.step()
     trainee.optimizer.zero_grad()
     if trainee.average is not None:
         trainee.average.update()
-    return StepNumbers(
-        loss=float(loss),
-        grad_norm=norm,
-        block_norms=block_norms,
-        counted=int(noisy.counted_BT.sum()),
-    )
+    return norm, block_norms
+
+
+def refuse_infinite(what: str, value: float) -> None:
+    """Raise FloatingPointError if a number is none."""
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the {what} is {value}; lower lr, or look at this batch")
 
 
 def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -> Tensor:

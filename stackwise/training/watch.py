@@ -15,19 +15,20 @@ import numpy as np
 import torch
 
 from stackwise.data.dataset import Dataset
-from stackwise.evaluation import evaluate
 from stackwise.memory.flops import (
     forward_flops_per_token,
     head_flops_per_position,
-    vocab_size,
 )
-from stackwise.model.count import count_parameters
+from stackwise.model.rack import Rack
 from stackwise.objective import Corrupted, is_causal
 from stackwise.probe import entry_losses, exit_losses, fixed_draws
 from stackwise.stage import FULL_BAND, band_paths
 from stackwise.training.checkpoint import save
+from stackwise.training.score import score
 from stackwise.training.step import Trainee, autocast
 from stackwise.training.work import BEST, Work
+
+AT_THE_END = 1.0  # where schedules over progress stand at every look
 
 
 def watch(work: Work, trainee: Trainee) -> None:
@@ -52,13 +53,13 @@ def look(work: Work, trainee: Trainee) -> None:
     """Measure the loss at every depth on the held-out windows, and keep the best weights.
 
     The windows get the stage's own noise band, so the loss is the stage's share of the bound; over
-    the full band it is the whole bound, and bits per byte follow from it.
+    the full band it is the whole bound, and bits per byte follow from it. A schedule over progress
+    stands at its end at every look, or the easiest masks would make the best weights.
     """
     exp, stage = work.exp, trainee.stage
     windows_NT, size = some_windows(work.dataset, exp.eval.windows)
     rule = work.corruption(trainee.number)
-    progress = work.at.tokens / (work.total_samples * exp.data.seq_len)
-    noisy = fixed_draws(rule, windows_NT, progress=progress)
+    noisy = fixed_draws(rule, windows_NT, progress=AT_THE_END)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
         exits = exit_losses(work.rack, noisy, causal=is_causal(exp.objective), path=stage.path)
     whole = stage.band == FULL_BAND and exp.objective.choice != "mlm"
@@ -86,9 +87,8 @@ def look(work: Work, trainee: Trainee) -> None:
 
 def some_windows(dataset: Dataset, count: int) -> tuple[np.ndarray[Any, Any], int]:
     """At most `count` held-out windows, evenly spread over the text, and their bytes."""
-    windows_NT, bytes_N = dataset.heldout_windows(), dataset.heldout_bytes()
-    chosen = np.unique(np.linspace(0, len(windows_NT) - 1, count).round().astype(int))
-    return windows_NT[chosen], int(bytes_N[chosen].sum())
+    chosen = np.unique(np.linspace(0, dataset.n_windows - 1, count).round().astype(int))
+    return dataset.heldout_windows(chosen), int(dataset.heldout_bytes(chosen).sum())
 
 
 def look_flops(work: Work, noisy: Corrupted, path: tuple[str, ...]) -> float:
@@ -102,24 +102,16 @@ def finish(work: Work) -> None:
     """Measure the finished rack on all held-out text, and write what the run came to."""
     exp = work.exp
     work.rack.paths = band_paths(work.stages)
-    windows_NT, bytes_N = work.dataset.heldout_windows(), work.dataset.heldout_bytes()
+    found = score(work.rack, work.dataset, exp, work.device)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
-        score = evaluate(
-            work.rack,
-            windows_NT,
-            bytes_N,
-            objective=exp.objective,
-            seed=exp.seed,
-            draws=exp.eval.draws,
-        )
         depths = depth_losses(work)
     path = max((path for _, _, path in work.rack.paths), key=len)
-    work.at.probe_flops += forward_flops_per_token(exp, path) * windows_NT.size * exp.eval.draws
+    work.at.probe_flops += forward_flops_per_token(exp, path) * found.tokens * exp.eval.draws
     epoch_tokens = work.dataset.n_samples * exp.data.seq_len
     work.writer.event(
         "result",
-        **asdict(score),
-        parameters=count_parameters(exp.rack, exp.attention, vocab_size(exp)),
+        **asdict(found),
+        parameters=parameters_of(work.rack),
         trained_tokens=work.at.tokens,
         epochs=work.at.tokens / epoch_tokens,
         flops=work.at.flops,
@@ -130,6 +122,11 @@ def finish(work: Work) -> None:
         depth_losses=depths,
         grows_left=grows_left(work),
     )
+
+
+def parameters_of(rack: Rack) -> int:
+    """Trainable numbers of the parts that are held, as publications count: without [MASK]."""
+    return sum(p.numel() for p in rack.parameters()) - rack.embedding.special.numel()
 
 
 def grows_left(work: Work) -> bool:
@@ -146,7 +143,7 @@ def depth_losses(work: Work) -> list[float]:
     exp = work.exp
     windows_NT, _ = some_windows(work.dataset, exp.eval.windows)
     rule = work.corruption(len(work.stages) - 1, band=FULL_BAND)
-    noisy = fixed_draws(rule, windows_NT, progress=1.0)
+    noisy = fixed_draws(rule, windows_NT, progress=AT_THE_END)
     path = work.stages[-1].path
     measure = entry_losses if grows_left(work) else exit_losses
     return measure(work.rack, noisy, causal=is_causal(exp.objective), path=path)

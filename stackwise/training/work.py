@@ -17,18 +17,21 @@ from typing import Any
 
 import torch
 
+from stackwise.atomic import write_text
 from stackwise.config import Experiment, Placement
 from stackwise.data.dataset import Dataset
+from stackwise.jsontext import dumps
+from stackwise.memory.bytes import plan_rows
 from stackwise.memory.flops import Flops, stage_flops_per_token, vocab_size
 from stackwise.memory.meter import Meter
-from stackwise.model.rack import BandPath, Rack
+from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, Corruption
 from stackwise.runs import Run, RunWriter
-from stackwise.stage import FULL_BAND, Stage, band_paths
+from stackwise.stage import Stage, paths_so_far
 from stackwise.training.checkpoint import MANIFEST, read_manifest, read_part, save
 from stackwise.training.optim import State, optimizer_state
-from stackwise.training.start import dataset_of
+from stackwise.training.start import data_of, device_of, threads_of
 from stackwise.training.step import StepNumbers, Trainee
 
 RACK, BEST = "rack", "best"
@@ -164,11 +167,6 @@ class Work:
             loss=numbers.loss,
             seconds_left=self.seconds_left(),
         )
-        if not math.isfinite(numbers.loss):
-            raise TrainingError(
-                f"step {at.total_steps} (stage {number}): the loss is {numbers.loss}; the last "
-                "checkpoint is intact. Lower optim.lr or set optim.clip, and run again"
-            )
 
     def block_names(self) -> list[str]:
         """The blocks of the whole rack, `s0.0`, ..., in the order of `block_grad_norms`."""
@@ -183,47 +181,53 @@ class Work:
         return max(0.0, planned - self.at.flops) / rate
 
 
-class TrainingError(RuntimeError):
-    """Training that cannot go on."""
-
-
 @contextmanager
-def open_work(run: Run) -> Iterator[Work]:
+def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     """Bring a run folder to life, from its last checkpoint or from nothing.
 
+    Args:
+        run: The run.
+        placement: How to carry it out from here on, its folders seen from the run's; None for the
+            one in the folder.
+
     Raises:
+        ExperimentError: If the placement names a device that is not here.
         RunBusy: If another process is training it.
         TrainingError: If the corpus is no longer the one that the run began with.
         CheckpointError: If its checkpoint is damaged.
     """
     exp = run.experiment
-    placement = Placement.load(run.path / "placement.yaml")
+    before = Placement.load(run.path / "placement.yaml")
+    placement = placement or before
     stages = tuple(Stage.model_validate(value) for value in run.stages())
     device = device_of(placement)
-    if placement.threads is not None:
-        torch.set_num_threads(placement.threads)
-    dataset = dataset_of(exp, run.path / placement.data_dir)
-    began_with = run.provenance()["data"]["fingerprint"]
-    if dataset.fingerprint != began_with:
-        raise TrainingError(
-            f"run {run.id}: the corpus has changed since the run began (fingerprint "
-            f"{dataset.fingerprint[:12]}, was {began_with[:12]}); put the old file back, "
-            "or start a new run"
-        )
-    with RunWriter(run.path) as writer:
+    dataset = data_of(run, placement)
+    with threads_of(placement), RunWriter(run.path) as writer:
+        writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         meter = Meter(device)
         rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed).to(device)
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
+        if placement != before:
+            write_placement(work, before)
         yield work
 
 
-def device_of(placement: Placement) -> torch.device:
-    """The device that a placement means on this machine."""
-    if placement.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(placement.device)
+def name_of(device: torch.device) -> str:
+    """A device as people call it."""
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
+def write_placement(work: Work, before: Placement) -> None:
+    """Put down that the run is carried out otherwise from here on, and what that will take."""
+    old, new = before.model_dump(mode="json"), work.placement.model_dump(mode="json")
+    write_text(work.run.path / "placement.yaml", work.placement.to_yaml())
+    done = work.run.plan()[: work.at.stage]
+    rows = plan_rows(work.exp, work.placement, work.stages)[work.at.stage :]
+    write_text(work.run.path / "plan.json", dumps([*done, *rows], indent=1))
+    changed = {key: [old[key], new[key]] for key in new if new[key] != old[key]}
+    work.writer.event("placement_changed", changed=changed)
 
 
 def save_work(work: Work, trainee: Trainee, *, moments: bool = True, average: bool = True) -> None:
@@ -286,10 +290,20 @@ def fill(rack: Rack, folder: Path, manifest: dict[str, Any], only: set[str] | No
         rack.parts()[name].load_state_dict(tensors)
 
 
-def read_rack(run: Run, *, best: bool = False) -> Rack:
+def fill_averages(rack: Rack, folder: Path, manifest: dict[str, Any]) -> None:
+    """Put the moving averages of a checkpoint in the place of the weights that they follow."""
+    for name in manifest["parts"]:
+        part, _, kind = name.partition(".")
+        if kind == AVERAGE:
+            module = rack.parts()[part]
+            module.load_state_dict({**module.state_dict(), **read_part(folder, manifest, name)})
+
+
+def read_rack(run: Run, *, best: bool = False, raw: bool = False) -> Rack:
     """The model of a run's last checkpoint, or the best one of its last stage.
 
-    Its noise paths are those that its stages so far have trained.
+    What trains is read at its moving average where there is one, unless `raw` weights are wanted.
+    Its noise paths are those of the stages that have begun; at a border the next one has not.
 
     Raises:
         CheckpointError: If there is none yet, or it is damaged.
@@ -298,16 +312,12 @@ def read_rack(run: Run, *, best: bool = False) -> Rack:
     rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed)
     manifest = read_manifest(run.path / RACK)
     fill(rack, run.path / RACK, manifest)
+    if not raw:
+        fill_averages(rack, run.path / RACK, manifest)
     if best:
         better = read_manifest(run.path / BEST)
         fill(rack, run.path / BEST, better)
     stages = tuple(Stage.model_validate(value) for value in run.stages())
-    rack.paths = paths_of(stages, manifest["counters"]["stage"])
+    at = Counters(**manifest["counters"])
+    rack.paths = paths_so_far(stages[: at.stage + (at.step > 0)])
     return rack.eval()
-
-
-def paths_of(stages: tuple[Stage, ...], done: int) -> list[BandPath]:
-    """Noise paths of a rack whose first `done` stages are finished (and one more has begun)."""
-    if done >= len(stages):
-        return band_paths(stages)
-    return [(*FULL_BAND, stages[done].path)]

@@ -43,7 +43,7 @@ CALLS = {
     ),
     "demo, an unknown change": (["demo", "nope"], "'nope': not of the form key=value"),
     "resume, no run": (["resume", "nope"], "nope: no such run in runs"),
-    "resume, half a run": (["resume", "runs/half"], "experiment.yaml: no such file"),
+    "resume, half a run": (["resume", "runs/half"], "placement.yaml: no such file"),
     "eval, no run": (["eval", "nope"], "nope: no such run in runs"),
     "eval, half a run": (["eval", "runs/half"], "no such file"),
     "eval, no number": (["eval", "x", "--draws", "zz"], "invalid int value: 'zz'"),
