@@ -13,6 +13,7 @@ from stackwise.choice import Params
 from stackwise.model.attention import build_attention, kind_of
 from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
+from stackwise.model.scores import Scores
 from stackwise.model.shape import RackShape, attention_shape, d_ff
 
 
@@ -107,9 +108,19 @@ def block_matmul_parameters(shape: RackShape, attention: Params) -> int:
     return inside + ffn_matmul_parameters(shape)
 
 
-def block_score_flops(
+def block_input_parameters(shape: RackShape, attention: Params) -> int:
+    """Those of them whose product reads what the block is given, with no weight in between.
+
+    None where a norm comes first: its own weights need the gradient through these products.
+    """
+    if shape.norm_place == "pre":
+        return 0
+    return kind_of(attention).input_parameters(attention_shape(shape, 0), attention)
+
+
+def block_scores(
     shape: RackShape, attention: Params, number: int, length: int, causal: bool
-) -> float:
+) -> Scores:
     """FLOPs per token, forward, of one block that are not products with weights."""
     kind = kind_of(attention)
     return kind.score_flops(attention_shape(shape, number), attention, length, causal)
