@@ -6,12 +6,13 @@ An entry pairs the parameters and the module of a kind with the arithmetic of it
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from torch import nn
 
 from stackwise.choice import Choice, Params, find
+from stackwise.errors import ExperimentError
 from stackwise.model.attention import kernel, mha, mla
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
@@ -100,10 +101,25 @@ ATTENTION: dict[str, AttentionKind] = {
 
 
 def kind_of(params: Params) -> AttentionKind:
-    """The registry's entry for these parameters."""
+    """The registry's entry for these parameters.
+
+    Raises:
+        ExperimentError: If there is none, or it is something else than an `AttentionKind`.
+    """
     entry = find(ATTENTION, params.choice, "attention")
-    assert isinstance(entry, AttentionKind), "ATTENTION holds AttentionKind entries only"
+    if not isinstance(entry, AttentionKind):
+        raise ExperimentError(_no_entry(params.choice, entry))
     return entry
+
+
+def _no_entry(name: str, entry: Choice) -> str:
+    made = getattr(entry.build, "__name__", "...")
+    costs = [f.name for f in fields(AttentionKind) if f.kw_only and f.default is MISSING]
+    said = ", ".join(f"{cost}=..." for cost in costs)
+    return (
+        f"attention: ATTENTION[{name!r}] says nothing of what it costs; make it "
+        f"sw.AttentionKind({made}, {said}), as CONTRIBUTING.md shows"
+    )
 
 
 def build_attention(shape: AttentionShape, params: Params) -> nn.Module:
@@ -114,4 +130,7 @@ def build_attention(shape: AttentionShape, params: Params) -> nn.Module:
 
 def check_attention(rack: RackShape, params: Params) -> list[str]:
     """What is wrong with an attention kind on this rack, one line per problem."""
-    return kind_of(params).check(attention_shape(rack, 0), params)
+    entry = find(ATTENTION, params.choice, "attention")
+    if not isinstance(entry, AttentionKind):
+        return [_no_entry(params.choice, entry)]
+    return entry.check(attention_shape(rack, 0), params)
