@@ -93,10 +93,14 @@ def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
 
 
 def counted_frac(exp: Experiment, stage: Stage) -> float:
-    """Expected fraction of a sample's positions at which the head is computed."""
-    if is_causal(exp.objective):
+    """Expected fraction of a sample's positions at which the head is computed.
+
+    All of them without a schedule, which only a user's own objective can be: what it may cost.
+    """
+    schedule = schedule_of(exp.objective, exp.masking.schedule)
+    if is_causal(exp.objective) or schedule is None:
         return 1.0
-    return mean_mask_frac(schedule_of(exp.objective, exp.masking.schedule), stage.band)
+    return mean_mask_frac(schedule, stage.band)
 
 
 def stage_flops_per_token(exp: Experiment, stage: Stage) -> Flops:

@@ -99,3 +99,14 @@ def test_every_attention_kind_costs_what_is_counted(rack, stage, attention, obje
     exp = experiment(rack, attention, objective)
     by_torch, by_ledger = spent(exp, sw.Stage(path=ALL, **stage))
     assert by_ledger == by_torch
+
+
+def test_an_objective_without_a_schedule_pays_for_the_head_at_every_position(monkeypatch):
+    """Nothing says where a user's own objective counts: all positions is what it cannot exceed."""
+    monkeypatch.setitem(sw.OBJECTIVES, "mine", lambda rule, batch, progress: None)
+    own, causal = experiment(PRE, objective="mine"), experiment(PRE, objective="clm")
+    stage = sw.Stage(path=ALL, active=ALL)
+    assert stage_flops_per_token(own, stage) == stage_flops_per_token(causal, stage)
+    scheduled = own.replace(masking={"schedule": "linear"})
+    half = stage_flops_per_token(scheduled, stage)
+    assert half.head == pytest.approx(half.head_per_position / 2)
