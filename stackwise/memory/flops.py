@@ -17,10 +17,13 @@ for every role in `tests/unit/test_a_stage_costs_what_is_counted.py`.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackwise.errors import ExperimentError
+from stackwise.evaluation import stratified_counts
 from stackwise.masking import mean_mask_frac
 from stackwise.model.block import (
     block_input_parameters,
@@ -34,6 +37,7 @@ from stackwise.stage import Role, Stage, roles
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
+    from stackwise.model.rack import Rack
 
 WEIGHT_PASSES: dict[Role, int] = {"trunk": 1, "active": 3, "suffix": 2}
 PAIR_PASSES: dict[Role, int] = {"trunk": 1, "active": 3, "suffix": 3}
@@ -126,6 +130,44 @@ def head_flops_per_position(exp: Experiment, stage: Stage | None = None) -> floa
     return total
 
 
-def forward_flops_per_token(exp: Experiment, path: tuple[str, ...]) -> float:
+def forward_flops_per_token(exp: Experiment, path: Sequence[str]) -> float:
     """FLOPs of reading one token through `path`, without the head."""
     return sum(stack_flops_per_token(exp, stack, "trunk") for stack in path)
+
+
+def exit_flops(exp: Experiment, path: Sequence[str], tokens: int, counted: int) -> float:
+    """FLOPs of the loss at every exit of `path`: one forward pass, and the head at each depth.
+
+    Args:
+        exp: The experiment.
+        path: The stacks that run.
+        tokens: Tokens read.
+        counted: Those of them at which the head is computed.
+    """
+    depths = 1 + len(path) * exp.rack.blocks_per_stack
+    head = head_flops_per_position(exp) * counted * depths
+    return forward_flops_per_token(exp, path) * tokens + head
+
+
+def entry_flops(exp: Experiment, path: Sequence[str], tokens: int, counted: int) -> float:
+    """FLOPs of the loss from every entry of `path`: its first stacks skipped, 0, 1, ... of them."""
+    head = head_flops_per_position(exp) * counted
+    rests = [path[skipped:] for skipped in range(len(path) + 1)]
+    return sum(forward_flops_per_token(exp, rest) * tokens + head for rest in rests)
+
+
+def evaluation_flops(exp: Experiment, rack: Rack, windows: int) -> float:
+    """FLOPs of `evaluate` on so many windows: each once, or with every number of masks drawn.
+
+    Args:
+        exp: Its seed and `eval.draws` decide the masks.
+        rack: Its paths, by masked fraction, decide what runs.
+        windows: Of `data.seq_len` tokens.
+    """
+    length, head = exp.data.seq_len, head_flops_per_position(exp)
+    if is_causal(exp.objective):
+        return windows * length * (forward_flops_per_token(exp, rack.held()) + head)
+    k_M, _, _ = stratified_counts(windows, length, exp.eval.draws, exp.seed)
+    runs = Counter(rack.path_for(k / length) for k in k_M)
+    read = sum(times * forward_flops_per_token(exp, path) for path, times in runs.items())
+    return length * read + head * int(k_M.sum())
