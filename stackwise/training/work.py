@@ -212,6 +212,8 @@ def open_work(run: Run) -> Iterator[Work]:
         )
     with RunWriter(run.path) as writer:
         meter = Meter(device)
+        if meter.blind is not None:
+            writer.event("peak_unknown", why=meter.blind)
         rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed).to(device)
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter)
         if (run.path / RACK / MANIFEST).exists():
