@@ -126,8 +126,16 @@ def block_scores(
     return kind.score_flops(attention_shape(shape, number), attention, length, causal)
 
 
-def norm_saved(shape: RackShape, trains: bool) -> Saved:
-    """Numbers per token that one norm over the width keeps: its input and its statistics."""
+def block_cache_floats(shape: RackShape, attention: Params) -> int:
+    """Numbers per token that one block holds in a KV cache."""
+    return kind_of(attention).cache_floats(attention_shape(shape, 0), attention)
+
+
+def norm_saved(shape: RackShape) -> Saved:
+    """Numbers per token that one norm over the width keeps: its input and its statistics.
+
+    Whether it trains makes no difference: its input's gradient takes the same as its weight's.
+    """
     return Saved(shape.d_model + (2 if shape.norm == "layernorm" else 1), 0)
 
 
@@ -136,5 +144,5 @@ def block_saved(shape: RackShape, attention: Params, trains: bool) -> Saved:
     inside = kind_of(attention).saved_floats(attention_shape(shape, 0), attention, trains)
     wide = d_ff(shape)
     ffn = wide * (3 if shape.ffn == "swiglu" else 1) + trains * (wide + shape.d_model)
-    norm = norm_saved(shape, trains)
+    norm = norm_saved(shape)
     return inside.plus(norm).plus(norm).plus(Saved(0, ffn))
