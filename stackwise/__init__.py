@@ -22,6 +22,7 @@ _HOME = {
     "CURRICULA": "curriculum",
     "stages": "curriculum",
     "ATTENTION": "model.attention",
+    "AttentionKind": "model.attention",
     "SCHEDULES": "schedules",
     "OBJECTIVES": "objective",
     "CORPORA": "data.corpora",

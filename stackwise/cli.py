@@ -298,8 +298,10 @@ def sample_command(options: argparse.Namespace) -> int:
 def presets_command(options: argparse.Namespace) -> int:
     """List the shipped experiments."""
     from stackwise.config import Experiment, presets
+    from stackwise.memory.bytes import cache_bytes_per_token
     from stackwise.memory.flops import vocab_size
     from stackwise.model.count import count_parameters
+    from stackwise.model.shape import stack_ids
     from stackwise.report import table
 
     rows = []
@@ -308,8 +310,10 @@ def presets_command(options: argparse.Namespace) -> int:
         count = count_parameters(exp.rack, exp.attention, vocab_size(exp))
         shape = f"{exp.rack.stacks} x {exp.rack.blocks_per_stack}"
         kinds = [exp.attention.choice, exp.objective.choice]
-        rows.append([name, f"{count:,}", shape, str(exp.rack.d_model), *kinds])
-    head = ["preset", "parameters", "stacks x blocks", "width", "attention", "objective"]
+        cache = f"{cache_bytes_per_token(exp, stack_ids(exp.rack)):,}"
+        rows.append([name, f"{count:,}", shape, str(exp.rack.d_model), cache, *kinds])
+    head = ["preset", "parameters", "stacks x blocks", "width", "KV cache, bytes/token"]
+    head += ["attention", "objective"]
     print(table(head, rows))
     return 0
 

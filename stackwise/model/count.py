@@ -19,9 +19,10 @@ def embedding_parameters(shape: RackShape, vocab: int) -> int:
     return rows * shape.d_model + 2 * shape.d_model * shape.embed_norm
 
 
-def head_matmul_parameters(shape: RackShape, vocab: int) -> int:
-    """Weights of the head in matrix products, the tied table included."""
-    return vocab * shape.d_model + shape.d_model**2 * shape.head_transform
+def head_matrices(shape: RackShape, vocab: int) -> tuple[int, ...]:
+    """Weights of the head's matrix products, in their order, the tied table included."""
+    dense = (shape.d_model**2,) if shape.head_transform else ()
+    return (*dense, vocab * shape.d_model)
 
 
 def head_parameters(shape: RackShape, vocab: int, *, untied: bool = False) -> int:
