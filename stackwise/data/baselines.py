@@ -79,7 +79,7 @@ def baseline_lines(dataset: Dataset, *, cache_dir: str | Path | None = None) -> 
 
 def constant(dataset: Dataset) -> Baseline:
     """Every token equally likely, over the held-out windows that racks are scored on."""
-    size, tokens = dataset.tokenizer.size, dataset.heldout_windows().size
+    size, tokens = dataset.tokenizer.size, dataset.n_windows * dataset.seq_len
     bits = tokens * float(np.log2(size)) / float(dataset.heldout_bytes().sum())
     return Baseline("constant", bits, f"every token equally likely, log2 {size} bits")
 
