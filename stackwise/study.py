@@ -18,6 +18,7 @@ from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import training_bytes
 from stackwise.memory.flops import stage_flops_per_token
 from stackwise.model.shape import total_blocks
+from stackwise.report import study_text
 from stackwise.runs import Run
 from stackwise.training.run import OnStep, Stopped, train
 
@@ -107,6 +108,9 @@ class StudyResult:
 
     equal: str
     runs: tuple[tuple[Arm, int, Run], ...]
+
+    def __str__(self) -> str:
+        return study_text(self)
 
     def to_frame(self) -> pd.DataFrame:
         """One row per run: arm, seed, run id, held-out bits per byte, costs."""

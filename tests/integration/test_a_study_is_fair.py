@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import stackwise as sw
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import training_bytes
+from stackwise.objective import corrupt
+from stackwise.report import beside
 from stackwise.study import shrunk_to, spent
 from stackwise.training.run import Stopped
 
@@ -48,13 +52,69 @@ def test_one_seed_names_no_winner(tiny, place) -> None:
     assert "One seed names no winner" in study.run().verdict()
 
 
-def test_arms_of_one_seed_see_the_same_samples_in_the_same_order(tiny, place) -> None:
-    from stackwise.data.batches import batch_at
-    from stackwise.training.start import dataset_of
+def test_a_printed_result_has_its_table_the_baselines_of_its_texts_and_the_verdict(
+    tiny, place, tmp_path
+) -> None:
+    other = {"kind": "markov", "size_bytes": 20_000, "seed": 1}
+    study = sw.Study(tiny, vary={"data.corpus": [tiny.data.corpus, other]}, placement=place)
+    result = study.run()
+    runs = [run for _, _, run in result.runs]
+    lines = str(result).splitlines()
+    assert lines[0].split()[:4] == ["arm", "bits", "per", "byte"]
+    assert len(lines) == 2 + 2 + 1 + 2 + 1
+    assert lines[5:] == [*map(beside, runs), result.verdict()]
+    for line in lines[5:7]:
+        assert re.fullmatch(
+            r"on the same text: constant 8\.000, unigram \d\.\d{3}, bigram \d\.\d{3}; "
+            r"entropy of the source \d\.\d{3} bits per byte",
+            line,
+        )
+    assert lines[5] != lines[6]
 
-    data = dataset_of(tiny, ".")
-    seen = [batch_at(data, first, 4, tiny.seed).sample_B.tolist() for first in range(0, 64, 4)]
-    assert len(seen) == len({tuple(row) for row in seen})
+
+def test_seeds_are_told_apart_in_print_where_there_are_several(study) -> None:
+    rows = [line.split() for line in str(study.run()).splitlines()[:10]]
+    assert rows[0][:2] == ["arm", "seed"]
+    assert [row[:2] for row in rows[2:]] == [[arm, str(s)] for s in (0, 1) for arm in ARMS]
+
+
+def test_a_text_that_is_gone_is_said(tiny, place, tmp_path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 200)
+    run = sw.train(tiny.replace(data={"corpus": f"text:{text}"}), place)
+    text.unlink()
+    assert re.match(
+        r"no baselines beside it, since its text cannot be read: .*text\.txt: no such file",
+        beside(run),
+    )
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[list[int]]:
+    """The samples of every batch that is corrupted for training, in the order of training."""
+    batches: list[list[int]] = []
+
+    def noting(rule, batch, *, progress):
+        batches.append(batch.sample_B.tolist())
+        return corrupt(rule, batch, progress=progress)
+
+    monkeypatch.setattr("stackwise.training.run.corrupt", noting)
+    return batches
+
+
+def test_arms_of_one_seed_train_on_the_same_samples_in_the_same_order(study, place, seen) -> None:
+    order = {}
+    for arm in study.arms:
+        run = sw.train(arm.experiment, place)
+        assert len(seen) == len(run.metrics()), "every batch that was read was trained on"
+        order[arm.name] = [*seen]
+        seen.clear()
+    longest = max(order.values(), key=len)
+    assert len({len(batches) for batches in order.values()}) > 1
+    for name, batches in order.items():
+        assert batches == longest[: len(batches)], name
+    sw.train(study.arms[0].experiment.replace(seed=1), place)
+    assert seen != longest[: len(seen)], "the failing control: another seed"
 
 
 def test_shrinking_takes_the_deepest_rack_that_fits(tiny) -> None:
