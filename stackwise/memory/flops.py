@@ -16,12 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stackwise import objective
 from stackwise.errors import ExperimentError
-from stackwise.masking import mean_mask_frac
 from stackwise.model.block import block_matmul_parameters, block_score_flops
 from stackwise.model.count import head_matmul_parameters
 from stackwise.model.shape import stack_ids
-from stackwise.objective import is_causal, schedule_of
+from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, roles
 
 if TYPE_CHECKING:
@@ -84,9 +84,14 @@ def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
 
 def counted_frac(exp: Experiment, stage: Stage) -> float:
     """Expected fraction of a sample's positions at which the head is computed."""
-    if is_causal(exp.objective):
-        return 1.0
-    return mean_mask_frac(schedule_of(exp.objective, exp.masking.schedule), stage.band)
+    return objective.counted_frac(
+        exp.objective,
+        exp.masking.schedule,
+        sampling=exp.masking.sampling,
+        band=stage.band,
+        length=exp.data.seq_len,
+        progress=stage.progress,
+    )
 
 
 def stage_flops_per_token(exp: Experiment, stage: Stage) -> Flops:
