@@ -22,9 +22,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stackwise import objective
 from stackwise.errors import ExperimentError
 from stackwise.evaluation import stratified_counts
-from stackwise.masking import mean_mask_frac
 from stackwise.model.block import (
     block_input_parameters,
     block_matmul_parameters,
@@ -32,7 +32,7 @@ from stackwise.model.block import (
 )
 from stackwise.model.count import head_matrices
 from stackwise.model.shape import stack_ids
-from stackwise.objective import is_causal, schedule_of
+from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, roles
 
 if TYPE_CHECKING:
@@ -97,14 +97,15 @@ def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
 
 
 def counted_frac(exp: Experiment, stage: Stage) -> float:
-    """Expected fraction of a sample's positions at which the head is computed.
-
-    All of them without a schedule, which only a user's own objective can be: what it may cost.
-    """
-    schedule = schedule_of(exp.objective, exp.masking.schedule)
-    if is_causal(exp.objective) or schedule is None:
-        return 1.0
-    return mean_mask_frac(schedule, stage.band)
+    """Expected fraction of a sample's positions at which the head is computed."""
+    return objective.counted_frac(
+        exp.objective,
+        exp.masking.schedule,
+        sampling=exp.masking.sampling,
+        band=stage.band,
+        length=exp.data.seq_len,
+        progress=stage.progress,
+    )
 
 
 def stage_flops_per_token(exp: Experiment, stage: Stage) -> Flops:

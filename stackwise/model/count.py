@@ -6,7 +6,11 @@ the modules on the meta device, for every preset, in `tests/unit`.
 
 from __future__ import annotations
 
-from stackwise.choice import Params
+from collections.abc import Mapping
+from typing import Any
+
+from stackwise.choice import Params, parse
+from stackwise.model.attention import ATTENTION
 from stackwise.model.block import block_parameters, norm_parameters
 from stackwise.model.shape import RackShape, total_blocks
 
@@ -40,10 +44,22 @@ def head_parameters(shape: RackShape, vocab: int, *, untied: bool = False) -> in
     return count + vocab * shape.head_bias
 
 
-def count_parameters(shape: RackShape, attention: Params, vocab: int) -> int:
-    """Every trainable number of the finished rack, as its publication counts them."""
+def count_parameters(
+    shape: RackShape, attention: Params | str | Mapping[str, Any], vocab: int
+) -> int:
+    """Every trainable number of the finished rack, as its publication counts them.
+
+    Args:
+        shape: Its sizes.
+        attention: The attention kind: its name, parameters, or a mapping of them.
+        vocab: Entries of the head.
+
+    Raises:
+        ExperimentError: If the attention is unknown, or its parameters are wrong.
+    """
+    params = parse(ATTENTION, attention, "attention", "kind")
     return (
         embedding_parameters(shape, vocab)
-        + total_blocks(shape) * block_parameters(shape, attention)
+        + total_blocks(shape) * block_parameters(shape, params)
         + head_parameters(shape, vocab)
     )
