@@ -26,7 +26,7 @@ STATUS = Path("/proc/self/status")
 def status_bytes(*keys: str) -> dict[str, int]:
     """The named fields of /proc/self/status (`VmHWM`, `RssAnon`, ...) in bytes."""
     found = {}
-    for line in STATUS.read_text().splitlines():
+    for line in STATUS.read_text("utf-8", errors="replace").splitlines():
         key, _, rest = line.partition(":")
         if key in keys:
             found[key] = int(rest.split()[0]) * 1024
