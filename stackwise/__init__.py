@@ -22,7 +22,7 @@ _HOME = {
     "CURRICULA": "curriculum",
     "stages": "curriculum",
     "ATTENTION": "model.attention",
-    "SCHEDULES": "masking",
+    "SCHEDULES": "schedules",
     "OBJECTIVES": "objective",
     "CORPORA": "data.corpora",
     "TOKENIZERS": "data.tokenizer",

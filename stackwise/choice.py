@@ -9,7 +9,7 @@ of errors in `errors.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Self, cast, get_args
@@ -142,6 +142,17 @@ class Unknown(Params):
     model_config = ConfigDict(extra="allow")
 
     name: str
+
+
+def unread(section: Checked, key: str, why: str) -> Iterator[str]:
+    """What is wrong with a key that nothing reads because of `why`: that it is not at its default.
+
+    A default cannot be told from the same value given, and changes nothing either way.
+    """
+    value, usual = getattr(section, key), type(section).model_fields[key].default
+    if value != usual:
+        way_out = "leave it empty" if usual is None else f"leave it at {usual}"
+        yield f"{key}: {short(value)} is not read with {why}; {way_out}"
 
 
 @dataclass(frozen=True)

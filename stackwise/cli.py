@@ -98,24 +98,30 @@ def parser() -> argparse.ArgumentParser:
 def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     """The experiment and placement that a preset or file and `key=value` pairs say.
 
+    A file may hold a section `placement` beside those of the experiment.
+
     Raises:
         ExperimentError: If anything of it is wrong.
     """
-    from stackwise.changes import nested
+    from stackwise.changes import merged, nested
     from stackwise.config import Experiment, Placement, presets
     from stackwise.errors import ExperimentError, closest
+    from stackwise.yaml_text import read_mapping, read_text
 
     science = nested(said(changes))
-    placement = Placement.model_validate(science.pop("placement", {}))
+    asked, section = science.pop("placement", {}), {}
     if source in presets():
         exp = Experiment.preset(source)
     elif Path(source).suffix in (".yaml", ".yml") or (source and Path(source).exists()):
-        exp = Experiment.load(source)
+        values = read_mapping(read_text(source), source)
+        section = values.pop("placement", {})
+        exp = Experiment(**values)
     else:
         raise ExperimentError(
             f"{source!r} is neither a YAML file nor a preset{closest(source, presets())}"
         )
-    return exp.replace(**science), placement
+    placement = Placement.model_validate(section)
+    return exp.replace(**science), Placement.model_validate(merged(placement, asked))
 
 
 def said(changes: Sequence[str]) -> dict[str, Any]:

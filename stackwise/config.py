@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from stackwise.changes import merged as merged
 from stackwise.changes import nested as nested
@@ -25,11 +25,11 @@ from stackwise.curriculum import CURRICULA
 from stackwise.data.corpora import CORPORA
 from stackwise.data.tokenizer import TOKENIZERS
 from stackwise.errors import ExperimentError, closest
-from stackwise.masking import SCHEDULES
 from stackwise.model.attention import ATTENTION
 from stackwise.model.shape import RackShape
 from stackwise.objective import OBJECTIVES
 from stackwise.rules import problems_of
+from stackwise.schedules import SCHEDULES
 from stackwise.yaml_text import read_mapping as read_mapping
 from stackwise.yaml_text import read_text
 
@@ -94,7 +94,7 @@ class Optim(Section):
     )
     warmup_frac: float = Field(0.02, ge=0, lt=1, description="first part that rises linearly")
     decay_frac: float = Field(
-        0.3, ge=0, le=1, description="last part that falls linearly to zero (wsd)"
+        0.3, gt=0, le=1, description="last part that falls linearly to zero (wsd)"
     )
     batch: int = Field(32, ge=1, le=1 << 20, description="samples per optimizer step")
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the gradient's mean")
@@ -136,7 +136,9 @@ class Eval(Section):
 
     points: int = Field(8, ge=1, le=10_000, description="evaluations over the whole run")
     windows: int = Field(48, ge=1, description="held-out windows in each of them")
-    draws: int = Field(2, ge=1, le=1024, description="masks per window, at the end of the run")
+    draws: int = Field(
+        1, ge=1, le=1024, description="masks per window, at the end of the run; clm draws none"
+    )
 
 
 class Experiment(Checked):
@@ -201,6 +203,12 @@ class Experiment(Checked):
     def from_yaml(cls, text: str, *, source: str = "YAML", opening_run: bool = False) -> Experiment:
         """Read YAML text; `source` names it in errors."""
         values = read_mapping(text, source)
+        if "placement" in values:
+            raise ExperimentError(
+                f"{source}: placement: changes no number, so that an experiment holds none; take "
+                "it out and give sw.Placement(...) beside it, or use the file as it is: "
+                "stackwise run FILE"
+            )
         if opening_run:
             values["curriculum"] = _known_by_name(values.get("curriculum"))
         return cls(**values)
@@ -248,11 +256,11 @@ class Placement(Section):
         60.0, gt=0, description="at most this long between checkpoints inside a stage"
     )
 
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ExperimentError as error:
-            raise error.under("placement") from None
+    @classmethod
+    def _said(cls, error: ValidationError) -> ExperimentError:
+        problems = super()._said(error).problems  # of a validated mapping: said already
+        named = [p if p.path.startswith("placement") else p.under("placement") for p in problems]
+        return ExperimentError(named)
 
     def replace(self, **changes: Any) -> Placement:
         """A copy with some keys changed, validated again."""

@@ -2,18 +2,20 @@
 
 `stages(exp)` runs the experiment's curriculum, fills in what it left open, and turns the budget
 into tokens. To add a curriculum, write a function like those below and put it into `CURRICULA`.
-What a stage is stands in `stage.py`, how the budget is split in `budget.py`.
+What a stage is stands in `stage.py`, what is filled in and refused in `completion.py`, how the
+budget is split in `budget.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
 from stackwise.budget import with_spans, with_tokens
 from stackwise.choice import Choice, Params, find
+from stackwise.completion import complete, keeps_no_function
 from stackwise.errors import ExperimentError, short
 from stackwise.masking import stack_bands
 from stackwise.model.shape import RackShape, stack_ids
@@ -160,6 +162,8 @@ def _share(split: str | tuple[float, ...], order: int) -> dict[str, Any]:
 def curriculum_problems(shape: RackShape, options: Params) -> Iterator[str]:
     """What is wrong with the parameters of a curriculum here on a rack of this shape."""
     count = shape.stacks
+    if isinstance(options, Frozen | Grow) and options.init == "zero_output":
+        yield from (f"curriculum.init: {problem}" for problem in keeps_no_function(shape))
     if isinstance(options, Grow):
         if options.start > shape.stacks:
             yield (
@@ -200,7 +204,7 @@ def stages(
         ExperimentError: If the stages contradict each other, the rack or the budget.
     """
     made = _made(exp, build or find(CURRICULA, exp.curriculum.choice, "curriculum").build)
-    return tuple(with_spans(with_tokens(exp, _complete(exp, made))))
+    return tuple(with_spans(with_tokens(exp, complete(exp, made))))
 
 
 def _made(exp: Experiment, build: Callable[[Any], Any]) -> list[Stage]:
@@ -229,46 +233,3 @@ def _made(exp: Experiment, build: Callable[[Any], Any]) -> list[Stage]:
             "curriculum.stages: some share tokens and some FLOPs; give all of them one share_of"
         )
     return made
-
-
-def _complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
-    """Fill in `name`, `active` and `new`, and check that the stages can be executed."""
-    known, seen, out = stack_ids(exp.rack), set[str](), []
-    for number, stage in enumerate(made):
-        active = stage.path if stage.active is None else stage.active
-        new = stage.new
-        if new is None:
-            new = tuple(NewStack(stack=s) for s in stage.path if s not in seen)
-        name = stage.name or _name(stage, active)
-        stage = stage.model_copy(update={"active": active, "new": new, "name": name})
-        problems = list(_problems(stage, known, seen))
-        if problems:
-            raise ExperimentError("\n".join(f"curriculum.stages[{number}].{p}" for p in problems))
-        seen.update(entry.stack for entry in new)
-        out.append(stage)
-    return out
-
-
-def _name(stage: Stage, active: Sequence[str]) -> str:
-    if len(active) > 1:
-        return f"{active[0]}-{active[-1]}"
-    return active[0] if active else "embedding" if stage.embedding else "head"
-
-
-def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[str]:
-    """What is wrong with a stage on this rack, after the stages before it."""
-    new = stage.new or ()
-    added = {entry.stack for entry in new}
-    for key, names in (("path", set(stage.path)), ("new", added - set(stage.path))):
-        for stack in sorted(names - set(known)):
-            yield f"{key}: {stack!r} is not a stack of the rack; known: {', '.join(known)}"
-    if len(added) < len(new):
-        yield "new: a stack is named twice; a stack is added once"
-    for stack in sorted(added & seen):
-        yield f"new: {stack!r} is there already; a stack is added once"
-    for stack in stage.path:
-        if stack in known and stack not in seen | added:
-            yield f"path: {stack!r} was never added; name it in new"
-    for entry in new:
-        if entry.init == "copy" and entry.source not in seen:
-            yield f"new: {entry.stack!r} copies {entry.source!r}, which is not there yet"

@@ -19,7 +19,6 @@ import numpy as np
 
 from stackwise.choice import Params
 from stackwise.schedules import (
-    SCHEDULES,
     Constant,
     Linear,
     Schedule,
@@ -36,16 +35,17 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_SCHEDULES",
     "MATRIX",
-    "SCHEDULES",
     "Bands",
     "Row",
     "Sampling",
     "Schedule",
     "band_edges",
     "check_band",
+    "check_bands_serve",
     "check_masking",
     "mean_mask_frac",
     "stack_bands",
+    "unserved",
 ]
 
 Sampling = Literal["antithetic", "iid", "stratified_k"]
@@ -160,8 +160,8 @@ def check_band(objective: str, sampling: Sampling, band: tuple[float, float]) ->
     rows = [row for row in MATRIX if row.objective == objective]
     if rows and not any(True in row.bands and sampling in row.sampling for row in rows):
         return (
-            f"band: ({low}, {high}) does not go with objective={objective}, sampling={sampling}; "
-            "use (0, 1), or diffusion with antithetic or iid"
+            f"band: ({low}, {high}) goes with masked diffusion alone, its times drawn antithetic "
+            f"or iid, and not with objective={objective}, sampling={sampling}; leave it out"
         )
     return None
 
@@ -202,6 +202,40 @@ def stack_bands(
     if masking.bands is None or schedule is None:
         return (FULL_BAND,) * stacks
     return tuple(pairwise(band_edges(masking.bands, stacks, schedule)))[::-1]
+
+
+def check_bands_serve(
+    objective: Params, masking: Masking, stacks: int, length: int
+) -> Iterator[str]:
+    """What is wrong with bands so narrow that a stack would train for nothing.
+
+    Such are also bands without any width, where a schedule saturates.
+    """
+    bands = stack_bands(masking, stacks, objective)
+    useless = [(f"s{i}", why) for i, b in enumerate(bands) if (why := unserved(b, length))]
+    if useless:
+        schedule = f" with schedule={_name(masking.schedule)}" if masking.schedule else ""
+        stack, why = useless[0]
+        yield (
+            f"masking.bands: {masking.bands}{schedule} gives {stack} ({len(useless)} of {stacks} "
+            f"stacks) the band {why}; use other bands, fewer stacks or longer samples"
+        )
+
+
+def unserved(band: tuple[float, float], length: int) -> str | None:
+    """Why a band is never used on samples of `length` tokens, or None.
+
+    Evaluation and sampling choose a rack's path by k/T, the masked part of the sample.
+    """
+    low, high = band
+    near = int(high * length)
+    most = max(k for k in (0, near - 1, near, near + 1) if k <= length and k / length <= high)
+    if most / length > low:
+        return None
+    return (
+        f"({low:g}, {high:g}], which holds no fraction k/{length} of data.seq_len={length} tokens, "
+        "so that it would train and never be used"
+    )
 
 
 @lru_cache(maxsize=256)

@@ -10,16 +10,16 @@
   log-likelihood per token. Inside a noise band, t is drawn between the band's times and the weight
   carries the factor (t_high - t_low), so that the bands' losses add up to the whole bound.
 
-[MASK] is id V and [START] id V + 1: the head has a row for neither. Schedules are in
-`schedules.py`, random draws in `draws.py`; a finished rack is measured by `evaluation.py`.
+[MASK] is id V and [START] id V + 1: the head has a row for neither. What corruption takes and gives
+is in `corruption.py`, schedules in `schedules.py`, random draws in `draws.py`; a finished rack is
+measured by `evaluation.py`.
 
 Shapes: B samples, T tokens, N counted positions, V entries of the head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -30,80 +30,14 @@ from pydantic import Field
 from torch import Tensor
 
 from stackwise.choice import Choice, Params, find
+from stackwise.corruption import Corrupted as Corrupted
+from stackwise.corruption import Corruption as Corruption
 from stackwise.draws import Stream, smallest, time_fracs_B, uniform_BT
-from stackwise.masking import DEFAULT_SCHEDULES, Sampling, check_band
+from stackwise.masking import DEFAULT_SCHEDULES
 from stackwise.schedules import mask_ratio, time_schedule
-from stackwise.stage import FULL_BAND
 
 if TYPE_CHECKING:
     from stackwise.data.batches import Batch
-
-
-@dataclass(frozen=True)
-class Corrupted:
-    """A batch as the rack reads it.
-
-    Attributes:
-        input_BT: Ids that go in, int64; may hold [MASK] = V and [START] = V + 1.
-        target_BT: Ids that should come out, int64.
-        counted_BT: Positions that count in the loss.
-        weight_B: Weight of each sample's counted positions, float32.
-        mask_frac_B: Fraction of each sample that is hidden, float32; 0 for `clm`.
-    """
-
-    input_BT: Tensor
-    target_BT: Tensor
-    counted_BT: Tensor
-    weight_B: Tensor
-    mask_frac_B: Tensor
-
-    @property
-    def target_N(self) -> Tensor:
-        """Targets at the counted positions, row by row."""
-        return self.target_BT[self.counted_BT]
-
-    @property
-    def weight_N(self) -> Tensor:
-        """Weights at the counted positions, row by row."""
-        return self.weight_B.repeat_interleave(self.counted_BT.sum(1))
-
-    def split(self, samples: int) -> Iterator[Corrupted]:
-        """The same in parts of at most `samples` samples, in order."""
-        parts = [getattr(self, field.name).split(samples) for field in fields(self)]
-        for part in zip(*parts, strict=True):
-            yield Corrupted(*part)
-
-    def to(self, device: torch.device | str) -> Corrupted:
-        """The same on another device."""
-        return Corrupted(*(getattr(self, field.name).to(device) for field in fields(self)))
-
-
-@dataclass(frozen=True)
-class Corruption:
-    """How the batches of a stage are corrupted.
-
-    Attributes:
-        objective: Parameters of the objective.
-        vocab: Entries of the head, V.
-        batch_size: Samples per optimizer step, over which antithetic times are spread.
-        seed: Of the run.
-        schedule: Masking schedule; None for the objective's default.
-        sampling: How diffusion times are drawn.
-        band: Noise band (low, high], in mask probability.
-    """
-
-    objective: Params
-    vocab: int
-    batch_size: int
-    seed: int
-    schedule: Params | None = None
-    sampling: Sampling = "antithetic"
-    band: tuple[float, float] = FULL_BAND
-
-    def __post_init__(self) -> None:
-        problem = check_band(self.objective.choice, self.sampling, self.band)
-        if problem:
-            raise ValueError(problem)
 
 
 @dataclass(frozen=True)

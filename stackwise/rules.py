@@ -10,10 +10,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from stackwise.choice import unread
 from stackwise.curriculum import curriculum_problems
 from stackwise.errors import Problem
-from stackwise.masking import check_masking
+from stackwise.masking import check_bands_serve, check_masking
 from stackwise.model.attention import check_attention
+from stackwise.objective import is_causal
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
@@ -42,6 +44,12 @@ def _attention(exp: Experiment) -> Iterable[str]:
 
 def _masking(exp: Experiment) -> Iterable[str]:
     return check_masking(exp.objective, exp.masking, exp.rack.stacks)
+
+
+def _served(exp: Experiment) -> Iterable[str]:
+    if any(_masking(exp)):
+        return ()
+    return check_bands_serve(exp.objective, exp.masking, exp.rack.stacks, exp.data.seq_len)
 
 
 def _curriculum(exp: Experiment) -> Iterable[str]:
@@ -78,6 +86,9 @@ def _lengths(exp: Experiment) -> Iterator[str]:
 
 def _schedule(exp: Experiment) -> Iterator[str]:
     optim = exp.optim
+    if optim.schedule != "wsd":
+        for line in unread(optim, "decay_frac", f"schedule={optim.schedule}"):
+            yield f"optim.{line}"
     if optim.schedule == "wsd" and optim.warmup_frac + optim.decay_frac > 1:
         yield (
             f"optim.warmup_frac: {optim.warmup_frac} + decay_frac={optim.decay_frac} is over 1; "
@@ -85,12 +96,20 @@ def _schedule(exp: Experiment) -> Iterator[str]:
         )
 
 
+def _draws(exp: Experiment) -> Iterator[str]:
+    if is_causal(exp.objective):
+        for line in unread(exp.eval, "draws", f"objective={exp.objective.choice}"):
+            yield f"eval.{line}"
+
+
 RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack attention", _attention),
     ("objective masking rack", _masking),
+    ("objective masking rack data", _served),
     ("masking curriculum", _bands),
     ("rack curriculum", _curriculum),
     ("rack data", _vocabulary),
     ("rack data", _lengths),
     ("optim", _schedule),
+    ("objective eval", _draws),
 )

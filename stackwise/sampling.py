@@ -258,5 +258,7 @@ def _check(
         raise ValueError(f"length: {length} must be 1 or more")
     if steps is not None and steps < 1:
         raise ValueError(f"steps: {steps} must be 1 or more, or None for one per token")
-    if temperature < 0:
-        raise ValueError(f"temperature: {temperature} must be 0 or more; 0 takes the best token")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(
+            f"temperature: {temperature} must be 0 or more and finite; 0 takes the best token"
+        )

@@ -72,7 +72,11 @@ class Polynomial(Params):
 
     name: Literal["polynomial"] = "polynomial"
     exponent: float = Field(
-        2.0, ge=0.1, le=10, description="w; over 1 dwells on light noise, under 1 on heavy noise"
+        2.0,
+        ge=1,
+        le=10,
+        description="w; 1 is linear, more dwells on light noise; under 1 the loss would have no "
+        "finite variance, since weight^2 times mask probability, w^2 t^(w-2), sums to no end",
     )
 
 

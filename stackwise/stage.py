@@ -129,7 +129,10 @@ def band_paths(made: Sequence[Stage]) -> BandPaths:
     edges = [0.0, *(high for _, high, _ in found)]
     if [low for low, _, _ in found] != edges[:-1] or edges[-1] != 1.0:
         bands = ", ".join(f"({low}, {high}]" for low, high, _ in found) or "none"
-        raise ExperimentError(f"curriculum: the noise bands {bands} do not tile (0, 1]")
+        raise ExperimentError(
+            f"curriculum.stages: the noise bands {bands} do not tile (0, 1]; "
+            "let the band of a stage cover the rest"
+        )
     return found
 
 

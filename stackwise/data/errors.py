@@ -34,6 +34,10 @@ def readable(data_dir: Path, name: str, key: str) -> Path:
     if path.is_dir():
         files = sorted(f.name for f in path.iterdir() if f.is_file())
         raise DataError(f"{path}: is a folder; {key} names one file{_some(files, ', such as')}")
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{path}: is a link to {path.readlink()}, which is not there; mend it")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is neither a file nor a folder; {key} names a file")
     if not path.is_file():
         raise DataError(f"{path}: no such file{_near(path)}; {_where(name, data_dir, key)}")
     try:

@@ -35,6 +35,11 @@ def text_pieces(path: Path, encoding: str) -> Iterator[str]:
                 piece = decoder.decode(block, not block)
             except UnicodeDecodeError as error:
                 raise _wrong_encoding(path, encoding, start + error.start, error) from None
+            except UnicodeError as error:  # utf-16 and utf-32 without a byte-order mark
+                raise DataError(
+                    f"{path}: is not {encoding}: {first_line(error)}; "
+                    f"name the file's byte order, such as encoding={encoding}-le"
+                ) from None
             offset += len(block)
             yield piece.removeprefix("\ufeff") if first else piece
             first = first and not piece
@@ -130,7 +135,8 @@ def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
         ) from None
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path}: line {number} is not JSON: {error.msg} at column {error.colno}; "
+            f"{path}: line {number} is not JSON: {error.msg.removesuffix(' at')} "
+            f"at column {error.colno}; "
             "every line must be one JSON object"
         ) from None
     if not isinstance(record, dict):

@@ -55,7 +55,7 @@ class GrammarParams(Params):
     sharpness: float = Field(
         1.0, ge=0, le=4, description="0: all rules equally likely; higher: more predictable"
     )
-    size_bytes: int = Field(4_000_000, ge=1, description="length of the text")
+    size_bytes: int = Field(4_000_000, ge=1, le=1 << 36, description="length of the text")
     seed: int = Field(0, ge=0, lt=1 << 31, description="of the grammar and of the text")
 
 

@@ -67,6 +67,8 @@ def _opened(params: HubParams, data_dir: Path) -> Any:
     except ImportError:
         raise missing_package("data.corpus=hf", "datasets") from None
     folder = data_dir / Path(params.dataset).expanduser()
+    if Path(params.dataset).is_absolute() and not folder.is_dir():
+        raise DataError(f"data set {params.dataset}: no such folder; correct data.corpus.dataset")
     try:
         if any((folder / name).is_file() for name in SAVED):
             return _split(datasets.load_from_disk(str(folder)), params)
@@ -101,8 +103,10 @@ def _guarded(rows: Iterable[Any], name: str) -> Iterator[Any]:
 
 
 def _unavailable(params: HubParams, error: Exception) -> DataError:
+    cause = error.__cause__ or error.__context__
+    why = f" ({first_line(cause)})" if cause is not None else ""
     return DataError(
-        f"data set {params.dataset}: {first_line(error)}; check data.corpus.dataset (a name on the "
-        "hub or a folder in placement.data_dir), config, split and revision, and that the network "
-        "answers"
+        f"data set {params.dataset}: {first_line(error)}{why}; check data.corpus.dataset (a name "
+        "on the hub or a folder in placement.data_dir), config, split and revision, and that the "
+        "network answers"
     )

@@ -21,6 +21,7 @@ from stackwise.data.files import first_line
 from stackwise.data.tokenizer import Ids, byte_characters, decode_known
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from tokenizers import Tokenizer as Library
 
 CHARACTER_BOUNDS = (0x80, 0x800, 0x10000)  # code points from which UTF-8 takes one byte more
@@ -42,7 +43,12 @@ class LibraryTokenizer:
             from tokenizers import Tokenizer as Library
         except ImportError:
             raise missing_package(source, "tokenizers") from None
-        parsed = json.loads(content)
+        parsed, self._source = json.loads(content), source
+        if not isinstance(parsed, dict) or not isinstance(parsed.get("model"), dict):
+            raise DataError(
+                f"{source}: is not a tokenizer.json: it has no mapping 'model'; "
+                "save one with the tokenizers library"
+            )
         try:
             parsed["truncation"] = parsed["padding"] = None
             if "dropout" in parsed["model"]:
@@ -62,11 +68,11 @@ class LibraryTokenizer:
 
     def encode(self, text: str) -> Ids:
         """Ids of a text, (T,), without special ones added."""
-        return np.array(self._library.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        return np.array(self._encoded(text).ids, dtype=np.int64)
 
     def encode_counted(self, text: str) -> tuple[Ids, Ids]:
         """Ids of a text and the UTF-8 bytes that each stands for, both (T,)."""
-        encoding = self._library.encode(text, add_special_tokens=False)
+        encoding = self._encoded(text)
         ids_T = np.array(encoding.ids, dtype=np.int64)
         if self._bytes_V is not None:
             count_T = self._bytes_V[ids_T]
@@ -83,6 +89,15 @@ class LibraryTokenizer:
         return decode_known(
             ids, self.size, lambda known: self._library.decode(known, skip_special_tokens=False)
         )
+
+    def _encoded(self, text: str) -> Encoding:
+        try:
+            return self._library.encode(text, add_special_tokens=False)
+        except Exception as error:  # the library raises nothing more precise
+            raise DataError(
+                f"{self._source}: cannot encode the text: {first_line(error)}; give the tokenizer "
+                "an entry for unknown text, or take a byte-level one"
+            ) from None
 
     def to_json(self) -> str:
         """The content of its tokenizer.json."""

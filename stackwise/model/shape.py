@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from stackwise.choice import Section
+from stackwise.choice import Section, unread
 
 
 class Llama3Scaling(Section):
@@ -104,6 +104,9 @@ def shape_problems(shape: RackShape) -> list[str]:
         )
     if shape.positions == "learned" and shape.max_positions is None:
         found.append("max_positions: needed with positions=learned; give the longest sequence")
+    other = ("rope_base", "rope_scaling") if shape.positions != "rope" else ()
+    for key in (*other, *(() if shape.positions == "learned" else ("max_positions",))):
+        found += unread(shape, key, f"positions={shape.positions}")
     bases = shape.rope_base if isinstance(shape.rope_base, tuple) else (shape.rope_base,)
     if not bases or any(base <= 1 for base in bases):
         found.append(f"rope_base: {shape.rope_base} must be over 1; 10000 is usual")

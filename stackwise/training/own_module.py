@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stackwise.config import Experiment
 from stackwise.model.shape import RackShape
-from stackwise.stage import FULL_BAND, NewStack, Stage
+from stackwise.stage import NewStack, Stage
 from stackwise.training.optim import parts_trained
 from stackwise.training.own_batches import OwnBatch, tokens_of
 from stackwise.training.own_ends import Ends, find_ends, outside_of
@@ -84,8 +84,6 @@ class OwnModule:
         """Raise ValueError if a stage asks for what a module that is no rack cannot do."""
         for number, stage in enumerate(stages):
             where = f"curriculum.stages[{number}]"
-            if stage.band != FULL_BAND:
-                raise ValueError(f"{where}.band: {stage.band}, but only a Rack masks; leave it out")
             if any(entry.init == "zero_output" for entry in stage.new or ()):
                 raise ValueError(
                     f"{where}.new: zero_output knows the layers of a Rack only; use random or copy"

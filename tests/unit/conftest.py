@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from stackwise.choice import parse
-from stackwise.masking import SCHEDULES
 from stackwise.model.attention import ATTENTION
 from stackwise.objective import OBJECTIVES
+from stackwise.schedules import SCHEDULES
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,9 +10,9 @@ BASE = Experiment(rack={"stacks": 3, "d_model": 16, "heads": 2}, budget={"tokens
 
 @pytest.fixture
 def made_by(monkeypatch):
-    def stages(function):
+    def stages(function, **changes):
         monkeypatch.setitem(CURRICULA, "mine", function)
-        return sw.stages(BASE.replace(curriculum="mine"))
+        return sw.stages(BASE.replace(curriculum="mine", **changes))
 
     return stages
 
@@ -131,6 +131,11 @@ WRONG = {
         one(active=("s1",)),
         "curriculum.stages.active: 's1' is not on the path s0",
     ),
+    "noise that no stage covers": (
+        one(band=(0.5, 1)),
+        "curriculum.stages: the noise bands (0.5, 1.0] do not tile (0, 1]; "
+        "let the band of a stage cover the rest",
+    ),
     "nothing trains": (
         one(active=(), embedding=False, head=False),
         "curriculum.stages.active: nothing trains; name a stack, the embedding or the head",
@@ -159,3 +164,69 @@ def test_all_problems_of_a_stage_come_at_once(made_by):
         "curriculum.stages[0].path",
         "curriculum.stages[0].new",
     ]
+
+
+def halves(exp):
+    yield Stage(path=("s0", "s1"), band=(0.5, 1))
+    yield Stage(path=("s0", "s1", "s2"), active=("s2",), band=(0, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "which"),
+    [
+        ({"objective": "clm"}, "objective=clm, sampling=antithetic"),
+        ({"objective": "mlm"}, "objective=mlm, sampling=antithetic"),
+        ({"masking.sampling": "stratified_k"}, "objective=diffusion, sampling=stratified_k"),
+    ],
+)
+def test_a_band_that_the_objective_cannot_read_is_refused_before_training(changes, which, made_by):
+    assert [stage.band for stage in made_by(halves)] == [(0.5, 1), (0, 0.5)]
+    with pytest.raises(ExperimentError) as error:
+        made_by(halves, **changes)
+    assert str(error.value) == (
+        "curriculum.stages[0].band: (0.5, 1.0) goes with masked diffusion alone, its times drawn "
+        f"antithetic or iid, and not with {which}; leave it out"
+    )
+
+
+def test_bands_that_no_stage_carries_are_refused(made_by):
+    with pytest.raises(ExperimentError) as error:
+        made_by(one(), masking={"bands": "linear"})
+    assert str(error.value) == (
+        "masking.bands: linear is carried by no stage of curriculum=mine; "
+        "give its stages a band, or leave bands empty"
+    )
+
+
+def test_a_curriculum_may_join_the_bands_of_some_stacks(made_by):
+    made = made_by(halves, masking={"bands": (0.25, 0.5)})
+    assert [stage.band for stage in made] == [(0.5, 1), (0, 0.5)]
+    assert made_by(one(), masking={"bands": "linear"}, rack=1)
+
+
+def test_a_start_that_would_not_keep_the_function_is_refused(made_by):
+    zero = NewStack(stack="s1", init="zero_output")
+    grown = two(Stage(path=("s0", "s1"), new=(zero,)))
+    assert made_by(grown)[1].new == (zero,)
+    with pytest.raises(ExperimentError) as error:
+        made_by(grown, **{"rack.norm_place": "post"})
+    assert str(error.value) == (
+        "curriculum.stages[1].new: zero_output keeps what the rack computes only with "
+        "rack.norm_place=pre, and it is post, where each block normalises its input; "
+        "use random or copy"
+    )
+
+
+def test_a_band_that_no_number_of_masked_tokens_falls_in_is_refused(made_by):
+    def sliver(exp):
+        yield Stage(path=("s0",), band=(1 / 128, 1))
+        yield Stage(path=("s1",), band=(0, 1 / 128))
+
+    assert made_by(sliver)
+    with pytest.raises(ExperimentError) as error:
+        made_by(sliver, **{"data.seq_len": 127})
+    assert str(error.value) == (
+        "curriculum.stages[1].band: (0, 0.0078125], which holds no fraction k/127 of "
+        "data.seq_len=127 tokens, so that it would train and never be used; "
+        "widen it or use longer samples"
+    )

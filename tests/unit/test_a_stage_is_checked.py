@@ -113,4 +113,7 @@ def test_a_later_stage_takes_over_the_noise_that_it_covers(made, expected):
 def test_noise_that_no_stage_answers_for_is_an_error(made, bands):
     with pytest.raises(ExperimentError) as error:
         band_paths(made)
-    assert str(error.value) == f"curriculum: the noise bands {bands} do not tile (0, 1]"
+    assert str(error.value) == (
+        f"curriculum.stages: the noise bands {bands} do not tile (0, 1]; "
+        "let the band of a stage cover the rest"
+    )

@@ -146,9 +146,49 @@ MALFORMED = {
         "masking.bands: linear has no meaning with curriculum=grow, which trains all stacks "
         "together; use left_to_right or right_to_left, or leave bands empty",
     ),
+    "a band that no number of masked tokens falls in": (
+        {
+            "curriculum": "right_to_left",
+            "masking": {"bands": "equal_mass", "schedule": "geometric"},
+            "data": {"seq_len": 64},
+        },
+        "masking.bands: equal_mass with schedule=geometric gives s3 (1 of 4 stacks) the band "
+        "(0, 0.00201271], which holds no fraction k/64 of data.seq_len=64 tokens, so that it would "
+        "train and never be used; use other bands, fewer stacks or longer samples",
+    ),
+    "bands without width": (
+        {
+            "curriculum": "right_to_left",
+            "masking": {
+                "bands": "equal_mass",
+                "schedule": {"name": "geometric", "sigma_max": 100},
+            },
+            "data": {"seq_len": 1 << 20},
+            "rack": 64,
+        },
+        "masking.bands: equal_mass with schedule=geometric gives s0 (8 of 64 stacks) the band "
+        "(1, 1], which holds no fraction k/1048576 of data.seq_len=1048576 tokens, so that it "
+        "would train and never be used; use other bands, fewer stacks or longer samples",
+    ),
+    "more bands than tokens": (
+        {
+            "curriculum": "left_to_right",
+            "masking": {"bands": "linear"},
+            "data": {"seq_len": 8},
+            "rack": 32,
+        },
+        "masking.bands: linear gives s1 (24 of 32 stacks) the band (0.9375, 0.96875], which holds "
+        "no fraction k/8 of data.seq_len=8 tokens, so that it would train and never be used; "
+        "use other bands, fewer stacks or longer samples",
+    ),
     "deeper than the rack": (
         {"curriculum": {"name": "grow", "start": 12}, "rack": 8},
         "curriculum.start: 12 > rack.stacks=8; lower it or add stacks",
+    ),
+    "a start that keeps nothing": (
+        {"curriculum": {"name": "grow", "init": "zero_output"}, "rack": {"norm_place": "post"}},
+        "curriculum.init: zero_output keeps what the rack computes only with rack.norm_place=pre, "
+        "and it is post, where each block normalises its input; use random or copy",
     ),
     "weights for other stages": (
         {"curriculum": {"name": "left_to_right", "split": [1, -2]}},
@@ -162,6 +202,31 @@ MALFORMED = {
     "samples too long": (
         {"rack": {"positions": "learned", "max_positions": 64}},
         "data.seq_len: 128 > rack.max_positions=64; shorten the samples or add positions",
+    ),
+    "no decay at all": (
+        {"optim": {"decay_frac": 0}},
+        "optim.decay_frac: 0 must be over 0",
+    ),
+    "a decay that is not read": (
+        {"optim": {"schedule": "cosine", "decay_frac": 0.5}},
+        "optim.decay_frac: 0.5 is not read with schedule=cosine; leave it at 0.3",
+    ),
+    "a base that is not read": (
+        {"rack": {"positions": "none", "rope_base": 5e5}},
+        "rack.rope_base: 500000.0 is not read with positions=none; leave it at 10000.0",
+    ),
+    "a stretch that is not read": (
+        {"rack": {"positions": "learned", "max_positions": 128, "rope_scaling": 8}},
+        "rack.rope_scaling: Llama3Scaling(factor=8.0, low=1.0, high=4.0, original=8192) is not "
+        "read with positions=learned; leave it empty",
+    ),
+    "positions that are not read": (
+        {"rack": {"max_positions": 128}},
+        "rack.max_positions: 128 is not read with positions=rope; leave it empty",
+    ),
+    "masks that are not drawn": (
+        {"objective": "clm", "eval": {"draws": 4}},
+        "eval.draws: 4 is not read with objective=clm; leave it at 1",
     ),
     "a schedule over its end": (
         {"optim": {"warmup_frac": 0.5, "decay_frac": 0.75}},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stackwise.choice import parse
-from stackwise.model.attention import ATTENTION, build_attention
+from stackwise.model.attention import ATTENTION, build_attention, check_attention
 from stackwise.model.rack import Rack
 from stackwise.model.shape import RackShape, attention_shape
 
@@ -148,3 +148,16 @@ def test_what_does_not_go_together_is_refused(kind, changes, text):
     params = parse(ATTENTION, kind, "attention", "kind")
     shape = attention_shape(RackShape(d_model=32, heads=4, **changes), 0)
     assert ATTENTION[params.choice].check(shape, params) == [text]
+
+
+def test_every_block_is_checked_not_the_first_alone():
+    kernel = parse(ATTENTION, "kernel", "attention", "kind")
+    windows = RackShape(d_model=32, heads=4, window=(None, 4, 2, 4))
+    assert check_attention(windows, kernel) == [
+        "attention: kernel sums over all tokens, but rack.window=4; "
+        "leave window empty or use attention=mha",
+        "attention: kernel sums over all tokens, but rack.window=2; "
+        "leave window empty or use attention=mha",
+    ]
+    first = windows.model_copy(update={"stacks": 1, "blocks_per_stack": 1})
+    assert check_attention(first, kernel) == []

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackwise.choice import parse
-from stackwise.masking import SCHEDULES, band_edges, stack_bands
+from stackwise.masking import band_edges, stack_bands, unserved
 from stackwise.objective import Corruption, corrupt, loss_at
-from stackwise.schedules import time_schedule
+from stackwise.schedules import SCHEDULES, time_schedule
 
 OVER_TIME = ["linear", "cosine", "polynomial", "geometric"]
 RULES = ["equal_mass", "linear", "exponential", (0.1, 0.6)]
@@ -123,13 +123,13 @@ def test_the_weight_inside_a_band_is_the_schedules_times_its_span_of_time(params
 @pytest.mark.parametrize(
     ("objective", "sampling", "band", "text"),
     [
-        ("mlm", "antithetic", (0.0, 0.5), "(0.0, 0.5) does not go with objective=mlm"),
-        ("clm", "antithetic", (0.0, 0.5), "(0.0, 0.5) does not go with objective=clm"),
+        ("mlm", "antithetic", (0.0, 0.5), "(0.0, 0.5) goes with masked diffusion alone"),
+        ("clm", "antithetic", (0.0, 0.5), "and not with objective=clm, sampling=anti"),
         (
             "diffusion",
             "stratified_k",
             (0.5, 1.0),
-            "sampling=stratified_k; use (0, 1), or diffusion",
+            "sampling=stratified_k; leave it out",
         ),
         ("diffusion", "iid", (0.5, 0.5), "(0.5, 0.5) must rise within 0 and 1"),
         ("diffusion", "iid", (0.5, 1.5), "(0.5, 1.5) must rise within 0 and 1"),
@@ -146,3 +146,13 @@ def test_weights_are_finite_at_the_smallest_time(params, batch_of):
     for name in OVER_TIME:
         noisy = corrupt(banded(params, (0.0, 1e-6), name), batch_of(np.zeros((512, 4), dtype=int)))
         assert torch.isfinite(noisy.weight_B).all()
+
+
+@given(
+    length=st.integers(1, 300),
+    ends=st.lists(st.fractions(0, 1, max_denominator=300), min_size=2, max_size=2, unique=True),
+)
+def test_a_band_serves_what_the_rack_asks_of_it(length, ends):
+    low, high = sorted(map(float, ends))
+    served = any(low < k / length <= high for k in range(1, length + 1))
+    assert (unserved((low, high), length) is None) == served

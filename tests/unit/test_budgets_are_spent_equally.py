@@ -1,5 +1,7 @@
 """Whole steps for every stage, and the whole budget: what equal compute stands on."""
 
+import re
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -44,18 +46,18 @@ def test_planned_flops_are_within_a_step_of_the_budget(
     name, split, stacks, d_model, batch, seq_len, budget, bands
 ):
     single = name in ("end_to_end", "grow")
-    exp = SMALL.replace(
-        rack={"stacks": stacks, "d_model": d_model},
-        curriculum=name if name == "end_to_end" else {"name": name, "split": split},
-        masking={"bands": None if single else bands},
-        optim={"batch": batch},
-        data={"seq_len": seq_len},
-        budget={"flops": 10**budget},
-    )
     try:
+        exp = SMALL.replace(
+            rack={"stacks": stacks, "d_model": d_model},
+            curriculum=name if name == "end_to_end" else {"name": name, "split": split},
+            masking={"bands": None if single else bands},
+            optim={"batch": batch},
+            data={"seq_len": seq_len},
+            budget={"flops": 10**budget},
+        )
         made = stages(exp)
     except ExperimentError as error:
-        assert "is less than one step of" in str(error)
+        assert re.search("is less than one step of|holds no fraction k", str(error))
         assume(False)
     assert all(stage.tokens % (batch * seq_len) == 0 and stage.tokens > 0 for stage in made)
     assert abs(spent(exp, made) - 10**budget) <= max(step_costs(exp, made)) * (0.5 + 1e-6)

@@ -1,12 +1,14 @@
 """Every way a local source can be wrong: one line with the file, the rule and the way out."""
 
 import json
+import os
 import sys
 from importlib import metadata
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from stackwise.data.dataset import open_dataset
 from stackwise.data.errors import DataError
@@ -42,6 +44,17 @@ def test_a_folder(tmp_path):
     (tmp_path / "books" / "a.txt").write_text(LONG)
     assert problem(tmp_path, "text:books") == (
         "DIR/books: is a folder; data.corpus.path names one file, such as a.txt"
+    )
+
+
+def test_a_link_to_nowhere_and_what_is_no_file(tmp_path):
+    (tmp_path / "tale.txt").symlink_to("gone.txt")
+    assert problem(tmp_path, "text:tale.txt") == (
+        "DIR/tale.txt: is a link to gone.txt, which is not there; mend it"
+    )
+    os.mkfifo(tmp_path / "pipe")
+    assert problem(tmp_path, "text:pipe") == (
+        "DIR/pipe: is neither a file nor a folder; data.corpus.path names a file"
     )
 
 
@@ -89,6 +102,41 @@ def test_a_text_that_stops_in_the_middle_of_a_character(tmp_path):
 def test_utf_16_is_guessed_from_its_mark(tmp_path):
     (tmp_path / "wide.txt").write_bytes(LONG.encode("utf-16"))
     assert problem(tmp_path, "text:wide.txt").endswith("perhaps encoding=utf-16")
+
+
+def test_utf_16_without_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.txt").write_bytes(LONG.encode("utf-16-le"))
+    assert problem(tmp_path, {"kind": "text", "path": "a.txt", "encoding": "utf-16"}) == (
+        "DIR/a.txt: is not utf-16: UTF-16 stream does not start with BOM; name the file's byte "
+        "order, such as encoding=utf-16-le"
+    )
+
+
+def test_a_json_file_that_is_no_tokenizer(tmp_path):
+    (tmp_path / "a.txt").write_text(LONG)
+    for content in ("{}", "[1, 2]", '{"model": 3}'):
+        (tmp_path / "t.json").write_text(content)
+        assert problem(tmp_path, "text:a.txt", tokenizer="json:t.json") == (
+            "DIR/t.json: is not a tokenizer.json: it has no mapping 'model'; "
+            "save one with the tokenizers library"
+        )
+
+
+def test_a_tokenizer_without_an_entry_for_the_unknown(tmp_path):
+    (tmp_path / "a.txt").write_text(LONG)
+    library = Tokenizer(models.WordLevel({"It": 0, "was": 1}))
+    library.pre_tokenizer = pre_tokenizers.Whitespace()
+    library.save(str(tmp_path / "t.json"))
+    assert problem(tmp_path, "text:a.txt", tokenizer="json:t.json") == (
+        "DIR/t.json: cannot encode the text: WordLevel error: Missing [UNK] token from the "
+        "vocabulary; give the tokenizer an entry for unknown text, or take a byte-level one"
+    )
+
+
+def test_a_data_set_folder_that_is_not_there(tmp_path):
+    assert problem(tmp_path, f"hf:{tmp_path}/gone") == (
+        "data set DIR/gone: no such folder; correct data.corpus.dataset"
+    )
 
 
 def test_an_unknown_encoding(tmp_path):

@@ -84,3 +84,9 @@ def test_its_cache_is_smaller_than_that_of_mha_and_of_published_size():
     asked = Mla(q_rank=1536, nope_dim=128, rope_dim=64)
     assert sizes(published, asked).kv_rank == 512
     assert cache_floats(published, asked) == 576
+
+
+@pytest.mark.parametrize(("heads", "kv_rank"), [(1, 16), (2, 32), (3, 48), (8, 128), (32, 128)])
+def test_the_latent_is_half_of_all_heads_and_at_most_four(heads, kv_rank):
+    shape = attention_shape(RackShape(d_model=64, heads=heads, head_dim=32), 0)
+    assert sizes(shape, Mla()).kv_rank == kv_rank

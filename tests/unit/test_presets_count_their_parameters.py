@@ -5,6 +5,7 @@ import torch
 
 from stackwise.config import Experiment, presets
 from stackwise.memory.flops import vocab_size
+from stackwise.model.attention import ATTENTION
 from stackwise.model.count import count_parameters
 from stackwise.model.rack import Rack
 
@@ -23,6 +24,15 @@ def test_a_preset_has_its_published_count(name: str, published: int) -> None:
     exp = Experiment.preset(name)
     assert exp.title == name
     assert count_parameters(exp.rack, exp.attention, vocab_size(exp)) == published
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+@pytest.mark.parametrize(
+    "name", [name for name in presets() if Experiment.preset(name).rack.kv_heads is None]
+)
+def test_a_preset_with_as_many_key_heads_takes_every_attention(name: str, kind: str) -> None:
+    exp = Experiment.preset(name)
+    assert exp.replace(attention=kind).attention.choice == kind
 
 
 @pytest.mark.parametrize("name", presets())

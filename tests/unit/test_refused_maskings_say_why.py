@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stackwise.masking import MATRIX, SCHEDULES, check_masking
-from stackwise.schedules import schedule_kind
+from stackwise.masking import MATRIX, check_masking
+from stackwise.schedules import SCHEDULES, schedule_kind
 
 
 @pytest.fixture

@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 
 from stackwise.choice import parse
-from stackwise.masking import SCHEDULES, mean_mask_frac
-from stackwise.schedules import mask_ratio, names_of, time_schedule
+from stackwise.errors import ExperimentError
+from stackwise.masking import mean_mask_frac
+from stackwise.schedules import (
+    SCHEDULES,
+    Polynomial,
+    mask_ratio,
+    names_of,
+    polynomial,
+    time_schedule,
+)
 
-OVER_TIME = ["linear", "cosine", "polynomial", "polynomial:0.5", "geometric", "geometric:0.01"]
+OVER_TIME = ["linear", "cosine", "polynomial", "polynomial:1", "geometric", "geometric:0.01"]
 
 
 def build(text):
@@ -58,6 +66,27 @@ def test_a_constant_predictor_pays_log_v_under_every_schedule(text):
     schedule = build(text)
     cost = expected_cost_of_a_constant_predictor(schedule.weight, lambda t: 1 - schedule.alpha(t))
     assert cost == pytest.approx(1, abs=1e-6)
+
+
+def second_moment(schedule):
+    """The mean over time of weight^2 (1 - alpha), down to the smallest time that is drawn."""
+    log_t = np.linspace(np.log(2.0**-53), 0, 20_001)
+    t = np.exp(log_t)
+    return float(np.trapezoid(schedule.weight(t) ** 2 * (1 - schedule.alpha(t)) * t, log_t))
+
+
+@pytest.mark.parametrize("text", OVER_TIME)
+def test_the_weights_of_every_schedule_have_a_bounded_second_moment(text):
+    """At most pi/2 log(2^53), which is cosine's: where alpha starts straight, 1/t is summed."""
+    assert second_moment(build(text)) <= np.pi / 2 * np.log(2.0**53) * 1.001
+
+
+def test_a_power_under_one_is_refused_since_its_weights_have_none():
+    """The failing control: w^2 times the integral of t^(w - 2)."""
+    half = polynomial(Polynomial.model_construct(exponent=0.5))
+    assert second_moment(half) == pytest.approx(0.5 * (2**26.5 - 1), rel=1e-3)
+    with pytest.raises(ExperimentError, match=r"exponent: '0\.5' must be 1 or more"):
+        build("polynomial:0.5")
 
 
 def test_with_the_weight_d_sigma_a_constant_predictor_pays_5_9_log_v():

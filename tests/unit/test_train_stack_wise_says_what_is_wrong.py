@@ -120,11 +120,13 @@ WRONG = {
     ),
     "a band of a module": (
         lambda: (Chain(), X, {**LINEAR, "curriculum": half_band}),
-        "curriculum.stages[0].band: (0.0, 0.5), but only a Rack masks; leave it out",
+        "curriculum.stages[0].band: (0.0, 0.5) goes with masked diffusion alone, its times drawn "
+        "antithetic or iid, and not with objective=clm, sampling=antithetic; leave it out",
     ),
     "bands with a gap": (
         lambda: (rack(), IDS, {"curriculum": half_band}),
-        "curriculum: the noise bands (0.0, 0.5] do not tile (0, 1]",
+        "curriculum.stages: the noise bands (0.0, 0.5] do not tile (0, 1]; "
+        "let the band of a stage cover the rest",
     ),
     "a contradiction": (
         lambda: (rack(), IDS, {"curriculum": lambda exp: [sw.Stage(path=("s9",))]}),

@@ -64,6 +64,46 @@ def test_placement_is_changed_beside_the_experiment(tmp_path):
     assert (exp, placement) == (BASE, Placement(micro_batch=4))
 
 
+def test_a_file_may_hold_both_and_key_value_counts_over_it(tmp_path):
+    path = tmp_path / "both.yaml"
+    path.write_text(BASE.to_yaml() + "placement: {device: cpu, threads: 2, micro_batch: 8}\n")
+    exp, placement = settings(str(path), ["placement.threads=1", "placement.micro_batch="])
+    assert (exp, placement) == (BASE, Placement(device="cpu", threads=1))
+    assert settings(str(path), ["placement=auto"])[1] == Placement(threads=2, micro_batch=8)
+    path.write_text(BASE.to_yaml() + "placement: cpu\n")
+    assert settings(str(path), ["seed=1"]) == (BASE.replace(seed=1), Placement(device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "expected"),
+    [
+        ("gpu", [], "placement.device: 'gpu' is not one of 'auto', 'cpu' or 'cuda'"),
+        ("{threads: 0}", [], "placement.threads: 0 must be 1 or more"),
+        ("{thread: 2}", [], "placement.thread: unknown key; did you mean 'threads'? known: "),
+        ("", [], "placement: is empty; give its keys, or leave it out"),
+        ("cpu", ["placement.threads=0"], "placement.threads: 0 must be 1 or more"),
+        ("cpu", ["placement.thread=2"], "placement.thread: unknown key; did you mean 'threads'?"),
+    ],
+)
+def test_a_placement_in_a_file_says_its_problems_as_elsewhere(tmp_path, section, changes, expected):
+    path = tmp_path / "both.yaml"
+    path.write_text(f"seed: 1\nplacement: {section}\n")
+    with pytest.raises(ExperimentError) as error:
+        settings(str(path), changes)
+    assert str(error.value).startswith(expected)
+
+
+def test_an_experiment_alone_holds_no_placement(tmp_path):
+    path = tmp_path / "both.yaml"
+    path.write_text("seed: 1\nplacement: cpu\n")
+    with pytest.raises(ExperimentError) as error:
+        Experiment.load(path)
+    assert str(error.value) == (
+        f"{path}: placement: changes no number, so that an experiment holds none; take it out and "
+        "give sw.Placement(...) beside it, or use the file as it is: stackwise run FILE"
+    )
+
+
 def test_a_placement_is_the_same_after_yaml(tmp_path):
     placement = Placement(device="cpu", threads=2, checkpointing=True, runs_dir="elsewhere")
     path = tmp_path / "placement.yaml"

@@ -5,6 +5,7 @@ An entry pairs the parameters and the module of a kind with the arithmetic of it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 from stackwise.choice import Choice, Params, find
 from stackwise.model.attention import kernel, mha, mla
 from stackwise.model.saved import Saved
-from stackwise.model.shape import AttentionShape, RackShape, attention_shape
+from stackwise.model.shape import AttentionShape, RackShape, attention_shape, total_blocks
 
 
 def no_problems(shape: AttentionShape, params: Params) -> list[str]:
@@ -105,5 +106,9 @@ def build_attention(shape: AttentionShape, params: Params) -> nn.Module:
 
 
 def check_attention(rack: RackShape, params: Params) -> list[str]:
-    """What is wrong with an attention kind on this rack, one line per problem."""
-    return kind_of(params).check(attention_shape(rack, 0), params)
+    """What is wrong with an attention kind on the blocks of this rack, one line per problem."""
+    check, listed = kind_of(params).check, (rack.rope_base, rack.window)
+    cycle = math.lcm(*(len(entry) for entry in listed if isinstance(entry, tuple)))
+    blocks = range(min(cycle, total_blocks(rack)))
+    shapes = dict.fromkeys(attention_shape(rack, block) for block in blocks)
+    return list(dict.fromkeys(line for shape in shapes for line in check(shape, params)))

@@ -83,7 +83,8 @@ def sizes(shape: AttentionShape, params: Mla) -> Sizes:
         rope = 0 if shape.rope_base is None else max(2, shape.head_dim // 4 * 2)
     return Sizes(
         q_rank=params.q_rank,
-        kv_rank=params.kv_rank or max(1, min(4, shape.heads // 2) * shape.head_dim),
+        kv_rank=params.kv_rank
+        or max(1, min(4 * shape.head_dim, shape.heads * shape.head_dim // 2)),
         nope=params.nope_dim or max(1, shape.head_dim - rope),
         rope=rope,
         value=params.v_dim or shape.head_dim,

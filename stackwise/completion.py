@@ -1,0 +1,100 @@
+"""What a curriculum left open, and whether its stages can be executed on this rack.
+
+A curriculum's function (`curriculum.py`) yields stages that are each right by themselves
+(`stage.py`). Here they meet the rack, the objective and each other, before anything trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from stackwise.errors import ExperimentError
+from stackwise.masking import check_band, stack_bands, unserved
+from stackwise.model.shape import RackShape, stack_ids
+from stackwise.stage import NewStack, Stage, band_paths
+
+if TYPE_CHECKING:
+    from stackwise.config import Experiment
+
+
+def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
+    """Fill in `name`, `active` and `new`, and check that the stages can be executed.
+
+    Raises:
+        ExperimentError: If a stage contradicts the rack, the objective or a stage before it, or
+            if the noise bands of all leave a gap.
+    """
+    known, seen, out = stack_ids(exp.rack), set[str](), []
+    for number, stage in enumerate(made):
+        active = stage.path if stage.active is None else stage.active
+        new = stage.new
+        if new is None:
+            new = tuple(NewStack(stack=s) for s in stage.path if s not in seen)
+        name = stage.name or _name(stage, active)
+        stage = stage.model_copy(update={"active": active, "new": new, "name": name})
+        problems = [*_problems(stage, known, seen), *_wrong_for(exp, stage)]
+        if problems:
+            raise ExperimentError("\n".join(f"curriculum.stages[{number}].{p}" for p in problems))
+        seen.update(entry.stack for entry in new)
+        out.append(stage)
+    band_paths(out)
+    _check_bands_are_read(exp, out)
+    return out
+
+
+def _name(stage: Stage, active: Sequence[str]) -> str:
+    if len(active) > 1:
+        return f"{active[0]}-{active[-1]}"
+    return active[0] if active else "embedding" if stage.embedding else "head"
+
+
+def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[str]:
+    """What is wrong with a stage on this rack, after the stages before it."""
+    new = stage.new or ()
+    added = {entry.stack for entry in new}
+    for key, names in (("path", set(stage.path)), ("new", added - set(stage.path))):
+        for stack in sorted(names - set(known)):
+            yield f"{key}: {stack!r} is not a stack of the rack; known: {', '.join(known)}"
+    if len(added) < len(new):
+        yield "new: a stack is named twice; a stack is added once"
+    for stack in sorted(added & seen):
+        yield f"new: {stack!r} is there already; a stack is added once"
+    for stack in stage.path:
+        if stack in known and stack not in seen | added:
+            yield f"path: {stack!r} was never added; name it in new"
+    for entry in new:
+        if entry.init == "copy" and entry.source not in seen:
+            yield f"new: {entry.stack!r} copies {entry.source!r}, which is not there yet"
+
+
+def _wrong_for(exp: Experiment, stage: Stage) -> Iterator[str]:
+    """What is wrong with a stage under the objective and the rack's options."""
+    if any(entry.init == "zero_output" for entry in stage.new or ()):
+        yield from (f"new: {problem}" for problem in keeps_no_function(exp.rack))
+    problem = check_band(exp.objective.choice, exp.masking.sampling, stage.band)
+    if problem:
+        yield problem
+    why = unserved(stage.band, exp.data.seq_len)
+    if why:
+        yield f"band: {why}; widen it or use longer samples"
+
+
+def keeps_no_function(shape: RackShape) -> Iterator[str]:
+    """Why a stack that starts with `zero_output` would not pass its input on unchanged."""
+    if shape.norm_place == "post":
+        yield (
+            "zero_output keeps what the rack computes only with rack.norm_place=pre, and it is "
+            "post, where each block normalises its input; use random or copy"
+        )
+
+
+def _check_bands_are_read(exp: Experiment, made: Sequence[Stage]) -> None:
+    """Raise if the experiment asks for noise bands and its curriculum gives none to its stages."""
+    bands = stack_bands(exp.masking, exp.rack.stacks, exp.objective)
+    edges = {edge for low, high in bands for edge in (low, high)} - {0.0, 1.0}
+    if edges and not any(edges & set(stage.band) for stage in made):
+        raise ExperimentError(
+            f"masking.bands: {exp.masking.bands} is carried by no stage of curriculum="
+            f"{exp.curriculum.choice}; give its stages a band, or leave bands empty"
+        )
