@@ -33,7 +33,7 @@ def status_bytes() -> dict[str, int]:
         OSError: If it cannot be read.
     """
     found = {}
-    for line in STATUS.read_text().splitlines():
+    for line in STATUS.read_text("utf-8", errors="replace").splitlines():
         key, _, rest = line.partition(":")
         number = rest.split()[0] if rest.strip() else ""
         if key in NEEDED and number.isdecimal():

@@ -135,9 +135,10 @@ def _who(owner: Owner | None) -> str:
 def _start_of(pid: int) -> str | None:
     """When a process started, as the kernel counts; None if it is gone or only a corpse."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        said = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
     except OSError:
         return None if Path("/proc/self").exists() else _start_without_proc(pid)
+    fields = said.rpartition(")")[2].split()  # its name, in parentheses, may be anything
     return None if fields[0] in "ZX" else fields[19]
 
 

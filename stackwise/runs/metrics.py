@@ -33,6 +33,8 @@ COLUMNS = {
     "grad_norm": "float64",
     "masked_frac": "float64",
     "seconds": "float64",
+    "embedding_grad_norm": "float64",
+    "head_grad_norm": "float64",
     "block_grad_norms": "list",
 }
 

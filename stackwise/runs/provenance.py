@@ -81,7 +81,8 @@ def _processor() -> str | None:
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or None
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+    lines = info.read_text("utf-8", errors="replace").splitlines()
+    names = [line for line in lines if line.startswith("model name")]
     return names[0].partition(":")[2].strip() if names else None
 
 
@@ -102,7 +103,13 @@ def _code() -> dict[str, Any] | None:
 def _git(home: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=home, capture_output=True, text=True, timeout=10, check=False
+            ["git", *arguments],
+            cwd=home,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

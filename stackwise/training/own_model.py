@@ -103,7 +103,8 @@ def train_stack_wise(
             a rack `masking` and `precision`. The moving average `optim.ema`, at which weights are
             frozen in the end, is off by default for other modules than racks.
         checkpoints: Folder for `stage-0/`, `stage-1/`, ...: each holds the model at that border.
-        seed: Of the masks, and of torch's own generators while this runs.
+        seed: Of the masks, and of torch's own generators while this runs: dropout, and the order of
+            a shuffling DataLoader that has no generator of its own.
 
     Returns:
         Loss, metrics, stages and checkpoints.
@@ -118,22 +119,23 @@ def train_stack_wise(
     `tests/unit/test_train_stack_wise_equals_a_run.py`.
     """
     own = own_of(model, blocks, stacks, loss, objective)
-    batches = Batches(dataloader)
     build, params = curriculum_of(curriculum)
-    sections = {**own.experiment(batches.first), "seed": seed}
-    # A function is in no registry: what is valid with `left_to_right` is valid with it.
-    sections["curriculum"] = "left_to_right" if isinstance(params, OwnCurriculum) else params
-    exp = experiment_of(own, sections, lr, options or {})
-    exp, made = split(exp, build, params, steps_of(dataloader) if steps is None else steps)
-    own.check(made)
-    folder = Path(checkpoints) if checkpoints is not None else None
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    work = OwnWork(own, exp, made, batches, folder)
-    with left_whole(work), seeded(seed, own.device):
-        for number in range(len(made)):
-            train_stage(work, number)
-        own.finish(made)
+    with seeded(seed, own.device):  # opening a dataloader draws its order
+        batches = Batches(dataloader)
+        sections = {**own.experiment(batches.first), "seed": seed}
+        # A function is in no registry: what is valid with `left_to_right` is valid with it.
+        sections["curriculum"] = "left_to_right" if isinstance(params, OwnCurriculum) else params
+        exp = experiment_of(own, sections, lr, options or {})
+        exp, made = split(exp, build, params, steps_of(dataloader) if steps is None else steps)
+        own.check(made)
+        folder = Path(checkpoints) if checkpoints is not None else None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        work = OwnWork(own, exp, made, batches, folder)
+        with left_whole(work):
+            for number in range(len(made)):
+                train_stage(work, number)
+            own.finish(made)
     metrics = pd.DataFrame(work.rows, columns=COLUMNS)
     last = metrics["loss"][metrics["stage"] == len(made) - 1]
     mean = float(last.tail(max(1, len(last) // 10)).mean())

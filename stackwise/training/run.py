@@ -146,12 +146,15 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
             if on_step is not None:
                 on_step(work, numbers)
             watch(work, trainee)
+            if work.at.step == steps:
+                break  # the border saves, whatever is asked
+            if work.stop_requested or work.checkpoint_due():
+                save_work(work, trainee)
             if work.stop_requested:
-                save_work(work, trainee)
                 raise Stopped
-            if work.checkpoint_due() and work.at.step < steps:
-                save_work(work, trainee)
     leave_stage(work, trainee)
+    if work.stop_requested:
+        raise Stopped
 
 
 @contextmanager

@@ -134,7 +134,7 @@ class Work:
         self, number: int, noisy: Corrupted, numbers: StepNumbers, rate: float, seconds: float
     ) -> None:
         """Move the counters over one step and write its row of metrics."""
-        cost, at = self.costs[number], self.at
+        cost, at, norms = self.costs[number], self.at, numbers.block_norms
         tokens = noisy.input_BT.numel()
         body = (cost.total - cost.head) * tokens
         at.step += 1
@@ -154,9 +154,9 @@ class Work:
                 "grad_norm": numbers.grad_norm,
                 "masked_frac": numbers.counted / tokens,
                 "seconds": at.seconds,
-                "block_grad_norms": [
-                    numbers.block_norms.get(name, math.nan) for name in self.block_names()
-                ],
+                "embedding_grad_norm": norms.get("embedding", math.nan),
+                "head_grad_norm": norms.get("head", math.nan),
+                "block_grad_norms": [norms.get(name, math.nan) for name in self.block_names()],
             }
         )
         self.writer.status(

@@ -69,6 +69,17 @@ def test_metrics_are_one_row_per_step_with_the_ledger_in_them(arm, place) -> Non
     assert [not math.isnan(norm) for norm in active] == [f"s{i}" in trained for i in range(4)]
 
 
+def test_gradient_norms_of_all_parts_make_up_the_whole(arm, place) -> None:
+    run = sw.train(arm, place)
+    metrics, made = run.metrics(), sw.stages(arm)
+    for _, row in metrics.iterrows():
+        stage = made[int(row["stage"])]
+        ends = (row["embedding_grad_norm"], row["head_grad_norm"])
+        assert [not math.isnan(norm) for norm in ends] == [stage.embedding, stage.head]
+        parts = [norm for norm in (*ends, *row["block_grad_norms"]) if not math.isnan(norm)]
+        assert math.hypot(*parts) == pytest.approx(row["grad_norm"], rel=1e-12)
+
+
 def test_predicted_bytes_are_those_measured(arm, place) -> None:
     memory = sw.train(arm, place).memory().set_index(["stage", "category"])
     for (stage, category), row in memory.iterrows():

@@ -107,3 +107,23 @@ def test_a_second_process_is_refused_while_one_trains(tiny, place) -> None:
     child.kill()
     child.wait()
     assert run.state == "died"
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_stop_on_a_stages_last_step_keeps_what_it_measured(tiny, place, stage) -> None:
+    exp = tiny.replace(curriculum={"name": "left_to_right", "split": "tokens"})
+    whole = sw.train(exp, place)
+
+    def on_step(work, numbers):
+        last = work.at.step == work.steps_of(work.at.stage)
+        work.stop_requested = last and work.at.stage == stage
+
+    run = sw.train(exp, place, rerun=True, on_step=on_step)
+    assert run.state == "stopped"
+    sw.resume(run)
+    assert run.state == "finished"
+    found, expected = run.memory(), whole.memory()
+    assert found["measured"].isna().equals(expected["measured"].isna()), "as much is known of it"
+    exact = found["category"].isin(["weights", "gradients", "optimizer", "average"])
+    assert found[exact].equals(expected[exact])
+    assert run.weights_hash() == whole.weights_hash()

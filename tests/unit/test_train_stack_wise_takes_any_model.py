@@ -178,3 +178,19 @@ def test_checkpoints_of_tied_weights_load_strictly(tmp_path):
     assert last["outside"].keys() == outside.keys()
     assert all(torch.equal(last["outside"][k], v) for k, v in outside.items())
     nn.ModuleList(llama().model.layers[2:]).load_state_dict(last["s1"])
+
+
+def shuffled_losses(seed: int, outer: int) -> list[float]:
+    """Losses over a shuffling DataLoader; `outer` is where torch's own generator stands."""
+    model, ids_NT = rack(), torch.arange(160).view(32, 5) % 7
+    torch.manual_seed(outer)
+    loader = DataLoader(ids_NT, batch_size=2, shuffle=True)
+    before = torch.get_rng_state()
+    result = sw.train_stack_wise(model, loader, objective="clm", seed=seed, steps=20)
+    assert torch.equal(torch.get_rng_state(), before), "the caller's generator is left alone"
+    return result.metrics["loss"].tolist()
+
+
+def test_the_seed_decides_the_order_of_a_shuffling_dataloader():
+    assert shuffled_losses(seed=3, outer=0) == shuffled_losses(seed=3, outer=1)
+    assert shuffled_losses(seed=3, outer=0) != shuffled_losses(seed=4, outer=0)
