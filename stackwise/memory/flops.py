@@ -71,15 +71,26 @@ def block_index(exp: Experiment, stack: str) -> range:
     return range(first, first + exp.rack.blocks_per_stack)
 
 
+def block_flops_per_token(exp: Experiment, block: int, role: Role) -> float:
+    """FLOPs per token that one block, numbered over the whole rack, spends in its stack's role."""
+    causal = is_causal(exp.objective)
+    weights = 2 * block_matmul_parameters(exp.rack, exp.attention)
+    scores = block_score_flops(exp.rack, exp.attention, block, exp.data.seq_len, causal)
+    return WEIGHT_PASSES[role] * weights + SCORE_PASSES[role] * scores
+
+
 def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
     """FLOPs per token that one stack spends in its role."""
-    causal = is_causal(exp.objective)
-    total = 0.0
-    for block in block_index(exp, stack):
-        weights = 2 * block_matmul_parameters(exp.rack, exp.attention)
-        scores = block_score_flops(exp.rack, exp.attention, block, exp.data.seq_len, causal)
-        total += WEIGHT_PASSES[role] * weights + SCORE_PASSES[role] * scores
-    return total
+    return sum(block_flops_per_token(exp, block, role) for block in block_index(exp, stack))
+
+
+def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
+    """FLOPs per token of each block of a stage's path, `s0.0`, ...; without the head."""
+    return {
+        f"{stack}.{i}": block_flops_per_token(exp, block, role)
+        for stack, role in roles(stage).items()
+        for i, block in enumerate(block_index(exp, stack))
+    }
 
 
 def counted_frac(exp: Experiment, stage: Stage) -> float:
