@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -273,26 +273,27 @@ def runs_command(options: argparse.Namespace) -> int:
         print(f"no runs in {options.runs_dir}; make one with: {program()} run toy")
         return 0
     head = ["run", "state", "stage", "step", "bits per byte", "peak memory"]
-    print(table(head, [run_row(run) for run in found]))
+    print(table(head, [run_row(run.summary()) for run in found]))
     return 0
 
 
-def run_row(run: Any) -> list[str]:
-    """What the list says of one run; of a damaged one, that it is."""
+def run_row(found: Mapping[str, Any]) -> list[str]:
+    """What the list says of one run's summary; of a damaged one, that it is."""
     from stackwise.report import bytes_text, number
 
     try:
-        result, status = run.result(), run.status()
-        return [
-            run.id,
-            run.state,
-            f"{status.get('stage', 0) + 1}/{len(run.stages())}",
-            str(status.get("step", 0)),
-            number(result.get("bits_per_byte") or None),
-            bytes_text(result.get("peak_bytes")),
-        ]
-    except (ValueError, TypeError, AttributeError):  # a file of it holds something else
-        return [run.id, "unreadable", "", "", "", ""]
+        if found["problem"] is None:
+            return [
+                found["id"],
+                found["state"],
+                f"{(found['stage'] or 0) + 1}/{found['stages']}",
+                str(found["step"] or 0),
+                number(found["bits_per_byte"]),
+                bytes_text(found["peak_bytes"]),
+            ]
+    except TypeError:  # a file of it holds something else than numbers
+        pass
+    return [found["id"], "damaged", "", "", "", ""]
 
 
 def eval_command(options: argparse.Namespace) -> int:

@@ -84,16 +84,30 @@ def block_index(exp: Experiment, stack: str) -> range:
     return range(first, first + exp.rack.blocks_per_stack)
 
 
+def block_flops_per_token(exp: Experiment, block: int, role: Role) -> float:
+    """FLOPs per token that one block, numbered over the whole rack, spends in its stack's role."""
+    causal = is_causal(exp.objective)
+    weights = 2 * block_matmul_parameters(exp.rack, exp.attention)
+    scores = block_scores(exp.rack, exp.attention, block, exp.data.seq_len, causal)
+    around = PAIR_PASSES[role] * scores.pairs + CONSTANT_PASSES[role] * scores.constant
+    return WEIGHT_PASSES[role] * weights + around
+
+
 def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
     """FLOPs per token that one stack spends in its role."""
-    causal = is_causal(exp.objective)
-    total = 0.0
-    for block in block_index(exp, stack):
-        weights = 2 * block_matmul_parameters(exp.rack, exp.attention)
-        scores = block_scores(exp.rack, exp.attention, block, exp.data.seq_len, causal)
-        total += WEIGHT_PASSES[role] * weights
-        total += PAIR_PASSES[role] * scores.pairs + CONSTANT_PASSES[role] * scores.constant
-    return total
+    return sum(block_flops_per_token(exp, block, role) for block in block_index(exp, stack))
+
+
+def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
+    """FLOPs per token of each block of a stage's path, `s0.0`, ...; without the head."""
+    found, first = {}, bool(stage.active) and not stage.embedding
+    for stack, role in roles(stage).items():
+        for i, block in enumerate(block_index(exp, stack)):
+            found[f"{stack}.{i}"] = block_flops_per_token(exp, block, role)
+            if role == "active" and first:  # nothing before it trains: its input needs no gradient
+                found[f"{stack}.{i}"] -= 2 * block_input_parameters(exp.rack, exp.attention)
+                first = False
+    return found
 
 
 def counted_frac(exp: Experiment, stage: Stage) -> float:
@@ -111,10 +125,9 @@ def counted_frac(exp: Experiment, stage: Stage) -> float:
 def stage_flops_per_token(exp: Experiment, stage: Stage) -> Flops:
     """What one token of a stage costs, forward and backward."""
     spent: dict[Role, float] = {"trunk": 0.0, "active": 0.0, "suffix": 0.0}
-    for stack, role in roles(stage).items():
-        spent[role] += stack_flops_per_token(exp, stack, role)
-    if stage.active and not stage.embedding:  # nothing trains before the first active block
-        spent["active"] -= 2 * block_input_parameters(exp.rack, exp.attention)
+    role = roles(stage)
+    for block, flops in path_flops_per_token(exp, stage).items():
+        spent[role[block.partition(".")[0]]] += flops
     each = head_flops_per_position(exp, stage)
     return Flops(**spent, head=each * counted_frac(exp, stage), head_per_position=each)
 

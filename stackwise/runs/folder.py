@@ -177,7 +177,7 @@ class Run:
             CheckpointError: If there is none yet, or it is damaged.
         """
         from stackwise.training.checkpoint import CheckpointReplaced
-        from stackwise.training.work import read_rack
+        from stackwise.training.saved import read_rack
 
         for _ in range(READS - 1):
             try:

@@ -1,7 +1,7 @@
 """The loop over the stages of a model of the user's own.
 
-The steps are those of `step.py` and `borders.py` without a run folder: what trains is frozen and
-released by the same functions. Who calls this is in `own_model.py`.
+The steps are those of `stackwise/training/` without a run folder: what trains is frozen, moved and
+released by the same functions. Who calls this is in `train.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import torch
 from torch import nn
 
 from stackwise.config import Experiment
+from stackwise.own.batches import Batches, OwnBatch
+from stackwise.own.module import OwnModule
+from stackwise.own.rack import OwnRack
 from stackwise.stage import Stage
 from stackwise.training.checkpoint import read_manifest, save
 from stackwise.training.optim import (
@@ -28,9 +31,6 @@ from stackwise.training.optim import (
     optimizer_state,
     stage_lr,
 )
-from stackwise.training.own_batches import Batches, OwnBatch
-from stackwise.training.own_module import OwnModule
-from stackwise.training.own_rack import OwnRack
 from stackwise.training.start import TrainingError
 from stackwise.training.step import Trainee, refuse_infinite, take_step
 

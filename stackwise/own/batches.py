@@ -1,7 +1,7 @@
 """Batches of a user's own dataloader, one after the other and again from the start.
 
 Any iterable will do. What a rack needs of them, token ids, is read here too; the loop that takes
-them is in `own_model.py`. Shapes: B samples, T tokens.
+them is in `loop.py`. Shapes: B samples, T tokens.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """`train_stack_wise`: stages for a model and batches of the user's own.
 
 No run folder, no corpus: a model, a dataloader and a curriculum go in, and what was measured comes
-out. The loop is in `own_loop.py`; how a rack takes part is in `own_rack.py`, how any other module
-does in `own_module.py`; how batches are read is in `own_batches.py`. Runs that can stop and go on
-are in `run.py`.
+out. The loop is in `loop.py`; how a rack takes part is in `rack.py`, how any other module does in
+`module.py`; how batches are read is in `batches.py`. Runs that can stop and go on are in
+`stackwise/training/run.py`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from stackwise.config import Experiment, nested
 from stackwise.curriculum import CURRICULA, stages
 from stackwise.errors import ExperimentError
 from stackwise.model.rack import Rack
+from stackwise.own.batches import Batches, steps_of
+from stackwise.own.loop import COLUMNS, OwnWork, left_whole, seeded, train_stage
+from stackwise.own.module import Loss, OwnModule
+from stackwise.own.rack import OwnRack
 from stackwise.stage import Stage
-from stackwise.training.own_batches import Batches, steps_of
-from stackwise.training.own_loop import COLUMNS, OwnWork, left_whole, seeded, train_stage
-from stackwise.training.own_module import Loss, OwnModule
-from stackwise.training.own_rack import OwnRack
 
 MakeStages = Callable[[Experiment], Iterable[Stage]]
 PLENTY = 1000  # times the steps asked for: enough to see how they would be split

@@ -1,7 +1,7 @@
 """A user's rack, trained on the user's own batches.
 
-It computes what a run computes: the corruption of `objective.py`, the loss of `step.py`. The loop
-is in `own_model.py`, the same for other modules in `own_module.py`.
+It computes what a run computes: the corruption of `objective.py`, the loss of
+`training/step.py`. The loop is in `loop.py`, the same for other modules in `module.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from stackwise.data.batches import Batch
 from stackwise.model.init import grow
 from stackwise.model.rack import Rack
 from stackwise.objective import Corruption, corrupt, is_causal
+from stackwise.own.batches import OwnBatch, ids_of
 from stackwise.stage import NewStack, Stage, band_paths, untied_from
 from stackwise.training.optim import parts_trained
-from stackwise.training.own_batches import OwnBatch, ids_of
 from stackwise.training.step import Setting, micro_loss, setting_of
 
 

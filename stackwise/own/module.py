@@ -2,7 +2,7 @@
 
 Its ordered blocks are an `nn.ModuleList` that the forward pass goes through. While a stage trains,
 the list holds the blocks of the stage's path and no others. What is embedding and what is head is
-found in `own_ends.py`. The loop is in `own_loop.py`, the same for a rack in `own_rack.py`.
+found in `ends.py`. The loop is in `loop.py`, the same for a rack in `rack.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from stackwise.config import Experiment
 from stackwise.model.shape import RackShape
+from stackwise.own.batches import OwnBatch, tokens_of
+from stackwise.own.ends import Ends, find_ends, outside_of
 from stackwise.stage import NewStack, Stage
 from stackwise.training.optim import parts_trained
-from stackwise.training.own_batches import OwnBatch, tokens_of
-from stackwise.training.own_ends import Ends, find_ends, outside_of
 
 Loss = Callable[[Any, Any], Tensor]
 
