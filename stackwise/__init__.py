@@ -1,6 +1,7 @@
 """StackWise: train transformers a few layers at a time, and know the cost before.
 
 The public names below are imported where they are first used, so that `import stackwise` is quick.
+Where two things would have one name, the home says which is meant: `module:name`.
 """
 
 from __future__ import annotations
@@ -22,17 +23,40 @@ _HOME = {
     "CURRICULA": "curriculum",
     "stages": "curriculum",
     "ATTENTION": "model.attention",
+    "AttentionKind": "model.attention",
     "SCHEDULES": "schedules",
+    "time_schedule": "schedules",
+    "band_edges": "masking",
+    "stack_bands": "masking",
     "OBJECTIVES": "objective",
+    "Corruption": "corruption",
+    "corrupt": "objective",
+    "loss_at": "objective",
     "CORPORA": "data.corpora",
     "TOKENIZERS": "data.tokenizer",
     "Rack": "model.rack",
     "RackShape": "model.shape",
     "stack_ids": "model.shape",
     "count_parameters": "model.count",
+    "grow_": "model.init:grow",
     "open_dataset": "data.dataset",
+    "Batch": "data.batches",
+    "batch_at": "data.batches",
+    "baselines": "data.baselines",
+    "vocab_size": "memory.flops",
+    "stage_flops_per_token": "memory.flops",
+    "plan_rows": "memory.bytes",
+    "training_bytes": "memory.bytes",
+    "lr_at": "training.optim",
+    "stage_lr": "training.optim",
     "evaluate": "evaluation",
+    "exit_losses": "probe",
+    "entry_losses": "probe",
+    "fixed_draws": "probe",
     "sample": "sampling",
+    "sample_ids": "sampling",
+    "trajectory": "sampling",
+    "SAMPLERS": "sampling",
     "train": "training.run",
     "resume": "training.run",
     "train_stack_wise": "own.train",
@@ -50,7 +74,8 @@ __all__ = [*_HOME, "__version__"]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'stackwise' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"stackwise.{_HOME[name]}"), name)
+    module, _, there = _HOME[name].partition(":")
+    value = getattr(importlib.import_module(f"stackwise.{module}"), there or name)
     globals()[name] = value
     return value
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from stackwise.errors import ExperimentError
@@ -17,8 +18,39 @@ if TYPE_CHECKING:
     from stackwise.config import Experiment
 
 
+ROUNDS = 16  # prices settle in two or three where they move with training
+
+
 def with_tokens(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
-    """Give every stage whole optimizer steps, so that the budget is met.
+    """Give every stage whole optimizer steps, so that the budget is met, and its part of training.
+
+    Where masking moves with training, what a token costs depends on when the stage comes, and that
+    on the tokens before it: both are settled together.
+
+    Raises:
+        ExperimentError: As `_spent`.
+    """
+    out = _placed(_spent(exp, made))
+    for _ in range(ROUNDS):
+        when = [{"progress": stage.progress} for stage in out]
+        moved = [stage.model_copy(update=at) for stage, at in zip(made, when, strict=True)]
+        again = _placed(_spent(exp, moved))
+        if again == out:
+            break
+        out = again
+    return out
+
+
+def _placed(made: Sequence[Stage]) -> list[Stage]:
+    """Say which part of all tokens each stage reads."""
+    tokens = [stage.tokens or 0 for stage in made]
+    edges = [done / sum(tokens) for done in accumulate(tokens, initial=0)]
+    spans = list(pairwise(edges))
+    return [s.model_copy(update={"progress": at}) for s, at in zip(made, spans, strict=True)]
+
+
+def _spent(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
+    """Split the budget over stages at the prices of the part of training that each of them is.
 
     What a stage gains or loses by rounding is handed to the next in the budget's own unit, so that
     the whole comes within half a step of the dearest stage. Tokens that a stage gives itself are

@@ -194,7 +194,7 @@ def resume_command(options: argparse.Namespace) -> int:
 def carry_out(run: Any, placement: Any = None) -> int:
     """Execute a run under a progress bar and say what came of it."""
     from stackwise.progress import bar_over
-    from stackwise.report import bytes_text, count_text, number
+    from stackwise.report import beside, bytes_text, called, count_text, number, program
     from stackwise.training.run import execute
 
     print(f"{run.id}: {run.experiment}")
@@ -204,7 +204,7 @@ def carry_out(run: Any, placement: Any = None) -> int:
         with bar_over(sum(row["flops"] for row in run.plan())) as bar:
             execute(run, placement, on_step=bar.on_step)
     if run.state == "stopped":
-        print(f"stopped and saved; go on with: stackwise resume {run.id}")
+        print(f"stopped and saved; go on with: {program()} resume {called(run)}")
         return STOPPED
     result = run.result()
     print(
@@ -212,13 +212,14 @@ def carry_out(run: Any, placement: Any = None) -> int:
         f"{count_text(result['parameters'])} parameters, {result['flops']:.3g} FLOPs, "
         f"peak {bytes_text(result['peak_bytes'])}, {result['seconds']:.0f} s of training"
     )
-    print(f'look at it with: stackwise sample {run.id} "In the beginning"')
+    print(beside(run))
+    print(f'look at it with: {program()} sample {called(run)} "In the beginning"')
     return 0
 
 
 def runs_command(options: argparse.Namespace) -> int:
     """List the runs, newest first."""
-    from stackwise.report import table
+    from stackwise.report import program, table
     from stackwise.runs import runs_in
 
     folder = Path(options.runs_dir)
@@ -226,7 +227,7 @@ def runs_command(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.runs_dir}: is no folder; name the one that holds the runs")
     found = runs_in(folder)
     if not found:
-        print(f"no runs in {options.runs_dir}; make one with: stackwise run toy")
+        print(f"no runs in {options.runs_dir}; make one with: {program()} run toy")
         return 0
     head = ["run", "state", "stage", "step", "bits/byte", "peak"]
     print(table(head, [run_row(run.summary()) for run in found]))
@@ -254,11 +255,13 @@ def run_row(found: Mapping[str, Any]) -> list[str]:
 
 def eval_command(options: argparse.Namespace) -> int:
     """Score a run's rack on its held-out text: without options, the figure that it reported."""
+    from stackwise.report import beside
     from stackwise.runs import attach
     from stackwise.training.score import evaluate_run
 
+    run = attach(options.run, options.runs_dir)
     score = evaluate_run(
-        attach(options.run, options.runs_dir),
+        run,
         best=options.best,
         raw=options.raw,
         seed=options.seed,
@@ -270,6 +273,7 @@ def eval_command(options: argparse.Namespace) -> int:
         f"{score.nats_per_token:.4f} nats per token, {score.tokens} tokens of {score.bytes} bytes"
     )
     print(score.note)
+    print(beside(run))
     return 0
 
 
@@ -299,8 +303,10 @@ def sample_command(options: argparse.Namespace) -> int:
 def presets_command(options: argparse.Namespace) -> int:
     """List the shipped experiments."""
     from stackwise.config import Experiment, presets
+    from stackwise.memory.bytes import cache_bytes_per_token
     from stackwise.memory.flops import vocab_size
     from stackwise.model.count import count_parameters
+    from stackwise.model.shape import stack_ids
     from stackwise.report import table
 
     rows = []
@@ -309,8 +315,10 @@ def presets_command(options: argparse.Namespace) -> int:
         count = count_parameters(exp.rack, exp.attention, vocab_size(exp))
         shape = f"{exp.rack.stacks} x {exp.rack.blocks_per_stack}"
         kinds = [exp.attention.choice, exp.objective.choice]
-        rows.append([name, f"{count:,}", shape, str(exp.rack.d_model), *kinds])
-    head = ["preset", "parameters", "stacks x blocks", "width", "attention", "objective"]
+        cache = f"{cache_bytes_per_token(exp, stack_ids(exp.rack)):,}"
+        rows.append([name, f"{count:,}", shape, str(exp.rack.d_model), cache, *kinds])
+    head = ["preset", "parameters", "stacks x blocks", "width", "KV cache, bytes/token"]
+    head += ["attention", "objective"]
     print(table(head, rows))
     return 0
 

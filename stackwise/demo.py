@@ -7,14 +7,17 @@ the commands to go on with.
 from __future__ import annotations
 
 import sys
+from itertools import accumulate
 from pathlib import Path
+from shlex import quote
 from typing import TextIO
 
 from stackwise.config import Experiment, Placement
 from stackwise.data.baselines import baselines
+from stackwise.data.errors import missing_package
 from stackwise.memory.bytes import training_bytes
 from stackwise.progress import bar_over
-from stackwise.report import bytes_text, count_text, number, table
+from stackwise.report import called, number, program, results_table, table
 from stackwise.runs import Run
 from stackwise.sampling import sample
 from stackwise.study import Study, StudyResult, shrunk_to, spent
@@ -47,43 +50,36 @@ def demo_study(base: Experiment, placement: Placement) -> Study:
 
 
 def run_demo(base: Experiment, placement: Placement, out: TextIO = sys.stdout) -> StudyResult:
-    """Run the study, show what came of it, and return it."""
+    """Run the study, show what came of it, and return it.
+
+    Raises:
+        DataError: If there is nothing to draw the figure with; before anything is trained.
+    """
+    try:
+        from stackwise_widgets.paper import study_figure
+    except ImportError:
+        raise missing_package("the figure of the demo", "matplotlib") from None
     study = demo_study(base, placement)
-    each = spent(study.arms[0].experiment)["flops"]
-    print(f"{base}\n{len(study.arms)} arms, {each:.3g} FLOPs each", file=out)
-    with bar_over(sum(spent(arm.experiment)["flops"] for arm in study.arms)) as bar:
-        result = study.run(on_step=bar.on_step, on_arm=lambda arm, seed: bar.name(arm.name))
-    print(_results(result), file=out)
+    planned = [spent(arm.experiment)["flops"] for arm in study.arms]
+    names = [arm.name for arm in study.arms]
+    before = dict(zip(names, accumulate(planned[:-1], initial=0.0), strict=True))
+    print(f"{base}\n{len(study.arms)} arms, {planned[0]:.3g} FLOPs each", file=out)
+    with bar_over(sum(planned)) as bar:
+        result = study.run(
+            on_step=bar.on_step, on_arm=lambda arm, seed: bar.enter(arm.name, before[arm.name])
+        )
+        bar.enter("finished", sum(planned))
+    print(results_table(result), file=out)
     print(file=out)
     print(_baselines(base, placement), file=out)
     print(f"\n{result.verdict()}\n", file=out)
     for arm, _, run in result.runs:
         print(f"{arm.name:>24}: {_sample(run)}", file=out)
-    from stackwise_widgets.paper import study_figure
-
     figure = Path(placement.runs_dir) / "demo.png"
     study_figure(result).savefig(figure, dpi=150)
     print(f"\nFigure: {figure}", file=out)
-    print(_next(result), file=out)
+    print(_next(result, placement), file=out)
     return result
-
-
-def _results(result: StudyResult) -> str:
-    """The table of arms."""
-    rows = [
-        [
-            row["arm"],
-            f"{row['bits_per_byte']:.3f} ± {row['stderr']:.3f}",
-            count_text(row["parameters"]),
-            count_text(row["tokens"]),
-            f"{row['flops']:.3g}",
-            bytes_text(row["peak_bytes"]),
-            f"{row['seconds']:.0f}",
-        ]
-        for row in result.to_frame().to_dict("records")
-    ]
-    head = ["arm", "bits per byte", "parameters", "tokens", "FLOPs", "peak memory", "seconds"]
-    return table(head, rows)
 
 
 def _baselines(base: Experiment, placement: Placement) -> str:
@@ -101,13 +97,16 @@ def _sample(run: Run) -> str:
     return " ".join(text.split())
 
 
-def _next(result: StudyResult) -> str:
-    """Commands to go on with."""
-    run = result.runs[0][2]
-    return f"""
-Go on with:
-  stackwise runs
-  stackwise sample {run.id} "In the beginning" --length 64
-  stackwise eval {run.id} --draws 4
-  stackwise run toy curriculum=grow curriculum.by=one seed=1
-  make lab"""
+def _next(result: StudyResult, placement: Placement) -> str:
+    """Commands to go on with, as they can be pasted."""
+    run, folder = result.runs[0][2], placement.runs_dir
+    usual = folder == Placement().runs_dir
+    commands = [
+        "runs" if usual else f"runs --runs-dir {quote(folder)}",
+        f'sample {called(run)} "In the beginning" --length 64',
+        f"eval {called(run)} --draws 4",
+        "run toy curriculum=grow curriculum.by=one seed=1"
+        + ("" if usual else f" {quote(f'placement.runs_dir={folder}')}"),
+        "lab",
+    ]
+    return "\n".join(["\nGo on with:", *(f"  {program()} {command}" for command in commands)])

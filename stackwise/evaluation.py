@@ -16,10 +16,10 @@ Shapes: N windows (in `nats_at`: positions), M = windows x draws, B rows, T toke
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from stackwise.choice import Params
+from stackwise.choice import Params, parse
 from stackwise.draws import Stream, smallest, uniform_BT
-from stackwise.objective import is_causal
+from stackwise.objective import OBJECTIVES, is_causal
 from stackwise.stage import FULL_BAND
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def evaluate(
     windows_NT: ArrayLike,
     byte_count: ArrayLike,
     *,
-    objective: Params,
+    objective: Params | str | Mapping[str, Any],
     seed: int = 0,
     draws: int = 1,
     batch: int = 64,
@@ -86,14 +86,15 @@ def evaluate(
         rack: The rack, with a path for every masked fraction.
         windows_NT: Ids below the rack's vocabulary, (N, T).
         byte_count: True bytes of the text the windows decode to: in all, or per window.
-        objective: What the rack was trained with.
+        objective: What the rack was trained with: its name, parameters, or a mapping of them.
         seed: Of the masks.
         draws: Masks per window, 1 or more; a causal rack needs none.
         batch: Rows per forward pass.
 
     Raises:
-        ValueError: If there is no window, no byte or no draw.
+        ValueError: If there is no window, no byte or no draw, or the objective is unknown.
     """
+    objective = parse(OBJECTIVES, objective, "objective", "kind")
     ids_NT = torch.as_tensor(np.asarray(windows_NT), dtype=torch.int64)
     size, tokens = int(np.sum(byte_count)), ids_NT.numel()
     if not tokens or size < 1 or draws < 1:

@@ -20,6 +20,7 @@ Shapes: B samples, T tokens, N counted positions, V entries of the head.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -33,11 +34,13 @@ from stackwise.choice import Choice, Params, find
 from stackwise.corruption import Corrupted as Corrupted
 from stackwise.corruption import Corruption as Corruption
 from stackwise.draws import Stream, smallest, time_fracs_B, uniform_BT
-from stackwise.masking import DEFAULT_SCHEDULES
-from stackwise.schedules import mask_ratio, time_schedule
+from stackwise.masking import DEFAULT_SCHEDULES, Sampling, mean_mask_frac
+from stackwise.schedules import mask_ratio, progress_schedule, time_schedule
 
 if TYPE_CHECKING:
     from stackwise.data.batches import Batch
+
+POINTS = 4096  # of a mean over training
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def mlm(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
     ids_BT = np.asarray(batch.ids_BT, dtype=np.int64)
     (B, T), params = ids_BT.shape, rule.objective
     assert isinstance(params, Mlm)
-    k = max(1, round(mask_ratio(_schedule(rule), progress) * T))
+    k = hidden_count(mask_ratio(_schedule(rule), progress), T)
     u_BT, kind_BT, random_BT = np.split(_uniform(rule, batch, 3 * T), 3, axis=1)
     chosen_BT = smallest(u_BT, np.full(B, k))
     random_ids_BT = (random_BT * rule.vocab).astype(np.int64)
@@ -116,6 +119,11 @@ def mlm(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
     hidden_BT = np.where(kind_BT >= 1 - params.keep_frac, ids_BT, hidden_BT)
     input_BT = np.where(chosen_BT, hidden_BT, ids_BT)
     return _corrupted(input_BT, ids_BT, chosen_BT, np.full(B, T / k), np.full(B, k / T))
+
+
+def hidden_count(ratio: float, length: int) -> int:
+    """How many of `length` positions `mlm` hides: a whole number, and one or more."""
+    return max(1, round(ratio * length))
 
 
 def diffusion(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
@@ -188,6 +196,45 @@ def is_causal(objective: Params) -> bool:
 def schedule_of(objective: Params, schedule: Params | None) -> Params | None:
     """The masking schedule in force: the one given, or the objective's default, if it has one."""
     return schedule or DEFAULT_SCHEDULES.get(objective.choice)
+
+
+def counted_frac(
+    objective: Params,
+    schedule: Params | None,
+    *,
+    sampling: Sampling,
+    band: tuple[float, float],
+    length: int,
+    progress: tuple[float, float],
+) -> float:
+    """The expected part of a sample's positions that count in the loss.
+
+    Args:
+        objective: Parameters of the objective.
+        schedule: Masking schedule; None for the objective's default.
+        sampling: How diffusion times are drawn.
+        band: Noise band (low, high].
+        length: Tokens per sample, T.
+        progress: Part of the training that is asked about.
+
+    Source: what batches have, in `tests/unit/test_budgets_are_spent_equally.py`.
+    """
+    schedule = schedule_of(objective, schedule)
+    if is_causal(objective) or schedule is None:  # a user's own objective may count all of them
+        return 1.0
+    if isinstance(objective, Mlm):
+        return _mean_hidden_frac(schedule, length, progress)
+    if isinstance(objective, Diffusion) and sampling == "stratified_k":
+        return (length + 1) / (2 * length)  # the mean of 1 .. T, over T
+    return mean_mask_frac(schedule, band)
+
+
+@lru_cache(maxsize=256)
+def _mean_hidden_frac(schedule: Params, length: int, progress: tuple[float, float]) -> float:
+    """The mean over training of what `mlm` hides, by midpoints: a step function of progress."""
+    (start, end), ratio = progress, progress_schedule(schedule)
+    points = start + (end - start) * (np.arange(POINTS) + 0.5) / POINTS
+    return sum(hidden_count(ratio(float(p)), length) for p in points) / POINTS / length
 
 
 def loss_at(logits_NV: Tensor, target_N: Tensor, weight_N: Tensor, positions: int) -> Tensor:

@@ -1,7 +1,8 @@
-"""A progress bar over runs: stage, loss, and the time that is left, by FLOPs."""
+"""A progress bar over runs: stage, loss, and the time that is left, by planned FLOPs."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,36 +14,62 @@ from stackwise.training.step import StepNumbers
 from stackwise.training.work import Work
 
 FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed} done, {remaining} left{postfix}"
+EVERY_SECONDS, EVERY_SECONDS_IN_A_FILE = 0.5, 30.0
 
 
 @dataclass
 class Bar:
-    """Advances by the FLOPs that runs spend."""
+    """Advances by the FLOPs that were planned for the steps taken, so that it ends at 100 %.
+
+    Attributes:
+        bar: tqdm's, in FLOPs.
+        before: FLOPs of the runs before the present one.
+        run_id: The present one, once it took a step.
+    """
 
     bar: Any
+    before: float = 0.0
     run_id: str = ""
-    seen: float = 0.0
 
-    def name(self, text: str) -> None:
-        """Say what is trained from here on."""
-        self.bar.set_description_str(f"{text:<22}")
+    def enter(self, name: str, before: float) -> None:
+        """Say what is trained from here on, and that `before` FLOPs lie behind, now or earlier."""
+        self.before, self.run_id = before, ""
+        self.bar.set_description_str(f"{name:<22}", refresh=False)
+        self._skip_to(before)
 
     def on_step(self, work: Work, numbers: StepNumbers) -> None:
         """Take one step of a run into account."""
         if work.run.id != self.run_id:
-            self.run_id, self.seen = work.run.id, 0.0
-        self.bar.update(work.at.flops - self.seen)
-        self.seen = work.at.flops
+            self.run_id = work.run.id
+            self._skip_to(self.before + planned_flops(work, work.at.step - 1))
         stage = work.stages[work.at.stage]
         self.bar.set_postfix_str(
-            f"stage {work.at.stage + 1}/{len(work.stages)} {stage.name}, loss {numbers.loss:.3f}"
+            f"stage {work.at.stage + 1}/{len(work.stages)} {stage.name}, loss {numbers.loss:.3f}",
+            refresh=False,
         )
+        reached = self.before + planned_flops(work, work.at.step)
+        self.bar.update(max(0.0, min(reached, self.bar.total) - self.bar.n))
+
+    def _skip_to(self, flops: float) -> None:
+        """What was spent in another process says nothing about the time that is left."""
+        skipped = max(0.0, flops - self.bar.n)
+        self.bar.n += skipped
+        self.bar.initial += skipped
+
+
+def planned_flops(work: Work, steps: int) -> float:
+    """FLOPs planned for a run up to step `steps` of the stage that it is in."""
+    costs = [cost.total for cost in work.costs]
+    pairs = zip(work.stages[: work.at.stage], costs, strict=False)
+    tokens = steps * work.exp.optim.batch * work.exp.data.seq_len
+    return sum((stage.tokens or 0) * cost for stage, cost in pairs) + tokens * costs[work.at.stage]
 
 
 @contextmanager
 def bar_over(flops: float) -> Iterator[Bar]:
-    """A bar over `flops` FLOPs of training, on standard error."""
-    bar = tqdm(total=flops, bar_format=FORMAT, dynamic_ncols=True, mininterval=0.5)
+    """A bar over `flops` FLOPs of training, on standard error; a line now and then in a file."""
+    seconds = EVERY_SECONDS if sys.stderr.isatty() else EVERY_SECONDS_IN_A_FILE
+    bar = tqdm(total=flops, bar_format=FORMAT, dynamic_ncols=True, mininterval=seconds)
     try:
         yield Bar(bar)
     finally:

@@ -1,9 +1,19 @@
-"""Numbers as text for a terminal: aligned tables and readable units."""
+"""Numbers as text for a terminal: aligned tables, readable units, baselines beside results."""
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stackwise.runs import Run
+    from stackwise.study import StudyResult
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -45,3 +55,63 @@ def count_text(count: float | None) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A number with fixed digits; a dash for what is not known."""
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def program() -> str:
+    """How this program is called from here, so that a printed command can be pasted."""
+    beside_python = os.path.join(os.path.dirname(sys.executable), "stackwise")
+    if shutil.which("stackwise"):
+        return "stackwise"
+    if os.path.exists(beside_python):  # as in a clone whose .venv is not activated
+        return os.path.relpath(beside_python)
+    return f"{os.path.basename(sys.executable)} -m stackwise.cli"
+
+
+def called(run: Run) -> str:
+    """A run's name on a command line: its id in the usual folder, its path elsewhere."""
+    usual = run.path.parent == Path("runs")
+    return run.id if usual else quote(str(run.path))
+
+
+def beside(run: Run) -> str:
+    """What a constant, a unigram and a bigram model get on a run's held-out text, as one line.
+
+    Where the text is not at hand any more, that line says so.
+    """
+    from stackwise.config import Placement
+    from stackwise.data.baselines import baseline_lines
+    from stackwise.data.errors import DataError
+    from stackwise.training.start import TrainingError, data_of
+
+    placement = Placement.load(run.path / "placement.yaml")
+    try:
+        return baseline_lines(data_of(run, placement))
+    except (DataError, TrainingError) as error:
+        return f"no baselines beside it, since its text cannot be read: {error}"
+
+
+def results_table(result: StudyResult) -> str:
+    """The runs of a study, one line each; the seed only where there are several."""
+    frame = result.to_frame()
+    several = frame["seed"].nunique() > 1
+    rows = [
+        [
+            row["arm"],
+            *([str(row["seed"])] if several else []),
+            f"{number(row['bits_per_byte'])} ± {number(row['stderr'])}",
+            count_text(row["parameters"]),
+            count_text(row["tokens"]),
+            f"{row['flops']:.3g}",
+            bytes_text(row["peak_bytes"]),
+            f"{row['seconds']:.0f}",
+        ]
+        for row in frame.to_dict("records")
+    ]
+    costs = ["parameters", "tokens", "FLOPs", "peak memory", "seconds"]
+    return table(["arm", *(["seed"] if several else []), "bits per byte", *costs], rows)
+
+
+def study_text(result: StudyResult) -> str:
+    """A study as it is printed: its table, the baselines of its texts, and what may be said."""
+    lines = dict.fromkeys(beside(run) for _, _, run in result.runs)
+    return "\n".join([results_table(result), "", *lines, result.verdict()])

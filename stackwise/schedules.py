@@ -219,8 +219,8 @@ def time_schedule(params: Params) -> TimeSchedule:
     return schedule
 
 
-def mask_ratio(params: Params, progress: float) -> float:
-    """The masked fraction at `progress` in [0, 1] of a schedule over progress.
+def progress_schedule(params: Params) -> Callable[[float], float]:
+    """A schedule over progress: from progress in [0, 1] to the masked fraction.
 
     Raises:
         ValueError: If the schedule is unknown or runs over time.
@@ -230,4 +230,14 @@ def mask_ratio(params: Params, progress: float) -> float:
             f"masking.schedule: {params.choice} runs over diffusion time, not over training "
             f"progress; use {', '.join(names_of('progress'))}"
         )
-    return float(SCHEDULES[params.choice].build(params)(progress))
+    ratio: Callable[[float], float] = SCHEDULES[params.choice].build(params)
+    return ratio
+
+
+def mask_ratio(params: Params, progress: float) -> float:
+    """The masked fraction at `progress` in [0, 1] of a schedule over progress.
+
+    Raises:
+        ValueError: As `progress_schedule`.
+    """
+    return float(progress_schedule(params)(progress))

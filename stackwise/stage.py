@@ -63,6 +63,9 @@ class Stage(Section):
     lr_span: tuple[float, float] = Field(
         FULL_BAND, description="part of that schedule which this stage covers; filled in"
     )
+    progress: tuple[float, float] = Field(
+        FULL_BAND, description="part of all training, by tokens, that this stage is; filled in"
+    )
     optimizer_state: Literal["reset", "keep"] = Field(
         "reset", description="what tensors that trained in the stage before begin with"
     )
@@ -84,7 +87,8 @@ def _problems(stage: Stage) -> Iterator[str]:
         yield f"active: {stack!r} is not on the path {', '.join(stage.path)}"
     if not (active or stage.embedding or stage.head):
         yield "active: nothing trains; name a stack, the embedding or the head"
-    for key, (low, high) in (("band", stage.band), ("lr_span", stage.lr_span)):
+    for key in ("band", "lr_span", "progress"):
+        low, high = getattr(stage, key)
         if not 0 <= low < high <= 1:
             yield f"{key}: ({low}, {high}) must rise within 0 and 1"
 

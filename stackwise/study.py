@@ -7,10 +7,12 @@ that decays to zero, so that the end-to-end control is a fair one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel
 
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
@@ -18,8 +20,10 @@ from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import training_bytes
 from stackwise.memory.flops import stage_flops_per_token
 from stackwise.model.shape import total_blocks
+from stackwise.report import study_text
 from stackwise.runs import Run
 from stackwise.training.run import OnStep, Stopped, train
+from stackwise.training.start import settled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +42,9 @@ class Arm:
 class Study:
     """Experiments x seeds at equal compute.
 
+    Learning rates that do not decay are told in the verdict, and not refused: a study may be about
+    them.
+
     Args:
         base: What all arms share.
         vary: Keys to lists of values; every combination is an arm. Dotted keys reach inside.
@@ -48,6 +55,10 @@ class Study:
         more: Arms that `vary` cannot express: name to experiment.
         name: What the base is called when nothing varies.
         placement: How runs are carried out; never varied.
+
+    Raises:
+        ExperimentError: If two arms have one name, an arm cannot be planned, or what its stages
+            spend is further from the budget than one step of its dearest stage.
     """
 
     def __init__(
@@ -68,15 +79,34 @@ class Study:
             raise ExperimentError("seeds: none given; a study needs one, and three to say anything")
         self.placement = placement or Placement()
         asked = getattr(base.budget, equal)
-        budget = {equal: asked if asked is not None else spent(base)[equal]}
+        budget = asked if asked is not None else spent(settled(base, self.placement)[0])[equal]
         keys = dict(vary or {})
+        named = [names_of(values) for values in keys.values()]
         arms = [
-            Arm(_name(values) or name, base.replace(**dict(zip(keys, values, strict=True))))
-            for values in product(*keys.values())
+            Arm(", ".join(names) or name, base.replace(**dict(zip(keys, values, strict=True))))
+            for names, values in zip(product(*named), product(*keys.values()), strict=True)
         ]
         arms += [Arm(name, exp) for name, exp in (more or {}).items()]
-        self.arms = [Arm(arm.name, arm.experiment.replace(budget=budget)) for arm in arms]
+        self.arms = [Arm(arm.name, arm.experiment.replace(budget={equal: budget})) for arm in arms]
         self.equal = equal
+        self._check(budget)
+
+    def _check(self, budget: float) -> None:
+        """Raise ExperimentError unless every arm has its own name and spends the budget."""
+        names = [arm.name for arm in self.arms]
+        problems = [
+            f"arm {name!r}: names two arms; give each a name of its own"
+            for name in dict.fromkeys(names)
+            if names.count(name) > 1
+        ]
+        for arm in self.arms:
+            try:
+                exp, _ = settled(arm.experiment, self.placement)
+                problems += [f"arm {arm.name!r}: {x}" for x in _unequal(exp, self.equal, budget)]
+            except ExperimentError as error:
+                problems += [f"arm {arm.name!r}: {problem}" for problem in error.problems]
+        if problems:
+            raise ExperimentError("\n".join(problems))
 
     def run(
         self, *, on_step: OnStep | None = None, on_arm: Callable[[Arm, int], None] | None = None
@@ -108,6 +138,9 @@ class StudyResult:
     equal: str
     runs: tuple[tuple[Arm, int, Run], ...]
 
+    def __str__(self) -> str:
+        return study_text(self)
+
     def to_frame(self) -> pd.DataFrame:
         """One row per run: arm, seed, run id, held-out bits per byte, costs."""
         import pandas as pd
@@ -121,14 +154,31 @@ class StudyResult:
         return pd.DataFrame(rows)
 
     def verdict(self) -> str:
-        """What may be said of a winner: nothing with one seed, paired differences with more."""
+        """What may be said of a winner: nothing with one seed, paired differences with more.
+
+        Arms whose learning rate does not decay to zero are named: they are no fair control.
+        """
+        said = self._ranking()
+        flat = [arm.name for arm, _, _ in self.runs if arm.experiment.optim.schedule == "constant"]
+        if flat:
+            said += (
+                f" Not a fair control: {', '.join(dict.fromkeys(flat))} trained at "
+                "optim.schedule=constant, whose learning rate does not decay to zero."
+            )
+        return said
+
+    def _ranking(self) -> str:
         frame = self.to_frame()
         seeds = frame["seed"].nunique()
         means = frame.groupby("arm", sort=False)["bits_per_byte"].mean().sort_values()
         if means.isna().any():
             return "Some arms have no likelihood of their own, so nothing is ranked."
         best = str(means.index[0])
-        if seeds < 2 or len(means) < 2:
+        if len(means) < 2:
+            over = f", mean of {seeds} seeds" if seeds > 1 else ""
+            alone = "One arm has nothing to win against."
+            return f"{best}: {means.iloc[0]:.3f} bits per byte{over}. {alone}"
+        if seeds < 2:
             return (
                 f"Lowest here: {best} at {means.iloc[0]:.3f} bits per byte. "
                 "One seed names no winner: repeat with three or more."
@@ -173,7 +223,48 @@ def shrunk_to(exp: Experiment, limit_bytes: int) -> Experiment:
     )
 
 
-def _name(values: Sequence[Any]) -> str:
-    return ", ".join(
-        str(v.get("name", v.get("kind", v))) if isinstance(v, Mapping) else str(v) for v in values
-    )
+def _unequal(exp: Experiment, equal: str, budget: float) -> Iterator[str]:
+    """How an arm misses the budget by over a step of its dearest stage, as with tokens of its own.
+
+    Raises:
+        ExperimentError: If its stages cannot be made.
+    """
+    made, found = stages(exp), spent(exp)[equal]
+    step: float = exp.optim.batch * exp.data.seq_len
+    if equal == "flops":
+        step *= max(stage_flops_per_token(exp, stage).total for stage in made)
+    if abs(found - budget) > step:
+        yield (
+            f"spends {found:.4g} {equal} where every arm is to spend {budget:.4g}, to within a "
+            f"step of {step:.4g}; leave tokens of its stages empty, or give them the whole budget"
+        )
+
+
+def names_of(values: Sequence[Any]) -> list[str]:
+    """What to call the values of a key that varies: by kind, and by what differs within a kind."""
+    short = [_kind(value) for value in values]
+    named = []
+    for value, name in zip(values, short, strict=True):
+        alike = [_keys(v) for v, other in zip(values, short, strict=True) if other == name]
+        keys = dict.fromkeys(key for other in alike for key in other)
+        differing = [key for key in keys if any(o.get(key) != alike[0].get(key) for o in alike)]
+        own = _keys(value)
+        named.append(" ".join([name, *(f"{key}={own[key]}" for key in differing if key in own)]))
+    return named
+
+
+def _kind(value: Any) -> str:
+    """A value's selector, or all of it."""
+    keys = value.model_dump() if isinstance(value, BaseModel) else value
+    if not isinstance(keys, Mapping):
+        return str(value)
+    selected = keys.get("name", keys.get("kind"))
+    return " ".join(f"{k}={v}" for k, v in keys.items()) if selected is None else str(selected)
+
+
+def _keys(value: Any) -> dict[str, Any]:
+    """What a value says beside its selector."""
+    keys = value.model_dump() if isinstance(value, BaseModel) else value
+    if not isinstance(keys, Mapping):
+        return {}
+    return {key: item for key, item in keys.items() if key not in ("name", "kind")}

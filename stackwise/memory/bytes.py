@@ -20,6 +20,7 @@ from stackwise.memory.flops import (
     vocab_size,
 )
 from stackwise.model.block import (
+    block_cache_floats,
     block_matmul_parameters,
     block_parameters,
     block_saved,
@@ -119,7 +120,7 @@ def _activations(exp: Experiment, placement: Placement, role: Role | None) -> in
 def _head_activations(exp: Experiment, placement: Placement, stage: Stage) -> int:
     """Chosen positions, final norm, logits and their log-softmax, float32; and the norm's input."""
     counted = counted_frac(exp, stage) * micro_tokens(exp, placement)
-    norm = norm_saved(exp.rack, stage.head).bytes(4) if exp.rack.norm_place == "pre" else 0
+    norm = norm_saved(exp.rack).bytes(4) if exp.rack.norm_place == "pre" else 0
     rows = norm + FLOAT * (exp.rack.d_model * stage.head + vocab_size(exp))
     return round(counted * rows)
 
@@ -130,6 +131,12 @@ def recompute_bytes(exp: Experiment, placement: Placement) -> int:
         return 0
     saved = block_saved(exp.rack, exp.attention, True)
     return micro_tokens(exp, placement) * saved.bytes(_compute_bytes(exp))
+
+
+def cache_bytes_per_token(exp: Experiment, path: Sequence[str]) -> int:
+    """Bytes that one token takes in a KV cache over `path`, in the dtype of matrix products."""
+    floats = block_cache_floats(exp.rack, exp.attention) * exp.rack.blocks_per_stack
+    return len(path) * floats * _compute_bytes(exp)
 
 
 def plan_rows(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> list[dict[str, Any]]:
@@ -157,6 +164,7 @@ def plan_rows(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> l
                 "bytes_by_part": {name: asdict(part) for name, part in parts.items()},
                 "block_bytes": _per_block(exp, parts),
                 "block_flops_per_token": path_flops_per_token(exp, stage),
+                "cache_bytes_per_token": cache_bytes_per_token(exp, stage.path),
             }
         )
     return rows

@@ -1,34 +1,47 @@
 """The FLOP ledger: closed forms per token of a stage, head included.
 
 A product of x (N, a) with a weight (a, b) is 2Nab FLOPs; its backward is twice that when both
-input and weight need a gradient and once when only the input does. So, per token and per block
-with n weights in matrix products and s FLOPs of attention scores forward:
+input and weight need a gradient and once when only one of them does. So, per token and per block
+with n weights in matrix products, s FLOPs of attention scores forward and c of products with
+random directions, which never train:
 
-    trunk 2n + s        active 6n + 3s        suffix 4n + 3s        head 6dV (frozen 4dV)
+    trunk 2n + s + c     active 6n + 3s + 2c     suffix 4n + 3s + 2c     head 6dV (frozen 4dV)
 
-with the head only at the positions that count. Norms, activations and rotations are left out, as
-in PaLM (arXiv 2204.02311, appendix B). Recomputation by gradient checkpointing is no progress and
-is not counted. Held against hand counts and torch's counter in `tests/unit`.
+with the head only at the positions that count. Where nothing that trains comes before a product,
+its input needs no gradient: so for the first products of the first active block after a trunk,
+with post-norm, and for the head's if it alone trains and has no norm. Norms (of queries and keys,
+too), activations and rotations are left out, as in PaLM (arXiv 2204.02311, appendix B).
+Recomputation by gradient checkpointing is no progress and is not counted. Equal to torch's counter
+for every role in `tests/unit/test_a_stage_costs_what_is_counted.py`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stackwise import objective
 from stackwise.errors import ExperimentError
-from stackwise.masking import mean_mask_frac
-from stackwise.model.block import block_matmul_parameters, block_score_flops
-from stackwise.model.count import head_matmul_parameters
+from stackwise.evaluation import stratified_counts
+from stackwise.model.block import (
+    block_input_parameters,
+    block_matmul_parameters,
+    block_scores,
+)
+from stackwise.model.count import head_matrices
 from stackwise.model.shape import stack_ids
-from stackwise.objective import is_causal, schedule_of
+from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, roles
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
+    from stackwise.model.rack import Rack
 
 WEIGHT_PASSES: dict[Role, int] = {"trunk": 1, "active": 3, "suffix": 2}
-SCORE_PASSES: dict[Role, int] = {"trunk": 1, "active": 3, "suffix": 3}
+PAIR_PASSES: dict[Role, int] = {"trunk": 1, "active": 3, "suffix": 3}
+CONSTANT_PASSES: dict[Role, int] = {"trunk": 1, "active": 2, "suffix": 2}
 
 
 @dataclass(frozen=True)
@@ -75,8 +88,9 @@ def block_flops_per_token(exp: Experiment, block: int, role: Role) -> float:
     """FLOPs per token that one block, numbered over the whole rack, spends in its stack's role."""
     causal = is_causal(exp.objective)
     weights = 2 * block_matmul_parameters(exp.rack, exp.attention)
-    scores = block_score_flops(exp.rack, exp.attention, block, exp.data.seq_len, causal)
-    return WEIGHT_PASSES[role] * weights + SCORE_PASSES[role] * scores
+    scores = block_scores(exp.rack, exp.attention, block, exp.data.seq_len, causal)
+    products = WEIGHT_PASSES[role] * weights + PAIR_PASSES[role] * scores.pairs
+    return products + CONSTANT_PASSES[role] * scores.constant
 
 
 def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
@@ -86,36 +100,89 @@ def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
 
 def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
     """FLOPs per token of each block of a stage's path, `s0.0`, ...; without the head."""
-    return {
+    found = {
         f"{stack}.{i}": block_flops_per_token(exp, block, role)
         for stack, role in roles(stage).items()
         for i, block in enumerate(block_index(exp, stack))
     }
+    if stage.active and not stage.embedding:  # nothing trains before the first active block
+        first = next(stack for stack in stage.path if stack in stage.active)
+        found[f"{first}.0"] -= 2 * block_input_parameters(exp.rack, exp.attention)
+    return found
 
 
 def counted_frac(exp: Experiment, stage: Stage) -> float:
     """Expected fraction of a sample's positions at which the head is computed."""
-    if is_causal(exp.objective):
-        return 1.0
-    return mean_mask_frac(schedule_of(exp.objective, exp.masking.schedule), stage.band)
+    return objective.counted_frac(
+        exp.objective,
+        exp.masking.schedule,
+        sampling=exp.masking.sampling,
+        band=stage.band,
+        length=exp.data.seq_len,
+        progress=stage.progress,
+    )
 
 
 def stage_flops_per_token(exp: Experiment, stage: Stage) -> Flops:
     """What one token of a stage costs, forward and backward."""
     spent: dict[Role, float] = {"trunk": 0.0, "active": 0.0, "suffix": 0.0}
-    for stack, role in roles(stage).items():
-        spent[role] += stack_flops_per_token(exp, stack, role)
-    trains_below = bool(stage.active) or stage.embedding
-    passes = 1 + trains_below + stage.head
-    each = passes * head_flops_per_position(exp)
+    role = roles(stage)
+    for block, cost in path_flops_per_token(exp, stage).items():
+        spent[role[block.partition(".")[0]]] += cost
+    each = head_flops_per_position(exp, stage)
     return Flops(**spent, head=each * counted_frac(exp, stage), head_per_position=each)
 
 
-def head_flops_per_position(exp: Experiment) -> float:
-    """FLOPs of the head, forward, at one position."""
-    return 2.0 * head_matmul_parameters(exp.rack, vocab_size(exp))
+def head_flops_per_position(exp: Experiment, stage: Stage | None = None) -> float:
+    """FLOPs of the head at one position: forward, or with the backward of a stage."""
+    trains = stage is not None and stage.head
+    below = stage is not None and (bool(stage.active) or stage.embedding)
+    reached = below or (trains and exp.rack.norm_place == "pre")  # its input needs a gradient
+    total = 0.0
+    for weights in head_matrices(exp.rack, vocab_size(exp)):
+        total += 2 * weights * (1 + trains + reached)
+        reached = reached or trains
+    return total
 
 
-def forward_flops_per_token(exp: Experiment, path: tuple[str, ...]) -> float:
+def forward_flops_per_token(exp: Experiment, path: Sequence[str]) -> float:
     """FLOPs of reading one token through `path`, without the head."""
     return sum(stack_flops_per_token(exp, stack, "trunk") for stack in path)
+
+
+def exit_flops(exp: Experiment, path: Sequence[str], tokens: int, counted: int) -> float:
+    """FLOPs of the loss at every exit of `path`: one forward pass, and the head at each depth.
+
+    Args:
+        exp: The experiment.
+        path: The stacks that run.
+        tokens: Tokens read.
+        counted: Those of them at which the head is computed.
+    """
+    depths = 1 + len(path) * exp.rack.blocks_per_stack
+    head = head_flops_per_position(exp) * counted * depths
+    return forward_flops_per_token(exp, path) * tokens + head
+
+
+def entry_flops(exp: Experiment, path: Sequence[str], tokens: int, counted: int) -> float:
+    """FLOPs of the loss from every entry of `path`: its first stacks skipped, 0, 1, ... of them."""
+    head = head_flops_per_position(exp) * counted
+    rests = [path[skipped:] for skipped in range(len(path) + 1)]
+    return sum(forward_flops_per_token(exp, rest) * tokens + head for rest in rests)
+
+
+def evaluation_flops(exp: Experiment, rack: Rack, windows: int) -> float:
+    """FLOPs of `evaluate` on so many windows: each once, or with every number of masks drawn.
+
+    Args:
+        exp: Its seed and `eval.draws` decide the masks.
+        rack: Its paths, by masked fraction, decide what runs.
+        windows: Of `data.seq_len` tokens.
+    """
+    length, head = exp.data.seq_len, head_flops_per_position(exp)
+    if is_causal(exp.objective):
+        return windows * length * (forward_flops_per_token(exp, rack.path_for(1.0)) + head)
+    k_M, _, _ = stratified_counts(windows, length, exp.eval.draws, exp.seed)
+    runs = Counter(rack.path_for(k / length) for k in k_M)
+    read = sum(times * forward_flops_per_token(exp, path) for path, times in runs.items())
+    return length * read + head * int(k_M.sum())

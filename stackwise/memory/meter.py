@@ -2,7 +2,8 @@
 
 The peak on a CPU is the kernel's high-water mark of resident memory, reset per stage through
 `/proc/self/clear_refs`, above a baseline taken before the rack was built, less what is mapped from
-files. On other systems than Linux there is no such mark and the peak is None.
+files. Where the system keeps no such mark, or does not let it be read or reset (not Linux, some
+containers), the peak is None and `Meter.blind` says why.
 """
 
 from __future__ import annotations
@@ -21,48 +22,77 @@ from stackwise.model.rack import Rack
 from stackwise.model.shape import RackShape
 
 STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+NEEDED = ("VmHWM", "RssAnon", "RssFile", "RssShmem")
 
 
-def status_bytes(*keys: str) -> dict[str, int]:
-    """The named fields of /proc/self/status (`VmHWM`, `RssAnon`, ...) in bytes."""
+def status_bytes() -> dict[str, int]:
+    """Those of NEEDED that /proc/self/status has, in bytes.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
     found = {}
     for line in STATUS.read_text("utf-8", errors="replace").splitlines():
         key, _, rest = line.partition(":")
-        if key in keys:
-            found[key] = int(rest.split()[0]) * 1024
+        number = rest.split()[0] if rest.strip() else ""
+        if key in NEEDED and number.isdecimal():
+            found[key] = int(number) * 1024
     return found
 
 
 class Meter:
-    """Peak bytes above a baseline, on the CPU or a CUDA card."""
+    """Peak bytes above a baseline, on the CPU or a CUDA card.
+
+    Attributes:
+        blind: Why the peak cannot be known; None where it can.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
         self.baseline = 0
+        self.blind: str | None = None
         warm_up(device)
+        self.reset()
         if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
             self.baseline = torch.cuda.memory_allocated()
-        elif STATUS.exists():
-            release_free_memory()
-            self.baseline = status_bytes("RssAnon")["RssAnon"]
+        else:
+            self.baseline = self._status().get("RssAnon", 0)
 
     def reset(self) -> None:
         """Begin a new peak."""
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
-        elif STATUS.exists():
-            release_free_memory()
-            Path("/proc/self/clear_refs").write_text("5")
+            return
+        release_free_memory()
+        try:
+            CLEAR_REFS.write_text("5")
+        except OSError as error:
+            self._give_up(f"{CLEAR_REFS} cannot be written: {type(error).__name__}")
 
     def peak_bytes(self) -> int | None:
         """The highest use since `reset`, above the baseline; None where it cannot be known."""
         if self.cuda:
             return torch.cuda.max_memory_allocated() - self.baseline
-        if not STATUS.exists():
+        now = self._status()
+        if self.blind is not None:
             return None
-        now = status_bytes("VmHWM", "RssFile", "RssShmem")
         return max(0, now["VmHWM"] - now["RssFile"] - now["RssShmem"] - self.baseline)
+
+    def _status(self) -> dict[str, int]:
+        try:
+            found = status_bytes()
+        except OSError as error:
+            self._give_up(f"{STATUS} cannot be read: {type(error).__name__}")
+            return {}
+        missing = [key for key in NEEDED if key not in found]
+        if missing:
+            self._give_up(f"{STATUS} has no {', '.join(missing)}")
+        return found
+
+    def _give_up(self, why: str) -> None:
+        """For good: a mark that was not reset once is of another stage."""
+        self.blind = self.blind or why
 
 
 def warm_up(device: torch.device) -> None:

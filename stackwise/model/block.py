@@ -13,6 +13,7 @@ from stackwise.choice import Params
 from stackwise.model.attention import build_attention, kind_of
 from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
+from stackwise.model.scores import Scores
 from stackwise.model.shape import RackShape, attention_shape, d_ff
 
 
@@ -107,16 +108,34 @@ def block_matmul_parameters(shape: RackShape, attention: Params) -> int:
     return inside + ffn_matmul_parameters(shape)
 
 
-def block_score_flops(
+def block_input_parameters(shape: RackShape, attention: Params) -> int:
+    """Those of them whose product reads what the block is given, with no weight in between.
+
+    None where a norm comes first: its own weights need the gradient through these products.
+    """
+    if shape.norm_place == "pre":
+        return 0
+    return kind_of(attention).input_parameters(attention_shape(shape, 0), attention)
+
+
+def block_scores(
     shape: RackShape, attention: Params, number: int, length: int, causal: bool
-) -> float:
+) -> Scores:
     """FLOPs per token, forward, of one block that are not products with weights."""
     kind = kind_of(attention)
     return kind.score_flops(attention_shape(shape, number), attention, length, causal)
 
 
-def norm_saved(shape: RackShape, trains: bool) -> Saved:
-    """Numbers per token that one norm over the width keeps: its input and its statistics."""
+def block_cache_floats(shape: RackShape, attention: Params) -> int:
+    """Numbers per token that one block holds in a KV cache."""
+    return kind_of(attention).cache_floats(attention_shape(shape, 0), attention)
+
+
+def norm_saved(shape: RackShape) -> Saved:
+    """Numbers per token that one norm over the width keeps: its input and its statistics.
+
+    Whether it trains makes no difference: its input's gradient takes the same as its weight's.
+    """
     return Saved(shape.d_model + (2 if shape.norm == "layernorm" else 1), 0)
 
 
@@ -125,5 +144,5 @@ def block_saved(shape: RackShape, attention: Params, trains: bool) -> Saved:
     inside = kind_of(attention).saved_floats(attention_shape(shape, 0), attention, trains)
     wide = d_ff(shape)
     ffn = wide * (3 if shape.ffn == "swiglu" else 1) + trains * (wide + shape.d_model)
-    norm = norm_saved(shape, trains)
+    norm = norm_saved(shape)
     return inside.plus(norm).plus(norm).plus(Saved(0, ffn))

@@ -6,7 +6,11 @@ the modules on the meta device, for every preset, in `tests/unit`.
 
 from __future__ import annotations
 
-from stackwise.choice import Params
+from collections.abc import Mapping
+from typing import Any
+
+from stackwise.choice import Params, parse
+from stackwise.model.attention import ATTENTION
 from stackwise.model.block import block_parameters, norm_parameters
 from stackwise.model.shape import RackShape, total_blocks
 
@@ -19,9 +23,10 @@ def embedding_parameters(shape: RackShape, vocab: int) -> int:
     return rows * shape.d_model + 2 * shape.d_model * shape.embed_norm
 
 
-def head_matmul_parameters(shape: RackShape, vocab: int) -> int:
-    """Weights of the head in matrix products, the tied table included."""
-    return vocab * shape.d_model + shape.d_model**2 * shape.head_transform
+def head_matrices(shape: RackShape, vocab: int) -> tuple[int, ...]:
+    """Weights of the head's matrix products, in their order, the tied table included."""
+    dense = (shape.d_model**2,) if shape.head_transform else ()
+    return (*dense, vocab * shape.d_model)
 
 
 def head_parameters(shape: RackShape, vocab: int, *, untied: bool = False) -> int:
@@ -39,10 +44,22 @@ def head_parameters(shape: RackShape, vocab: int, *, untied: bool = False) -> in
     return count + vocab * shape.head_bias
 
 
-def count_parameters(shape: RackShape, attention: Params, vocab: int) -> int:
-    """Every trainable number of the finished rack, as its publication counts them."""
+def count_parameters(
+    shape: RackShape, attention: Params | str | Mapping[str, Any], vocab: int
+) -> int:
+    """Every trainable number of the finished rack, as its publication counts them.
+
+    Args:
+        shape: Its sizes.
+        attention: The attention kind: its name, parameters, or a mapping of them.
+        vocab: Entries of the head.
+
+    Raises:
+        ExperimentError: If the attention is unknown, or its parameters are wrong.
+    """
+    params = parse(ATTENTION, attention, "attention", "kind")
     return (
         embedding_parameters(shape, vocab)
-        + total_blocks(shape) * block_parameters(shape, attention)
+        + total_blocks(shape) * block_parameters(shape, params)
         + head_parameters(shape, vocab)
     )

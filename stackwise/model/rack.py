@@ -10,13 +10,14 @@ Shapes: B samples, T tokens, D width, V entries of the head, N positions chosen 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from stackwise.choice import Params
+from stackwise.choice import Params, parse
+from stackwise.model.attention import ATTENTION
 from stackwise.model.block import Block, activation, make_norm
 from stackwise.model.init import start
 from stackwise.model.shape import RackShape, stack_ids
@@ -104,19 +105,22 @@ class Rack(nn.Module):
 
     Args:
         shape: Its sizes.
-        attention: Parameters of the attention kind.
+        attention: The attention kind: its name, parameters, or a mapping of them.
         vocab: Entries of the head.
         stacks: Ids of the stacks to hold now, of `stack_ids(shape)`; None for all.
         seed: Of every part's start: each part draws from its own generator, so that a stack starts
             the same whichever others exist.
         paths: Which stacks serve which masked fraction, as (low, high, stacks); None for all that
             are held, from left to right. Training sets them.
+
+    Raises:
+        ExperimentError: If the attention is unknown, or its parameters are wrong.
     """
 
     def __init__(
         self,
         shape: RackShape,
-        attention: Params,
+        attention: Params | str | Mapping[str, Any],
         vocab: int,
         *,
         stacks: Sequence[str] | None = None,
@@ -124,7 +128,8 @@ class Rack(nn.Module):
         paths: Sequence[BandPath] | None = None,
     ) -> None:
         super().__init__()
-        self.shape, self.attention, self.vocab, self.seed = shape, attention, vocab, seed
+        self.attention = parse(ATTENTION, attention, "attention", "kind")
+        self.shape, self.vocab, self.seed = shape, vocab, seed
         self.embedding = Embedding(shape, vocab)
         self.stacks = nn.ModuleDict()
         self.head = Head(shape, vocab)

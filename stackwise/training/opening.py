@@ -50,6 +50,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     with threads_of(placement), RunWriter(run.path) as writer:
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         meter = Meter(device)
+        if meter.blind is not None:
+            writer.event("peak_unknown", why=meter.blind)
         rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed).to(device)
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter)
         if (run.path / RACK / MANIFEST).exists():

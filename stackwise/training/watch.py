@@ -15,12 +15,9 @@ import numpy as np
 import torch
 
 from stackwise.data.dataset import Dataset
-from stackwise.memory.flops import (
-    forward_flops_per_token,
-    head_flops_per_position,
-)
+from stackwise.memory.flops import entry_flops, evaluation_flops, exit_flops
 from stackwise.model.rack import Rack
-from stackwise.objective import Corrupted, is_causal
+from stackwise.objective import is_causal
 from stackwise.probe import entry_losses, exit_losses, fixed_draws
 from stackwise.stage import FULL_BAND, band_paths
 from stackwise.training.checkpoint import save
@@ -65,7 +62,8 @@ def look(work: Work, trainee: Trainee) -> None:
         exits = exit_losses(work.rack, noisy, causal=is_causal(exp.objective), path=stage.path)
     whole = stage.band == FULL_BAND and exp.objective.choice != "mlm"
     bits = exits[-1] * windows_NT.size / size / math.log(2) if whole else None
-    work.at.probe_flops += look_flops(work, noisy, stage.path)
+    counted = int(noisy.counted_BT.sum())
+    work.at.probe_flops += exit_flops(exp, stage.path, noisy.input_BT.numel(), counted)
     work.writer.event(
         "eval",
         stage=trainee.number,
@@ -92,13 +90,6 @@ def some_windows(dataset: Dataset, count: int) -> tuple[np.ndarray[Any, Any], in
     return dataset.heldout_windows(chosen), int(dataset.heldout_bytes(chosen).sum())
 
 
-def look_flops(work: Work, noisy: Corrupted, path: tuple[str, ...]) -> float:
-    """What one look costs: a forward pass, and the head at every depth."""
-    depths = 1 + len(path) * work.exp.rack.blocks_per_stack
-    head = head_flops_per_position(work.exp) * int(noisy.counted_BT.sum()) * depths
-    return forward_flops_per_token(work.exp, path) * noisy.input_BT.numel() + head
-
-
 def finish(work: Work) -> None:
     """Measure the finished rack on all held-out text, and write what the run came to."""
     exp = work.exp
@@ -106,8 +97,7 @@ def finish(work: Work) -> None:
     found = score(work.rack, work.dataset, exp, work.device)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
         depths = depth_losses(work)
-    path = max((path for _, _, path in work.rack.paths), key=len)
-    work.at.probe_flops += forward_flops_per_token(exp, path) * found.tokens * exp.eval.draws
+    work.at.probe_flops += evaluation_flops(exp, work.rack, work.dataset.n_windows)
     epoch_tokens = work.dataset.n_samples * exp.data.seq_len
     work.writer.event(
         "result",
@@ -146,5 +136,8 @@ def depth_losses(work: Work) -> list[float]:
     rule = work.corruption(len(work.stages) - 1, band=FULL_BAND)
     noisy = fixed_draws(rule, windows_NT, progress=AT_THE_END)
     path = work.stages[-1].path
-    measure = entry_losses if grows_left(work) else exit_losses
+    left = grows_left(work)
+    cost, measure = (entry_flops, entry_losses) if left else (exit_flops, exit_losses)
+    counted = int(noisy.counted_BT.sum())
+    work.at.probe_flops += cost(exp, path, noisy.input_BT.numel(), counted)
     return measure(work.rack, noisy, causal=is_causal(exp.objective), path=path)

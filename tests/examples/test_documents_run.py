@@ -96,7 +96,7 @@ def test_the_examples_of_a_document_run(
     for example in examples_in(document.read_text("utf-8")):
         if example.runs:
             at_its_line = "\n" * (example.line - 1) + example.code
-            exec(compile(at_its_line, document.name, "exec"), names)
+            exec(compile(at_its_line, document.name, "exec", dont_inherit=True), names)
 
 
 def test_examples_are_found_with_their_lines():

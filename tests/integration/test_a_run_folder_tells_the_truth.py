@@ -8,6 +8,11 @@ import shutil
 import pytest
 
 import stackwise as sw
+from stackwise.memory.flops import vocab_size
+from stackwise.objective import Corruption
+from stackwise.probe import exit_losses, fixed_draws
+from stackwise.training.start import dataset_of
+from stackwise.training.watch import some_windows
 
 
 def test_the_folder_holds_what_it_should_and_no_absolute_path(arm, place, tmp_path) -> None:
@@ -93,13 +98,26 @@ def test_every_depth_has_an_exit_loss(tiny, place) -> None:
     assert len(run.result()["depth_losses"]) == 5
 
 
-def test_the_best_weights_are_kept(tiny, place) -> None:
-    run = sw.train(tiny.replace(optim={"lr": 0.3, "schedule": "constant"}), place)
-    evals = run.evals()
-    best = run.rack(best=True).head.weight
-    assert best is not None and run.rack().head.weight is not None
-    if evals["loss"].idxmin() != len(evals) - 1:
-        assert not best.equal(run.rack().head.weight)
+def test_the_best_weights_are_those_of_the_lowest_loss_of_the_last_stage(tiny, place) -> None:
+    """With a rate so high that the loss rises again, and without an average to smooth that out."""
+    exp = tiny.replace(
+        curriculum="left_to_right",
+        optim={"lr": 0.3, "schedule": "constant", "ema": None},
+        budget={"tokens": 64 * 4 * 16},
+        eval={"points": 16},
+    )
+    run = sw.train(exp, place)
+    last = run.evals()[lambda evals: evals["stage"] == 3]["loss"]
+    assert last.min() < last.iloc[-1], "the last is not the best, or the test shows nothing"
+
+    windows_NT, _ = some_windows(dataset_of(exp, "."), exp.eval.windows)
+    rule = Corruption(exp.objective, vocab_size(exp), exp.optim.batch, exp.seed)
+    noisy = fixed_draws(rule, windows_NT)
+    losses = {
+        best: exit_losses(run.rack(best=best), noisy, causal=False)[-1] for best in (True, False)
+    }
+    assert losses[True] == pytest.approx(last.min(), rel=1e-6)
+    assert losses[False] == pytest.approx(last.iloc[-1], rel=1e-6)
 
 
 def test_a_changed_corpus_is_refused(tiny, place, tmp_path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import stackwise as sw
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import training_bytes
-from stackwise.study import shrunk_to, spent
+from stackwise.objective import corrupt
+from stackwise.report import beside
+from stackwise.study import Arm, StudyResult, shrunk_to, spent
 from stackwise.training.run import Stopped
 
 ARMS = ["end_to_end", "left_to_right", "right_to_left", "grow"]
@@ -48,13 +52,69 @@ def test_one_seed_names_no_winner(tiny, place) -> None:
     assert "One seed names no winner" in study.run().verdict()
 
 
-def test_arms_of_one_seed_see_the_same_samples_in_the_same_order(tiny, place) -> None:
-    from stackwise.data.batches import batch_at
-    from stackwise.training.start import dataset_of
+def test_a_printed_result_has_its_table_the_baselines_of_its_texts_and_the_verdict(
+    tiny, place, tmp_path
+) -> None:
+    other = {"kind": "markov", "size_bytes": 20_000, "seed": 1}
+    study = sw.Study(tiny, vary={"data.corpus": [tiny.data.corpus, other]}, placement=place)
+    result = study.run()
+    runs = [run for _, _, run in result.runs]
+    lines = str(result).splitlines()
+    assert lines[0].split()[:4] == ["arm", "bits", "per", "byte"]
+    assert len(lines) == 2 + 2 + 1 + 2 + 1
+    assert lines[5:] == [*map(beside, runs), result.verdict()]
+    for line in lines[5:7]:
+        assert re.fullmatch(
+            r"on the same text: constant 8\.000, unigram \d\.\d{3}, bigram \d\.\d{3}; "
+            r"entropy of the source \d\.\d{3} bits per byte",
+            line,
+        )
+    assert lines[5] != lines[6]
 
-    data = dataset_of(tiny, ".")
-    seen = [batch_at(data, first, 4, tiny.seed).sample_B.tolist() for first in range(0, 64, 4)]
-    assert len(seen) == len({tuple(row) for row in seen})
+
+def test_seeds_are_told_apart_in_print_where_there_are_several(study) -> None:
+    rows = [line.split() for line in str(study.run()).splitlines()[:10]]
+    assert rows[0][:2] == ["arm", "seed"]
+    assert [row[:2] for row in rows[2:]] == [[arm, str(s)] for s in (0, 1) for arm in ARMS]
+
+
+def test_a_text_that_is_gone_is_said(tiny, place, tmp_path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 200)
+    run = sw.train(tiny.replace(data={"corpus": f"text:{text}"}), place)
+    text.unlink()
+    assert re.match(
+        r"no baselines beside it, since its text cannot be read: .*text\.txt: no such file",
+        beside(run),
+    )
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[list[int]]:
+    """The samples of every batch that is corrupted for training, in the order of training."""
+    batches: list[list[int]] = []
+
+    def noting(rule, batch, *, progress):
+        batches.append(batch.sample_B.tolist())
+        return corrupt(rule, batch, progress=progress)
+
+    monkeypatch.setattr("stackwise.training.run.corrupt", noting)
+    return batches
+
+
+def test_arms_of_one_seed_train_on_the_same_samples_in_the_same_order(study, place, seen) -> None:
+    order = {}
+    for arm in study.arms:
+        run = sw.train(arm.experiment, place)
+        assert len(seen) == len(run.metrics()), "every batch that was read was trained on"
+        order[arm.name] = [*seen]
+        seen.clear()
+    longest = max(order.values(), key=len)
+    assert len({len(batches) for batches in order.values()}) > 1
+    for name, batches in order.items():
+        assert batches == longest[: len(batches)], name
+    sw.train(study.arms[0].experiment.replace(seed=1), place)
+    assert seen != longest[: len(seen)], "the failing control: another seed"
 
 
 def test_shrinking_takes_the_deepest_rack_that_fits(tiny) -> None:
@@ -75,6 +135,97 @@ def test_a_stopped_study_says_so_and_goes_on(study) -> None:
     with pytest.raises(Stopped, match="end_to_end stopped and saved; the same study goes on"):
         study.run(on_step=stop)
     assert len(study.run().to_frame()) == 8
+
+
+def test_an_arm_that_spends_less_than_the_budget_is_refused(tiny, monkeypatch) -> None:
+    short = sw.Stage(path=("s0",), tokens=128)
+    monkeypatch.setitem(sw.CURRICULA, "short", lambda exp: [short])
+    with pytest.raises(ExperimentError) as error:
+        sw.Study(tiny, vary={"curriculum": ["end_to_end", "short"]}, equal="tokens")
+    assert str(error.value) == (
+        "arm 'short': spends 128 tokens where every arm is to spend 1024, to within a step of 64; "
+        "leave tokens of its stages empty, or give them the whole budget"
+    )
+    with pytest.raises(
+        ExperimentError, match=r"arm 'short': spends .* flops where every arm is to"
+    ):
+        sw.Study(tiny, more={"short": tiny.replace(curriculum="short")})
+    almost = sw.Stage(path=("s0",), tokens=960)
+    monkeypatch.setitem(sw.CURRICULA, "short", lambda exp: [almost])
+    assert sw.Study(tiny, vary={"curriculum": ["short"]}, equal="tokens")
+
+
+def test_an_arm_that_cannot_be_planned_is_named_before_anything_trains(tiny) -> None:
+    many = {"rack": {"stacks": 40}, "curriculum": "left_to_right"}
+    with pytest.raises(ExperimentError, match=r"^arm 'deep': budget\.tokens: 1024 is less than"):
+        sw.Study(tiny, more={"deep": tiny.replace(**many)}, equal="tokens")
+
+
+def test_arms_of_one_kind_are_told_apart_by_what_differs(tiny) -> None:
+    grow = [{"name": "grow", "by": by, "init": "random"} for by in ("one", "double")]
+    study = sw.Study(tiny, vary={"curriculum": ["end_to_end", "grow", *grow]})
+    names = ["end_to_end", "grow", "grow by=one init=random", "grow by=double init=random"]
+    assert [arm.name for arm in study.arms] == names
+    study = sw.Study(tiny, vary={"curriculum": grow, "optim.lr": [0.01, 0.02]})
+    assert [arm.name for arm in study.arms] == [
+        "grow by=one, 0.01",
+        "grow by=one, 0.02",
+        "grow by=double, 0.01",
+        "grow by=double, 0.02",
+    ]
+    study = sw.Study(tiny, vary={"curriculum": ["end_to_end", grow[0]]})
+    assert [arm.name for arm in study.arms] == ["end_to_end", "grow"]
+
+
+def test_two_arms_of_one_name_are_refused(tiny) -> None:
+    for given in (
+        {"vary": {"optim.lr": [0.01, 0.01]}},
+        {"vary": {"optim.lr": [0.02, 0.01]}, "more": {"0.01": tiny}},
+    ):
+        with pytest.raises(ExperimentError) as error:
+            sw.Study(tiny, **given)
+        assert str(error.value) == "arm '0.01': names two arms; give each a name of its own"
+
+
+class Finished:
+    """A run of which only the score is known."""
+
+    def __init__(self, bits: float) -> None:
+        self.id, self.bits = "run", bits
+
+    def result(self) -> dict[str, float]:
+        return {"bits_per_byte": self.bits}
+
+
+def verdict(scores, schedule="wsd") -> str:
+    runs = [
+        (Arm(name, sw.Experiment(optim={"schedule": schedule})), seed, Finished(bits))
+        for name, found in scores.items()
+        for seed, bits in enumerate(found)
+    ]
+    return StudyResult("flops", tuple(runs)).verdict()
+
+
+def test_the_verdict_says_no_more_than_the_runs_do() -> None:
+    assert verdict({"a": [2.0], "b": [3.0]}) == (
+        "Lowest here: a at 2.000 bits per byte. One seed names no winner: repeat with three or "
+        "more."
+    )
+    assert verdict({"a": [2.0, 2.2, 2.4]}) == (
+        "a: 2.200 bits per byte, mean of 3 seeds. One arm has nothing to win against."
+    )
+    assert verdict({"a": [2.0]}) == ("a: 2.000 bits per byte. One arm has nothing to win against.")
+    assert verdict({"a": [2.0, 2.2, 2.4], "b": [3.0, 3.4, 3.8]}) == (
+        "Lowest mean: a at 2.200 bits per byte; b is +1.200 ± 0.115 (paired over 3 seeds)."
+    )
+
+
+def test_the_verdict_flags_arms_whose_learning_rate_does_not_decay() -> None:
+    said = verdict({"a": [2.0], "b": [3.0]}, schedule="constant")
+    assert said.endswith(
+        " Not a fair control: a, b trained at optim.schedule=constant, whose learning rate does "
+        "not decay to zero."
+    )
 
 
 def test_nonsense_is_refused(tiny) -> None:

@@ -1,13 +1,16 @@
 """Whole steps for every stage, and the whole budget: what equal compute stands on."""
 
 import re
+from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stackwise import CURRICULA, Experiment, ExperimentError, Stage, stages
 from stackwise.memory.flops import stage_flops_per_token, vocab_size
+from stackwise.objective import Corruption, corrupt
 
 SMALL = Experiment(
     rack={"stacks": 3, "blocks_per_stack": 1, "d_model": 16, "heads": 2},
@@ -164,3 +167,75 @@ def test_a_vocabulary_that_only_a_file_knows_must_be_given():
     assert vocab_size(exp.replace(rack={"vocab": 700})) == 700
     assert vocab_size(SMALL) == 256
     assert vocab_size(SMALL.replace(data={"tokenizer": "bpe:300"})) == 300
+
+
+NOISES = {
+    "clm": {"objective": "clm"},
+    "mlm": {"objective": "mlm"},
+    "mlm, under one position": {"objective": "mlm", "masking.schedule": "constant:0.03"},
+    "mlm, from easy to hard": {"objective": "mlm", "masking.schedule": "ramp"},
+    "linear": {"objective": "diffusion"},
+    "geometric": {"objective": "diffusion", "masking.schedule": "geometric"},
+    "stratified": {"objective": "diffusion", "masking.sampling": "stratified_k"},
+    "bands": {"objective": "diffusion", "masking.bands": "linear"},
+}
+LUCK = dict.fromkeys(NOISES, "given") | {"stratified": "stratified"}
+LUCK |= dict.fromkeys(("linear", "geometric", "bands"), "coins")
+
+
+def really_spent(exp, made, batch_of):
+    """What a run of these stages counts: the head at the positions that its batches have."""
+    spent, first = 0.0, 0
+    whole = sum(stage.tokens for stage in made) / exp.data.seq_len
+    for stage in made:
+        cost = stage_flops_per_token(exp, stage)
+        rule = Corruption(
+            exp.objective,
+            vocab=256,
+            batch_size=exp.optim.batch,
+            seed=0,
+            schedule=exp.masking.schedule,
+            sampling=exp.masking.sampling,
+            band=stage.band,
+        )
+        for _ in range(stage.tokens // STEP):
+            ids_BT = np.zeros((exp.optim.batch, exp.data.seq_len), dtype=int)
+            noisy = corrupt(rule, batch_of(ids_BT, first), progress=first / whole)
+            spent += (cost.total - cost.head) * STEP
+            spent += cost.head_per_position * int(noisy.counted_BT.sum())
+            first += exp.optim.batch
+    return spent
+
+
+ARMS = {
+    "end_to_end": "end_to_end",
+    "left_to_right": "left_to_right",
+    "long at first": {"name": "left_to_right", "split": [8, 1, 1], "head": "first"},
+    "grow": "grow",
+}
+
+
+@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("noise", NOISES)
+def test_what_is_spent_is_what_was_planned(noise, name, batch_of):
+    with_bands = noise == "bands" and name in ("end_to_end", "grow")
+    curriculum = "right_to_left" if with_bands else ARMS[name]
+    exp = SMALL.replace(curriculum=curriculum, budget={"flops": 4e8}, **NOISES[noise])
+    made = stages(exp)
+    steps = sum(stage.tokens for stage in made) / STEP
+    dearest = max(step_costs(exp, made))
+    head = max(stage_flops_per_token(exp, stage).head_per_position for stage in made)
+    # Counts of a batch: B T coins, of variance B T / 4 at most; B times evenly spaced, which move
+    # together over T / B counts each (uniform), or along a rising curve over T in all (any law).
+    T = exp.data.seq_len
+    variance = {"given": 0, "stratified": T**2 / 12, "coins": STEP / 4 + T**2 / 4}[LUCK[noise]]
+    allowed = dearest * (0.5 + 1e-6) + 4 * head * (steps * variance) ** 0.5
+    assert abs(really_spent(exp, made, batch_of) - 4e8) <= allowed
+
+
+def test_the_part_of_training_that_a_stage_is_tiles_the_whole():
+    for name in ("end_to_end", "left_to_right", "grow"):
+        made = stages(SMALL.replace(curriculum=name, objective="mlm", masking="ramp"))
+        tokens = [stage.tokens for stage in made]
+        edges = [sum(tokens[:n]) / sum(tokens) for n in range(len(tokens) + 1)]
+        assert [stage.progress for stage in made] == list(pairwise(edges))

@@ -4,6 +4,7 @@ With exact conditionals the diffusion loss is the entropy, whatever the schedule
 arXiv 2406.07524; MD4, 2406.04329); with any others it is above.
 """
 
+from dataclasses import replace
 from itertools import combinations, permutations
 from math import log
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from stackwise.objective import Corruption, corrupt, loss_at
-from stackwise.schedules import time_schedule
+from stackwise.schedules import SCHEDULES, Schedule, TimeSchedule, time_schedule
 
 OVER_TIME = ["linear", "cosine", "polynomial", "geometric"]
 OVER_PROGRESS = ["constant", "ramp"]
@@ -32,6 +33,19 @@ def rule(params):
         return Corruption(params.objective(objective), **values)
 
     return make
+
+
+@pytest.fixture
+def wrong(monkeypatch):
+    """Registers a schedule called `wrong`, whose weight need not go with its alpha."""
+
+    def register(alpha, weight):
+        def build(params):
+            return TimeSchedule(alpha, weight, lambda lam: lam)  # the whole of time: 0 and 1
+
+        monkeypatch.setitem(SCHEDULES, "wrong", Schedule(build))
+
+    return register
 
 
 def constant_losses(noisy):
@@ -63,6 +77,31 @@ def test_with_a_stratified_number_a_constant_predictor_pays_log_v_exactly(rule, 
     ids_BT = np.random.default_rng(0).integers(0, V, (512, 32))
     losses = constant_losses(corrupt(rule("diffusion", sampling="stratified_k"), batch_of(ids_BT)))
     assert losses == pytest.approx([log(V)], rel=1e-5)
+
+
+EPS = 1e-3  # MDLM's: sigma(t) = -log(1 - (1 - EPS) t), log-linear noise
+
+
+def test_with_the_weight_d_sigma_a_constant_predictor_pays_5_9_log_v(rule, batch_of, wrong):
+    """The failing control: a public record was wrong by this confusion.
+
+    The right weight is dsigma / expm1(sigma) = 1/t. The integral of t dsigma over t is
+    -1 - log(EPS) / (1 - EPS). Times lie 1/32768 apart, far closer than the EPS within which the
+    wrong weight rises to 1000, so that drawing adds little: a part in a hundred.
+    """
+    ids_BT = np.random.default_rng(0).integers(0, V, (32768, 4))
+    keep, paid = 1 - EPS, {}
+    weights = {
+        "right": lambda t: keep / (1 - keep * t) / np.expm1(-np.log1p(-keep * t)),
+        "dsigma": lambda t: keep / (1 - keep * t),
+    }
+    for name, weight in weights.items():
+        wrong(lambda t: 1 - keep * t, weight)
+        how = rule("diffusion", "wrong", batch_size=len(ids_BT))
+        paid[name] = np.mean(constant_losses(corrupt(how, batch_of(ids_BT)))) / log(V)
+    assert paid["right"] == pytest.approx(keep, rel=0.02)  # EPS of the noise is missing
+    assert paid["dsigma"] == pytest.approx(-1 - log(EPS) / keep, rel=0.01)
+    assert paid["dsigma"] == pytest.approx(5.9, abs=0.07)
 
 
 def subsets(length):
@@ -124,21 +163,55 @@ def test_one_over_k_summed_over_k_is_the_bound(toy_law, params):
             law, rack, diffusion_weight(time_schedule(params.schedule("linear")), 3)
         )
         assert by_number == pytest.approx(by_time, rel=1e-12)
+        # The failing control. If each masked letter cost the same it would be 2 and 2/3 of it.
+        for weight, times in ((1, 2), (1 / 3, 2 / 3)):
+            wrong = enumerated_loss(law, rack, lambda k, w=weight: w / masks_of[k])
+            assert wrong / by_time == pytest.approx(times, rel=0.1)
     assert by_number > law.entropy + 0.1
+
+
+def test_drawing_the_number_of_masks_gives_the_bound_and_with_another_weight_does_not(
+    toy_law, rule, batch_of, params
+):
+    """By `corrupt` itself, whose weight L/k over L positions is the 1/k above."""
+    law, other = toy_law(), toy_law(seed=1)
+    bound = enumerated_loss(
+        law, other, diffusion_weight(time_schedule(params.schedule("linear")), 3)
+    )
+    how = rule("diffusion", vocab=3, sampling="stratified_k")
+    found, error = drawn_loss(other, law.sample(16384), how, batch_of)
+    assert found == pytest.approx(bound, abs=4 * error)
+    for weight in (3.0, 1.0):  # 1 and 1/L in place of 1/k
+        wrong, error = drawn_loss(other, law.sample(16384), how, batch_of, weight=weight)
+        assert abs(wrong - bound) > 0.25 * bound > 10 * error
+
+
+def chain_nats(law, rack, order):
+    """Expected nats of a word of `law`, its letters revealed in this order and told by `rack`."""
+    ids_XT = torch.full_like(law.words_XT, law.mask_id)
+    nats_X = torch.zeros(len(law.words_XT), dtype=torch.float64)
+    for t in order:
+        logits_XV = rack.hidden(ids_XT, causal=False)[:, t]
+        target_X = law.words_XT[:, t]
+        nats_X += torch.nn.functional.cross_entropy(logits_XV, target_X, reduction="none")
+        ids_XT[:, t] = target_X
+    return float(law.p @ nats_X)
 
 
 def test_every_order_of_exact_conditionals_gives_the_entropy(toy_law):
     law = toy_law()
     for order in permutations(range(3)):
-        ids_XT, nats = (
-            torch.full_like(law.words_XT, law.mask_id),
-            torch.zeros(27, dtype=torch.float64),
-        )
-        for t in order:
-            logp_XV = law.hidden(ids_XT, causal=False)[:, t]
-            nats -= logp_XV.gather(1, law.words_XT[:, t : t + 1])[:, 0]
-            ids_XT[:, t] = law.words_XT[:, t]
-        assert float(law.p @ nats) == pytest.approx(law.entropy, rel=1e-12)
+        assert chain_nats(law, law, order) == pytest.approx(law.entropy, rel=1e-12)
+
+
+def test_inexact_conditionals_are_above_the_entropy_and_depend_on_the_order(toy_law):
+    """The failing control: halved logits belong to no law, so no two orders need agree."""
+    law, blunt = toy_law(), toy_law()
+    exact = blunt.hidden
+    blunt.hidden = lambda ids_BT, *, causal: exact(ids_BT, causal=causal) / 2
+    found = [chain_nats(law, blunt, order) for order in permutations(range(3))]
+    assert min(found) > law.entropy + 0.01
+    assert max(found) - min(found) > 1e-3
 
 
 def test_clm_is_the_left_to_right_order(toy_law, rule, batch_of):
@@ -150,9 +223,14 @@ def test_clm_is_the_left_to_right_order(toy_law, rule, batch_of):
     assert float(loss) == pytest.approx(law.entropy, rel=1e-12)
 
 
-def drawn_loss(rack, words_BT, how, batch_of):
-    """Loss per word on drawn masks, and its standard error over groups of 512."""
+def drawn_loss(rack, words_BT, how, batch_of, weight=None):
+    """Loss per word on drawn masks, and its standard error over groups of 512.
+
+    `weight` replaces the weight of every sample.
+    """
     noisy = corrupt(how, batch_of(words_BT.numpy()))
+    if weight is not None:
+        noisy = replace(noisy, weight_B=torch.full_like(noisy.weight_B, weight))
     losses = []
     for part in noisy.split(512):
         logits_BTV = rack.hidden(part.input_BT, causal=False)
@@ -171,6 +249,20 @@ def test_no_schedule_moves_the_bound(name, toy_law, rule, batch_of, params):
     found, error = drawn_loss(other, law.sample(16384), rule("diffusion", name, vocab=3), batch_of)
     assert error < 0.02 * bound
     assert found == pytest.approx(bound, abs=4 * error)
+
+
+def test_cosine_masks_with_the_weight_of_linear_move_the_bound(
+    toy_law, rule, batch_of, params, wrong
+):
+    """The failing control: the weight belongs to the schedule."""
+    law, other = toy_law(), toy_law(seed=1)
+    bound = enumerated_loss(
+        law, other, diffusion_weight(time_schedule(params.schedule("linear")), 3)
+    )
+    wrong(time_schedule(params.schedule("cosine")).alpha, lambda t: 1 / t)
+    how = rule("diffusion", "wrong", vocab=3)
+    found, error = drawn_loss(other, law.sample(16384), how, batch_of)
+    assert found > 1.2 * bound > bound + 10 * error
 
 
 def test_visible_positions_contribute_nothing(rule, batch_of):

@@ -8,9 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stackwise.choice import parse
 from stackwise.model.attention import ATTENTION
-from stackwise.model.attention.kernel import feature_flops
-from stackwise.model.block import Block, block_matmul_parameters, block_score_flops
-from stackwise.model.shape import RackShape, attention_shape
+from stackwise.model.block import Block, block_matmul_parameters, block_scores
+from stackwise.model.shape import RackShape
 
 BATCH, LENGTH = 2, 12
 ATTENTIONS = [
@@ -45,19 +44,16 @@ def test_a_block_costs_what_is_counted(attention, causal, trains):
     forward, total, shape, params = counted(attention, causal, trains)
     tokens = BATCH * LENGTH
     weights = 2 * tokens * block_matmul_parameters(shape, params)
-    scores = tokens * block_score_flops(shape, params, 0, LENGTH, causal)
-    assert forward == weights + scores
-    # Random directions are in no need of a gradient: two passes, where the ledger counts three.
-    spared = 0.0
-    if params.choice == "kernel":
-        spared = tokens * feature_flops(attention_shape(shape, 0), params)
-    assert total == (3 if trains else 2) * weights + 3 * scores - spared
+    scores = block_scores(shape, params, 0, LENGTH, causal)
+    assert forward == weights + tokens * scores.forward
+    backward = tokens * (2 * scores.pairs + scores.constant)
+    assert total - forward == (2 if trains else 1) * weights + backward
 
 
 @pytest.mark.parametrize("ffn", ["gelu", "gelu_tanh"])
 def test_a_feed_forward_without_gate_has_two_matrices(ffn):
     forward, _, shape, params = counted({"kind": "mha"}, False, True, ffn)
-    scores = block_score_flops(shape, params, 0, LENGTH, False)
+    scores = block_scores(shape, params, 0, LENGTH, False).forward
     assert forward == BATCH * LENGTH * (2 * block_matmul_parameters(shape, params) + scores)
 
 

@@ -3,11 +3,15 @@
 import pytest
 import torch
 
-from stackwise.config import Experiment, presets
+from stackwise.cli import main
+from stackwise.config import Experiment, Placement, presets
+from stackwise.curriculum import stages
+from stackwise.memory.bytes import cache_bytes_per_token, plan_rows
 from stackwise.memory.flops import vocab_size
 from stackwise.model.attention import ATTENTION
 from stackwise.model.count import count_parameters
 from stackwise.model.rack import Rack
+from stackwise.model.shape import stack_ids
 
 PUBLISHED = {
     "gpt2-small": 124_439_808,
@@ -44,3 +48,31 @@ def test_the_closed_form_counts_what_the_module_has(name: str) -> None:
     held = sum(parameter.numel() for parameter in rack.parameters())
     special = rack.embedding.special.numel()
     assert count_parameters(exp.rack, exp.attention, vocab) == held - special
+
+
+@pytest.mark.parametrize(
+    ("name", "key_heads", "head_dim", "blocks"),
+    [("llama-2-70b", 8, 128, 80), ("8b", 8, 128, 32), ("gpt2-small", 12, 64, 12)],
+)
+def test_a_token_in_the_cache_takes_what_the_published_shape_says(
+    name, key_heads, head_dim, blocks, capsys
+) -> None:
+    """A key and a value per key head and block; half as much in bfloat16 as in float32."""
+    exp = Experiment.preset(name)
+    low, path = exp.replace(precision="bfloat16"), stack_ids(exp.rack)
+    floats = 2 * key_heads * head_dim * blocks
+    assert cache_bytes_per_token(low, path) == 2 * floats
+    assert cache_bytes_per_token(exp, path) == 4 * floats
+    assert main(["presets"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(name)]
+    assert f" {4 * floats:,} " in line
+
+
+def test_a_plan_says_what_a_token_takes_in_the_cache_of_each_stage() -> None:
+    exp = Experiment.preset("toy").replace(curriculum="left_to_right")
+    rows = plan_rows(exp, Placement(), stages(exp))
+    each = 2 * 64 * 2 * 4  # a key and a value of 64 numbers, 2 blocks, 4 bytes
+    assert [row["cache_bytes_per_token"] for row in rows] == [each, 2 * each, 3 * each, 4 * each]
+    linear = exp.replace(attention="kernel", rack={"qk_norm": False})
+    rows = plan_rows(linear, Placement(), stages(linear))
+    assert [row["cache_bytes_per_token"] for row in rows] == [0, 0, 0, 0]

@@ -89,22 +89,6 @@ def test_a_power_under_one_is_refused_since_its_weights_have_none():
         build("polynomial:0.5")
 
 
-def test_with_the_weight_d_sigma_a_constant_predictor_pays_5_9_log_v():
-    """The failing control: a public record was wrong by this confusion.
-
-    sigma(t) = -log(1 - (1 - eps) t) is MDLM's log-linear noise with its eps of 1e-3; the right
-    weight is dsigma / expm1(sigma) = 1/t. The integral of t dsigma is -1 - log(eps) / (1 - eps).
-    """
-    keep = 1 - 1e-3
-    node, share = np.polynomial.legendre.leggauss(200)
-    t = (node + 1) / 2
-    cost = np.sum(share / 2 * keep / (1 - keep * t) * t)
-    assert cost == pytest.approx(-1 - np.log(1e-3) / keep, rel=1e-6)
-    assert cost == pytest.approx(5.9, abs=0.05)
-    right = keep / (1 - keep * t) / np.expm1(-np.log1p(-keep * t))
-    np.testing.assert_allclose(right, 1 / t, rtol=1e-9)
-
-
 @pytest.mark.parametrize(("text", "at"), [("ramp", (0.15, 0.525, 0.90)), ("constant", (0.15,) * 3)])
 def test_schedules_over_progress_go_in_a_straight_line(text, at):
     params = parse(SCHEDULES, text, "masking.schedule", "name")

@@ -26,6 +26,7 @@ from stackwise.choice import Params
 from stackwise.model.attention.heads import cut, qkv_linear
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.saved import Saved
+from stackwise.model.scores import Scores
 from stackwise.model.shape import AttentionShape
 
 FLOOR = 0.01
@@ -196,24 +197,25 @@ def matmul_parameters(shape: AttentionShape, params: Kernel) -> int:
     return 4 * shape.d_model * shape.heads * shape.head_dim
 
 
-def feature_flops(shape: AttentionShape, params: Kernel) -> float:
-    """The part of `score_flops` that turns queries and keys into features.
+def input_parameters(shape: AttentionShape, params: Kernel) -> int:
+    """Those whose product reads what the sub-layer is given: all but the output's."""
+    return 3 * shape.d_model * shape.heads * shape.head_dim
 
-    Its directions never train, so backward spends on it once, not twice, what forward does.
+
+def score_flops(shape: AttentionShape, params: Kernel, length: int, causal: bool) -> Scores:
+    """FLOPs per token, forward: sums over keys, queries on sums, pairs in a chunk; and features.
+
+    Features are products of queries and keys with directions, which never train.
     """
-    return 4.0 * shape.heads * shape.head_dim * directions_needed(params)
-
-
-def score_flops(shape: AttentionShape, params: Kernel, length: int, causal: bool) -> float:
-    """FLOPs per token, forward: features, sums over keys, queries on sums, pairs in a chunk."""
+    features = 4.0 * shape.heads * shape.head_dim * directions_needed(params)
     wide = features_made(params)
     each = 4.0 * wide * (shape.head_dim + 1)
     if not causal:
-        return feature_flops(shape, params) + shape.heads * each
+        return Scores(shape.heads * each, features)
     chunk = min(params.chunk, length)
     each += 2.0 * chunk * (wide + shape.head_dim + 1)
     padding = -(-length // chunk) * chunk / length
-    return feature_flops(shape, params) + shape.heads * each * padding
+    return Scores(shape.heads * each * padding, features)
 
 
 def features_made(params: Kernel) -> int:

@@ -16,6 +16,7 @@ from stackwise.model.attention.heads import qkv_linear, scored
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.norm import RMSNorm
 from stackwise.model.saved import Saved
+from stackwise.model.scores import Scores
 from stackwise.model.shape import AttentionShape
 
 # Up to so many tokens torch's CPU kernel is faster in float32 than in bfloat16, whose backward
@@ -141,12 +142,17 @@ def matmul_parameters(shape: AttentionShape, params: Params) -> int:
     return shape.d_model * shape.head_dim * 2 * (shape.heads + shape.kv_heads)
 
 
-def score_flops(shape: AttentionShape, params: Params, length: int, causal: bool) -> float:
+def input_parameters(shape: AttentionShape, params: Params) -> int:
+    """Those whose product reads what the sub-layer is given: all but the output's."""
+    return shape.d_model * shape.head_dim * (shape.heads + 2 * shape.kv_heads)
+
+
+def score_flops(shape: AttentionShape, params: Params, length: int, causal: bool) -> Scores:
     """FLOPs per token, forward, of queries on keys and of weights on values.
 
     Counted dense, 4 T H E, as kernels and papers count it, also where a mask hides some.
     """
-    return 4.0 * length * shape.heads * shape.head_dim
+    return Scores(4.0 * length * shape.heads * shape.head_dim)
 
 
 def saved_floats(shape: AttentionShape, params: Params, trains: bool) -> Saved:

@@ -21,6 +21,7 @@ from stackwise.model.attention.mha import attend
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
+from stackwise.model.scores import Scores
 from stackwise.model.shape import AttentionShape
 
 
@@ -219,9 +220,15 @@ def matmul_parameters(shape: AttentionShape, params: Mla) -> int:
     return count + shape.heads * size.value * shape.d_model
 
 
-def score_flops(shape: AttentionShape, params: Mla, length: int, causal: bool) -> float:
+def input_parameters(shape: AttentionShape, params: Mla) -> int:
+    """Those whose product reads what the sub-layer is given: into the latents, the shared key."""
+    size = sizes(shape, params)
+    return shape.d_model * ((size.q_rank or shape.heads * size.key) + size.kv_rank + size.rope)
+
+
+def score_flops(shape: AttentionShape, params: Mla, length: int, causal: bool) -> Scores:
     """FLOPs per token, forward, of queries on keys and weights on values, padding included."""
-    return 4.0 * length * shape.heads * sizes(shape, params).wide
+    return Scores(4.0 * length * shape.heads * sizes(shape, params).wide)
 
 
 def saved_floats(shape: AttentionShape, params: Mla, trains: bool) -> Saved:

@@ -36,6 +36,6 @@ def test_a_process_may_have_any_name(tmp_path) -> None:
         lock = take(tmp_path)
         assert is_held(tmp_path)
         lock.release()
-        assert status_bytes("VmHWM")["VmHWM"] > 0
+        assert status_bytes()["VmHWM"] > 0
     finally:
         name.write_bytes(before.rstrip(b"\n"))

@@ -1,0 +1,126 @@
+"""The peak that a run reports is the memory it took, or None with the reason.
+
+In a process of its own: what a test before it left in the heap would hide what is allocated here.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import stackwise as sw
+from stackwise.memory import meter
+
+MIB = 1 << 20
+linux_only = pytest.mark.skipif(
+    not meter.STATUS.exists(), reason="only Linux keeps a high-water mark of memory"
+)
+# The kernel adds up resident pages per processor and lets each lag behind by a batch (percpu
+# counters: 32 pages, or two per processor), for each of the three kinds; a block may take or leave
+# a huge page at both ends; and the allocator's and Python's own pages come on top.
+PROCESSORS = os.cpu_count() or 1
+LAG = 3 * PROCESSORS * max(32, 2 * PROCESSORS) * os.sysconf("SC_PAGE_SIZE")
+TOLERANCE = LAG + 2 * 2 * MIB + MIB
+
+
+def in_a_process(code):
+    """What the code prints, as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@linux_only
+def test_what_was_allocated_and_freed_is_in_the_peak():
+    before, held, after, again = in_a_process(
+        "import json, torch\n"
+        "from stackwise.memory.meter import Meter\n"
+        "meter, peaks = Meter(torch.device('cpu')), []\n"
+        "def note():\n"
+        "    peaks.append(meter.peak_bytes())\n"
+        "meter.reset(); note()\n"
+        "kept = torch.ones(4 << 20); block = torch.ones(16 << 20); note()\n"
+        "del block; note()\n"
+        "meter.reset(); note()\n"
+        "print(json.dumps(peaks))\n"
+    )
+    assert before <= TOLERANCE
+    assert held == pytest.approx(80 * MIB, abs=TOLERANCE)
+    assert after == held or after == pytest.approx(80 * MIB, abs=TOLERANCE)
+    assert again == pytest.approx(16 * MIB, abs=TOLERANCE)
+
+
+@linux_only
+def test_a_run_takes_at_least_what_it_counts(tmp_path):
+    """Wide and short: weights, gradients, moments and averages dwarf what a batch keeps."""
+    run = in_a_process(
+        "import json\n"
+        "import stackwise as sw\n"
+        "exp = sw.Experiment(\n"
+        "    rack={'stacks': 1, 'blocks_per_stack': 1, 'd_model': 768, 'heads': 4},\n"
+        "    data={'corpus': {'kind': 'markov', 'size_bytes': 4000}, 'seq_len': 4},\n"
+        "    optim={'batch': 1}, budget=12, eval={'points': 1, 'windows': 1, 'draws': 1},\n"
+        ")\n"
+        f"run = sw.train(exp, sw.Placement(device='cpu', runs_dir={str(tmp_path)!r}))\n"
+        "(memory,) = [e for e in run.events() if e['kind'] == 'memory']\n"
+        "print(json.dumps(memory))\n"
+    )
+    parts = {key: run[key] for key in ("weights", "gradients", "optimizer", "average")}
+    assert run["activations"] < 0.01 * sum(parts.values())
+    assert sum(parts.values()) > 100 * MIB
+    assert run["peak"] >= sum(parts.values()) - TOLERANCE
+
+
+@pytest.fixture
+def status(tmp_path, monkeypatch):
+    """Stands in for /proc/self/status and /proc/self/clear_refs."""
+    monkeypatch.setattr(meter, "STATUS", tmp_path / "status")
+    monkeypatch.setattr(meter, "CLEAR_REFS", tmp_path / "clear_refs")
+    whole = "VmHWM: 300 kB\nRssAnon: 100 kB\nRssFile: 50 kB\nRssShmem: 0 kB\n"
+    (tmp_path / "status").write_text(whole)
+    return tmp_path
+
+
+BLIND = {
+    "no system": lambda folder: (folder / "status").unlink(),
+    "no mark": lambda folder: (folder / "status").write_text("RssAnon: 100 kB\nRssFile: 50 kB\n"),
+    "no parts": lambda folder: (folder / "status").write_text("VmHWM: 300 kB\nVmRSS: 9 kB\n"),
+    "no numbers": lambda folder: (folder / "status").write_text("VmHWM: kB\nRssAnon:\n"),
+    "no reset": lambda folder: (folder / "clear_refs").mkdir(),
+}
+WHY = {
+    "no system": "cannot be read: FileNotFoundError",
+    "no mark": "has no VmHWM, RssShmem",
+    "no parts": "has no RssAnon, RssFile, RssShmem",
+    "no numbers": "has no VmHWM, RssAnon, RssFile, RssShmem",
+    "no reset": "cannot be written: IsADirectoryError",
+}
+
+
+@pytest.mark.parametrize("case", BLIND)
+def test_where_the_peak_cannot_be_known_training_goes_on(case, status, tiny, place):
+    BLIND[case](status)
+    run = sw.train(tiny, place)
+    assert run.state == "finished"
+    assert run.result()["peak_bytes"] is None
+    (event,) = [event for event in run.events() if event["kind"] == "peak_unknown"]
+    assert WHY[case] in event["why"]
+
+
+def test_where_it_can_be_known_no_event_says_otherwise(status, tiny, place):
+    run = sw.train(tiny, place)
+    assert run.result()["peak_bytes"] == (300 - 50 - 0 - 100) * 1024
+    assert not [event for event in run.events() if event["kind"] == "peak_unknown"]
+
+
+def test_a_reset_that_fails_later_leaves_no_stale_peak(status):
+    measured = meter.Meter(torch.device("cpu"))
+    assert measured.blind is None and measured.peak_bytes() is not None
+    (status / "clear_refs").unlink()
+    (status / "clear_refs").mkdir()
+    measured.reset()
+    assert measured.peak_bytes() is None and measured.blind is not None
