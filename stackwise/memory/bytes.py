@@ -163,8 +163,8 @@ def plan_rows(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> l
                 "bytes": {**asdict(whole), "total": whole.total},
                 "bytes_by_part": {name: asdict(part) for name, part in parts.items()},
                 "block_bytes": _per_block(exp, parts),
-                "block_flops_per_token": path_flops_per_token(exp, stage),
                 "cache_bytes_per_token": cache_bytes_per_token(exp, stage.path),
+                "block_flops_per_token": path_flops_per_token(exp, stage),
             }
         )
     return rows

@@ -89,8 +89,8 @@ def block_flops_per_token(exp: Experiment, block: int, role: Role) -> float:
     causal = is_causal(exp.objective)
     weights = 2 * block_matmul_parameters(exp.rack, exp.attention)
     scores = block_scores(exp.rack, exp.attention, block, exp.data.seq_len, causal)
-    products = WEIGHT_PASSES[role] * weights + PAIR_PASSES[role] * scores.pairs
-    return products + CONSTANT_PASSES[role] * scores.constant
+    around = PAIR_PASSES[role] * scores.pairs + CONSTANT_PASSES[role] * scores.constant
+    return WEIGHT_PASSES[role] * weights + around
 
 
 def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
@@ -100,14 +100,13 @@ def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
 
 def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
     """FLOPs per token of each block of a stage's path, `s0.0`, ...; without the head."""
-    found = {
-        f"{stack}.{i}": block_flops_per_token(exp, block, role)
-        for stack, role in roles(stage).items()
-        for i, block in enumerate(block_index(exp, stack))
-    }
-    if stage.active and not stage.embedding:  # nothing trains before the first active block
-        first = next(stack for stack in stage.path if stack in stage.active)
-        found[f"{first}.0"] -= 2 * block_input_parameters(exp.rack, exp.attention)
+    found, first = {}, bool(stage.active) and not stage.embedding
+    for stack, role in roles(stage).items():
+        for i, block in enumerate(block_index(exp, stack)):
+            found[f"{stack}.{i}"] = block_flops_per_token(exp, block, role)
+            if role == "active" and first:  # nothing before it trains: its input needs no gradient
+                found[f"{stack}.{i}"] -= 2 * block_input_parameters(exp.rack, exp.attention)
+                first = False
     return found
 
 
@@ -127,8 +126,8 @@ def stage_flops_per_token(exp: Experiment, stage: Stage) -> Flops:
     """What one token of a stage costs, forward and backward."""
     spent: dict[Role, float] = {"trunk": 0.0, "active": 0.0, "suffix": 0.0}
     role = roles(stage)
-    for block, cost in path_flops_per_token(exp, stage).items():
-        spent[role[block.partition(".")[0]]] += cost
+    for block, flops in path_flops_per_token(exp, stage).items():
+        spent[role[block.partition(".")[0]]] += flops
     each = head_flops_per_position(exp, stage)
     return Flops(**spent, head=each * counted_frac(exp, stage), head_per_position=each)
 
