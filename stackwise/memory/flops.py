@@ -180,7 +180,7 @@ def evaluation_flops(exp: Experiment, rack: Rack, windows: int) -> float:
     """
     length, head = exp.data.seq_len, head_flops_per_position(exp)
     if is_causal(exp.objective):
-        return windows * length * (forward_flops_per_token(exp, rack.held()) + head)
+        return windows * length * (forward_flops_per_token(exp, rack.path_for(1.0)) + head)
     k_M, _, _ = stratified_counts(windows, length, exp.eval.draws, exp.seed)
     runs = Counter(rack.path_for(k / length) for k in k_M)
     read = sum(times * forward_flops_per_token(exp, path) for path, times in runs.items())
