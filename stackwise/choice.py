@@ -81,6 +81,8 @@ class Checked(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, set | frozenset):
+            raise ValueError("a set has no order; give a list")
         entries = value if isinstance(value, list | tuple) else [value]
         if not any(isinstance(entry, bool | str) for entry in entries):
             return value

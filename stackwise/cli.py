@@ -13,22 +13,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from stackwise.yaml_text import read_value
-
 STOPPED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code.
+
+    What takes long to import is imported inside, so that Ctrl-C is answered from the start.
+    """
+    try:
+        return answered(arguments)
+    except KeyboardInterrupt:
+        print("stackwise: interrupted", file=sys.stderr)
+        return STOPPED
+
+
+def answered(arguments: Sequence[str] | None) -> int:
+    """The same; Ctrl-C outside of training is raised."""
+    options = parser().parse_args(arguments)
     from stackwise.data.errors import DataError
     from stackwise.runs import RunBusy, RunError
     from stackwise.training.checkpoint import CheckpointError
     from stackwise.training.run import Stopped
     from stackwise.training.start import TrainingError
 
-    options = parser().parse_args(arguments)
     try:
         return int(options.command(options))
     except (ValueError, RunError, DataError) as error:
@@ -39,9 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Stopped as stopped:
         print(f"stackwise: {stopped}", file=sys.stderr)
-        return STOPPED
-    except KeyboardInterrupt:
-        print("stackwise: interrupted", file=sys.stderr)
         return STOPPED
 
 
@@ -207,6 +212,10 @@ def placement_keys(changes: Sequence[str]) -> dict[str, Any] | None:
 
 def parsed(text: str) -> Any:
     """A value as YAML reads it; what is not YAML is text."""
+    import yaml
+
+    from stackwise.yaml_text import read_value
+
     try:
         return read_value(text)
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -238,6 +247,7 @@ def carry_out(run: Any, placement: Any = None) -> int:
     """Execute a run under a progress bar and say what came of it."""
     from stackwise.progress import bar_over
     from stackwise.report import beside, bytes_text, called, count_text, number, program
+    from stackwise.runs import RunError
     from stackwise.training.run import execute
 
     print(f"{run.id}: {run.experiment}")
@@ -246,10 +256,17 @@ def carry_out(run: Any, placement: Any = None) -> int:
     if run.state != "finished":
         with bar_over(sum(row["flops"] for row in run.plan())) as bar:
             execute(run, placement, on_step=bar.on_step)
+            if run.state == "finished":  # also where all steps were taken before
+                bar.end()
     if run.state == "stopped":
         print(f"stopped and saved; go on with: {program()} resume {called(run)}")
         return STOPPED
     result = run.result()
+    if not result:
+        raise RunError(
+            f"run {run.id}: is finished, but its events.jsonl is damaged and holds no result; "
+            f"{program()} eval {called(run)} measures its weights again"
+        )
     print(
         f"{number(result['bits_per_byte'])} bits per byte held-out ({result['note']}), "
         f"{count_text(result['parameters'])} parameters, {result['flops']:.3g} FLOPs, "

@@ -112,8 +112,10 @@ class Budget(Section):
 
     merges: ClassVar[bool] = False
 
-    tokens: int | None = Field(None, ge=1, description="tokens read, over all stages")
-    flops: float | None = Field(None, gt=0, description="FLOPs spent, head included, all stages")
+    tokens: int | None = Field(None, ge=1, le=10**15, description="tokens read, over all stages")
+    flops: float | None = Field(
+        None, gt=0, le=1e30, description="FLOPs spent, head included, all stages"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -135,7 +137,7 @@ class Eval(Section):
     """What is measured on held-out text while training; it chooses the best checkpoint."""
 
     points: int = Field(8, ge=1, le=10_000, description="evaluations over the whole run")
-    windows: int = Field(48, ge=1, description="held-out windows in each of them")
+    windows: int = Field(48, ge=1, le=1_000_000, description="held-out windows in each of them")
     draws: int = Field(
         1, ge=1, le=1024, description="masks per window, at the end of the run; clm draws none"
     )

@@ -50,6 +50,10 @@ class Bar:
         reached = self.before + planned_flops(work, work.at.step)
         self.bar.update(max(0.0, min(reached, self.bar.total) - self.bar.n))
 
+    def end(self) -> None:
+        """All of it is done."""
+        self._skip_to(self.bar.total)
+
     def _skip_to(self, flops: float) -> None:
         """What was spent in another process says nothing about the time that is left."""
         skipped = max(0.0, flops - self.bar.n)

@@ -53,9 +53,11 @@ class Stage(Section):
     embedding: bool = Field(True, description="whether the embedding trains")
     head: bool = Field(True, description="whether final norm and head train")
     band: tuple[float, float] = Field(FULL_BAND, description="masked fractions (low, high]")
-    share: float = Field(1.0, gt=0, description="weight in the split of the budget")
+    share: float = Field(1.0, ge=1e-12, le=1e12, description="weight in the split of the budget")
     share_of: Literal["tokens", "flops"] = Field("tokens", description="what is split by shares")
-    tokens: int | None = Field(None, ge=1, description="tokens read; empty: from budget and share")
+    tokens: int | None = Field(
+        None, ge=1, le=10**15, description="tokens read; empty: from budget and share"
+    )
     lr: Literal["per_stage", "continue", "rewarm"] = Field(
         "per_stage",
         description="a schedule of its own, or one schedule over all stages that continue it",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
+from stackwise.asked import check_varied
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError
@@ -74,13 +75,13 @@ class Study:
     ) -> None:
         if equal not in ("flops", "tokens"):
             raise ExperimentError(f"equal: {equal!r} is neither 'flops' nor 'tokens'")
+        keys = check_varied(vary)
         self.seeds = tuple(seeds)
         if not self.seeds:
             raise ExperimentError("seeds: none given; a study needs one, and three to say anything")
         self.placement = placement or Placement()
         asked = getattr(base.budget, equal)
         budget = asked if asked is not None else spent(settled(base, self.placement)[0])[equal]
-        keys = dict(vary or {})
         named = [names_of(values) for values in keys.values()]
         arms = [
             Arm(", ".join(names) or name, base.replace(**dict(zip(keys, values, strict=True))))
@@ -171,8 +172,12 @@ class StudyResult:
         frame = self.to_frame()
         seeds = frame["seed"].nunique()
         means = frame.groupby("arm", sort=False)["bits_per_byte"].mean().sort_values()
-        if means.isna().any():
-            return "Some arms have no likelihood of their own, so nothing is ranked."
+        kinds = {arm.name: run.result().get("note") for arm, _, run in self.runs}
+        if frame["bits_per_byte"].isna().any():
+            return "Some runs hold no result, so nothing is ranked."
+        if len(set(kinds.values())) > 1:
+            said = "; ".join(f"{name}: {note}" for name, note in kinds.items())
+            return f"The figures are of different kinds, so nothing is ranked. {said}."
         best = str(means.index[0])
         if len(means) < 2:
             over = f", mean of {seeds} seeds" if seeds > 1 else ""

@@ -190,16 +190,17 @@ def test_two_arms_of_one_name_are_refused(tiny) -> None:
 class Finished:
     """A run of which only the score is known."""
 
-    def __init__(self, bits: float) -> None:
-        self.id, self.bits = "run", bits
+    def __init__(self, bits: float | None, note: str) -> None:
+        self.id, self.bits, self.note = "run", bits, note
 
-    def result(self) -> dict[str, float]:
-        return {"bits_per_byte": self.bits}
+    def result(self) -> dict[str, float | str | None]:
+        return {"bits_per_byte": self.bits, "note": self.note}
 
 
-def verdict(scores, schedule="wsd") -> str:
+def verdict(scores, schedule="wsd", notes=None) -> str:
+    notes = notes or dict.fromkeys(scores, "bound")
     runs = [
-        (Arm(name, sw.Experiment(optim={"schedule": schedule})), seed, Finished(bits))
+        (Arm(name, sw.Experiment(optim={"schedule": schedule})), seed, Finished(bits, notes[name]))
         for name, found in scores.items()
         for seed, bits in enumerate(found)
     ]
@@ -220,6 +221,15 @@ def test_the_verdict_says_no_more_than_the_runs_do() -> None:
     )
 
 
+def test_figures_of_different_kinds_are_not_ranked() -> None:
+    assert verdict({"a": [2.0], "b": [3.0]}, notes={"a": "exact", "b": "bound"}) == (
+        "The figures are of different kinds, so nothing is ranked. a: exact; b: bound."
+    )
+    assert verdict({"a": [2.0, None], "b": [3.0, 3.0]}) == (
+        "Some runs hold no result, so nothing is ranked."
+    )
+
+
 def test_the_verdict_flags_arms_whose_learning_rate_does_not_decay() -> None:
     said = verdict({"a": [2.0], "b": [3.0]}, schedule="constant")
     assert said.endswith(
@@ -233,3 +243,23 @@ def test_nonsense_is_refused(tiny) -> None:
         sw.Study(tiny, equal="time")
     with pytest.raises(ExperimentError, match="seeds: none given"):
         sw.Study(tiny, seeds=())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"vary": {"budget.tokens": [1, 2]}},
+            "vary: 'budget.tokens' cannot vary, since every arm gets the base's budget; make one "
+            "study for each budget",
+        ),
+        (
+            {"vary": {"seed": [1, 2]}},
+            "vary: 'seed' cannot vary, since every arm runs once per seed; give seeds=(0, 1)",
+        ),
+    ],
+)
+def test_arguments_of_a_study_that_cannot_be_say_why(given, expected, tiny) -> None:
+    with pytest.raises(ExperimentError) as error:
+        sw.Study(tiny, **given)
+    assert str(error.value) == expected

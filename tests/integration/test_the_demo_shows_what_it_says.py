@@ -217,6 +217,13 @@ class Pencil:
         pass
 
 
+def test_the_bar_is_full_where_all_steps_were_taken_before(monkeypatch) -> None:
+    monkeypatch.setattr("stackwise.progress.tqdm", Pencil)
+    with bar_over(100.0) as bar:
+        bar.end()
+    assert bar.bar.n == bar.bar.initial == 100.0
+
+
 def test_the_bar_shows_stage_and_loss_and_ends_at_all_planned_flops(
     tiny, place, monkeypatch
 ) -> None:

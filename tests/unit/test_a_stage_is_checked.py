@@ -14,6 +14,11 @@ ABC = ("a", "b", "c")
         ({}, "path: is missing; give it"),
         ({"path": ()}, "path: () must have 1 or more entries"),
         ({"path": "a"}, "path: 'a' is not a list"),
+        (
+            {"path": {"a", "b"}, "name": "x"},
+            "path: a set has no order; give a list",
+        ),
+        ({"path": ("a",), "share": 1e308}, "share: 1e+308 must be 1e+12 or less"),
         ({"path": (0,)}, "path[0]: 0 is not text"),
         ({"path": ("a", "a")}, "path: a, a names a stack twice"),
         ({"path": ("a",), "active": ("b",)}, "active: 'b' is not on the path a"),
@@ -24,7 +29,7 @@ ABC = ("a", "b", "c")
         ({"path": ("a",), "band": (0.5, 0.5)}, "band: (0.5, 0.5) must rise within 0 and 1"),
         ({"path": ("a",), "band": (0.5,)}, "band[1]: is missing; give it"),
         ({"path": ("a",), "lr_span": (0, 2)}, "lr_span: (0.0, 2.0) must rise within 0 and 1"),
-        ({"path": ("a",), "share": 0}, "share: 0 must be over 0"),
+        ({"path": ("a",), "share": 0}, "share: 0 must be 1e-12 or more"),
         ({"path": ("a",), "tokens": 0}, "tokens: 0 must be 1 or more"),
         (
             {"path": ("a",), "lr": "continued"},

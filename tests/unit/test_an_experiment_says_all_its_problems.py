@@ -30,6 +30,18 @@ MALFORMED = {
         "rack.d_model: 2.5 is not a whole number",
     ),
     "text for a number": ({"optim": {"lr": "fast"}}, "optim.lr: 'fast' is not a number"),
+    "more windows than any text has": (
+        {"eval": {"windows": 99999999999}},
+        "eval.windows: 99999999999 must be 1000000 or less",
+    ),
+    "more tokens than can be counted": (
+        {"budget": {"tokens": 10**16}},
+        "budget.tokens: 10000000000000000 must be 1000000000000000 or less",
+    ),
+    "more FLOPs than there are": (
+        {"budget": {"flops": 1e31}},
+        "budget.flops: 1e+31 must be 1e+30 or less",
+    ),
     "not a number": ({"optim": {"lr": float("nan")}}, "optim.lr: nan is not a finite number"),
     "no end": ({"budget": {"flops": "inf"}}, "budget.flops: 'inf' is not a finite number"),
     "nan for a count": ({"seed": float("nan")}, "seed: nan is not a finite number"),

@@ -1,10 +1,15 @@
 """Malformed commands: one clear message on stderr and exit code 2, never a traceback."""
 
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
+from stackwise import Experiment, Placement
 from stackwise.cli import main
+from stackwise.runs import make_run
 
 CALLS = {
     "no command": ([], "COMMAND"),
@@ -84,4 +89,59 @@ def test_a_malformed_call_is_answered_with_one_message(call, expected, capsys):
 @pytest.mark.usefixtures("workplace")
 def test_a_damaged_run_does_not_hide_the_others(capsys):
     assert main(["runs"]) == 0
-    assert re.search(r"half +damaged", capsys.readouterr().out)
+    assert re.search(r"half +unreadable", capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_finished_run_whose_events_are_damaged_says_what_is_left(tmp_path, capsys):
+    run = finished(tmp_path)
+    (run.path / "events.jsonl").write_text("{bad\n")
+    assert main(["resume", run.id]) == 2
+    assert re.fullmatch(
+        rf"stackwise: run {run.id}: is finished, but its events.jsonl is damaged and holds no "
+        rf"result; .* eval {run.id} measures its weights again\n",
+        capsys.readouterr().err,
+    )
+
+
+def finished(folder):
+    """A run that is finished as far as its status says."""
+    run = make_run(
+        folder / "runs",
+        "done",
+        experiment=Experiment(title="done").to_yaml(),
+        placement=Placement().to_yaml(),
+        stages=[{"name": "s0"}],
+        plan=[],
+        facts={"data": {"notes": []}},
+    )
+    (run.path / "status.json").write_text('{"state": "finished", "stage": 0, "step": 1}')
+    return run
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+def test_ctrl_c_while_it_is_still_importing_is_no_traceback():
+    code = (
+        "import sys, time\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'stackwise.data':\n"
+        "            print('importing', flush=True)\n"
+        "            time.sleep(60)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "from stackwise.cli import main\n"
+        "sys.exit(main(['presets']))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "stackwise: interrupted\n")
+
+
+def test_the_command_line_itself_is_imported_at_once():
+    code = "import sys, stackwise.cli; print([m for m in ('yaml', 'pydantic') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
