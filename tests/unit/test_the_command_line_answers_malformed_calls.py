@@ -89,7 +89,7 @@ def test_a_malformed_call_is_answered_with_one_message(call, expected, capsys):
 @pytest.mark.usefixtures("workplace")
 def test_a_damaged_run_does_not_hide_the_others(capsys):
     assert main(["runs"]) == 0
-    assert re.search(r"half +unreadable", capsys.readouterr().out)
+    assert re.search(r"half +damaged", capsys.readouterr().out)
 
 
 @pytest.mark.usefixtures("workplace")
