@@ -18,7 +18,7 @@ from stackwise.memory.flops import vocab_size
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
 from stackwise.stage import Stage, paths_so_far
-from stackwise.training.checkpoint import read_manifest, read_part, save
+from stackwise.training.checkpoint import CheckpointError, read_manifest, read_part, save
 from stackwise.training.optim import optimizer_state
 from stackwise.training.step import Trainee
 from stackwise.training.work import Counters, Work
@@ -76,14 +76,24 @@ def restore(work: Work) -> None:
 
 
 def fill(rack: Rack, folder: Path, manifest: dict[str, Any]) -> None:
-    """Load the parts of a checkpoint into a rack, adding the stacks that it lacks."""
+    """Load the parts of a checkpoint into a rack, adding the stacks that it lacks.
+
+    Raises:
+        CheckpointError: If a part is damaged, or of a rack that is built otherwise.
+    """
     for name in (name for name in manifest["parts"] if "." not in name):
         tensors = read_part(folder, manifest, name)
         if name not in rack.parts():
             rack.add(name)
         if name == "head" and "weight" in tensors:
             rack.untie()
-        rack.parts()[name].load_state_dict(tensors)
+        try:
+            rack.parts()[name].load_state_dict(tensors)
+        except RuntimeError:
+            raise CheckpointError(
+                f"{folder}: part {name!r} has other tensors than this version's rack; train it "
+                "again, or open it with the version in provenance.json"
+            ) from None
 
 
 def fill_averages(rack: Rack, folder: Path, manifest: dict[str, Any]) -> None:
