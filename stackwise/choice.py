@@ -85,10 +85,12 @@ class Checked(BaseModel):
     def _number(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, set | frozenset):
             raise ValueError("a set has no order; give a list")
+        types = _types(cls.model_fields[str(info.field_name)].annotation)
+        if types == [bool] and not isinstance(value, bool | None):
+            raise ValueError(f"{short(value)} is neither true nor false")
         entries = value if isinstance(value, list | tuple) else [value]
         if not any(isinstance(entry, bool | str) for entry in entries):
             return value
-        types = _types(cls.model_fields[str(info.field_name)].annotation)
         flags = [entry for entry in entries if isinstance(entry, bool)]
         if flags and bool not in types and (int in types or float in types):
             raise ValueError(f"{flags[0]} is not a number")
