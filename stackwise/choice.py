@@ -9,7 +9,8 @@ of errors in `errors.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Self, cast, get_args
@@ -27,6 +28,7 @@ from pydantic import (
 
 from stackwise.errors import ExperimentError, Problem, closest, problems_in, short
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")  # fits into a run's id
 BARE = "="  # where a bare value stands beside other keys: attention=mla attention.kv_rank=8
 
 
@@ -83,10 +85,12 @@ class Checked(BaseModel):
     def _number(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, set | frozenset):
             raise ValueError("a set has no order; give a list")
+        types = _types(cls.model_fields[str(info.field_name)].annotation)
+        if types == [bool] and not isinstance(value, bool | None):
+            raise ValueError(f"{short(value)} is neither true nor false")
         entries = value if isinstance(value, list | tuple) else [value]
         if not any(isinstance(entry, bool | str) for entry in entries):
             return value
-        types = _types(cls.model_fields[str(info.field_name)].annotation)
         flags = [entry for entry in entries if isinstance(entry, bool)]
         if flags and bool not in types and (int in types or float in types):
             raise ValueError(f"{flags[0]} is not a number")
@@ -207,7 +211,10 @@ def parse(registry: Mapping[str, Any], value: Any, what: str, selector: str) -> 
     Raises:
         ExperimentError: If the name is unknown or missing, or the parameters are wrong.
     """
-    known = f"known: {', '.join(registry)}"
+    known = f"known: {', '.join(map(str, registry))}"
+    asked = value.get(selector) if isinstance(value, Mapping) else value
+    if isinstance(asked, Hashable) and asked in registry:
+        _check_name(asked)
     if isinstance(value, Params):
         if not isinstance(value, Unknown) and not _belongs(registry, value, what, selector):
             raise ExperimentError(f"{short(value)} is of another registry; {known}")
@@ -229,6 +236,15 @@ def parse(registry: Mapping[str, Any], value: Any, what: str, selector: str) -> 
     if not isinstance(name, str):
         raise ExperimentError([Problem(selector, f"{short(name)} is not a name; {known}")])
     return params_of(registry, name, what, selector).model_validate(dict(value))
+
+
+def _check_name(name: Any) -> None:
+    """Raise if what a registry holds could not be said as `key=value` or stand in a run's id."""
+    if not (isinstance(name, str) and NAME.fullmatch(name)):
+        raise ExperimentError(
+            f"{short(name)} cannot be the name of an entry; name it with letters, digits, '.', '_' "
+            "and '-', 48 at most, the first a letter or digit"
+        )
 
 
 def _belongs(registry: Mapping[str, Any], value: Params, what: str, selector: str) -> bool:

@@ -224,11 +224,13 @@ def parsed(text: str) -> Any:
 
 def run_command(options: argparse.Namespace) -> int:
     """Train, with a progress bar; Ctrl-C stops and keeps everything."""
+    from stackwise.memory.room import check_room
     from stackwise.training.start import create_run, seen_from, settled
 
     exp, placement = settings(options.experiment, options.changes)
     given = bool(placement.model_fields_set)
     exp, placement = settled(exp, placement)
+    check_room(exp, placement)
     run = create_run(exp, placement, rerun=options.rerun)
     return carry_out(run, seen_from(run.path, placement) if given else None)
 
@@ -344,7 +346,9 @@ def sample_command(options: argparse.Namespace) -> int:
     from stackwise.sampling import sample
 
     run = attach(options.run, options.runs_dir)
-    usual = "autoregressive" if is_causal(run.experiment.objective) else "ancestral"
+    causal = is_causal(run.experiment.objective)
+    usual = "autoregressive" if causal else "ancestral"
+    check_sampling(options, run.experiment.objective.choice, causal)
     print(
         sample(
             run.rack(),
@@ -352,12 +356,39 @@ def sample_command(options: argparse.Namespace) -> int:
             tokenizer=run.tokenizer(),
             length=options.length,
             steps=options.steps,
-            method=options.method or usual,
+            method=usual if options.method is None else options.method,
             temperature=options.temperature,
             seed=options.seed,
         )
     )
     return 0
+
+
+def check_sampling(options: argparse.Namespace, objective: str, causal: bool) -> None:
+    """Refuse what a rack of this objective does not read, or what would write noise."""
+    from stackwise.errors import ExperimentError
+
+    method = options.method
+    if method == "":
+        raise ExperimentError("--method: is empty; name a method or leave it out")
+    if causal and options.steps is not None:
+        raise ExperimentError(
+            f"--steps: {options.steps} is not read with objective={objective}, which writes one "
+            "token at a time; leave it out"
+        )
+    if method is None:
+        return
+    kind = method.partition(":")[0]
+    if causal and kind in ("ancestral", "confidence"):
+        raise ExperimentError(
+            f"--method: {kind!r} fills in masks, of which objective={objective} knows none; use "
+            "autoregressive or leave it out"
+        )
+    if not causal and kind == "autoregressive":
+        raise ExperimentError(
+            f"--method: 'autoregressive' reads from left to right, which objective={objective} "
+            "does not learn; use ancestral, confidence or leave it out"
+        )
 
 
 def presets_command(options: argparse.Namespace) -> int:
@@ -387,8 +418,14 @@ def presets_command(options: argparse.Namespace) -> int:
 
 def demo_command(options: argparse.Namespace) -> int:
     """Run the demo."""
+    from stackwise.changes import nested
     from stackwise.demo import run_demo
+    from stackwise.errors import ExperimentError, short
 
+    for key, value in nested(said(options.changes)).items():
+        if key == "curriculum" or (key == "masking" and "bands" in short(value)):
+            name = key if key == "curriculum" else "masking.bands"
+            raise ExperimentError(f"{name}: the five arms of the demo set it; leave it out")
     exp, placement = settings("toy", options.changes)
     run_demo(exp, placement)
     return 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stackwise.errors import ExperimentError
 from stackwise.masking import check_band, stack_bands, unserved
 from stackwise.model.shape import RackShape, stack_ids
-from stackwise.stage import NewStack, Stage, band_paths
+from stackwise.stage import FULL_BAND, NewStack, Stage, band_paths
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
@@ -63,6 +63,13 @@ def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[st
     for stack in stage.path:
         if stack in known and stack not in seen | added:
             yield f"path: {stack!r} was never added; name it in new"
+    if stage.lr != "per_stage" and stage.lr_span != FULL_BAND:
+        yield (
+            f"lr_span: {stage.lr_span} is filled in with lr={stage.lr}; leave it out, or use "
+            "lr=per_stage"
+        )
+    if stage.progress != FULL_BAND:
+        yield f"progress: {stage.progress} is filled in from the tokens; leave it out"
     for entry in new:
         if entry.init == "copy" and entry.source not in seen:
             yield f"new: {entry.stack!r} copies {entry.source!r}, which is not there yet"

@@ -12,11 +12,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from stackwise.changes import merged as merged
 from stackwise.changes import nested as nested
@@ -257,6 +264,11 @@ class Placement(Section):
     checkpoint_seconds: float = Field(
         60.0, gt=0, description="at most this long between checkpoints inside a stage"
     )
+
+    @field_validator("runs_dir", "data_dir", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, PurePath) else value
 
     @classmethod
     def _said(cls, error: ValidationError) -> ExperimentError:

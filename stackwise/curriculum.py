@@ -8,6 +8,7 @@ budget is split in `budget.py`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -16,7 +17,7 @@ from pydantic import Field
 from stackwise.budget import with_spans, with_tokens
 from stackwise.choice import Choice, Params, find
 from stackwise.completion import complete, keeps_no_function
-from stackwise.errors import ExperimentError, short
+from stackwise.errors import ExperimentError, Problem, short
 from stackwise.masking import stack_bands
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.stage import Init, NewStack, Stage
@@ -192,26 +193,44 @@ CURRICULA: dict[str, Choice | Callable[[Any], Iterable[Stage]]] = {
 
 
 def stages(
-    exp: Experiment, build: Callable[[Any], Iterable[Stage]] | None = None
+    exp: Experiment | str, build: Callable[[Any], Iterable[Stage]] | None = None
 ) -> tuple[Stage, ...]:
     """The stages of an experiment, complete: what is written into a run and executed.
 
     Args:
-        exp: The experiment.
+        exp: The experiment, or a preset's name.
         build: The function that makes them; None for that of the experiment's curriculum.
 
     Raises:
         ExperimentError: If the stages contradict each other, the rack or the budget.
     """
+    from stackwise.asked import an_experiment
+
+    exp = an_experiment(exp)
     made = _made(exp, build or find(CURRICULA, exp.curriculum.choice, "curriculum").build)
     return tuple(with_spans(with_tokens(exp, complete(exp, made))))
+
+
+def _called(name: str, build: Any, exp: Experiment) -> Any:
+    """What a curriculum's function gives for an experiment."""
+    if not callable(build):
+        raise ExperimentError(f"{name!r} is {short(build)}; put a function of an experiment there")
+    try:
+        inspect.signature(build).bind(exp)
+    except TypeError as error:
+        raise ExperimentError(
+            f"{name!r} cannot be called with an experiment: {error}; begin it as: def f(exp):"
+        ) from None
+    except ValueError:  # one that does not say what it takes
+        pass
+    return build(exp)
 
 
 def _made(exp: Experiment, build: Callable[[Any], Any]) -> list[Stage]:
     """What the curriculum yields or returns, and nothing but stages."""
     name, where, made = exp.curriculum.choice, "curriculum.stages", list[Stage]()
     try:
-        found = build(exp)
+        found = _called(name, build, exp)
         if isinstance(found, Stage) or not isinstance(found, Iterable):
             raise ExperimentError(
                 f"{name!r} returned {short(found)}; yield stages or return a list"
@@ -226,6 +245,9 @@ def _made(exp: Experiment, build: Callable[[Any], Any]) -> list[Stage]:
             where = f"curriculum.stages[{len(made)}]"
     except ExperimentError as error:
         raise error.under(where) from None
+    except Exception as error:
+        said = f"{name!r} raised {type(error).__name__}: {error}"
+        raise ExperimentError([Problem(where, said)]) from error
     if not made:
         raise ExperimentError(f"curriculum.stages: {name!r} makes none; yield one or more")
     if len({stage.share_of for stage in made if stage.tokens is None}) > 1:

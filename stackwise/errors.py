@@ -159,7 +159,7 @@ def _hints(item: Any, value: str) -> list[str]:
 
 def closest(name: str, known: Iterable[str]) -> str:
     """The tail of an error about an unknown name: the nearest one, and all that there are."""
-    names = list(known)
+    names = [str(name) for name in known]
     hint = "".join(f" did you mean {near!r}?" for near in _near(name, names))
     return f";{hint} known: {', '.join(names)}"
 

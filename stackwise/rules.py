@@ -39,7 +39,13 @@ def _problem(line: str) -> Problem:
 
 
 def _attention(exp: Experiment) -> Iterable[str]:
-    return check_attention(exp.rack, exp.attention)
+    found = check_attention(exp.rack, exp.attention)
+    if exp.attention.choice == "gqa" and exp.rack.kv_heads is None:
+        found.append(
+            f"rack.kv_heads: is empty with attention=gqa, which would be mha; give a divisor of "
+            f"rack.heads={exp.rack.heads}, or use mha"
+        )
+    return found
 
 
 def _masking(exp: Experiment) -> Iterable[str]:

@@ -257,7 +257,7 @@ def _check(
     if length < 1:
         raise ValueError(f"length: {length} must be 1 or more")
     if steps is not None and steps < 1:
-        raise ValueError(f"steps: {steps} must be 1 or more, or None for one per token")
+        raise ValueError(f"steps: {steps} must be 1 or more; leave it out for one per token")
     if not 0 <= temperature < float("inf"):
         raise ValueError(
             f"temperature: {temperature} must be 0 or more and finite; 0 takes the best token"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from stackwise.choice import Section
-from stackwise.errors import ExperimentError
+from stackwise.errors import ExperimentError, short
 
 if TYPE_CHECKING:
     from stackwise.model.shape import RackShape
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Init = Literal["random", "copy", "zero_output"]
 Role = Literal["trunk", "active", "suffix"]
 FULL_BAND = (0.0, 1.0)
+LEAST_SHARE = 1e-12  # a weight that the others do not lose in rounding
 
 
 class NewStack(Section):
@@ -53,7 +54,7 @@ class Stage(Section):
     embedding: bool = Field(True, description="whether the embedding trains")
     head: bool = Field(True, description="whether final norm and head train")
     band: tuple[float, float] = Field(FULL_BAND, description="masked fractions (low, high]")
-    share: float = Field(1.0, ge=1e-12, le=1e12, description="weight in the split of the budget")
+    share: float = Field(1.0, gt=0, le=1e12, description="weight in the split of the budget")
     share_of: Literal["tokens", "flops"] = Field("tokens", description="what is split by shares")
     tokens: int | None = Field(
         None, ge=1, le=10**15, description="tokens read; empty: from budget and share"
@@ -89,6 +90,10 @@ def _problems(stage: Stage) -> Iterator[str]:
         yield f"active: {stack!r} is not on the path {', '.join(stage.path)}"
     if not (active or stage.embedding or stage.head):
         yield "active: nothing trains; name a stack, the embedding or the head"
+    if stage.share < LEAST_SHARE:
+        yield f"share: {stage.share} must be {LEAST_SHARE} or more"
+    if not stage.name.isprintable():
+        yield f"name: {short(stage.name)} holds characters that do not print; leave them out"
     for key in ("band", "lr_span", "progress"):
         low, high = getattr(stage, key)
         if not 0 <= low < high <= 1:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
-from stackwise.asked import check_varied
+from stackwise.asked import a_placement, an_experiment, arms_named, seeds_of, varied
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError
@@ -47,7 +47,7 @@ class Study:
     them.
 
     Args:
-        base: What all arms share.
+        base: What all arms share; an experiment, or a preset's name.
         vary: Keys to lists of values; every combination is an arm. Dotted keys reach inside.
         seeds: Each arm runs once per seed; seed k of one arm is paired with seed k of another,
             since both see the same samples in the same order.
@@ -58,13 +58,14 @@ class Study:
         placement: How runs are carried out; never varied.
 
     Raises:
-        ExperimentError: If two arms have one name, an arm cannot be planned, or what its stages
-            spend is further from the budget than one step of its dearest stage.
+        ExperimentError: If an argument is not as above, two arms have one name, an arm cannot be
+            planned, or what its stages spend is further from the budget than one step of its
+            dearest stage.
     """
 
     def __init__(
         self,
-        base: Experiment,
+        base: Experiment | str,
         *,
         vary: Mapping[str, Sequence[Any]] | None = None,
         seeds: Iterable[int] = (0,),
@@ -75,11 +76,9 @@ class Study:
     ) -> None:
         if equal not in ("flops", "tokens"):
             raise ExperimentError(f"equal: {equal!r} is neither 'flops' nor 'tokens'")
-        keys = check_varied(vary)
-        self.seeds = tuple(seeds)
-        if not self.seeds:
-            raise ExperimentError("seeds: none given; a study needs one, and three to say anything")
-        self.placement = placement or Placement()
+        base, keys, added = an_experiment(base, "base"), varied(vary), arms_named(more)
+        self.seeds = seeds_of(seeds)
+        self.placement = a_placement(placement) or Placement()
         asked = getattr(base.budget, equal)
         budget = asked if asked is not None else spent(settled(base, self.placement)[0])[equal]
         named = [names_of(values) for values in keys.values()]
@@ -87,7 +86,7 @@ class Study:
             Arm(", ".join(names) or name, base.replace(**dict(zip(keys, values, strict=True))))
             for names, values in zip(product(*named), product(*keys.values()), strict=True)
         ]
-        arms += [Arm(name, exp) for name, exp in (more or {}).items()]
+        arms += [Arm(name, exp) for name, exp in added.items()]
         self.arms = [Arm(arm.name, arm.experiment.replace(budget={equal: budget})) for arm in arms]
         self.equal = equal
         self._check(budget)

@@ -5,6 +5,7 @@ Tags, merge keys (`<<`) and keys given twice are refused; nothing in a file is e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,30 @@ class _Plain(yaml.SafeLoader):
         raise yaml.constructor.ConstructorError(None, None, why, node.start_mark)
 
 
+INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+
+
+def _resolvers() -> dict[str, list[Any]]:
+    """PyYAML's own, with numbers as YAML 1.2 writes them: 010 is no octal and 1:30 no minutes.
+
+    What is no number there is text, and text that is a decimal number is one where one is read.
+    """
+    kept = {
+        first: [(tag, rule) for tag, rule in rules if tag not in (INT, FLOAT)]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    whole = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F]+")
+    fraction = re.compile(
+        r"[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9_]+(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    )
+    for tag, rule in ((INT, whole), (FLOAT, fraction)):
+        for first in "-+.0123456789":
+            kept.setdefault(first, []).append((tag, re.compile(f"(?:{rule.pattern})$")))
+    return kept
+
+
+_Plain.yaml_implicit_resolvers = _resolvers()
 _Plain.add_constructor("tag:yaml.org,2002:map", _Plain.construct_flat)
 _Plain.add_constructor(None, _Plain.construct_tagged)
 

@@ -257,6 +257,34 @@ def test_nonsense_is_refused(tiny) -> None:
             {"vary": {"seed": [1, 2]}},
             "vary: 'seed' cannot vary, since every arm runs once per seed; give seeds=(0, 1)",
         ),
+        (
+            {"vary": {"curriculum": "grow"}},
+            "vary: 'curriculum': 'grow' is not a list of values; put it into one",
+        ),
+        (
+            {"vary": {"curriculum": []}},
+            "vary: 'curriculum' has no values; give some, or leave the key out",
+        ),
+        (
+            {"vary": ["grow"]},
+            "vary: ['grow'] is not a mapping of names, as {'optim.lr': [1e-3, 2e-3]} is",
+        ),
+        ({"seeds": 3}, "seeds: 3 is not a list of seeds, as (0, 1, 2) is"),
+        ({"seeds": "ab"}, "seeds: 'ab' is not a list of seeds, as (0, 1, 2) is"),
+        (
+            {"seeds": [0, -1]},
+            "seeds: -1 must be a whole number of 0 or more, under 2147483648",
+        ),
+        ({"seeds": [1.5]}, "seeds: 1.5 must be a whole number of 0 or more, under 2147483648"),
+        ({"seeds": [1, 1]}, "seeds: 1 is given twice; each arm runs once per seed"),
+        (
+            {"more": {"b": 3}},
+            "more: 'b': 3 is no experiment; give sw.Experiment(...) or a preset's name",
+        ),
+        (
+            {"placement": "gpu"},
+            "placement.device: 'gpu' is not one of 'auto', 'cpu' or 'cuda'; did you mean 'cpu'?",
+        ),
     ],
 )
 def test_arguments_of_a_study_that_cannot_be_say_why(given, expected, tiny) -> None:

@@ -93,7 +93,35 @@ def endless(exp):
         yield Stage(path=("s0",))
 
 
+def raising(exp):
+    yield Stage(path=("s0",))
+    raise KeyError("depth")
+
+
+def without_arguments():
+    yield Stage(path=("s0",))
+
+
 WRONG = {
+    "no function": (
+        3,
+        "curriculum.stages: 'mine' is 3; put a function of an experiment there",
+    ),
+    "no arguments": (
+        without_arguments,
+        "curriculum.stages: 'mine' cannot be called with an experiment: too many positional "
+        "arguments; begin it as: def f(exp):",
+    ),
+    "an error of its own": (raising, "curriculum.stages[1]: 'mine' raised KeyError: 'depth'"),
+    "a span that is filled in": (
+        one(lr="continue", lr_span=(0, 0.5)),
+        "curriculum.stages[0].lr_span: (0.0, 0.5) is filled in with lr=continue; leave it out, or "
+        "use lr=per_stage",
+    ),
+    "a part of training that is filled in": (
+        one(progress=(0, 0.5)),
+        "curriculum.stages[0].progress: (0.0, 0.5) is filled in from the tokens; leave it out",
+    ),
     "nothing": (lambda exp: [], "curriculum.stages: 'mine' makes none; yield one or more"),
     "no return": (
         lambda exp: None,
@@ -230,3 +258,16 @@ def test_a_band_that_no_number_of_masked_tokens_falls_in_is_refused(made_by):
         "data.seq_len=127 tokens, so that it would train and never be used; "
         "widen it or use longer samples"
     )
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a b", 3])
+def test_a_name_that_could_not_be_said_or_stored_is_refused(name, monkeypatch):
+    monkeypatch.setitem(CURRICULA, name, one())
+    with pytest.raises(ExperimentError) as error:
+        BASE.replace(curriculum=name)
+    assert str(error.value) == (
+        f"curriculum: {name!r} cannot be the name of an entry; name it with letters, digits, '.', "
+        "'_' and '-', 48 at most, the first a letter or digit"
+    )
+    with pytest.raises(ExperimentError, match="unknown name 'nope'"):
+        BASE.replace(curriculum="nope")

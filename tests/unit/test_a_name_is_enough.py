@@ -1,9 +1,12 @@
 """Public functions take a kind by name, as a mapping, or as parameters, and say what is wrong."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import stackwise as sw
+from stackwise import ExperimentError
 from stackwise.model.attention import ATTENTION
 from stackwise.objective import OBJECTIVES
 
@@ -47,4 +50,26 @@ def test_an_unknown_name_is_answered_with_those_that_are_known():
         sw.evaluate(sw.Rack(SHAPE, "mha", 24), WINDOWS_NT, 24, objective="difusion")
     assert str(error.value) == (
         f"unknown objective 'difusion'; did you mean 'diffusion'? known: {', '.join(OBJECTIVES)}"
+    )
+
+
+def test_stages_and_studies_take_a_preset_by_name():
+    assert sw.stages("toy") == sw.stages(sw.Experiment.preset("toy"))
+    study = sw.Study("toy", placement="cpu", more={"other": "toy"}, seeds=range(2))
+    assert (len(study.arms), study.seeds, study.placement.device) == (2, (0, 1), "cpu")
+
+
+def test_what_is_no_experiment_says_what_is_one():
+    with pytest.raises(ExperimentError, match=r"experiment: 'toyy' is no preset .*'toy'\? known"):
+        sw.stages("toyy")
+    with pytest.raises(ExperimentError) as error:
+        sw.Study(3)
+    assert str(error.value) == (
+        "base: 3 is no experiment; give sw.Experiment(...) or a preset's name"
+    )
+
+
+def test_a_folder_may_be_a_path():
+    assert sw.Placement(runs_dir=Path("x"), data_dir=Path("y")) == sw.Placement(
+        runs_dir="x", data_dir="y"
     )

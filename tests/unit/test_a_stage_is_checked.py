@@ -19,6 +19,11 @@ ABC = ("a", "b", "c")
             "path: a set has no order; give a list",
         ),
         ({"path": ("a",), "share": 1e308}, "share: 1e+308 must be 1e+12 or less"),
+        (
+            {"path": ("a",), "name": "a\x1b[2J"},
+            "name: 'a\\x1b[2J' holds characters that do not print; leave them out",
+        ),
+        ({"path": ("a",), "share": 1e-320}, "share: 1e-320 must be 1e-12 or more"),
         ({"path": (0,)}, "path[0]: 0 is not text"),
         ({"path": ("a", "a")}, "path: a, a names a stack twice"),
         ({"path": ("a",), "active": ("b",)}, "active: 'b' is not on the path a"),
@@ -29,7 +34,7 @@ ABC = ("a", "b", "c")
         ({"path": ("a",), "band": (0.5, 0.5)}, "band: (0.5, 0.5) must rise within 0 and 1"),
         ({"path": ("a",), "band": (0.5,)}, "band[1]: is missing; give it"),
         ({"path": ("a",), "lr_span": (0, 2)}, "lr_span: (0.0, 2.0) must rise within 0 and 1"),
-        ({"path": ("a",), "share": 0}, "share: 0 must be 1e-12 or more"),
+        ({"path": ("a",), "share": 0}, "share: 0 must be over 0"),
         ({"path": ("a",), "tokens": 0}, "tokens: 0 must be 1 or more"),
         (
             {"path": ("a",), "lr": "continued"},

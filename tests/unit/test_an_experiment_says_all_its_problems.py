@@ -236,6 +236,13 @@ MALFORMED = {
         {"rack": {"max_positions": 128}},
         "rack.max_positions: 128 is not read with positions=rope; leave it empty",
     ),
+    "key heads that are not given": (
+        {"attention": "gqa"},
+        "rack.kv_heads: is empty with attention=gqa, which would be mha; give a divisor of "
+        "rack.heads=4, or use mha",
+    ),
+    "one for true": ({"rack": {"tied": 1}}, "rack.tied: 1 is neither true nor false"),
+    "true as text": ({"rack": {"tied": "true"}}, "rack.tied: 'true' is neither true nor false"),
     "masks that are not drawn": (
         {"objective": "clm", "eval": {"draws": 4}},
         "eval.draws: 4 is not read with objective=clm; leave it at 1",

@@ -185,7 +185,7 @@ def test_noise_is_drawn_in_float64(monkeypatch):
         ({"method": "confidense"}, "did you mean 'confidence'"),
         ({"method": "ancestral:ramp"}, "ramp runs over training progress"),
         ({"length": 0}, "length: 0 must be 1 or more"),
-        ({"steps": 0}, "steps: 0 must be 1 or more, or None for one per token"),
+        ({"steps": 0}, "steps: 0 must be 1 or more; leave it out for one per token"),
         ({"temperature": -1.0}, "temperature: -1.0 must be 0 or more and finite; 0 takes the best"),
         ({"temperature": float("nan")}, "temperature: nan must be 0 or more and finite"),
         ({"temperature": float("inf")}, "temperature: inf must be 0 or more and finite"),

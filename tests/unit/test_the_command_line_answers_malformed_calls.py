@@ -9,6 +9,7 @@ import pytest
 
 from stackwise import Experiment, Placement
 from stackwise.cli import main
+from stackwise.memory.room import check_room
 from stackwise.runs import make_run
 
 CALLS = {
@@ -45,6 +46,14 @@ CALLS = {
     "an unknown option": (
         ["run", "toy", "attention={kind: mlm, rank: 3}"],
         "attention: unknown kind 'mlm'; did you mean",
+    ),
+    "demo, what the arms set": (
+        ["demo", "curriculum=grow"],
+        "curriculum: the five arms of the demo set it; leave it out",
+    ),
+    "demo, bands": (
+        ["demo", "masking.bands=linear"],
+        "masking.bands: the five arms of the demo set it; leave it out",
     ),
     "demo, an unknown change": (["demo", "nope"], "'nope': not of the form key=value"),
     "resume, no run": (["resume", "nope"], "nope: no such run in runs"),
@@ -104,12 +113,58 @@ def test_a_finished_run_whose_events_are_damaged_says_what_is_left(tmp_path, cap
     )
 
 
-def finished(folder):
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(
+    ("objective", "call", "expected"),
+    [
+        (
+            "clm",
+            ["--steps", "8"],
+            "--steps: 8 is not read with objective=clm, which writes one token at a time; leave "
+            "it out",
+        ),
+        (
+            "clm",
+            ["--method", "ancestral"],
+            "--method: 'ancestral' fills in masks, of which objective=clm knows none; use "
+            "autoregressive or leave it out",
+        ),
+        (
+            "mlm",
+            ["--method", "autoregressive"],
+            "--method: 'autoregressive' reads from left to right, which objective=mlm does not "
+            "learn; use ancestral, confidence or leave it out",
+        ),
+        ("mlm", ["--method", ""], "--method: is empty; name a method or leave it out"),
+    ],
+)
+def test_a_way_to_sample_that_the_rack_does_not_read_is_refused(
+    objective, call, expected, tmp_path, capsys
+):
+    run = finished(tmp_path, objective=objective)
+    assert main(["sample", run.id, *call]) == 2
+    assert capsys.readouterr().err == f"stackwise: {expected}\n"
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_rack_larger_than_the_machine_is_refused_with_the_figures(monkeypatch, capsys):
+    monkeypatch.setattr("stackwise.memory.room.machine_bytes", lambda: 1 << 20)
+    assert main(["run", "toy", "data=text:long.txt", "placement=cpu"]) == 2
+    assert re.fullmatch(
+        r"stackwise: rack: training takes \d+\.\d MiB by arithmetic, and this machine has 1\.0 "
+        r"MiB; make the rack smaller, or lower placement\.micro_batch, or give placement\.checkpointing=true",
+        capsys.readouterr().err.strip(),
+    )
+    monkeypatch.setattr("stackwise.memory.room.machine_bytes", lambda: None)
+    check_room(Experiment.preset("toy"), Placement(device="cpu"))
+
+
+def finished(folder, **changes):
     """A run that is finished as far as its status says."""
     run = make_run(
         folder / "runs",
         "done",
-        experiment=Experiment(title="done").to_yaml(),
+        experiment=Experiment(title="done", **changes).to_yaml(),
         placement=Placement().to_yaml(),
         stages=[{"name": "s0"}],
         plan=[],

@@ -168,6 +168,26 @@ def test_numbers_may_be_written_as_text(written, read):
     assert Experiment(optim={"lr": written}).optim.lr == read
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("010", 10), ("0x10", 16), ("1_000", 1000), ("+7", 7), ("1.0", 1), ("1e3", 1000)],
+)
+def test_whole_numbers_in_yaml_are_decimal(written, read):
+    assert Experiment.from_yaml(f"seed: {written}").seed == read
+    assert settings("toy", [f"seed={written}"])[0].seed == read
+
+
+@pytest.mark.parametrize(("written", "read"), [("1e-3", 1e-3), (".5", 0.5), ("1.5e-3", 1.5e-3)])
+def test_fractions_in_yaml_are_decimal(written, read):
+    assert Experiment.from_yaml(f"optim: {{lr: {written}}}").optim.lr == read
+
+
+@pytest.mark.parametrize("written", ["1:30", "1:30.5", "0b11"])
+def test_what_yaml_1_1_takes_for_a_number_is_none(written):
+    with pytest.raises(ExperimentError, match=f"seed: '{written}' is not a whole number"):
+        Experiment.from_yaml(f"seed: {written}")
+
+
 @pytest.mark.parametrize("written", ["1e3", "1_000", "1000.0", 1e3])
 def test_whole_numbers_may_be_written_as_floats(written):
     assert Experiment(seed=written).seed == 1000

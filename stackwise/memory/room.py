@@ -1,0 +1,51 @@
+"""Whether a machine has the bytes that training takes by arithmetic; asked before it is built."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from stackwise.errors import ExperimentError
+from stackwise.memory.bytes import training_bytes
+from stackwise.report import bytes_text
+
+if TYPE_CHECKING:
+    from stackwise.config import Experiment, Placement
+
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def check_room(exp: Experiment, placement: Placement) -> None:
+    """Raise if training takes more memory by arithmetic than the device has in all.
+
+    What other programs hold of it is not looked at: it changes, and the arithmetic does not.
+
+    Raises:
+        ExperimentError: If it does, or if the stages cannot be made.
+    """
+    card = placement.device != "cpu" and torch.cuda.is_available()
+    has = torch.cuda.mem_get_info()[1] if card else machine_bytes()
+    takes = training_bytes(exp, placement)
+    if has is not None and takes > has:
+        raise ExperimentError(
+            f"rack: training takes {bytes_text(takes)} by arithmetic, and this "
+            f"{'card' if card else 'machine'} has {bytes_text(has)}; make the rack smaller, or "
+            "lower placement.micro_batch, or give placement.checkpointing=true"
+        )
+
+
+def machine_bytes() -> int | None:
+    """Memory that this process may have: the machine's, or its container's; None: not known."""
+    try:
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, ValueError, OSError):  # not every system says
+        return None
+    for name in CGROUP_LIMITS:
+        try:
+            found.append(int(Path(name).read_text()))
+        except (OSError, ValueError):  # no container, or one without a limit
+            continue
+    return min(found)
