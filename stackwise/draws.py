@@ -101,9 +101,10 @@ def time_fracs_B(
     if sampling == "iid":
         frac_B = uniform_BT(seed, sample_B, draw_B, band, 1, Stream.TIME)[:, 0]
     else:
-        groups = np.stack([np.asarray(place_B) // batch, np.asarray(draw_B)])
-        (group_G, draw_G), row_B = np.unique(groups, axis=1, return_inverse=True)
-        u_G = uniform_BT(seed, group_G, draw_G, band, 1, Stream.TIME)[:, 0]
+        group_B, draw_B = np.asarray(place_B) // batch, np.asarray(draw_B)
+        groups = int(group_B.max(initial=0)) + 1  # one number names both: a quarter of the time
+        key_G, row_B = np.unique(draw_B * groups + group_B, return_inverse=True)
+        u_G = uniform_BT(seed, key_G % groups, key_G // groups, band, 1, Stream.TIME)[:, 0]
         frac_B = (u_G[row_B] + np.asarray(place_B) % batch / batch) % 1
     return np.where(frac_B == 0, 1.0, frac_B)
 

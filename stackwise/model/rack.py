@@ -27,13 +27,15 @@ BandPath = tuple[float, float, tuple[str, ...]]
 
 
 class Embedding(nn.Module):
-    """Token ids to vectors. Ids V and V + 1 are [MASK] and [START], in a table of their own."""
+    """Token ids to vectors. The last two rows, V and V + 1, are [MASK] and [START].
+
+    They have no row in the head, tied or not, and stand outside the published parameter count.
+    """
 
     def __init__(self, shape: RackShape, vocab: int) -> None:
         super().__init__()
         self.vocab = vocab
-        self.tokens = nn.Parameter(torch.empty(vocab, shape.d_model))
-        self.special = nn.Parameter(torch.empty(2, shape.d_model))
+        self.table = nn.Parameter(torch.empty(vocab + 2, shape.d_model))
         rows = shape.max_positions if shape.positions == "learned" else None
         self.positions = nn.Parameter(torch.empty(rows, shape.d_model)) if rows else None
         types = shape.token_types
@@ -46,10 +48,7 @@ class Embedding(nn.Module):
         Raises:
             ValueError: If there are more tokens than learned positions.
         """
-        special_BT = ids_BT >= self.vocab
-        x_BTD = nn.functional.embedding(ids_BT.clamp(max=self.vocab - 1), self.tokens)
-        added_BTD = nn.functional.embedding((ids_BT - self.vocab).clamp(min=0), self.special)
-        x_BTD = torch.where(special_BT[..., None], added_BTD, x_BTD)
+        x_BTD = nn.functional.embedding(ids_BT, self.table)
         if self.positions is not None:
             if ids_BT.shape[1] > len(self.positions):
                 raise ValueError(
@@ -59,6 +58,16 @@ class Embedding(nn.Module):
         if self.types is not None:
             x_BTD = x_BTD + self.types[0]
         return x_BTD if self.norm is None else cast(Tensor, self.norm(x_BTD))
+
+    @property
+    def tokens(self) -> Tensor:
+        """The rows of the vocabulary, (V, D): a view."""
+        return self.table[: self.vocab]
+
+    @property
+    def special(self) -> Tensor:
+        """The rows of [MASK] and [START], (2, D): a view."""
+        return self.table[self.vocab :]
 
 
 class Stack(nn.Module):
@@ -175,7 +184,7 @@ class Rack(nn.Module):
             raise ValueError(f"{stack!r} is in the rack already")
         made = Stack(self.shape, self.attention, known.index(stack))
         start(made, self.shape, self.seed, stack)
-        device = self.embedding.tokens.device
+        device = self.embedding.table.device
         self.stacks[stack] = made if device == next(made.parameters()).device else made.to(device)
         return made
 

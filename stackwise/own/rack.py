@@ -43,7 +43,7 @@ class OwnRack:
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return self.model.embedding.tokens.device
+        return self.model.embedding.table.device
 
     def experiment(self, values: Any) -> dict[str, Any]:
         """What decides its stages and its corruption."""

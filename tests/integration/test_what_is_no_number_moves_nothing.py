@@ -21,7 +21,7 @@ def breaking(what: str):
             if what == "loss":
                 work.rack.head.register_forward_hook(lambda module, args, out: out * torch.nan)
             else:
-                work.rack.embedding.tokens.register_hook(lambda grad: grad * torch.inf)
+                work.rack.embedding.table.register_hook(lambda grad: grad * torch.inf)
 
     kept: dict[str, torch.Tensor] = {}
     racks: list[sw.Rack] = []
@@ -54,7 +54,7 @@ def test_in_a_model_of_ones_own_nothing_moves_either() -> None:
     shape = sw.RackShape(stacks=2, blocks_per_stack=1, d_model=8, heads=2)
     rack = sw.Rack(shape, sw.Experiment().attention, 7)
     before = {name: value.clone() for name, value in rack.state_dict().items()}
-    rack.embedding.tokens.register_hook(lambda grad: grad * torch.inf)
+    rack.embedding.table.register_hook(lambda grad: grad * torch.inf)
     with pytest.raises(RuntimeError, match=r"the gradient norm is (nan|inf); lower lr"):
         sw.train_stack_wise(rack, [torch.zeros(2, 5, dtype=torch.long)] * 4)
     assert all(torch.equal(value, before[name]) for name, value in rack.state_dict().items())
