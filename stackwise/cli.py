@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +64,23 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     run = add("run", run_command, "train an experiment: a preset's name or a YAML file")
-    run.add_argument("experiment")
+    run.add_argument("experiment", metavar="EXPERIMENT", help="a preset's name or a YAML file")
     run.add_argument(
-        "changes", nargs="*", metavar="key=value", help="as optim.lr=1e-3, curriculum=grow"
+        "changes",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="as optim.lr=1e-3, curriculum=grow",
     )
     run.add_argument("--rerun", action="store_true", help="make another run even if there is one")
     again = add("resume", resume_command, "go on with a run from its last checkpoint")
     again.add_argument("run")
     again.add_argument(
-        "changes", nargs="*", metavar="placement.key=value", help="as placement.device=cuda"
+        "changes",
+        nargs="*",
+        default=[],
+        metavar="placement.key=value",
+        help="as placement.device=cuda",
     )
     runs = add("runs", runs_command, "list the runs")
     score = add("eval", eval_command, "bits per byte of a run's rack on its held-out text")
@@ -110,7 +121,7 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     """
     from stackwise.changes import merged, nested
     from stackwise.config import Experiment, Placement, presets
-    from stackwise.errors import ExperimentError, closest
+    from stackwise.errors import ExperimentError, closest, said_in
     from stackwise.yaml_text import read_mapping, read_text
 
     science = nested(said(changes))
@@ -120,12 +131,14 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     elif Path(source).suffix in (".yaml", ".yml") or (source and Path(source).exists()):
         values = read_mapping(read_text(source), source)
         section = values.pop("placement", {})
-        exp = Experiment(**values)
+        with said_in(source):
+            exp = Experiment(**values)
     else:
         raise ExperimentError(
             f"{source!r} is neither a YAML file nor a preset{closest(source, presets())}"
         )
-    placement = Placement.model_validate(section)
+    with said_in(source):
+        placement = Placement.model_validate(section)
     return exp.replace(**science), Placement.model_validate(merged(placement, asked))
 
 
@@ -143,7 +156,7 @@ def said(changes: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ExperimentError(f"{change!r}: not of the form key=value, as in optim.lr=1e-3")
         found.pop(key, None)  # of a key given twice the later one counts, also for its place
-        found[key] = parsed(text)
+        found[key] = parsed(text, key)
     return found
 
 
@@ -167,16 +180,26 @@ def placement_keys(changes: Sequence[str]) -> dict[str, Any] | None:
     return {"device": keys} if isinstance(keys, str) else keys
 
 
-def parsed(text: str) -> Any:
-    """A value as YAML reads it; what is not YAML is text."""
+def parsed(text: str, key: str) -> Any:
+    """A value as YAML reads it; what is not YAML is text, unless it begins a mapping or a list.
+
+    Raises:
+        ExperimentError: If it does, and is not YAML.
+    """
     import yaml
 
-    from stackwise.yaml_text import read_value
+    from stackwise.errors import ExperimentError, short
+    from stackwise.yaml_text import marked, read_value
 
+    if re.fullmatch(r"\w+:", text):  # as data=text: and no mapping to nothing
+        return text
     try:
         return read_value(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return text
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if not text.lstrip().startswith(("{", "[")):
+            return text
+        why = marked(error) if isinstance(error, yaml.MarkedYAMLError) else "is nested too deeply"
+        raise ExperimentError(f"{key}: {short(text)} is not YAML: {why}") from None
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -207,16 +230,25 @@ def carry_out(run: Any, placement: Any = None) -> int:
     from stackwise.progress import bar_over
     from stackwise.report import beside, bytes_text, called, count_text, number, program
     from stackwise.runs import RunError
+    from stackwise.runs.folder import RESTORE
     from stackwise.training.run import execute
 
     print(f"{run.id}: {run.experiment}")
     for note in run.provenance()["data"]["notes"]:
         print(f"note: {note}")
     if run.state != "finished":
-        with bar_over(sum(row["flops"] for row in run.plan())) as bar:
-            execute(run, placement, on_step=bar.on_step)
-            if run.state == "finished":  # also where all steps were taken before
-                bar.end()
+        try:
+            with bar_over(sum(row["flops"] for row in run.plan())) as bar, hangup_saves():
+                execute(run, placement, on_step=bar.on_step)
+                if run.state == "finished":  # also where all steps were taken before
+                    bar.end()
+        except KeyboardInterrupt:
+            print(
+                "stackwise: interrupted before the state was saved; go on from the last "
+                f"checkpoint with: {program()} resume {called(run)}",
+                file=sys.stderr,
+            )
+            return STOPPED
     if run.state == "stopped":
         print(f"stopped and saved; go on with: {program()} resume {called(run)}")
         return STOPPED
@@ -232,8 +264,24 @@ def carry_out(run: Any, placement: Any = None) -> int:
         f"peak {bytes_text(result['peak_bytes'])}, {result['seconds']:.0f} s of training"
     )
     print(beside(run))
+    if not run.has_weights():
+        raise RunError(f"run {run.id}: its weights are gone: rack/ holds none; {RESTORE}")
     print(f'look at it with: {program()} sample {called(run)} "In the beginning"')
     return 0
+
+
+@contextmanager
+def hangup_saves() -> Iterator[None]:
+    """A closed terminal stops a run as SIGTERM does, with its state saved; not under nohup."""
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(hangup, before)
 
 
 def runs_command(options: argparse.Namespace) -> int:
@@ -250,6 +298,10 @@ def runs_command(options: argparse.Namespace) -> int:
         return 0
     head = ["run", "state", "stage", "step", "bits/byte", "peak"]
     print(table(head, [run_row(run) for run in found]))
+    for run in found:
+        why = run.error()
+        if why:
+            print(f"{run.id}: {why}")
     return 0
 
 
@@ -267,7 +319,7 @@ def run_row(run: Any) -> list[str]:
             number(result.get("bits_per_byte") or None),
             bytes_text(result.get("peak_bytes")),
         ]
-    except (ValueError, TypeError, AttributeError):  # a file of it holds something else
+    except (ValueError, TypeError, AttributeError, OSError):  # a file of it holds something else
         return [run.id, "unreadable", "", "", "", ""]
 
 
@@ -277,6 +329,10 @@ def eval_command(options: argparse.Namespace) -> int:
     from stackwise.runs import attach
     from stackwise.training.score import evaluate_run
 
+    for name, low, high in (("draws", 1, 1024), ("seed", 0, (1 << 31) - 1)):
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"--{name}: {value} must be {low} or more, and at most {high}")
     run = attach(options.run, options.runs_dir)
     score = evaluate_run(
         run,
@@ -301,6 +357,7 @@ def sample_command(options: argparse.Namespace) -> int:
     from stackwise.runs import attach
     from stackwise.sampling import sample
 
+    check_prompt(options.prompt)
     run = attach(options.run, options.runs_dir)
     causal = is_causal(run.experiment.objective)
     usual = "autoregressive" if causal else "ancestral"
@@ -318,6 +375,14 @@ def sample_command(options: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def check_prompt(prompt: str) -> None:
+    """Refuse bytes of the command line that are no text."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"prompt: character {error.start} is not UTF-8 text") from None
 
 
 def check_sampling(options: argparse.Namespace, objective: str, causal: bool) -> None:

@@ -21,7 +21,7 @@ from stackwise.report import called, number, program, results_table, table
 from stackwise.runs import Run
 from stackwise.sampling import sample
 from stackwise.study import Study, StudyResult, shrunk_to, spent
-from stackwise.training.start import dataset_of
+from stackwise.training.start import dataset_of, settled
 
 PROMPT = "And the LORD said"
 
@@ -60,6 +60,8 @@ def run_demo(base: Experiment, placement: Placement, out: TextIO = sys.stdout) -
     except ImportError:
         raise missing_package("the figure of the demo", "matplotlib") from None
     study = demo_study(base, placement)
+    found, where = settled(base, placement)
+    dataset_of(found, where.data_dir)  # what is wrong with the text is said before the bar
     planned = [spent(arm.experiment)["flops"] for arm in study.arms]
     names = [arm.name for arm in study.arms]
     before = dict(zip(names, accumulate(planned[:-1], initial=0.0), strict=True))

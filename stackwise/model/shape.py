@@ -91,11 +91,9 @@ def shape_problems(shape: RackShape) -> list[str]:
     """What is wrong with sizes that are each in range: `field: value rule; way out`."""
     found = []
     if shape.head_dim is None and shape.d_model % shape.heads:
-        near = [h for h in range(1, shape.d_model + 1) if shape.d_model % h == 0]
-        near.sort(key=lambda h: abs(h - shape.heads))
         found.append(
             f"heads: {shape.heads} does not divide d_model={shape.d_model}; "
-            f"use {near[0]} or give head_dim"
+            f"{_dividing(shape)} or give head_dim"
         )
     if shape.kv_heads is not None and shape.heads % shape.kv_heads:
         found.append(
@@ -116,6 +114,17 @@ def shape_problems(shape: RackShape) -> list[str]:
     if shape.positions == "rope" and not found and head_dim(shape) % 2:
         found.append(f"head_dim: {head_dim(shape)} must be even, since RoPE turns pairs")
     return found
+
+
+def _dividing(shape: RackShape) -> str:
+    """Heads near those asked for that divide the width, or else a width near that they divide."""
+    grain = 2 if shape.positions == "rope" else 1  # RoPE turns pairs
+    near = [h for h in range(1, 2 * shape.heads) if shape.d_model % (grain * h) == 0]
+    near = [h for h in near if 2 * h >= shape.heads]
+    if near:
+        return f"use {min(near, key=lambda h: abs(h - shape.heads))}"
+    step = grain * shape.heads
+    return f"use d_model={max(1, round(shape.d_model / step)) * step}"
 
 
 def total_blocks(shape: RackShape) -> int:
