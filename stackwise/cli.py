@@ -133,6 +133,10 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
         section = values.pop("placement", {})
         with said_in(source):
             exp = Experiment(**values)
+    elif re.match(r"[\w.]+=", source):
+        raise ExperimentError(
+            f"{source!r} is a change; name what it changes first, as: toy {source}"
+        )
     else:
         raise ExperimentError(
             f"{source!r} is neither a YAML file nor a preset{closest(source, presets())}"

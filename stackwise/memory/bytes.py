@@ -165,8 +165,8 @@ def _per_block(exp: Experiment, parts: dict[str, Bytes]) -> dict[str, int]:
     """Bytes of each block of the stacks held: blocks of one stack are alike."""
     each = exp.rack.blocks_per_stack
     return {
-        f"{name}.{i}": part.total // each
-        for name, part in parts.items()
+        f"{name}.{i}": share
+        for name, share in ((n, p.total // each) for n, p in parts.items())
         if name not in ("embedding", "head")
         for i in range(each)
     }

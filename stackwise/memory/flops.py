@@ -31,7 +31,7 @@ from stackwise.model.block import (
     block_scores,
 )
 from stackwise.model.count import head_matrices
-from stackwise.model.shape import stack_ids
+from stackwise.model.shape import cycle, stack_ids
 from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, roles
 
@@ -86,11 +86,15 @@ def block_index(exp: Experiment, stack: str) -> range:
 
 def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
     """FLOPs per token that one stack spends in its role."""
-    causal = is_causal(exp.objective)
+    causal, length, again = is_causal(exp.objective), exp.data.seq_len, cycle(exp.rack)
+    weights = 2 * block_matmul_parameters(exp.rack, exp.attention)
+    kinds = {  # blocks of one kind cost alike
+        block % again: block_scores(exp.rack, exp.attention, block, length, causal)
+        for block in block_index(exp, stack)[:again]
+    }
     total = 0.0
     for block in block_index(exp, stack):
-        weights = 2 * block_matmul_parameters(exp.rack, exp.attention)
-        scores = block_scores(exp.rack, exp.attention, block, exp.data.seq_len, causal)
+        scores = kinds[block % again]
         total += WEIGHT_PASSES[role] * weights
         total += PAIR_PASSES[role] * scores.pairs + CONSTANT_PASSES[role] * scores.constant
     return total

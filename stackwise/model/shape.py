@@ -7,6 +7,7 @@ parameters a shape has is in `count.py`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -135,6 +136,12 @@ def total_blocks(shape: RackShape) -> int:
 def stack_ids(shape: RackShape) -> tuple[str, ...]:
     """The ids of the finished rack's stacks, left to right: `s0`, `s1`, ..."""
     return tuple(f"s{i}" for i in range(shape.stacks))
+
+
+def cycle(shape: RackShape) -> int:
+    """After how many blocks the lists of the shape begin anew: block k is like block k + cycle."""
+    listed = (shape.rope_base, shape.window)
+    return math.lcm(*(len(each) for each in listed if isinstance(each, tuple)))
 
 
 def head_dim(shape: RackShape) -> int:

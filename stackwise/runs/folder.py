@@ -104,7 +104,9 @@ class Run:
         try:
             if self.state == "failed":
                 return str(self._read("exit.json").get("error"))
-            self.status(), self.stages(), self.events()
+            self.status(), self.stages()
+            if not self.result() and self.state == "finished":
+                return f"events.jsonl is damaged: it holds no result; {RESTORE}"
         except (RunError, OSError) as error:
             return str(error)
         return None

@@ -18,6 +18,10 @@ CALLS = {
     "no experiment": (["run"], "the following arguments are required: EXPERIMENT\n"),
     "an unknown preset": (["run", "toyy"], "nor a preset; did you mean 'toy'? known: "),
     "an empty name": (["run", ""], "'' is neither a YAML file nor a preset"),
+    "a change and no experiment": (
+        ["run", "rack.heads=4"],
+        "'rack.heads=4' is a change; name what it changes first, as: toy rack.heads=4",
+    ),
     "a missing file": (["run", "nope.yaml"], "nope.yaml: no such file"),
     "a folder": (["run", "folder"], "folder: is a folder; name a YAML file"),
     "a file that is no text": (["run", "latin.yaml"], "byte 10 is not UTF-8 text"),
@@ -245,6 +249,8 @@ def test_the_list_says_why_a_run_failed_and_outlives_a_folder_in_place_of_a_file
     assert re.search(r"done +failed", said)
     assert re.search(r"other +unreadable", said)
     assert "\ndone: OSError: disk full\n" in said
+    (run.path / "status.json").write_text('{"state": "finished", "stage": 0, "step": 1}')
+    assert run.error().startswith("events.jsonl is damaged: it holds no result; restore it")
     assert "\nother: [Errno 21] Is a directory" in said
     assert "\nhalf: run half: stages.json is damaged; restore it" in said
 
