@@ -120,6 +120,10 @@ class Params(Checked):
             return {names[0]: value}
         if len(names) == 1:
             raise ValueError(f"{short(value)} gives a value, but {first} takes none")
+        if not second:
+            raise ValueError(
+                f"{short(value)} ends with its colon; write {first}:{names[1].upper()}"
+            )
         return {names[0]: first, names[1]: second}
 
     @classmethod

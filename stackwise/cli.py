@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +89,17 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     run = add("run", run_command, "train an experiment: a preset's name or a YAML file", RUN_MORE)
-    run.add_argument("experiment", help="a name that `stackwise presets` lists, or a YAML file")
     run.add_argument(
-        "changes", nargs="*", metavar="key=value", help="changes: optim.lr=1e-3 curriculum=grow"
+        "experiment",
+        metavar="EXPERIMENT",
+        help="a name that `stackwise presets` lists, or a YAML file",
+    )
+    run.add_argument(
+        "changes",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="changes: optim.lr=1e-3 curriculum=grow",
     )
     run.add_argument("--rerun", action="store_true", help="make another run even if there is one")
     again = add("resume", resume_command, "go on with a run from its last checkpoint")
@@ -96,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument(
         "changes",
         nargs="*",
+        default=[],
         metavar="placement.key=value",
         help="how it is carried out from here on: placement.device=cuda",
     )
@@ -153,7 +165,7 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     """
     from stackwise.changes import merged, nested
     from stackwise.config import Experiment, Placement, presets
-    from stackwise.errors import ExperimentError, closest
+    from stackwise.errors import ExperimentError, closest, said_in
     from stackwise.yaml_text import read_mapping, read_text
 
     science = nested(said(changes))
@@ -163,12 +175,18 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     elif Path(source).suffix in (".yaml", ".yml") or (source and Path(source).exists()):
         values = read_mapping(read_text(source), source)
         section = values.pop("placement", {})
-        exp = Experiment(**values)
+        with said_in(source):
+            exp = Experiment(**values)
+    elif re.match(r"[\w.]+=", source):
+        raise ExperimentError(
+            f"{source!r} is a change; name what it changes first, as: toy {source}"
+        )
     else:
         raise ExperimentError(
             f"{source!r} is neither a YAML file nor a preset{closest(source, presets())}"
         )
-    placement = Placement.model_validate(section)
+    with said_in(source):
+        placement = Placement.model_validate(section)
     return exp.replace(**science), Placement.model_validate(merged(placement, asked))
 
 
@@ -186,7 +204,7 @@ def said(changes: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ExperimentError(f"{change!r}: not of the form key=value, as in optim.lr=1e-3")
         found.pop(key, None)  # of a key given twice the later one counts, also for its place
-        found[key] = parsed(text)
+        found[key] = parsed(text, key)
     return found
 
 
@@ -210,16 +228,26 @@ def placement_keys(changes: Sequence[str]) -> dict[str, Any] | None:
     return {"device": keys} if isinstance(keys, str) else keys
 
 
-def parsed(text: str) -> Any:
-    """A value as YAML reads it; what is not YAML is text."""
+def parsed(text: str, key: str) -> Any:
+    """A value as YAML reads it; what is not YAML is text, unless it begins a mapping or a list.
+
+    Raises:
+        ExperimentError: If it does, and is not YAML.
+    """
     import yaml
 
-    from stackwise.yaml_text import read_value
+    from stackwise.errors import ExperimentError, short
+    from stackwise.yaml_text import marked, read_value
 
+    if re.fullmatch(r"\w+:", text):  # as data=text: and no mapping to nothing
+        return text
     try:
         return read_value(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return text
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if not text.lstrip().startswith(("{", "[")):
+            return text
+        why = marked(error) if isinstance(error, yaml.MarkedYAMLError) else "is nested too deeply"
+        raise ExperimentError(f"{key}: {short(text)} is not YAML: {why}") from None
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -250,16 +278,25 @@ def carry_out(run: Any, placement: Any = None) -> int:
     from stackwise.progress import bar_over
     from stackwise.report import beside, bytes_text, called, count_text, number, program
     from stackwise.runs import RunError
+    from stackwise.runs.folder import RESTORE
     from stackwise.training.run import execute
 
     print(f"{run.id}: {run.experiment}")
     for note in run.provenance()["data"]["notes"]:
         print(f"note: {note}")
     if run.state != "finished":
-        with bar_over(sum(row["flops"] for row in run.plan())) as bar:
-            execute(run, placement, on_step=bar.on_step)
-            if run.state == "finished":  # also where all steps were taken before
-                bar.end()
+        try:
+            with bar_over(sum(row["flops"] for row in run.plan())) as bar, hangup_saves():
+                execute(run, placement, on_step=bar.on_step)
+                if run.state == "finished":  # also where all steps were taken before
+                    bar.end()
+        except KeyboardInterrupt:
+            print(
+                "stackwise: interrupted before the state was saved; go on from the last "
+                f"checkpoint with: {program()} resume {called(run)}",
+                file=sys.stderr,
+            )
+            return STOPPED
     if run.state == "stopped":
         print(f"stopped and saved; go on with: {program()} resume {called(run)}")
         return STOPPED
@@ -275,8 +312,24 @@ def carry_out(run: Any, placement: Any = None) -> int:
         f"peak {bytes_text(result['peak_bytes'])}, {result['seconds']:.0f} s of training"
     )
     print(beside(run))
+    if not run.has_weights():
+        raise RunError(f"run {run.id}: its weights are gone: rack/ holds none; {RESTORE}")
     print(f'look at it with: {program()} sample {called(run)} "In the beginning"')
     return 0
+
+
+@contextmanager
+def hangup_saves() -> Iterator[None]:
+    """A closed terminal stops a run as SIGTERM does, with its state saved; not under nohup."""
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(hangup, before)
 
 
 def runs_command(options: argparse.Namespace) -> int:
@@ -293,6 +346,10 @@ def runs_command(options: argparse.Namespace) -> int:
         return 0
     head = ["run", "state", "stage", "step", "bits per byte", "peak memory"]
     print(table(head, [run_row(run.summary()) for run in found]))
+    for run in found:
+        why = run.error()
+        if why:
+            print(f"{run.id}: {why}")
     return 0
 
 
@@ -321,6 +378,10 @@ def eval_command(options: argparse.Namespace) -> int:
     from stackwise.runs import attach
     from stackwise.training.score import evaluate_run
 
+    for name, low, high in (("draws", 1, 1024), ("seed", 0, (1 << 31) - 1)):
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"--{name}: {value} must be {low} or more, and at most {high}")
     run = attach(options.run, options.runs_dir)
     score = evaluate_run(
         run,
@@ -345,6 +406,7 @@ def sample_command(options: argparse.Namespace) -> int:
     from stackwise.runs import attach
     from stackwise.sampling import sample
 
+    check_prompt(options.prompt)
     run = attach(options.run, options.runs_dir)
     causal = is_causal(run.experiment.objective)
     usual = "autoregressive" if causal else "ancestral"
@@ -362,6 +424,14 @@ def sample_command(options: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def check_prompt(prompt: str) -> None:
+    """Refuse bytes of the command line that are no text."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"prompt: character {error.start} is not UTF-8 text") from None
 
 
 def check_sampling(options: argparse.Namespace, objective: str, causal: bool) -> None:

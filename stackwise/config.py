@@ -31,7 +31,8 @@ from stackwise.choice import Checked, Params, Section, Unknown, params_of, parse
 from stackwise.curriculum import CURRICULA
 from stackwise.data.corpora import CORPORA
 from stackwise.data.tokenizer import TOKENIZERS
-from stackwise.errors import ExperimentError, closest
+from stackwise.elsewhere import pointed
+from stackwise.errors import ExperimentError, closest, said_in
 from stackwise.model.attention import ATTENTION
 from stackwise.model.shape import RackShape
 from stackwise.objective import OBJECTIVES
@@ -195,6 +196,10 @@ class Experiment(Checked):
             raise ExperimentError(problems)
 
     @classmethod
+    def _said(cls, error: ValidationError) -> ExperimentError:
+        return ExperimentError([pointed(problem) for problem in super()._said(error).problems])
+
+    @classmethod
     def preset(cls, name: str) -> Experiment:
         """The shipped experiment called `name`; `stackwise presets` lists them."""
         known = presets()
@@ -220,7 +225,8 @@ class Experiment(Checked):
             )
         if opening_run:
             values["curriculum"] = _known_by_name(values.get("curriculum"))
-        return cls(**values)
+        with said_in(source):
+            return cls(**values)
 
     def to_yaml(self) -> str:
         """The whole experiment, defaults included; reading it back gives an equal value."""
@@ -287,7 +293,9 @@ class Placement(Section):
     @classmethod
     def load(cls, path: str | Path) -> Placement:
         """Read a YAML file that `to_yaml` wrote."""
-        return cls(**read_mapping(read_text(path), str(path)))
+        values = read_mapping(read_text(path), str(path), "a placement")
+        with said_in(str(path)):
+            return cls(**values)
 
 
 def presets() -> list[str]:

@@ -22,7 +22,7 @@ from stackwise.runs import Run
 from stackwise.sampling import sample
 from stackwise.study import Study, StudyResult, shrunk_to, spent
 from stackwise.training.run import Stopped
-from stackwise.training.start import dataset_of
+from stackwise.training.start import dataset_of, settled
 
 PROMPT = "And the LORD said"
 
@@ -62,6 +62,8 @@ def run_demo(base: Experiment, placement: Placement, out: TextIO = sys.stdout) -
     except ImportError:
         raise missing_package("the figure of the demo", "matplotlib") from None
     study = demo_study(base, placement)
+    found, where = settled(base, placement)
+    dataset_of(found, where.data_dir)  # what is wrong with the text is said before the bar
     planned = [spent(arm.experiment)["flops"] for arm in study.arms]
     names = [arm.name for arm in study.arms]
     before = dict(zip(names, accumulate(planned[:-1], initial=0.0), strict=True))

@@ -10,6 +10,7 @@ import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -64,20 +65,31 @@ class ExperimentError(ValueError):
 
     Args:
         problems: What is wrong; text counts as one problem per line, without paths.
+        source: The file that says it, for the message.
 
     Attributes:
         problems: The same, one by one.
     """
 
-    def __init__(self, problems: str | Iterable[Problem]) -> None:
+    def __init__(self, problems: str | Iterable[Problem], *, source: str = "") -> None:
         if isinstance(problems, str):
             problems = [Problem("", line) for line in problems.splitlines()]
         self.problems = tuple(dict.fromkeys(problems))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        where = f"{source}: " if source else ""
+        super().__init__("\n".join(f"{where}{problem}" for problem in self.problems))
 
     def under(self, key: str) -> ExperimentError:
         """The same, seen from the value that holds it at `key`."""
         return ExperimentError([problem.under(key) for problem in self.problems])
+
+
+@contextmanager
+def said_in(source: str) -> Iterator[None]:
+    """Name the file in the errors of what it says."""
+    try:
+        yield
+    except ExperimentError as error:
+        raise ExperimentError(error.problems, source=source) from None
 
 
 def problems_in(error: ValidationError, known: Iterable[str], owner: str = "") -> list[Problem]:
@@ -96,7 +108,11 @@ def problems_in(error: ValidationError, known: Iterable[str], owner: str = "") -
             found += [p for item in group for p in _raised(item, fields)]
         elif key not in fields:
             name = key if key.isidentifier() else short(key)
-            found.append(Problem(name, f"unknown key{owner}{closest(key, fields)}"))
+            near = near_names(key, fields)
+            way_out = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
+            text = f"unknown key{owner}; {way_out}"
+            told = not near and any(problem.text == text for problem in found)
+            found.append(Problem(name, f"unknown key{owner}; known: see above" if told else text))
         else:
             found += _of_field(key, list(group))
     return found
@@ -154,18 +170,21 @@ def _rule(item: Any) -> str:
 
 def _hints(item: Any, value: str) -> list[str]:
     expected = re.findall(r"'([^']*)'", str(item.get("ctx", {}).get("expected", "")))
-    return [f"; did you mean {name!r}?" for name in _near(value, expected)]
+    return [f"; did you mean {name!r}?" for name in near_names(value, expected)]
 
 
 def closest(name: str, known: Iterable[str]) -> str:
     """The tail of an error about an unknown name: the nearest one, and all that there are."""
     names = [str(name) for name in known]
-    hint = "".join(f" did you mean {near!r}?" for near in _near(name, names))
+    hint = "".join(f" did you mean {near!r}?" for near in near_names(name, names))
     return f";{hint} known: {', '.join(names)}"
 
 
-def _near(name: str, known: list[str]) -> list[str]:
-    return difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
+def near_names(name: str, known: list[str]) -> list[str]:
+    """The one known name that a name is a slip or the beginning of, or none."""
+    close = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.65)
+    begun = [other for other in known if len(name) > 2 and other.startswith(name)]
+    return close or begun[:1]
 
 
 def short(value: Any) -> str:

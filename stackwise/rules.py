@@ -39,13 +39,7 @@ def _problem(line: str) -> Problem:
 
 
 def _attention(exp: Experiment) -> Iterable[str]:
-    found = check_attention(exp.rack, exp.attention)
-    if exp.attention.choice == "gqa" and exp.rack.kv_heads is None:
-        found.append(
-            f"rack.kv_heads: is empty with attention=gqa, which would be mha; give a divisor of "
-            f"rack.heads={exp.rack.heads}, or use mha"
-        )
-    return found
+    return check_attention(exp.rack, exp.attention)
 
 
 def _masking(exp: Experiment) -> Iterable[str]:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from stackwise.model.rack import Rack
 
 
+SEEDS = 1 << 63
+
+
 class Ancestral(Params):
     """Reverse the noise process, from time t to s: a mask stays with (1 - alpha_s)/(1 - alpha_t).
 
@@ -125,6 +128,8 @@ def sample_ids(
     """
     prompt_BP = torch.as_tensor(prompt, dtype=torch.int64, device=device_of(rack))
     _check(rack, prompt_BP, length, steps, temperature)
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"seed: {seed} must be 0 or more, and under {SEEDS}")
     ids_BT = torch.nn.functional.pad(torch.atleast_2d(prompt_BP), (0, length), value=rack.mask_id)
     *_, ids_BT = trajectory(rack, ids_BT, method, steps or length, temperature, seed)
     return ids_BT if prompt_BP.dim() == 2 else ids_BT[0]

@@ -73,12 +73,13 @@ _Plain.add_constructor("tag:yaml.org,2002:map", _Plain.construct_flat)
 _Plain.add_constructor(None, _Plain.construct_tagged)
 
 
-def read_mapping(text: str, source: str) -> dict[str, Any]:
+def read_mapping(text: str, source: str, what: str = "an experiment") -> dict[str, Any]:
     """Parse YAML that must be one mapping.
 
     Args:
         text: YAML.
         source: What to call it in errors.
+        what: What it holds, for the same.
 
     Raises:
         ExperimentError: If it is not YAML (with line and column) or not a mapping.
@@ -86,18 +87,26 @@ def read_mapping(text: str, source: str) -> dict[str, Any]:
     try:
         values = read_value(text)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ExperimentError(f"{source}: {where}{error.problem or error.context}") from None
+        raise ExperimentError(f"{source}: {marked(error)}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ExperimentError(f"{source}: is not YAML: {str(error).splitlines()[0]}") from None
+        why = str(error).splitlines()[0]
+        if "integer string conversion" in why:  # Python's advice is no way out
+            why = "a number of over 4300 digits"
+        raise ExperimentError(f"{source}: is not YAML: {why}") from None
     except RecursionError:
         raise ExperimentError(f"{source}: is nested too deeply") from None
     if values is None:
-        raise ExperimentError(f"{source}: is empty; an experiment is a mapping of keys")
+        raise ExperimentError(f"{source}: is empty; {what} is a mapping of keys")
     if not isinstance(values, dict):
         raise ExperimentError(f"{source}: {short(values)} is not a mapping of keys")
     return values
+
+
+def marked(error: yaml.MarkedYAMLError) -> str:
+    """What PyYAML says, with line and column."""
+    mark = error.problem_mark or error.context_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{where}{error.problem or error.context}"
 
 
 def read_value(text: str) -> Any:

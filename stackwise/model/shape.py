@@ -7,6 +7,7 @@ parameters a shape has is in `count.py`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -91,11 +92,9 @@ def shape_problems(shape: RackShape) -> list[str]:
     """What is wrong with sizes that are each in range: `field: value rule; way out`."""
     found = []
     if shape.head_dim is None and shape.d_model % shape.heads:
-        near = [h for h in range(1, shape.d_model + 1) if shape.d_model % h == 0]
-        near.sort(key=lambda h: abs(h - shape.heads))
         found.append(
             f"heads: {shape.heads} does not divide d_model={shape.d_model}; "
-            f"use {near[0]} or give head_dim"
+            f"{_dividing(shape)} or give head_dim"
         )
     if shape.kv_heads is not None and shape.heads % shape.kv_heads:
         found.append(
@@ -118,6 +117,17 @@ def shape_problems(shape: RackShape) -> list[str]:
     return found
 
 
+def _dividing(shape: RackShape) -> str:
+    """Heads near those asked for that divide the width, or else a width near that they divide."""
+    grain = 2 if shape.positions == "rope" else 1  # RoPE turns pairs
+    near = [h for h in range(1, 2 * shape.heads) if shape.d_model % (grain * h) == 0]
+    near = [h for h in near if 2 * h >= shape.heads]
+    if near:
+        return f"use {min(near, key=lambda h: abs(h - shape.heads))}"
+    step = grain * shape.heads
+    return f"use d_model={max(1, round(shape.d_model / step)) * step}"
+
+
 def total_blocks(shape: RackShape) -> int:
     """Blocks in the finished rack."""
     return shape.stacks * shape.blocks_per_stack
@@ -126,6 +136,12 @@ def total_blocks(shape: RackShape) -> int:
 def stack_ids(shape: RackShape) -> tuple[str, ...]:
     """The ids of the finished rack's stacks, left to right: `s0`, `s1`, ..."""
     return tuple(f"s{i}" for i in range(shape.stacks))
+
+
+def cycle(shape: RackShape) -> int:
+    """After how many blocks the lists of the shape begin anew: block k is like block k + cycle."""
+    listed = (shape.rope_base, shape.window)
+    return math.lcm(*(len(each) for each in listed if isinstance(each, tuple)))
 
 
 def head_dim(shape: RackShape) -> int:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 EVAL_COLUMNS = ["stage", "step", "tokens", "flops", "seconds", "loss", "bits_per_byte"]
 READS = 5
+MANIFEST = "manifest.json"  # of a checkpoint; what is in it is said in `training/checkpoint.py`
 
 
 class RunError(ValueError):
@@ -98,6 +99,18 @@ class Run:
         """Where the numbers come from."""
         return dict(self._read("provenance.json"))
 
+    def error(self) -> str | None:
+        """Why its last attempt failed, or what of its folder is damaged; None for neither."""
+        try:
+            if self.state == "failed":
+                return str(self._read("exit.json").get("error"))
+            self.status(), self.stages()
+            if not self.result() and self.state == "finished":
+                return f"events.jsonl is damaged: it holds no result; {RESTORE}"
+        except (RunError, OSError) as error:
+            return str(error)
+        return None
+
     def events(self, kind: str | None = None) -> list[Event]:
         """What happened, oldest first."""
         found = read_events(self.path / "events.jsonl")
@@ -161,7 +174,10 @@ class Run:
         """The tokenizer that the run was trained with."""
         from stackwise.data.tokenizer import read_tokenizer
 
-        return read_tokenizer(self.path / "tokenizer.json")
+        path = self.path / "tokenizer.json"
+        if not path.exists():
+            raise RunError(f"run {self.id}: tokenizer.json is missing; {RESTORE}")
+        return read_tokenizer(path)
 
     def rack(self, *, best: bool = False, raw: bool = False) -> Rack:
         """The model as the last checkpoint holds it, or the best one of the last stage.
@@ -176,8 +192,14 @@ class Run:
         Raises:
             CheckpointError: If there is none yet, or it is damaged.
         """
-        from stackwise.training.checkpoint import CheckpointReplaced
+        from stackwise.training.checkpoint import CheckpointError, CheckpointReplaced
         from stackwise.training.saved import read_rack
+
+        if not self.has_weights():
+            state = self.state
+            lost = f"is finished, but its rack/{MANIFEST} is missing; {RESTORE}"
+            why = lost if state == "finished" else f"has no checkpoint yet; it is {state}"
+            raise CheckpointError(f"run {self.id}: {why}")
 
         for _ in range(READS - 1):
             try:
@@ -185,6 +207,10 @@ class Run:
             except CheckpointReplaced:
                 continue  # the run goes on, and wrote a newer one meanwhile
         return read_rack(self, best=best, raw=raw)
+
+    def has_weights(self) -> bool:
+        """Whether there is a checkpoint of it."""
+        return (self.path / "rack" / MANIFEST).is_file()
 
     def weights_hash(self) -> str:
         """One hash over the weights: equal weights, equal hashes."""
@@ -206,7 +232,7 @@ class Run:
         return value
 
 
-RESTORE = "restore it from a copy of the run, or train again with rerun=True"
+RESTORE = "restore it from a copy of the run, or train again (rerun=True, --rerun)"
 
 
 def is_run(path: Path) -> bool:

@@ -84,6 +84,8 @@ def attach(run: str | Path, runs_dir: str | Path = "runs") -> Run:
     Raises:
         RunError: If there is none, or several; the message lists what there is.
     """
+    if not str(run):
+        raise RunError("'' names no run; `stackwise runs` lists those there are")
     if is_run(Path(run)):
         return Run(run)
     known = runs_in(runs_dir)

@@ -8,22 +8,29 @@ import sys
 import pytest
 
 from stackwise import Experiment, Placement
-from stackwise.cli import main
+from stackwise.cli import hangup_saves, main
 from stackwise.memory.room import check_room
-from stackwise.runs import make_run
+from stackwise.runs import RunError, make_run
 
 CALLS = {
     "no command": ([], "COMMAND"),
     "an unknown command": (["frobnicate"], "invalid choice: 'frobnicate'"),
-    "no experiment": (["run"], "experiment"),
+    "no experiment": (["run"], "the following arguments are required: EXPERIMENT\n"),
     "an unknown preset": (["run", "toyy"], "nor a preset; did you mean 'toy'? known: "),
     "an empty name": (["run", ""], "'' is neither a YAML file nor a preset"),
+    "a change and no experiment": (
+        ["run", "rack.heads=4"],
+        "'rack.heads=4' is a change; name what it changes first, as: toy rack.heads=4",
+    ),
     "a missing file": (["run", "nope.yaml"], "nope.yaml: no such file"),
     "a folder": (["run", "folder"], "folder: is a folder; name a YAML file"),
     "a file that is no text": (["run", "latin.yaml"], "byte 10 is not UTF-8 text"),
     "a list": (["run", "list.yaml"], "list.yaml: ['a'] is not a mapping of keys"),
     "no YAML": (["run", "open.yaml"], "open.yaml: line 2, column 1: "),
-    "an unknown key in a file": (["run", "typo.yaml"], "rack.headz: unknown key; did you mean"),
+    "an unknown key in a file": (
+        ["run", "typo.yaml"],
+        "typo.yaml: rack.headz: unknown key; did you",
+    ),
     "no equals sign": (["run", "toy", "optim.lr"], "'optim.lr': not of the form key=value"),
     "no key": (["run", "toy", "=3"], "'=3': not of the form key=value"),
     "no value": (["run", "toy", "optim.lr="], "optim.lr: is empty; give a value"),
@@ -31,7 +38,19 @@ CALLS = {
     "an empty part": (["run", "toy", "optim..lr=3"], "optim.'': unknown key"),
     "a dot": (["run", "toy", ".=3"], "'': unknown key"),
     "too deep": (["run", "toy", "seed.x=3"], "seed: {'x': 3} is not a whole number"),
-    "open brackets": (["run", "toy", "seed=" + "[" * 3000], "is not a whole number"),
+    "open brackets": (["run", "toy", "seed=" + "[" * 3000], "is not YAML: is nested too deeply"),
+    "an open brace": (
+        ["run", "toy", "optim={lr: 1e-3"],
+        "optim: '{lr: 1e-3' is not YAML: line 1, column 10: expected ',' or '}'",
+    ),
+    "a key twice in braces": (
+        ["run", "toy", "optim={lr: 1e-3, lr: 2e-3}"],
+        "optim: '{lr: 1e-3, lr: 2e-3}' is not YAML: line 1, column 12: the key 'lr' is given twice",
+    ),
+    "a colon and nothing": (
+        ["run", "toy", "data.corpus=hf:"],
+        "data.corpus: 'hf:' ends with its colon; write hf:DATASET",
+    ),
     "no date": (["run", "toy", "seed=2024-99-99"], "seed: '2024-99-99' is not a whole number"),
     "true": (["run", "toy", "seed=true"], "seed: True is not a number"),
     "a tag": (["run", "toy", "seed=!!python/name:os.system"], "is not a whole number"),
@@ -60,6 +79,19 @@ CALLS = {
     "resume, half a run": (["resume", "runs/half"], "placement.yaml: no such file"),
     "eval, no run": (["eval", "nope"], "nope: no such run in runs"),
     "eval, half a run": (["eval", "runs/half"], "no such file"),
+    "eval, too many draws": (
+        ["eval", "x", "--draws", "9999"],
+        "--draws: 9999 must be 1 or more, and at most 1024",
+    ),
+    "eval, a huge seed": (
+        ["eval", "x", "--seed", "99999999999"],
+        "--seed: 99999999999 must be 0 or more, and at most 2147483647",
+    ),
+    "sample, bytes that are no text": (
+        ["sample", "x", "a\udcff"],
+        "prompt: character 1 is not UTF-8 text",
+    ),
+    "resume, nothing": (["resume", ""], "'' names no run; `stackwise runs` lists those"),
     "eval, no number": (["eval", "x", "--draws", "zz"], "invalid int value: 'zz'"),
     "sample, no run": (["sample", "nope"], "nope: no such run in runs"),
     "sample, half a run": (["sample", "runs/half"], "no such file"),
@@ -152,7 +184,8 @@ def test_a_rack_larger_than_the_machine_is_refused_with_the_figures(monkeypatch,
     assert main(["run", "toy", "data=text:long.txt", "placement=cpu"]) == 2
     assert re.fullmatch(
         r"stackwise: rack: training takes \d+\.\d MiB by arithmetic, and this machine has 1\.0 "
-        r"MiB; make the rack smaller, or lower placement\.micro_batch, or give placement\.checkpointing=true",
+        r"MiB; make the rack smaller, or lower "
+        r"placement\.micro_batch, or give placement\.checkpointing=true",
         capsys.readouterr().err.strip(),
     )
     monkeypatch.setattr("stackwise.memory.room.machine_bytes", lambda: None)
@@ -200,3 +233,67 @@ def test_the_command_line_itself_is_imported_at_once():
     code = "import sys, stackwise.cli; print([m for m in ('yaml', 'pydantic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_list_says_why_a_run_failed_and_outlives_a_folder_in_place_of_a_file(tmp_path, capsys):
+    run = finished(tmp_path)
+    (run.path / "status.json").write_text('{"state": "failed", "stage": 0, "step": 1}')
+    (run.path / "exit.json").write_text('{"error": "OSError: disk full"}')
+    other = make_run(
+        tmp_path / "runs", "other", experiment="{}", placement="{}", stages=[], plan=[], facts={}
+    )
+    (other.path / "events.jsonl").mkdir()
+    assert main(["runs"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"done +failed", said)
+    assert re.search(r"other +unreadable", said)
+    assert "\ndone: OSError: disk full\n" in said
+    (run.path / "status.json").write_text('{"state": "finished", "stage": 0, "step": 1}')
+    assert run.error().startswith("events.jsonl is damaged: it holds no result; restore it")
+    assert "\nother: [Errno 21] Is a directory" in said
+    assert "\nhalf: run half: stages.json is damaged; restore it" in said
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (
+            "finished",
+            "run done: is finished, but its rack/manifest.json is missing; restore it from a copy "
+            "of the run, or train again (rerun=True, --rerun)",
+        ),
+        ("stopped", "run done: has no checkpoint yet; it is stopped"),
+    ],
+)
+def test_a_run_without_weights_says_how_it_stands(state, expected, tmp_path, capsys):
+    run = finished(tmp_path)
+    (run.path / "status.json").write_text(f'{{"state": "{state}", "stage": 0, "step": 1}}')
+    assert main(["sample", run.id]) == 1
+    assert capsys.readouterr().err == f"stackwise: {expected}\n"
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_run_without_its_tokenizer_says_so(tmp_path):
+    with pytest.raises(RunError) as error:
+        finished(tmp_path).tokenizer()
+    assert str(error.value) == (
+        "run done: tokenizer.json is missing; restore it from a copy of the run, or train again "
+        "(rerun=True, --rerun)"
+    )
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminal to close")
+def test_a_closed_terminal_stops_a_run_as_sigterm_does():
+    caught, before = [], signal.signal(signal.SIGTERM, lambda *_: caught.append("SIGTERM"))
+    try:
+        with hangup_saves():
+            signal.raise_signal(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with hangup_saves():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert caught == ["SIGTERM"]

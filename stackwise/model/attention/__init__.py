@@ -5,7 +5,6 @@ An entry pairs the parameters and the module of a kind with the arithmetic of it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
@@ -17,7 +16,13 @@ from stackwise.errors import ExperimentError
 from stackwise.model.attention import kernel, mha, mla
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
-from stackwise.model.shape import AttentionShape, RackShape, attention_shape, total_blocks
+from stackwise.model.shape import (
+    AttentionShape,
+    RackShape,
+    attention_shape,
+    cycle,
+    total_blocks,
+)
 
 
 def no_problems(shape: AttentionShape, params: Params) -> list[str]:
@@ -134,8 +139,6 @@ def check_attention(rack: RackShape, params: Params) -> list[str]:
     entry = find(ATTENTION, params.choice, "attention")
     if not isinstance(entry, AttentionKind):
         return [_no_entry(params.choice, entry)]
-    listed = (rack.rope_base, rack.window)
-    cycle = math.lcm(*(len(each) for each in listed if isinstance(each, tuple)))
-    blocks = range(min(cycle, total_blocks(rack)))
+    blocks = range(min(cycle(rack), total_blocks(rack)))
     shapes = dict.fromkeys(attention_shape(rack, block) for block in blocks)
     return list(dict.fromkeys(line for shape in shapes for line in entry.check(shape, params)))

@@ -31,7 +31,7 @@ class Mha(Params):
 
 
 class Gqa(Params):
-    """Groups of query heads share keys and values; `rack.kv_heads` says how many groups."""
+    """Groups of query heads share keys and values: `rack.kv_heads` groups; empty: one per head."""
 
     kind: Literal["gqa"] = "gqa"
 

@@ -191,7 +191,7 @@ def test_a_summary_names_damage_and_never_raises(made) -> None:
     assert (found["state"], found["step"], found["bits_per_byte"]) == ("finished", 8, 2.5)
     assert 0 <= found["heartbeat_age_seconds"] < 60 and found["problem"] is None
     (run.path / "status.json").write_text("{")
-    way_out = "restore it from a copy of the run, or train again with rerun=True"
+    way_out = "restore it from a copy of the run, or train again (rerun=True, --rerun)"
     assert run.state == run.summary()["state"] == "damaged"
     assert run.summary()["problem"] == f"run toy-1234abcd: status.json is damaged; {way_out}"
     (run.path / "plan.json").unlink()
