@@ -31,7 +31,8 @@ $(READY): pyproject.toml constraints.txt
 	  echo "StackWise needs Python 3.11 or newer, and '$(PYTHON)' is not. Name one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@echo "Setting up .venv: a few minutes, once"
 	@"$(PYTHON)" -m venv .venv
-	@$(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	  $(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]'
 	@touch $@
 
 lint: $(READY) ## ruff: format and rules

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,38 +53,67 @@ def answered(arguments: Sequence[str] | None) -> int:
         return STOPPED
 
 
+FIRST_STEPS = """first steps:
+  stackwise presets                      what can be trained as it is
+  stackwise run toy curriculum=grow      minutes on two cores; Ctrl-C stops it, and nothing is lost
+  stackwise runs                         what is there, and how far it is
+  stackwise sample RUN "In the beginning"
+
+RUN is a run's id, or the beginning of one, or its folder. Exit codes: 0 done, 1 failed, 2 the
+command or the experiment is wrong, 130 stopped with Ctrl-C and saved."""
+RUN_MORE = """The run is a folder in placement.runs_dir, named by what decides its numbers. The
+same command again finds the run that is there, and goes on with it if it is unfinished. Keys are
+those of a run's experiment.yaml and, after placement., of its placement.yaml; an unknown key is
+answered with those that there are.
+
+examples:
+  stackwise run toy
+  stackwise run toy curriculum=right_to_left masking.bands=linear seed=1
+  stackwise run mine.yaml data.corpus=text:book.txt budget.flops=1e12 placement.device=cuda"""
+
+
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    top = argparse.ArgumentParser(prog="stackwise", description=__doc__.splitlines()[0])
+    plain = argparse.RawDescriptionHelpFormatter
+    title = "Train transformers a few layers at a time, and compare what that gives and costs."
+    top = argparse.ArgumentParser(
+        prog="stackwise", description=title, epilog=FIRST_STEPS, formatter_class=plain
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
+    def add(name: str, function: Any, text: str, more: str = "") -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=text, description=text, epilog=more, formatter_class=plain
+        )
         made.set_defaults(command=function)
         return made
 
-    run = add("run", run_command, "train an experiment: a preset's name or a YAML file")
-    run.add_argument("experiment", metavar="EXPERIMENT", help="a preset's name or a YAML file")
+    run = add("run", run_command, "train an experiment: a preset's name or a YAML file", RUN_MORE)
+    run.add_argument(
+        "experiment",
+        metavar="EXPERIMENT",
+        help="a name that `stackwise presets` lists, or a YAML file",
+    )
     run.add_argument(
         "changes",
         nargs="*",
         default=[],
         metavar="key=value",
-        help="as optim.lr=1e-3, curriculum=grow",
+        help="changes: optim.lr=1e-3 curriculum=grow",
     )
     run.add_argument("--rerun", action="store_true", help="make another run even if there is one")
     again = add("resume", resume_command, "go on with a run from its last checkpoint")
-    again.add_argument("run")
+    _takes_a_run(again)
     again.add_argument(
         "changes",
         nargs="*",
         default=[],
         metavar="placement.key=value",
-        help="as placement.device=cuda",
+        help="how it is carried out from here on: placement.device=cuda",
     )
-    runs = add("runs", runs_command, "list the runs")
+    runs = add("runs", runs_command, "list the runs, newest first")
     score = add("eval", eval_command, "bits per byte of a run's rack on its held-out text")
-    score.add_argument("run")
+    _takes_a_run(score)
     score.add_argument("--draws", type=int, help="masks per window; default: the run's eval.draws")
     score.add_argument("--seed", type=int, help="of the masks; default: the run's")
     score.add_argument("--device", choices=["auto", "cpu", "cuda"], help="default: the run's")
@@ -93,22 +122,37 @@ def parser() -> argparse.ArgumentParser:
         "--raw", action="store_true", help="of an unfinished run, the weights without averaging"
     )
     text = add("sample", sample_command, "let a run's rack write text")
-    text.add_argument("run")
-    text.add_argument("prompt", nargs="?", default="")
+    _takes_a_run(text)
+    text.add_argument("prompt", nargs="?", default="", help="the text to continue (default: none)")
     text.add_argument("--length", type=int, default=64, help="tokens to add (default 64)")
     text.add_argument(
         "--steps", type=int, default=None, help="denoising steps; default: one per token"
     )
-    text.add_argument("--method", default=None, help="ancestral, confidence or autoregressive")
-    text.add_argument("--temperature", type=float, default=1.0)
-    text.add_argument("--seed", type=int, default=0)
+    text.add_argument(
+        "--method",
+        default=None,
+        help="ancestral, confidence or autoregressive; default: autoregressive for a rack trained "
+        "with clm, else ancestral",
+    )
+    text.add_argument(
+        "--temperature", type=float, default=1.0, help="0: the likeliest tokens (default 1)"
+    )
+    text.add_argument("--seed", type=int, default=0, help="of every random choice (default 0)")
     for command in (again, runs, score, text):
         command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
     add("presets", presets_command, "list the shipped experiments with their parameter counts")
     demo = add("demo", demo_command, "train a small rack five ways on real text, at equal FLOPs")
-    demo.add_argument("changes", nargs="*", metavar="key=value", help="changes to the toy preset")
+    demo.add_argument(
+        "changes", nargs="*", metavar="key=value", help="changes to the toy preset, as for run"
+    )
     add("lab", lab_command, "open JupyterLab on the notebooks")
     return top
+
+
+def _takes_a_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "run", metavar="RUN", help="a run's id, the beginning of one, or its folder"
+    )
 
 
 def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
@@ -300,8 +344,8 @@ def runs_command(options: argparse.Namespace) -> int:
     if not found:
         print(f"no runs in {options.runs_dir}; make one with: {program()} run toy")
         return 0
-    head = ["run", "state", "stage", "step", "bits/byte", "peak"]
-    print(table(head, [run_row(run) for run in found]))
+    head = ["run", "state", "stage", "step", "bits per byte", "peak memory"]
+    print(table(head, [run_row(run.summary()) for run in found]))
     for run in found:
         why = run.error()
         if why:
@@ -309,22 +353,23 @@ def runs_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_row(run: Any) -> list[str]:
-    """What the list says of one run; of a damaged one, that it is."""
+def run_row(found: Mapping[str, Any]) -> list[str]:
+    """What the list says of one run's summary; of a damaged one, that it is."""
     from stackwise.report import bytes_text, number
 
     try:
-        result, status = run.result(), run.status()
-        return [
-            run.id,
-            run.state,
-            f"{status.get('stage', 0) + 1}/{len(run.stages())}",
-            str(status.get("step", 0)),
-            number(result.get("bits_per_byte") or None),
-            bytes_text(result.get("peak_bytes")),
-        ]
-    except (ValueError, TypeError, AttributeError, OSError):  # a file of it holds something else
-        return [run.id, "unreadable", "", "", "", ""]
+        if found["problem"] is None:
+            return [
+                found["id"],
+                found["state"],
+                f"{(found['stage'] or 0) + 1}/{found['stages']}",
+                str(found["step"] or 0),
+                number(found["bits_per_byte"]),
+                bytes_text(found["peak_bytes"]),
+            ]
+    except TypeError:  # a file of it holds something else than numbers
+        pass
+    return [found["id"], "damaged", "", "", "", ""]
 
 
 def eval_command(options: argparse.Namespace) -> int:
@@ -423,7 +468,7 @@ def presets_command(options: argparse.Namespace) -> int:
     from stackwise.memory.flops import vocab_size
     from stackwise.model.count import count_parameters
     from stackwise.model.shape import stack_ids
-    from stackwise.report import table
+    from stackwise.report import program, table
 
     rows = []
     for name in presets():
@@ -432,10 +477,12 @@ def presets_command(options: argparse.Namespace) -> int:
         shape = f"{exp.rack.stacks} x {exp.rack.blocks_per_stack}"
         kinds = [exp.attention.choice, exp.objective.choice]
         cache = f"{cache_bytes_per_token(exp, stack_ids(exp.rack)):,}"
-        rows.append([name, f"{count:,}", shape, str(exp.rack.d_model), cache, *kinds])
-    head = ["preset", "parameters", "stacks x blocks", "width", "KV cache, bytes/token"]
-    head += ["attention", "objective"]
-    print(table(head, rows))
+        row = [name, shape, str(exp.rack.d_model), *kinds, f"{count:,}", cache]
+        rows.append((count, row))
+    head = ["preset", "stacks x blocks", "width", "attention", "objective", "parameters"]
+    head += ["KV cache, bytes/token"]
+    print(table(head, [row for _, row in sorted(rows)]))
+    print(f"\ntrain one with: {program()} run toy")
     return 0
 
 
@@ -456,8 +503,13 @@ def demo_command(options: argparse.Namespace) -> int:
 
 def lab_command(options: argparse.Namespace) -> int:
     """Open JupyterLab, on the loopback address, with its usual token."""
+    import importlib.util
     import subprocess
 
+    from stackwise.data.errors import missing_package
+
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise missing_package("stackwise lab", "jupyterlab")
     folder = Path("notebooks")
     command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:

@@ -21,6 +21,7 @@ from stackwise.report import called, number, program, results_table, table
 from stackwise.runs import Run
 from stackwise.sampling import sample
 from stackwise.study import Study, StudyResult, shrunk_to, spent
+from stackwise.training.run import Stopped
 from stackwise.training.start import dataset_of, settled
 
 PROMPT = "And the LORD said"
@@ -54,6 +55,7 @@ def run_demo(base: Experiment, placement: Placement, out: TextIO = sys.stdout) -
 
     Raises:
         DataError: If there is nothing to draw the figure with; before anything is trained.
+        Stopped: If the user stopped an arm; it is saved, and the same call goes on.
     """
     try:
         from stackwise_widgets.paper import study_figure
@@ -67,9 +69,12 @@ def run_demo(base: Experiment, placement: Placement, out: TextIO = sys.stdout) -
     before = dict(zip(names, accumulate(planned[:-1], initial=0.0), strict=True))
     print(f"{base}\n{len(study.arms)} arms, {planned[0]:.3g} FLOPs each", file=out)
     with bar_over(sum(planned)) as bar:
-        result = study.run(
-            on_step=bar.on_step, on_arm=lambda arm, seed: bar.enter(arm.name, before[arm.name])
-        )
+        try:
+            result = study.run(
+                on_step=bar.on_step, on_arm=lambda arm, seed: bar.enter(arm.name, before[arm.name])
+            )
+        except Stopped as stopped:
+            raise Stopped(f"{stopped}: {program()} demo") from None
         bar.enter("finished", sum(planned))
     print(results_table(result), file=out)
     print(file=out)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
@@ -60,12 +60,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.sample_B)
-
-    def split(self, micro_batch: int) -> Iterator[Batch]:
-        """The same in parts of at most `micro_batch` samples, in order."""
-        for start in range(0, len(self), micro_batch):
-            part = slice(start, start + micro_batch)
-            yield Batch(*(getattr(self, field.name)[part] for field in fields(self)))
 
 
 def batch_at(dataset: Samples, first_sample: int, batch: int, seed: int) -> Batch:

@@ -13,7 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackwise.curriculum import stages
-from stackwise.memory.flops import counted_frac, stage_flops_per_token, vocab_size
+from stackwise.memory.flops import (
+    counted_frac,
+    path_flops_per_token,
+    stage_flops_per_token,
+    vocab_size,
+)
 from stackwise.model.block import (
     block_cache_floats,
     block_matmul_parameters,
@@ -135,7 +140,10 @@ def cache_bytes_per_token(exp: Experiment, path: Sequence[str]) -> int:
 
 
 def plan_rows(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> list[dict[str, Any]]:
-    """What each stage is predicted to take: FLOPs, and bytes by category, in all and per part."""
+    """What each stage is predicted to take: FLOPs, and bytes by category.
+
+    In all, per part (`embedding`, the stacks, `head`) and per block (`s0.0`, ...).
+    """
     rows: list[dict[str, Any]] = []
     held: set[str] = set()
     apart = untied_from(exp.rack, made)
@@ -156,20 +164,21 @@ def plan_rows(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> l
                 "bytes_by_part": {name: asdict(part) for name, part in parts.items()},
                 "block_bytes": _per_block(exp, parts),
                 "cache_bytes_per_token": cache_bytes_per_token(exp, stage.path),
+                "block_flops_per_token": path_flops_per_token(exp, stage),
             }
         )
     return rows
 
 
-def _per_block(exp: Experiment, parts: dict[str, Bytes]) -> dict[str, int]:
-    """Bytes of each block of the stacks held: blocks of one stack are alike."""
+def _per_block(exp: Experiment, parts: dict[str, Bytes]) -> dict[str, dict[str, int]]:
+    """Bytes by category of each block of the stacks held: blocks of one stack are alike."""
     each = exp.rack.blocks_per_stack
-    return {
-        f"{name}.{i}": share
-        for name, share in ((n, p.total // each) for n, p in parts.items())
-        if name not in ("embedding", "head")
-        for i in range(each)
-    }
+    out: dict[str, dict[str, int]] = {}
+    for name, part in parts.items():
+        if name not in ("embedding", "head"):
+            block = Bytes(**{category: count // each for category, count in asdict(part).items()})
+            out |= {f"{name}.{i}": {**asdict(block), "total": block.total} for i in range(each)}
+    return out
 
 
 def training_bytes(exp: Experiment, placement: Placement) -> int:

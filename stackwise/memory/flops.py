@@ -84,20 +84,37 @@ def block_index(exp: Experiment, stack: str) -> range:
     return range(first, first + exp.rack.blocks_per_stack)
 
 
+def block_flops_per_token(exp: Experiment, block: int, role: Role) -> float:
+    """FLOPs per token that one block, numbered over the whole rack, spends in its stack's role."""
+    causal = is_causal(exp.objective)
+    weights = 2 * block_matmul_parameters(exp.rack, exp.attention)
+    scores = block_scores(exp.rack, exp.attention, block, exp.data.seq_len, causal)
+    around = PAIR_PASSES[role] * scores.pairs + CONSTANT_PASSES[role] * scores.constant
+    return WEIGHT_PASSES[role] * weights + around
+
+
 def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
     """FLOPs per token that one stack spends in its role."""
-    causal, length, again = is_causal(exp.objective), exp.data.seq_len, cycle(exp.rack)
-    weights = 2 * block_matmul_parameters(exp.rack, exp.attention)
-    kinds = {  # blocks of one kind cost alike
-        block % again: block_scores(exp.rack, exp.attention, block, length, causal)
-        for block in block_index(exp, stack)[:again]
-    }
-    total = 0.0
-    for block in block_index(exp, stack):
-        scores = kinds[block % again]
-        total += WEIGHT_PASSES[role] * weights
-        total += PAIR_PASSES[role] * scores.pairs + CONSTANT_PASSES[role] * scores.constant
-    return total
+    return sum(_block_costs(exp, stack, role))
+
+
+def _block_costs(exp: Experiment, stack: str, role: Role) -> list[float]:
+    """FLOPs per token of each block of a stack; those that are alike are counted once."""
+    blocks, again = block_index(exp, stack), cycle(exp.rack)
+    kinds = [block_flops_per_token(exp, block, role) for block in blocks[:again]]
+    return [kinds[i % again] for i in range(len(blocks))]
+
+
+def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
+    """FLOPs per token of each block of a stage's path, `s0.0`, ...; without the head."""
+    found, first = {}, bool(stage.active) and not stage.embedding
+    for stack, role in roles(stage).items():
+        for i, cost in enumerate(_block_costs(exp, stack, role)):
+            found[f"{stack}.{i}"] = cost
+            if role == "active" and first:  # nothing before it trains: its input needs no gradient
+                found[f"{stack}.{i}"] -= 2 * block_input_parameters(exp.rack, exp.attention)
+                first = False
+    return found
 
 
 def counted_frac(exp: Experiment, stage: Stage) -> float:
@@ -115,10 +132,9 @@ def counted_frac(exp: Experiment, stage: Stage) -> float:
 def stage_flops_per_token(exp: Experiment, stage: Stage) -> Flops:
     """What one token of a stage costs, forward and backward."""
     spent: dict[Role, float] = {"trunk": 0.0, "active": 0.0, "suffix": 0.0}
-    for stack, role in roles(stage).items():
-        spent[role] += stack_flops_per_token(exp, stack, role)
-    if stage.active and not stage.embedding:  # nothing trains before the first active block
-        spent["active"] -= 2 * block_input_parameters(exp.rack, exp.attention)
+    role = roles(stage)
+    for block, flops in path_flops_per_token(exp, stage).items():
+        spent[role[block.partition(".")[0]]] += flops
     each = head_flops_per_position(exp, stage)
     return Flops(**spent, head=each * counted_frac(exp, stage), head_per_position=each)
 
@@ -171,7 +187,7 @@ def evaluation_flops(exp: Experiment, rack: Rack, windows: int) -> float:
     """
     length, head = exp.data.seq_len, head_flops_per_position(exp)
     if is_causal(exp.objective):
-        return windows * length * (forward_flops_per_token(exp, rack.held()) + head)
+        return windows * length * (forward_flops_per_token(exp, rack.path_for(1.0)) + head)
     k_M, _, _ = stratified_counts(windows, length, exp.eval.draws, exp.seed)
     runs = Counter(rack.path_for(k / length) for k in k_M)
     read = sum(times * forward_flops_per_token(exp, path) for path, times in runs.items())

@@ -193,7 +193,7 @@ class Run:
             CheckpointError: If there is none yet, or it is damaged.
         """
         from stackwise.training.checkpoint import CheckpointError, CheckpointReplaced
-        from stackwise.training.work import read_rack
+        from stackwise.training.saved import read_rack
 
         if not self.has_weights():
             state = self.state

@@ -16,8 +16,9 @@ from stackwise.training.optim import (
     load_optimizer_state,
     optimizer_state,
 )
+from stackwise.training.saved import AVERAGE, MOMENTS, save_work
 from stackwise.training.step import Trainee
-from stackwise.training.work import AVERAGE, MOMENTS, Work, save_work
+from stackwise.training.work import Work
 
 
 def enter_stage(work: Work, number: int) -> Trainee:

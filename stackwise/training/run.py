@@ -22,7 +22,9 @@ from stackwise.data.batches import batch_at, prefetch
 from stackwise.objective import Corrupted, corrupt, is_causal
 from stackwise.runs import Run
 from stackwise.training.borders import enter_stage, leave_stage, measured
+from stackwise.training.opening import open_work
 from stackwise.training.optim import stage_lr
+from stackwise.training.saved import save_work
 from stackwise.training.start import (
     TrainingError,
     changed_placement,
@@ -32,7 +34,7 @@ from stackwise.training.start import (
 )
 from stackwise.training.step import StepNumbers, setting_of, training_step
 from stackwise.training.watch import finish, watch
-from stackwise.training.work import Work, open_work, save_work
+from stackwise.training.work import Work
 
 OnStep = Callable[[Work, StepNumbers], None]
 

@@ -21,9 +21,10 @@ from stackwise.objective import is_causal
 from stackwise.probe import entry_losses, exit_losses, fixed_draws
 from stackwise.stage import FULL_BAND, band_paths
 from stackwise.training.checkpoint import save
+from stackwise.training.saved import BEST
 from stackwise.training.score import score
 from stackwise.training.step import Trainee, autocast
-from stackwise.training.work import BEST, Work
+from stackwise.training.work import Work
 
 AT_THE_END = 1.0  # where schedules over progress stand at every look
 

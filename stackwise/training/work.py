@@ -1,41 +1,29 @@
 """A run while it is being carried out: what is open, and how far it has come.
 
-`open_work` brings a run folder to life, from its last checkpoint if there is one; `save_work`
-writes one. The loop that uses them is in `run.py`.
+It is opened in `opening.py`, written down and read back in `saved.py`; the loop over its steps is
+in `run.py`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from stackwise.atomic import write_text
 from stackwise.config import Experiment, Placement
 from stackwise.data.dataset import Dataset
-from stackwise.jsontext import dumps
-from stackwise.memory.bytes import plan_rows
 from stackwise.memory.flops import Flops, stage_flops_per_token, vocab_size
 from stackwise.memory.meter import Meter
 from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, Corruption
 from stackwise.runs import Run, RunWriter
-from stackwise.stage import Stage, paths_so_far
-from stackwise.training.checkpoint import MANIFEST, read_manifest, read_part, save
-from stackwise.training.optim import State, optimizer_state
-from stackwise.training.start import data_of, device_of, threads_of
-from stackwise.training.step import StepNumbers, Trainee
-
-RACK, BEST = "rack", "best"
-MOMENTS, AVERAGE = "optimizer", "average"
+from stackwise.stage import Stage
+from stackwise.training.optim import State
+from stackwise.training.step import StepNumbers
 
 
 @dataclass
@@ -179,147 +167,3 @@ class Work:
         planned = sum((stage.tokens or 0) * cost.total for stage, cost in pairs)
         rate = self.at.flops / self.at.seconds if self.at.seconds else math.nan
         return max(0.0, planned - self.at.flops) / rate
-
-
-@contextmanager
-def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
-    """Bring a run folder to life, from its last checkpoint or from nothing.
-
-    Args:
-        run: The run.
-        placement: How to carry it out from here on, its folders seen from the run's; None for the
-            one in the folder.
-
-    Raises:
-        ExperimentError: If the placement names a device that is not here.
-        RunBusy: If another process is training it.
-        TrainingError: If the corpus is no longer the one that the run began with.
-        CheckpointError: If its checkpoint is damaged.
-    """
-    exp = run.experiment
-    before = Placement.load(run.path / "placement.yaml")
-    placement = placement or before
-    stages = tuple(Stage.model_validate(value) for value in run.stages())
-    device = device_of(placement)
-    dataset = data_of(run, placement)
-    with threads_of(placement), RunWriter(run.path) as writer:
-        writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
-        meter = Meter(device)
-        if meter.blind is not None:
-            writer.event("peak_unknown", why=meter.blind)
-        rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed).to(device)
-        work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter)
-        if (run.path / RACK / MANIFEST).exists():
-            restore(work)
-        if placement != before:
-            write_placement(work, before)
-        yield work
-
-
-def name_of(device: torch.device) -> str:
-    """A device as people call it."""
-    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
-
-
-def write_placement(work: Work, before: Placement) -> None:
-    """Put down that the run is carried out otherwise from here on, and what that will take."""
-    old, new = before.model_dump(mode="json"), work.placement.model_dump(mode="json")
-    write_text(work.run.path / "placement.yaml", work.placement.to_yaml())
-    done = work.run.plan()[: work.at.stage]
-    rows = plan_rows(work.exp, work.placement, work.stages)[work.at.stage :]
-    write_text(work.run.path / "plan.json", dumps([*done, *rows], indent=1))
-    changed = {key: [old[key], new[key]] for key in new if new[key] != old[key]}
-    work.writer.event("placement_changed", changed=changed)
-
-
-def save_work(work: Work, trainee: Trainee, *, moments: bool = True, average: bool = True) -> None:
-    """Write a checkpoint of the rack and of what resuming needs.
-
-    Args:
-        work: The run.
-        trainee: What trains now; the other parts' files are still right.
-        moments: Keep the optimizer's state.
-        average: Keep the moving average.
-    """
-    trained = {part for part, _ in trainee.named}
-    parts = {name: dict(module.state_dict()) for name, module in work.rack.parts().items()}
-    unchanged = {name for name in parts if name not in trained and name in work.saved_parts}
-    work.saved_parts = set(parts)
-    if moments:
-        for part, tensors in optimizer_state(trainee.optimizer, trainee.named).items():
-            parts[f"{part}.{MOMENTS}"] = tensors
-    if average and trainee.average is not None:
-        work.at.updates = trainee.average.updates
-        for part, tensors in trainee.average.state().items():
-            parts[f"{part}.{AVERAGE}"] = tensors
-    work.writer.flush()  # no step that a checkpoint stands on may be missing from the metrics
-    save(
-        work.run.path / RACK,
-        parts,
-        unchanged=unchanged,
-        written_in=trainee.number,
-        counters=asdict(work.at),
-    )
-    work.saved_at = time.monotonic()
-
-
-def restore(work: Work) -> None:
-    """Put a run back to where its last checkpoint was written."""
-    folder = work.run.path / RACK
-    manifest = read_manifest(folder)
-    work.at = Counters(**manifest["counters"])
-    fill(work.rack, folder, manifest)
-    work.saved_parts = set(work.rack.parts())
-    for name in manifest["parts"]:
-        part, _, kind = name.partition(".")
-        if kind:
-            tensors = read_part(folder, manifest, name)
-            work.restored.setdefault(kind, {})[part] = {
-                key: value.to(work.device) for key, value in tensors.items()
-            }
-    work.writer.event("resumed", stage=work.at.stage, step=work.at.total_steps)
-
-
-def fill(rack: Rack, folder: Path, manifest: dict[str, Any], only: set[str] | None = None) -> None:
-    """Load the parts of a checkpoint into a rack, adding the stacks that it lacks."""
-    names = [name for name in manifest["parts"] if "." not in name]
-    for name in names if only is None else sorted(only & set(names)):
-        tensors = read_part(folder, manifest, name)
-        if name not in rack.parts():
-            rack.add(name)
-        if name == "head" and "weight" in tensors:
-            rack.untie()
-        rack.parts()[name].load_state_dict(tensors)
-
-
-def fill_averages(rack: Rack, folder: Path, manifest: dict[str, Any]) -> None:
-    """Put the moving averages of a checkpoint in the place of the weights that they follow."""
-    for name in manifest["parts"]:
-        part, _, kind = name.partition(".")
-        if kind == AVERAGE:
-            module = rack.parts()[part]
-            module.load_state_dict({**module.state_dict(), **read_part(folder, manifest, name)})
-
-
-def read_rack(run: Run, *, best: bool = False, raw: bool = False) -> Rack:
-    """The model of a run's last checkpoint, or the best one of its last stage.
-
-    What trains is read at its moving average where there is one, unless `raw` weights are wanted.
-    Its noise paths are those of the stages that have begun; at a border the next one has not.
-
-    Raises:
-        CheckpointError: If there is none yet, or it is damaged.
-    """
-    exp = run.experiment
-    rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed)
-    manifest = read_manifest(run.path / RACK)
-    fill(rack, run.path / RACK, manifest)
-    if not raw:
-        fill_averages(rack, run.path / RACK, manifest)
-    if best:
-        better = read_manifest(run.path / BEST)
-        fill(rack, run.path / BEST, better)
-    stages = tuple(Stage.model_validate(value) for value in run.stages())
-    at = Counters(**manifest["counters"])
-    rack.paths = paths_so_far(stages[: at.stage + (at.step > 0)])
-    return rack.eval()

@@ -9,10 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import stackwise as sw
 from stackwise.training import watch
+from stackwise.training.opening import open_work
 from stackwise.training.run import train_stage
 from stackwise.training.start import create_run
 from stackwise.training.watch import finish
-from stackwise.training.work import open_work
 
 
 def counted(work, measure):
@@ -43,15 +43,15 @@ def test_looks_and_the_end_of_every_curriculum(arm, place, monkeypatch):
 
 
 @pytest.mark.parametrize("attention", ["mha", "kernel"])
-def test_an_exact_likelihood_takes_no_draws(tiny, place, monkeypatch, attention):
-    exp = tiny.replace(objective="clm", attention=attention, **{"eval.draws": 3})
-    check(exp, place, monkeypatch)
+def test_an_exact_likelihood(tiny, place, monkeypatch, attention):
+    check(tiny.replace(objective="clm", attention=attention), place, monkeypatch)
 
 
-def test_a_stack_that_the_last_path_leaves_out(tiny, place, monkeypatch):
+@pytest.mark.parametrize("objective", ["diffusion", "clm"])
+def test_a_stack_that_the_last_path_leaves_out(tiny, place, monkeypatch, objective):
     def shorter(exp):
         yield sw.Stage(path=("s0", "s1", "s2"))
         yield sw.Stage(path=("s1", "s2"), active=("s1",))
 
     monkeypatch.setitem(sw.CURRICULA, "shorter", shorter)
-    check(tiny.replace(curriculum="shorter"), place, monkeypatch)
+    check(tiny.replace(curriculum="shorter", objective=objective), place, monkeypatch)

@@ -72,15 +72,6 @@ def test_ids_are_those_of_the_samples():
     np.testing.assert_array_equal(batch.ids_BT[:, 0], batch.sample_B)
 
 
-def test_splitting_keeps_every_sample_with_its_place():
-    batch = batch_at(Numbered(50), 0, 8, seed=0)
-    parts = list(batch.split(3))
-    assert [len(part) for part in parts] == [3, 3, 2]
-    for name in ("ids_BT", "sample_B", "draw_B", "place_B"):
-        together = np.concatenate([np.asarray(getattr(part, name)) for part in parts])
-        np.testing.assert_array_equal(together, np.asarray(getattr(batch, name)))
-
-
 def test_less_than_one_batch_is_an_error():
     with pytest.raises(DataError) as error:
         batch_at(Numbered(5), 0, 8, seed=0)

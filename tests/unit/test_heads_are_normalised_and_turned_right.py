@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stackwise.model.attention.heads import cut, scored
-from stackwise.model.attention.rope import Rotary, inverse_frequencies, turned
+from stackwise.model.attention.rope import Rotary, inverse_frequencies, turn_, turned
 from stackwise.model.norm import RMSNorm
 from stackwise.model.shape import RackShape, attention_shape
 
@@ -172,6 +172,8 @@ def test_the_rotation_is_right_in_every_layout(layout, back):
     want = turned_slowly(x, turns, back)
     torch.testing.assert_close(turned(x, turns, back=back), want, rtol=0, atol=1e-15)
     assert torch.equal(x, before)
+    turn_(x, turns, back=back)
+    torch.testing.assert_close(x, want, rtol=0, atol=1e-15)
 
 
 def test_turning_back_undoes_it():

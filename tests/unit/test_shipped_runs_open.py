@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 import stackwise as sw
+from stackwise.training.checkpoint import CheckpointError
 
 RUNS = Path(__file__).parents[2] / "data" / "runs"
 
@@ -27,3 +29,16 @@ def test_each_opens_and_can_be_read(run: sw.Run) -> None:
     for path in run.path.rglob("*.json*"):
         text = path.read_text()
         assert "/home/" not in text and "/root/" not in text, path
+
+
+def test_a_run_of_a_rack_built_otherwise_says_so(tmp_path: Path) -> None:
+    run = next(iter(sw.runs_in(RUNS)))
+    copy = shutil.copytree(run.path, tmp_path / "runs" / run.id)
+    other = run.experiment.replace(rack={"bias": True})
+    (copy / "experiment.yaml").write_text(other.to_yaml())
+    with pytest.raises(CheckpointError) as error:
+        sw.Run(copy).rack()
+    assert str(error.value) == (
+        f"{copy / 'rack'}: part 's0' has other tensors than this version's rack; train it again, "
+        "or open it with the version in provenance.json"
+    )

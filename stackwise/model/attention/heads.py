@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stackwise.model.attention.rope import Rotary, turned
+from stackwise.model.attention.rope import Rotary, turn_, turned
 from stackwise.model.norm import RMSNorm, inverse_rms, lean_on
 from stackwise.model.shape import AttentionShape
 
@@ -82,7 +82,9 @@ class _Scored(torch.autograd.Function):
             x = y.to(q_weight_E.dtype)
             scale = inverse_rms(x, shape.norm_eps)
             y = (x * scale).mul_(_by_head(shape, q_weight_E, k_weight_E))
-        if turns is not None:
+            if turns is not None:
+                turn_(y, turns)
+        elif turns is not None:
             y = turned(y, turns)
         if x is None or x.dtype != x_BTF.dtype:
             v_BTGE = v_BTGE.clone()  # else it would keep the whole product for backward
@@ -99,17 +101,18 @@ class _Scored(torch.autograd.Function):
         shape, dtype = ctx.shape, grads[-1].dtype
         grad_BTNE = torch.cat([grad.transpose(1, 2).to(dtype) for grad in grads], dim=2)
         inner = grad_BTNE[:, :, : shape.heads + shape.kv_heads]
-        grad = inner if turns is None else turned(inner, turns, back=True)
+        if turns is not None:
+            turn_(inner, turns, back=True)
         grad_weights: list[Tensor | None] = [None, None]
         if x is not None:
-            weight_NE, product = _by_head(shape, *weights), grad * x
-            by_head_NE = torch.einsum("btne,btno->ne", product, scale)
-            parts = by_head_NE.split((shape.heads, shape.kv_heads))
-            grad_weights = [part.sum(0) for part in parts]
+            weight_NE, product = _by_head(shape, *weights), inner * x
+            if any(ctx.needs_input_grad[3:]):
+                by_head_NE = torch.einsum("btne,btno->ne", product, scale)
+                parts = by_head_NE.split((shape.heads, shape.kv_heads))
+                grad_weights = [part.sum(0) for part in parts]
             mean = torch.einsum("btne,ne->btn", product, weight_NE)[..., None]
             mean.mul_(scale.square()).div_(shape.head_dim)
-            grad = torch.addcmul(grad * weight_NE, x, mean, value=-1).mul_(scale)
-        inner.copy_(grad)
+            torch.mul(torch.addcmul(inner * weight_NE, x, mean, value=-1), scale, out=inner)
         return grad_BTNE.flatten(2), None, None, *grad_weights
 
 

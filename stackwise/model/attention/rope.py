@@ -43,18 +43,29 @@ def turned(x: Tensor, turns: Tensor, *, back: bool = False) -> Tensor:
         sin = -sin if back else sin
         pairs = torch.stack((left * cos - right * sin, left * sin + right * cos), dim=-1)
     else:
-        complex_turns = torch.view_as_complex(turns)
-        if back:
-            complex_turns = complex_turns.conj_physical()
-        pairs = torch.view_as_real(_as_complex(pairs) * complex_turns)
+        if not _viewable(pairs):
+            pairs = pairs.clone(memory_format=torch.contiguous_format)
+        pairs = torch.view_as_real(torch.view_as_complex(pairs) * _complex(turns, back))
     return pairs.flatten(-2).to(x.dtype)
 
 
-def _as_complex(pairs: Tensor) -> Tensor:
-    """A view where the layout allows it."""
-    if pairs.storage_offset() % 2 or any(stride % 2 for stride in pairs.stride()[:-1]):
-        pairs = pairs.clone(memory_format=torch.contiguous_format)
-    return torch.view_as_complex(pairs)
+def turn_(x: Tensor, turns: Tensor, *, back: bool = False) -> None:
+    """The same in place, eager only; in one pass where dtype and layout allow it."""
+    pairs = x.unflatten(-1, (-1, 2))
+    if x.dtype == turns.dtype and _viewable(pairs):
+        torch.view_as_complex(pairs).mul_(_complex(turns, back))
+    else:
+        x.copy_(turned(x, turns, back=back))
+
+
+def _complex(turns: Tensor, back: bool) -> Tensor:
+    numbers = torch.view_as_complex(turns)
+    return numbers.conj_physical() if back else numbers
+
+
+def _viewable(pairs: Tensor) -> bool:
+    """Whether the layout lets each pair be read as one complex number."""
+    return not (pairs.storage_offset() % 2 or any(stride % 2 for stride in pairs.stride()[:-1]))
 
 
 class _Turned(torch.autograd.Function):

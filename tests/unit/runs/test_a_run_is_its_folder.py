@@ -26,7 +26,9 @@ def test_a_run_cut_short_while_it_was_made_is_completed(made, tmp_path) -> None:
     assert made().stages() == [{"name": "s0"}, {"name": "s1"}]
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "a\\b", "a\n", "a" * 129, "ü"])
+@pytest.mark.parametrize(
+    "name", ["", "../x", "a/b", ".hidden", "a b", "a\\b", "a\n", "a" * 129, "ü"]
+)
 def test_a_name_that_is_not_a_folder_of_its_own_is_refused(made, name) -> None:
     with pytest.raises(RunError) as error:
         made(name)
@@ -113,6 +115,8 @@ def test_states_follow_the_writer(made) -> None:
         assert run.state == "running"
         writer.status(stage=1, loss=2.5)
         writer.metric({"step": 1, "loss": 2.5})
+        writer.flush()
+        assert len(run.metrics()) == 1
         writer.close("stopped")
     assert run.state == "stopped"
     assert run.status()["loss"] == 2.5 and run.status()["pid"] == os.getpid()

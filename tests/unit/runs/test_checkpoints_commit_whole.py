@@ -249,10 +249,12 @@ def test_no_checkpoint_yet_is_said(tmp_path) -> None:
     [
         lambda m: 0,
         lambda m: [],
+        lambda m: {},
         lambda m: {"format": 1},
         lambda m: {**m, "parts": None},
         lambda m: {**m, "parts": [5]},
         lambda m: {**m, "parts": {"s0": 3}},
+        lambda m: {**m, "parts": {"s0": {}}},
         lambda m: {**m, "parts": {"s0": {**m["parts"]["s0"], "sha256": 1}}},
     ],
 )
@@ -287,9 +289,10 @@ def test_a_manifest_cannot_name_a_file_elsewhere(rack, change) -> None:
 def test_a_manifest_that_is_cut_too_long_or_of_another_version_is_refused(rack) -> None:
     path = rack / "manifest.json"
     text = path.read_text()
-    path.write_text(text[:-5])
-    with pytest.raises(CheckpointError, match="is damaged"):
-        read_manifest(rack)
+    for cut in (text[:-5], "", "\x00" * 10):
+        path.write_text(cut)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            read_manifest(rack)
     path.write_text(text.replace('"format": 1', '"format": 2'))
     with pytest.raises(CheckpointError) as error:
         read_manifest(rack)

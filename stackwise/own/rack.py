@@ -1,0 +1,125 @@
+"""A user's rack, trained on the user's own batches.
+
+It computes what a run computes: the corruption of `objective.py`, the loss of
+`training/step.py`. The loop is in `loop.py`, the same for other modules in `module.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stackwise.config import Experiment
+from stackwise.data.batches import Batch
+from stackwise.model.init import grow
+from stackwise.model.rack import Rack
+from stackwise.objective import Corruption, corrupt, is_causal
+from stackwise.own.batches import OwnBatch, ids_of
+from stackwise.stage import NewStack, Stage, band_paths, untied_from
+from stackwise.training.optim import parts_trained
+from stackwise.training.step import Setting, micro_loss, setting_of
+
+
+class OwnRack:
+    """A rack of the user's.
+
+    Args:
+        model: The rack; stacks that it lacks are added as stages ask for them.
+        objective: Name or parameters of the objective.
+    """
+
+    sections = frozenset({"optim", "masking", "precision"})
+
+    def __init__(self, model: Rack, objective: Any) -> None:
+        self.model, self.objective = model, objective
+        self.setting: Setting | None = None
+        self.rule: Corruption | None = None
+        self.parting: Stage | None = None  # from it on, a tied head has a table of its own
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.model.embedding.tokens.device
+
+    def experiment(self, values: Any) -> dict[str, Any]:
+        """What decides its stages and its corruption."""
+        samples, tokens = ids_of(values, self.model.vocab).shape
+        return {
+            "rack": {**self.model.shape.model_dump(), "vocab": self.model.vocab},
+            "attention": self.model.attention,
+            "objective": self.objective,
+            "data": {"seq_len": tokens},
+            "optim": {"batch": samples},
+        }
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Embedding, stacks, head."""
+        return self.model.parts()
+
+    def check(self, stages: tuple[Stage, ...]) -> None:
+        """Raise ExperimentError if the noise bands leave a gap, before anything trains."""
+        band_paths(stages)
+        apart = untied_from(self.model.shape, stages)
+        self.parting = None if apart is None else stages[apart]
+
+    def add(self, entry: NewStack) -> None:
+        """Give a stack its start; at random means the weights that it has, if it is there."""
+        if entry.stack not in self.model.stacks:
+            self.model.add(entry.stack)
+        source = self.model.stacks[entry.source] if entry.source is not None else None
+        grow(self.model.stacks[entry.stack], entry.init, source)
+
+    def enter(self, stage: Stage, exp: Experiment, batch: Any) -> None:
+        """Resolve what stays the same over the stage's steps."""
+        if stage == self.parting and self.model.untie():
+            warnings.warn(
+                "the rack's head was tied to its token table and now trains apart from it: it got "
+                "a copy of its own",
+                stacklevel=2,
+            )
+        for name, module in self.parts().items():
+            module.train(name in parts_trained(stage))
+        self.setting = setting_of(
+            self.model,
+            stage,
+            causal=is_causal(exp.objective),
+            micro_batch=None,
+            checkpointing=False,
+            compute=getattr(torch, exp.precision.compute),
+            device=self.device,
+            clip=exp.optim.clip,
+        )
+        self.rule = Corruption(
+            objective=exp.objective,
+            vocab=self.model.vocab,
+            batch_size=exp.optim.batch,
+            seed=exp.seed,
+            schedule=exp.masking.schedule,
+            sampling=exp.masking.sampling,
+            band=stage.band,
+        )
+
+    def loss(self, batch: OwnBatch, progress: float) -> Tensor:
+        """The objective on a batch; its masks follow from the seed and the samples' places."""
+        assert self.rule is not None and self.setting is not None, "enter comes first"
+        ids_BT = ids_of(batch.values, self.model.vocab).cpu()
+        place_B = batch.index * self.rule.batch_size + np.arange(len(ids_BT))
+        draw_B = np.full(len(ids_BT), batch.draw)
+        noisy = corrupt(self.rule, Batch(ids_BT, place_B, draw_B, place_B), progress=progress)
+        return micro_loss(self.model, noisy, self.setting, ids_BT.numel())
+
+    def state(self, stacks: set[str]) -> dict[str, dict[str, Tensor]]:
+        """Tensors of embedding, head and `stacks`."""
+        chosen = stacks | {"embedding", "head"}
+        return {k: dict(m.state_dict()) for k, m in self.parts().items() if k in chosen}
+
+    def finish(self, stages: tuple[Stage, ...]) -> None:
+        """Let the finished rack run, for every noise, the path that learned it."""
+        self.model.paths = band_paths(stages)
+
+    def restore(self) -> None:
+        """A rack keeps its stacks while it trains."""

@@ -1,0 +1,77 @@
+"""Bring a run folder to life: under its lock, on its device, from its last checkpoint or nothing.
+
+What is open then is in `work.py`; what a run folder, a placement and this machine amount to in
+`start.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from stackwise.atomic import write_text
+from stackwise.config import Placement
+from stackwise.jsontext import dumps
+from stackwise.memory.bytes import plan_rows
+from stackwise.memory.flops import vocab_size
+from stackwise.memory.meter import Meter
+from stackwise.model.rack import Rack
+from stackwise.runs import Run, RunWriter
+from stackwise.stage import Stage
+from stackwise.training.checkpoint import MANIFEST
+from stackwise.training.saved import RACK, restore
+from stackwise.training.start import data_of, device_of, threads_of
+from stackwise.training.work import Work
+
+
+@contextmanager
+def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
+    """Bring a run folder to life, from its last checkpoint or from nothing.
+
+    Args:
+        run: The run.
+        placement: How to carry it out from here on, its folders seen from the run's; None for the
+            one in the folder.
+
+    Raises:
+        ExperimentError: If the placement names a device that is not here.
+        RunBusy: If another process is training it.
+        TrainingError: If the corpus is no longer the one that the run began with.
+        CheckpointError: If its checkpoint is damaged.
+    """
+    exp = run.experiment
+    before = Placement.load(run.path / "placement.yaml")
+    placement = placement or before
+    stages = tuple(Stage.model_validate(value) for value in run.stages())
+    device = device_of(placement)
+    dataset = data_of(run, placement)
+    with threads_of(placement), RunWriter(run.path) as writer:
+        writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
+        meter = Meter(device)
+        if meter.blind is not None:
+            writer.event("peak_unknown", why=meter.blind)
+        rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed).to(device)
+        work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter)
+        if (run.path / RACK / MANIFEST).exists():
+            restore(work)
+        if placement != before:
+            write_placement(work, before)
+        yield work
+
+
+def name_of(device: torch.device) -> str:
+    """A device as people call it."""
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
+def write_placement(work: Work, before: Placement) -> None:
+    """Put down that the run is carried out otherwise from here on, and what that will take."""
+    old, new = before.model_dump(mode="json"), work.placement.model_dump(mode="json")
+    write_text(work.run.path / "placement.yaml", work.placement.to_yaml())
+    done = work.run.plan()[: work.at.stage]
+    rows = plan_rows(work.exp, work.placement, work.stages)[work.at.stage :]
+    write_text(work.run.path / "plan.json", dumps([*done, *rows], indent=1))
+    changed = {key: [old[key], new[key]] for key in new if new[key] != old[key]}
+    work.writer.event("placement_changed", changed=changed)
