@@ -31,7 +31,7 @@ from stackwise.model.block import (
     block_scores,
 )
 from stackwise.model.count import head_matrices
-from stackwise.model.shape import stack_ids
+from stackwise.model.shape import cycle, stack_ids
 from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, roles
 
@@ -95,15 +95,22 @@ def block_flops_per_token(exp: Experiment, block: int, role: Role) -> float:
 
 def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
     """FLOPs per token that one stack spends in its role."""
-    return sum(block_flops_per_token(exp, block, role) for block in block_index(exp, stack))
+    return sum(_block_costs(exp, stack, role))
+
+
+def _block_costs(exp: Experiment, stack: str, role: Role) -> list[float]:
+    """FLOPs per token of each block of a stack; those that are alike are counted once."""
+    blocks, again = block_index(exp, stack), cycle(exp.rack)
+    kinds = [block_flops_per_token(exp, block, role) for block in blocks[:again]]
+    return [kinds[i % again] for i in range(len(blocks))]
 
 
 def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
     """FLOPs per token of each block of a stage's path, `s0.0`, ...; without the head."""
     found, first = {}, bool(stage.active) and not stage.embedding
     for stack, role in roles(stage).items():
-        for i, block in enumerate(block_index(exp, stack)):
-            found[f"{stack}.{i}"] = block_flops_per_token(exp, block, role)
+        for i, cost in enumerate(_block_costs(exp, stack, role)):
+            found[f"{stack}.{i}"] = cost
             if role == "active" and first:  # nothing before it trains: its input needs no gradient
                 found[f"{stack}.{i}"] -= 2 * block_input_parameters(exp.rack, exp.attention)
                 first = False

@@ -247,7 +247,7 @@ def test_the_list_says_why_a_run_failed_and_outlives_a_folder_in_place_of_a_file
     assert main(["runs"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"done +failed", said)
-    assert re.search(r"other +unreadable", said)
+    assert re.search(r"other +damaged", said)
     assert "\ndone: OSError: disk full\n" in said
     (run.path / "status.json").write_text('{"state": "finished", "stage": 0, "step": 1}')
     assert run.error().startswith("events.jsonl is damaged: it holds no result; restore it")
