@@ -490,10 +490,12 @@ def demo_command(options: argparse.Namespace) -> int:
     """Run the demo."""
     from stackwise.changes import nested
     from stackwise.demo import run_demo
-    from stackwise.errors import ExperimentError, short
+    from stackwise.errors import ExperimentError
 
     for key, value in nested(said(options.changes)).items():
-        if key == "curriculum" or (key == "masking" and "bands" in short(value)):
+        if key == "curriculum" or (
+            key == "masking" and isinstance(value, Mapping) and "bands" in value
+        ):
             name = key if key == "curriculum" else "masking.bands"
             raise ExperimentError(f"{name}: the five arms of the demo set it; leave it out")
     exp, placement = settings("toy", options.changes)
