@@ -1,22 +1,27 @@
 """What a step runs: block by block, or compiled a stretch of blocks at a time.
 
-One graph over several blocks fuses a residual with the norm after it and is called once; 8 blocks
-of the toy take 10 % less time so than each by itself (`benchmarks/step.py` prints both).
+One graph over several blocks fuses a residual with the norm after it and is called once; final norm,
+head and loss are a graph of their own. `benchmarks/step.py` prints what that is worth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
 
 from stackwise.model.block import Block
 from stackwise.model.rack import Rack
+from stackwise.objective import loss_at
 
+OPTIONS = {"cpp.enable_floating_point_contract_flag": "fast"}  # one rounding for a * b + c
 LONGEST = 8  # blocks in a graph: compiling takes seconds for each
 
+P = ParamSpec("P")
 Layer = Callable[..., Tensor]  # (x_BTD, causal=) -> (B, T, D)
+Head = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 def layers(rack: Rack, path: Sequence[str], *, compiled: bool, single: bool) -> tuple[Layer, ...]:
@@ -43,8 +48,31 @@ def stretch(blocks: Sequence[Block]) -> Layer:
             x_BTD = block(x_BTD, causal=causal)
         return x_BTD
 
-    # A graph cache of its own for each stretch; torch 2.13's overloads leave the argument out.
-    return torch.compile(run, isolate_recompiles=True)  # type: ignore[call-overload]
+    return compiled_alone(run)
+
+
+def compiled_alone(
+    function: Callable[P, Tensor], dynamic: bool | None = None
+) -> Callable[P, Tensor]:
+    """Compile a function, with a graph cache of its own; torch's overloads leave that out."""
+    made: Callable[P, Tensor] = torch.compile(  # type: ignore[call-overload]
+        function, dynamic=dynamic, isolate_recompiles=True, options=OPTIONS
+    )
+    return made
+
+
+def head_of(rack: Rack, *, compiled: bool) -> Head:
+    """Final norm, head and loss at N chosen positions: (x_ND, target_N, weight_N, positions).
+
+    Compiled it is one graph for any N, since a batch hardly ever counts as many as the one before.
+    """
+
+    def run(x_ND: Tensor, target_N: Tensor, weight_N: Tensor, positions: int) -> Tensor:
+        return loss_at(rack.logits(x_ND).float(), target_N, weight_N, positions)
+
+    if not compiled:
+        return run
+    return compiled_alone(run, dynamic=True)
 
 
 def grow_tables(rack: Rack, path: Sequence[str], length: int, device: torch.device) -> None:

@@ -13,14 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from stackwise.asked import a_placement, an_experiment
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import batch_at, prefetch
 from stackwise.objective import Corrupted, corrupt, is_causal
-from stackwise.runs import Run
+from stackwise.runs import Run, attach
 from stackwise.training.borders import enter_stage, leave_stage, measured
 from stackwise.training.opening import open_work
 from stackwise.training.optim import stage_lr
@@ -44,8 +46,8 @@ class Stopped(Exception):
 
 
 def train(
-    exp: Experiment,
-    placement: Placement | None = None,
+    exp: Experiment | str,
+    placement: Placement | str | None = None,
     *,
     rerun: bool = False,
     on_step: OnStep | None = None,
@@ -56,9 +58,9 @@ def train(
     goes on if it is unfinished, from then on as this placement says.
 
     Args:
-        exp: What to train.
-        placement: How to carry it out; None for the defaults, or for a run that is there already
-            what it has been carried out with.
+        exp: What to train: an experiment, or a preset's name.
+        placement: How to carry it out, or the device alone; None for the defaults, or for a run
+            that is there already what it has been carried out with.
         rerun: Make another run even if one is there.
         on_step: Called after every step.
 
@@ -70,13 +72,14 @@ def train(
         DataError: If the corpus cannot be read.
         TrainingError: If a loss or a gradient is not finite; that step is not taken.
     """
-    exp, whole = settled(exp, placement or Placement())
+    placement = a_placement(placement)
+    exp, whole = settled(an_experiment(exp), placement or Placement())
     run = create_run(exp, whole, rerun=rerun)
     return execute(run, seen_from(run.path, whole) if placement else None, on_step=on_step)
 
 
 def resume(
-    run: Run,
+    run: Run | str | Path,
     *,
     placement: Placement | Mapping[str, Any] | None = None,
     on_step: OnStep | None = None,
@@ -84,17 +87,19 @@ def resume(
     """Go on from a run's last checkpoint; to the same weights as if it had never stopped.
 
     Args:
-        run: The run.
+        run: The run; or its folder, its id in `runs`, or the beginning of its id.
         placement: How to carry it out from here on: keys that change, as `{"device": "cuda"}`, or
             a whole placement, whose folders are not read; None for as before.
         on_step: Called after every step.
 
     Raises:
         ExperimentError: If the placement cannot be had here.
+        RunError: If there is no such run, or several.
         RunBusy: If another process is training it.
         CheckpointError: If its checkpoint is damaged.
         TrainingError: As for `train`, or if the corpus has changed.
     """
+    run = run if isinstance(run, Run) else attach(run, Placement().runs_dir)
     new = None if placement is None else changed_placement(run, placement)
     return execute(run, new, on_step=on_step)
 

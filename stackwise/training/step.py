@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from stackwise.model.rack import Rack
-from stackwise.objective import Corrupted, loss_at
+from stackwise.objective import Corrupted
 from stackwise.stage import Stage, roles
-from stackwise.training.layers import Layer, layers
+from stackwise.training.layers import Head, Layer, head_of, layers
 from stackwise.training.optim import Average, Named, clip_, global_norms, set_lr
 
 
@@ -30,6 +30,7 @@ class Setting:
     Attributes:
         trunk: Blocks that run without gradient, in order, one by one or compiled together.
         rest: The blocks after them, active and frozen, in order.
+        head: Final norm, head and loss.
         causal: Attention direction.
         micro_batch: Samples per forward pass; None for all.
         checkpointing: Recompute the blocks of `rest` in backward.
@@ -40,6 +41,7 @@ class Setting:
 
     trunk: tuple[Layer, ...]
     rest: tuple[Layer, ...]
+    head: Head
     causal: bool
     micro_batch: int | None
     checkpointing: bool
@@ -104,6 +106,7 @@ def setting_of(
     return Setting(
         trunk=layers(rack, trunk, compiled=compiled, single=False),
         rest=layers(rack, stage.path[len(trunk) :], compiled=compiled, single=checkpointing),
+        head=head_of(rack, compiled=compiled),
         causal=causal,
         micro_batch=micro_batch,
         checkpointing=checkpointing,
@@ -177,8 +180,8 @@ def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -
                 x_BTD = checkpoint(layer, x_BTD, causal=setting.causal, use_reentrant=False)
             else:
                 x_BTD = layer(x_BTD, causal=setting.causal)
-        logits_NV = rack.logits(x_BTD[noisy.counted_BT])
-    return loss_at(logits_NV.float(), noisy.target_N, noisy.weight_N, positions)
+        chosen_ND = x_BTD[noisy.counted_BT]
+        return setting.head(chosen_ND, noisy.target_N, noisy.weight_N, positions)
 
 
 def trunk_output(rack: Rack, input_BT: Tensor, setting: Setting) -> Tensor:

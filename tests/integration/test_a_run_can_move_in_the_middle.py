@@ -131,3 +131,17 @@ def test_only_the_placement_of_a_run_can_be_changed(
     assert main(["resume", run.id, *change.split()]) == 2
     assert "stackwise: " in capsys.readouterr().err
     assert run.state == "made"
+
+
+def test_a_run_is_found_by_its_id_and_an_experiment_by_its_preset(
+    tiny, place, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where `place` has its folder `runs`
+    run = sw.train(tiny, place)
+    assert sw.resume(run.id).path.resolve() == sw.resume(run.path).path.resolve()
+    with pytest.raises(ValueError, match=rf"^nope: no such run in runs; there are: {run.id}$"):
+        sw.resume("nope")
+    with pytest.raises(ValueError, match=r"^experiment: 'toyy' is no preset"):
+        sw.train("toyy")
+    with pytest.raises(ValueError, match=r"^placement\.device: 'rc' is not one of"):
+        sw.train("toy", "rc")
