@@ -1,7 +1,7 @@
 """What a step runs: block by block, or compiled a stretch of blocks at a time.
 
-One graph over several blocks fuses a residual with the norm after it and is called once; final norm,
-head and loss are a graph of their own. `benchmarks/step.py` prints what that is worth.
+One graph over several blocks fuses a residual with the norm after it and is called once; final
+norm, head and loss are a graph of their own. `benchmarks/step.py` prints what that is worth.
 """
 
 from __future__ import annotations
