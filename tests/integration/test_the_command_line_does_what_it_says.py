@@ -16,7 +16,8 @@ import pytest
 
 import stackwise as sw
 from stackwise import cli
-from stackwise.cli import main, settings
+from stackwise.cli import main
+from stackwise.cli.settings import settings
 from stackwise.progress import Bar
 
 # The toy, shrunk to a synthetic text and 60 steps, as one types it.

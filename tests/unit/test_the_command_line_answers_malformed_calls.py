@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from stackwise import Experiment, Placement
-from stackwise.cli import hangup_saves, main
+from stackwise.cli import main
+from stackwise.cli.training import hangup_saves
 from stackwise.memory.room import check_room
 from stackwise.runs import RunError, make_run
 

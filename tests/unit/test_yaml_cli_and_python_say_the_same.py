@@ -5,7 +5,7 @@ import pytest
 import stackwise as sw
 from stackwise import Experiment, ExperimentError, Placement
 from stackwise.choice import Params
-from stackwise.cli import settings
+from stackwise.cli.settings import settings
 from stackwise.config import Data, Optim, presets
 from stackwise.data.corpora import CORPORA
 from stackwise.data.tokenizer import TOKENIZERS

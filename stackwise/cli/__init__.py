@@ -1,0 +1,49 @@
+"""The command line: `stackwise run | resume | runs | eval | sample | presets | demo | lab`.
+
+Each command is a small function over the public names. Exit codes: 0 done, 1 failed, 2 the command
+or the experiment is wrong, 130 stopped with Ctrl-C (the run is saved and can be resumed).
+Commands and options are listed in `arguments.py`; those that train are in `training.py`, those that
+look at what is there in `looking.py`; `settings.py` reads `key=value`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from stackwise.cli.arguments import parser
+from stackwise.cli.training import STOPPED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    What takes long to import is imported inside, so that Ctrl-C is answered from the start.
+    """
+    try:
+        return answered(arguments)
+    except KeyboardInterrupt:
+        print("stackwise: interrupted", file=sys.stderr)
+        return STOPPED
+
+
+def answered(arguments: Sequence[str] | None) -> int:
+    """The same; Ctrl-C outside of training is raised."""
+    options = parser().parse_args(arguments)
+    from stackwise.data.errors import DataError
+    from stackwise.runs import RunBusy, RunError
+    from stackwise.training.checkpoint import CheckpointError
+    from stackwise.training.run import Stopped
+    from stackwise.training.start import TrainingError
+
+    try:
+        return int(options.command(options))
+    except (ValueError, RunError, DataError) as error:
+        print(f"stackwise: {error}", file=sys.stderr)
+        return 2
+    except (RunBusy, CheckpointError, TrainingError, OSError) as error:
+        print(f"stackwise: {error}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        print(f"stackwise: {stopped}", file=sys.stderr)
+        return STOPPED

@@ -1,0 +1,116 @@
+"""The commands, their options and what `--help` says of them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from stackwise.cli.looking import (
+    eval_command,
+    lab_command,
+    presets_command,
+    runs_command,
+    sample_command,
+)
+from stackwise.cli.training import demo_command, resume_command, run_command
+
+FIRST_STEPS = """first steps:
+  stackwise presets                      what can be trained as it is
+  stackwise run toy curriculum=grow      minutes on two cores; Ctrl-C stops it, and nothing is lost
+  stackwise runs                         what is there, and how far it is
+  stackwise sample RUN "In the beginning"
+
+RUN is a run's id, or the beginning of one, or its folder. Exit codes: 0 done, 1 failed, 2 the
+command or the experiment is wrong, 130 stopped with Ctrl-C and saved."""
+RUN_MORE = """The run is a folder in placement.runs_dir, named by what decides its numbers. The
+same command again finds the run that is there, and goes on with it if it is unfinished. Keys are
+those of a run's experiment.yaml and, after placement., of its placement.yaml; an unknown key is
+answered with those that there are.
+
+examples:
+  stackwise run toy
+  stackwise run toy curriculum=right_to_left masking.bands=linear seed=1
+  stackwise run mine.yaml data.corpus=text:book.txt budget.flops=1e12 placement.device=cuda"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    plain = argparse.RawDescriptionHelpFormatter
+    title = "Train transformers a few layers at a time, and compare what that gives and costs."
+    top = argparse.ArgumentParser(
+        prog="stackwise", description=title, epilog=FIRST_STEPS, formatter_class=plain
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Any, text: str, more: str = "") -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=text, description=text, epilog=more, formatter_class=plain
+        )
+        made.set_defaults(command=function)
+        return made
+
+    run = add("run", run_command, "train an experiment: a preset's name or a YAML file", RUN_MORE)
+    run.add_argument(
+        "experiment",
+        metavar="EXPERIMENT",
+        help="a name that `stackwise presets` lists, or a YAML file",
+    )
+    run.add_argument(
+        "changes",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="changes: optim.lr=1e-3 curriculum=grow",
+    )
+    run.add_argument("--rerun", action="store_true", help="make another run even if there is one")
+    again = add("resume", resume_command, "go on with a run from its last checkpoint")
+    _takes_a_run(again)
+    again.add_argument(
+        "changes",
+        nargs="*",
+        default=[],
+        metavar="placement.key=value",
+        help="how it is carried out from here on: placement.device=cuda",
+    )
+    runs = add("runs", runs_command, "list the runs, newest first")
+    score = add("eval", eval_command, "bits per byte of a run's rack on its held-out text")
+    _takes_a_run(score)
+    score.add_argument("--draws", type=int, help="masks per window; default: the run's eval.draws")
+    score.add_argument("--seed", type=int, help="of the masks; default: the run's")
+    score.add_argument("--device", choices=["auto", "cpu", "cuda"], help="default: the run's")
+    score.add_argument("--best", action="store_true", help="the best checkpoint, not the last")
+    score.add_argument(
+        "--raw", action="store_true", help="of an unfinished run, the weights without averaging"
+    )
+    text = add("sample", sample_command, "let a run's rack write text")
+    _takes_a_run(text)
+    text.add_argument("prompt", nargs="?", default="", help="the text to continue (default: none)")
+    text.add_argument("--length", type=int, default=64, help="tokens to add (default 64)")
+    text.add_argument(
+        "--steps", type=int, default=None, help="denoising steps; default: one per token"
+    )
+    text.add_argument(
+        "--method",
+        default=None,
+        help="ancestral, confidence or autoregressive; default: autoregressive for a rack trained "
+        "with clm, else ancestral",
+    )
+    text.add_argument(
+        "--temperature", type=float, default=1.0, help="0: the likeliest tokens (default 1)"
+    )
+    text.add_argument("--seed", type=int, default=0, help="of every random choice (default 0)")
+    for command in (again, runs, score, text):
+        command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
+    add("presets", presets_command, "list the shipped experiments with their parameter counts")
+    demo = add("demo", demo_command, "train a small rack five ways on real text, at equal FLOPs")
+    demo.add_argument(
+        "changes", nargs="*", metavar="key=value", help="changes to the toy preset, as for run"
+    )
+    add("lab", lab_command, "open JupyterLab on the notebooks")
+    return top
+
+
+def _takes_a_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "run", metavar="RUN", help="a run's id, the beginning of one, or its folder"
+    )

@@ -1,0 +1,180 @@
+"""Commands that look at what is there: `runs`, `eval`, `sample`, `presets`, `lab`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def runs_command(options: argparse.Namespace) -> int:
+    """List the runs, newest first."""
+    from stackwise.report import program, table
+    from stackwise.runs import runs_in
+
+    folder = Path(options.runs_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{options.runs_dir}: is no folder; name the one that holds the runs")
+    found = runs_in(folder)
+    if not found:
+        print(f"no runs in {options.runs_dir}; make one with: {program()} run toy")
+        return 0
+    head = ["run", "state", "stage", "step", "bits per byte", "peak memory"]
+    print(table(head, [run_row(run.summary()) for run in found]))
+    for run in found:
+        why = run.error()
+        if why:
+            print(f"{run.id}: {why}")
+    return 0
+
+
+def run_row(found: Mapping[str, Any]) -> list[str]:
+    """What the list says of one run's summary; of a damaged one, that it is."""
+    from stackwise.report import bytes_text, number
+
+    try:
+        if found["problem"] is None:
+            return [
+                found["id"],
+                found["state"],
+                f"{(found['stage'] or 0) + 1}/{found['stages']}",
+                str(found["step"] or 0),
+                number(found["bits_per_byte"]),
+                bytes_text(found["peak_bytes"]),
+            ]
+    except TypeError:  # a file of it holds something else than numbers
+        pass
+    return [found["id"], "damaged", "", "", "", ""]
+
+
+def eval_command(options: argparse.Namespace) -> int:
+    """Score a run's rack on its held-out text: without options, the figure that it reported."""
+    from stackwise.report import beside
+    from stackwise.runs import attach
+    from stackwise.training.score import evaluate_run
+
+    for name, low, high in (("draws", 1, 1024), ("seed", 0, (1 << 31) - 1)):
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"--{name}: {value} must be {low} or more, and at most {high}")
+    run = attach(options.run, options.runs_dir)
+    score = evaluate_run(
+        run,
+        best=options.best,
+        raw=options.raw,
+        seed=options.seed,
+        draws=options.draws,
+        device=options.device,
+    )
+    print(
+        f"{score.bits_per_byte:.4f} ± {score.stderr:.4f} bits per byte, "
+        f"{score.nats_per_token:.4f} nats per token, {score.tokens} tokens of {score.bytes} bytes"
+    )
+    print(score.note)
+    print(beside(run))
+    return 0
+
+
+def sample_command(options: argparse.Namespace) -> int:
+    """Write text."""
+    from stackwise.objective import is_causal
+    from stackwise.runs import attach
+    from stackwise.sampling import sample
+
+    check_prompt(options.prompt)
+    run = attach(options.run, options.runs_dir)
+    causal = is_causal(run.experiment.objective)
+    usual = "autoregressive" if causal else "ancestral"
+    check_sampling(options, run.experiment.objective.choice, causal)
+    print(
+        sample(
+            run.rack(),
+            options.prompt,
+            tokenizer=run.tokenizer(),
+            length=options.length,
+            steps=options.steps,
+            method=usual if options.method is None else options.method,
+            temperature=options.temperature,
+            seed=options.seed,
+        )
+    )
+    return 0
+
+
+def check_prompt(prompt: str) -> None:
+    """Refuse bytes of the command line that are no text."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"prompt: character {error.start} is not UTF-8 text") from None
+
+
+def check_sampling(options: argparse.Namespace, objective: str, causal: bool) -> None:
+    """Refuse what a rack of this objective does not read, or what would write noise."""
+    from stackwise.errors import ExperimentError
+
+    method = options.method
+    if method == "":
+        raise ExperimentError("--method: is empty; name a method or leave it out")
+    if causal and options.steps is not None:
+        raise ExperimentError(
+            f"--steps: {options.steps} is not read with objective={objective}, which writes one "
+            "token at a time; leave it out"
+        )
+    if method is None:
+        return
+    kind = method.partition(":")[0]
+    if causal and kind in ("ancestral", "confidence"):
+        raise ExperimentError(
+            f"--method: {kind!r} fills in masks, of which objective={objective} knows none; use "
+            "autoregressive or leave it out"
+        )
+    if not causal and kind == "autoregressive":
+        raise ExperimentError(
+            f"--method: 'autoregressive' reads from left to right, which objective={objective} "
+            "does not learn; use ancestral, confidence or leave it out"
+        )
+
+
+def presets_command(options: argparse.Namespace) -> int:
+    """List the shipped experiments."""
+    from stackwise.config import Experiment, presets
+    from stackwise.memory.bytes import cache_bytes_per_token
+    from stackwise.memory.flops import vocab_size
+    from stackwise.model.count import count_parameters
+    from stackwise.model.shape import stack_ids
+    from stackwise.report import program, table
+
+    rows = []
+    for name in presets():
+        exp = Experiment.preset(name)
+        count = count_parameters(exp.rack, exp.attention, vocab_size(exp))
+        shape = f"{exp.rack.stacks} x {exp.rack.blocks_per_stack}"
+        kinds = [exp.attention.choice, exp.objective.choice]
+        cache = f"{cache_bytes_per_token(exp, stack_ids(exp.rack)):,}"
+        row = [name, shape, str(exp.rack.d_model), *kinds, f"{count:,}", cache]
+        rows.append((count, row))
+    head = ["preset", "stacks x blocks", "width", "attention", "objective", "parameters"]
+    head += ["KV cache, bytes/token"]
+    print(table(head, [row for _, row in sorted(rows)]))
+    print(f"\ntrain one with: {program()} run toy")
+    return 0
+
+
+def lab_command(options: argparse.Namespace) -> int:
+    """Open JupyterLab, on the loopback address, with its usual token."""
+    import importlib.util
+    import subprocess
+
+    from stackwise.data.errors import missing_package
+
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise missing_package("stackwise lab", "jupyterlab")
+    folder = Path("notebooks")
+    command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # as in a container; only this machine can reach it
+    return subprocess.call([*command, str(folder)] if folder.is_dir() else command)

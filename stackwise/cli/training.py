@@ -1,0 +1,113 @@
+"""Commands that train: `run`, `resume`, `demo`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from stackwise.cli.settings import placement_keys, said, settings
+
+STOPPED = 130
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Train, with a progress bar; Ctrl-C stops and keeps everything."""
+    from stackwise.memory.room import check_room
+    from stackwise.training.start import create_run, seen_from, settled
+
+    exp, placement = settings(options.experiment, options.changes)
+    given = bool(placement.model_fields_set)
+    exp, placement = settled(exp, placement)
+    check_room(exp, placement)
+    run = create_run(exp, placement, rerun=options.rerun)
+    return carry_out(run, seen_from(run.path, placement) if given else None)
+
+
+def resume_command(options: argparse.Namespace) -> int:
+    """Go on with a run."""
+    from stackwise.runs import attach
+    from stackwise.training.start import changed_placement
+
+    keys = placement_keys(options.changes)
+    run = attach(options.run, options.runs_dir)
+    return carry_out(run, None if run.state == "finished" else changed_placement(run, keys))
+
+
+def carry_out(run: Any, placement: Any = None) -> int:
+    """Execute a run under a progress bar and say what came of it."""
+    from stackwise.progress import bar_over
+    from stackwise.report import beside, bytes_text, called, count_text, number, program
+    from stackwise.runs import RunError
+    from stackwise.runs.folder import RESTORE
+    from stackwise.training.run import execute
+
+    print(f"{run.id}: {run.experiment}")
+    for note in run.provenance()["data"]["notes"]:
+        print(f"note: {note}")
+    if run.state != "finished":
+        try:
+            with bar_over(sum(row["flops"] for row in run.plan())) as bar, hangup_saves():
+                execute(run, placement, on_step=bar.on_step)
+                if run.state == "finished":  # also where all steps were taken before
+                    bar.end()
+        except KeyboardInterrupt:
+            print(
+                "stackwise: interrupted before the state was saved; go on from the last "
+                f"checkpoint with: {program()} resume {called(run)}",
+                file=sys.stderr,
+            )
+            return STOPPED
+    if run.state == "stopped":
+        print(f"stopped and saved; go on with: {program()} resume {called(run)}")
+        return STOPPED
+    result = run.result()
+    if not result:
+        raise RunError(
+            f"run {run.id}: is finished, but its events.jsonl is damaged and holds no result; "
+            f"{program()} eval {called(run)} measures its weights again"
+        )
+    print(
+        f"{number(result['bits_per_byte'])} bits per byte held-out ({result['note']}), "
+        f"{count_text(result['parameters'])} parameters, {result['flops']:.3g} FLOPs, "
+        f"peak {bytes_text(result['peak_bytes'])}, {result['seconds']:.0f} s of training"
+    )
+    print(beside(run))
+    if not run.has_weights():
+        raise RunError(f"run {run.id}: its weights are gone: rack/ holds none; {RESTORE}")
+    print(f'look at it with: {program()} sample {called(run)} "In the beginning"')
+    return 0
+
+
+@contextmanager
+def hangup_saves() -> Iterator[None]:
+    """A closed terminal stops a run as SIGTERM does, with its state saved; not under nohup."""
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(hangup, before)
+
+
+def demo_command(options: argparse.Namespace) -> int:
+    """Run the demo."""
+    from stackwise.changes import nested
+    from stackwise.demo import run_demo
+    from stackwise.errors import ExperimentError
+
+    for key, value in nested(said(options.changes)).items():
+        if key == "curriculum" or (
+            key == "masking" and isinstance(value, Mapping) and "bands" in value
+        ):
+            name = key if key == "curriculum" else "masking.bands"
+            raise ExperimentError(f"{name}: the five arms of the demo set it; leave it out")
+    exp, placement = settings("toy", options.changes)
+    run_demo(exp, placement)
+    return 0
