@@ -92,20 +92,20 @@ class Head(nn.Module):
 
     def __init__(self, shape: RackShape, vocab: int) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.vocab = shape, vocab
         self.norm = make_norm(shape) if shape.norm_place == "pre" else None
         self.dense = nn.Linear(shape.d_model, shape.d_model) if shape.head_transform else None
         self.dense_norm = make_norm(shape) if shape.head_transform else None
         self.weight = None if shape.tied else nn.Parameter(torch.empty(vocab, shape.d_model))
         self.bias = nn.Parameter(torch.empty(vocab)) if shape.head_bias else None
 
-    def forward(self, x_ND: Tensor, tokens_VD: Tensor) -> Tensor:
-        """Hidden states (..., D) to logits (..., V); `tokens_VD` serves a tied head."""
+    def forward(self, x_ND: Tensor, table: Tensor) -> Tensor:
+        """Hidden states (..., D) to logits (..., V); of the embedding's table if it is tied."""
         if self.norm is not None:
             x_ND = self.norm(x_ND)
         if self.dense is not None and self.dense_norm is not None:
             x_ND = self.dense_norm(activation(self.shape, self.dense(x_ND)))
-        weight_VD = tokens_VD if self.weight is None else self.weight
+        weight_VD = table[: self.vocab] if self.weight is None else self.weight
         return nn.functional.linear(x_ND, weight_VD, self.bias)
 
 
@@ -223,7 +223,7 @@ class Rack(nn.Module):
 
     def logits(self, x_ND: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., V)."""
-        return cast(Tensor, self.head(x_ND, self.embedding.tokens))
+        return cast(Tensor, self.head(x_ND, self.embedding.table))
 
     def forward(
         self, ids_BT: Tensor, *, causal: bool = False, path: Sequence[str] | None = None

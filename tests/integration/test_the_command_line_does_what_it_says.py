@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import stackwise as sw
-from stackwise import cli
+from stackwise.cli import arguments as cli
 from stackwise.cli import main
 from stackwise.cli.settings import settings
 from stackwise.progress import Bar
