@@ -1,8 +1,8 @@
 """Any torch module as embedding, stacks of blocks, and head.
 
-Its ordered blocks are an `nn.ModuleList` that the forward pass goes through. While a stage trains,
-the list holds the blocks of the stage's path and no others. What is embedding and what is head is
-found in `ends.py`. The loop is in `loop.py`, the same for a rack in `rack.py`.
+Its ordered blocks are an `nn.ModuleList` or `nn.Sequential` that the forward pass goes through.
+While a stage trains, the list holds the blocks of the stage's path and no others. What is embedding
+and what is head is found in `ends.py`. The loop is in `loop.py`, the same for a rack in `rack.py`.
 """
 
 from __future__ import annotations
@@ -167,13 +167,17 @@ def mapping_loss(model: Any, batch: Any) -> Tensor:
     return loss
 
 
-def find_blocks(model: nn.Module, name: str | None) -> nn.ModuleList:
+def find_blocks(model: nn.Module, name: str | None) -> nn.ModuleList | nn.Sequential:
     """The list of blocks called `name`.
 
     Raises:
         ValueError: If there is none, or it is empty; the message lists what there is.
     """
-    lists = {k: m for k, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)}
+    lists = {
+        k: m
+        for k, m in model.named_modules()
+        if isinstance(m, nn.ModuleList | nn.Sequential) and k and len(m)
+    }
     found = lists.get(name) if name is not None else None
     if found is None:
         there = ", ".join(f"{k} ({len(m)})" for k, m in lists.items()) or "none"

@@ -20,7 +20,7 @@ from torch import nn
 from stackwise.choice import Params, find, parse
 from stackwise.config import Experiment, nested
 from stackwise.curriculum import CURRICULA, stages
-from stackwise.errors import ExperimentError
+from stackwise.errors import ExperimentError, short
 from stackwise.model.rack import Rack
 from stackwise.own.batches import Batches, steps_of
 from stackwise.own.loop import COLUMNS, OwnWork, left_whole, seeded, train_stage
@@ -75,12 +75,12 @@ def train_stack_wise(
     """Train a model of your own stage by stage, in place.
 
     A `Rack` trains on its objective. Any other module trains on `loss`; its blocks are the
-    `nn.ModuleList` called `blocks`, through which its forward pass must go as it is, since it holds
-    the blocks of the stage's path alone while a stage trains. What lies outside the blocks is the
-    embedding where the first block's input depends on it, and the head otherwise (a tied table is
-    embedding); each trains in the stages that say so. Frozen parts run in eval mode, so that their
-    buffers stay as they are too. New stacks start with the weights that they have, unless the
-    curriculum copies them. Parameters with `requires_grad=False` are never trained.
+    `nn.ModuleList` or `nn.Sequential` called `blocks`, through which its forward pass must go as it
+    is, since it holds the blocks of the stage's path alone while a stage trains. What lies outside
+    the blocks is the embedding where the first block's input depends on it, and the head otherwise
+    (a tied table is embedding); each trains in the stages that say so. Frozen parts run in eval
+    mode, so that their buffers stay as they are too. New stacks start with the weights that they
+    have, unless the curriculum copies them. What has `requires_grad=False` is never trained.
 
     At the end, also after an error, the list of blocks, training modes and `requires_grad` are as
     they were, and gradients are gone.
@@ -118,6 +118,13 @@ def train_stack_wise(
     Source: the same stages and the same steps as a run's; held to the last bit by
     `tests/unit/test_train_stack_wise_equals_a_run.py`.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model: {short(model)} is no torch module")
+    for name, count in (("steps", steps), ("stacks", stacks)):
+        if count is not None and (not isinstance(count, int) or isinstance(count, bool)):
+            raise ValueError(f"{name}: {short(count)} is not a whole number")
+    if options is not None and not isinstance(options, Mapping):
+        raise ValueError(f"options: {short(options)} is no mapping; give keys with values")
     own = own_of(model, blocks, stacks, loss, objective)
     build, params = curriculum_of(curriculum)
     with seeded(seed, own.device):  # opening a dataloader draws its order

@@ -52,6 +52,22 @@ WRONG = {
         "unknown curriculum 'left_right'; did you mean 'left_to_right'? known: end_to_end, "
         "left_to_right, right_to_left, grow",
     ),
+    "no model": (
+        lambda: (None, X, LINEAR),
+        "model: None is no torch module",
+    ),
+    "steps as text": (
+        lambda: (Chain(), X, {**LINEAR, "steps": "8"}),
+        "steps: '8' is not a whole number",
+    ),
+    "stacks as text": (
+        lambda: (Chain(), X, {**LINEAR, "stacks": "2"}),
+        "stacks: '2' is not a whole number",
+    ),
+    "options as a list": (
+        lambda: (Chain(), X, {**LINEAR, "options": ["a"]}),
+        "options: ['a'] is no mapping; give keys with values",
+    ),
     "no blocks": (
         lambda: (Chain(), X, {"loss": mean}),
         "blocks: needed for Chain; lists of modules in it: inner.blocks (4), spare (1), shared (2)",

@@ -194,3 +194,27 @@ def shuffled_losses(seed: int, outer: int) -> list[float]:
 def test_the_seed_decides_the_order_of_a_shuffling_dataloader():
     assert shuffled_losses(seed=3, outer=0) == shuffled_losses(seed=3, outer=1)
     assert shuffled_losses(seed=3, outer=0) != shuffled_losses(seed=4, outer=0)
+
+
+@pytest.mark.parametrize("curriculum", CURRICULA)
+def test_a_sequential_called_as_a_whole_trains_as_a_list_that_is_gone_through(curriculum):
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(1))
+    batches = list(zip(x.split(8), x.sum(1, keepdim=True).split(8), strict=True))
+    losses = []
+    for kind in (nn.Sequential, lambda *blocks: nn.ModuleList(blocks)):
+        torch.manual_seed(0)
+        blocks = [nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(4)]
+        model = nn.ModuleDict({"layers": kind(*blocks), "head": nn.Linear(4, 1)})
+
+        def loss(model, batch):
+            x_BD, layers = batch[0], model["layers"]
+            for layer in [layers] if isinstance(layers, nn.Sequential) else layers:
+                x_BD = layer(x_BD)
+            return (model["head"](x_BD) - batch[1]).square().mean()
+
+        result = sw.train_stack_wise(
+            model, batches, curriculum=curriculum, blocks="layers", loss=loss, steps=20
+        )
+        assert list(model["layers"]) == blocks
+        losses.append(result.metrics["loss"].tolist())
+    assert losses[0] == losses[1]
