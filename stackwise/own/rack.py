@@ -61,8 +61,7 @@ class OwnRack:
         return self.model.parts()
 
     def check(self, stages: tuple[Stage, ...]) -> None:
-        """Raise ExperimentError if the noise bands leave a gap, before anything trains."""
-        band_paths(stages)
+        """Note from which stage on a tied head is untied; stages() has checked the rest."""
         apart = untied_from(self.model.shape, stages)
         self.parting = None if apart is None else stages[apart]
 

@@ -41,8 +41,7 @@ def lr_at(optim: Optim, position: float) -> float:
         case "cosine":
             return optim.lr * 0.5 * (1 + math.cos(math.pi * rest))
         case "wsd":
-            left = (1 - position) / optim.decay_frac if optim.decay_frac else 1.0
-            return optim.lr * min(1.0, left)
+            return optim.lr * min(1.0, (1 - position) / optim.decay_frac)
 
 
 def stage_lr(optim: Optim, stage: Stage, step: int, steps: int) -> float:
