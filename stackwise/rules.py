@@ -102,6 +102,12 @@ def _draws(exp: Experiment) -> Iterator[str]:
             yield f"eval.{line}"
 
 
+def _frozen(exp: Experiment) -> Iterator[str]:
+    if exp.precision.frozen is None:
+        for line in unread(exp.precision, "master", "frozen empty, which loses nothing"):
+            yield f"precision.{line}"
+
+
 RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack attention", _attention),
     ("objective masking rack", _masking),
@@ -112,4 +118,5 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack data", _lengths),
     ("optim", _schedule),
     ("objective eval", _draws),
+    ("precision", _frozen),
 )

@@ -8,14 +8,47 @@ Matrices are normal with `init_std`, those that write to the residual stream nar
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from stackwise.model.shape import RackShape, total_blocks
 
 INTO_RESIDUAL = (".out.weight", ".down.weight")
+PIECE = 1 << 22  # numbers drawn at once; a multiple of 16 gives those of one draw of all
+
+
+class Unfilled(TorchFunctionMode):
+    """Inside, layers are made without torch's own random start, which `start` writes over.
+
+    What is not written takes no memory until it is: a stack of any size is made for nothing.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Leave parameters as they are where they would be drawn."""
+        drawn = func in (Tensor.uniform_, Tensor.normal_)
+        if drawn and isinstance(args[0], nn.Parameter):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def shelled(make: Callable[[], nn.Module], dtype: torch.dtype) -> Any:
+    """A module whose parameters hold nothing yet: matrices in `dtype`, vectors in float32."""
+    with Unfilled():
+        made = make()
+    for parameter in made.parameters():
+        if parameter.ndim >= 2 and parameter.dtype != dtype:
+            parameter.data = torch.empty_like(parameter, dtype=dtype)
+    return made
 
 
 def generator_for(seed: int, part: str) -> torch.Generator:
@@ -41,9 +74,23 @@ def start(part: nn.Module, shape: RackShape, seed: int, name: str) -> None:
                 continue
             if parameter.ndim >= 2:
                 std = narrow if key.endswith(INTO_RESIDUAL) else shape.init_std
-                parameter.normal_(0.0, std, generator=generator)
+                draw_(parameter, std, generator)
             else:
                 parameter.fill_(0.0 if key.endswith("bias") else 1.0)
+
+
+def draw_(parameter: Tensor, std: float, generator: torch.Generator) -> None:
+    """Fill with normal numbers, a piece at a time: a float32 copy of all is never held.
+
+    The numbers are those of `parameter.normal_` in float32, rounded to the parameter's dtype.
+    """
+    flat, start = parameter.view(-1), 0
+    while start < len(flat):
+        end = start + PIECE
+        end = end if end + 16 <= len(flat) else len(flat)  # torch draws a shorter rest otherwise
+        drawn = torch.empty(end - start, device="cpu").normal_(0.0, std, generator=generator)
+        flat[start:end] = drawn
+        start = end
 
 
 def grow(

@@ -18,6 +18,7 @@ import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -49,6 +50,7 @@ def save(
     *,
     unchanged: Collection[str] = (),
     written_in: int | None = None,
+    formats: Mapping[str, str] = MappingProxyType({}),
     **facts: Any,
 ) -> None:
     """Write a checkpoint; the last one stays valid until this one is.
@@ -60,6 +62,7 @@ def save(
         unchanged: Parts whose file in the present checkpoint is still right; they are neither
             read nor hashed, and may be missing from `parts`.
         written_in: The stage; the manifest says it of each part that did change.
+        formats: Of the parts that are frozen to one of `FORMATS`, which.
         facts: What else the manifest holds, as JSON: counters.
 
     Raises:
@@ -78,7 +81,8 @@ def save(
             if before is not None and (still or name not in parts):
                 entries[name] = before
             else:
-                entries[name] = _write(folder, name, parts[name], before, written_in)
+                entry = _write(folder, name, parts[name], before, written_in)
+                entries[name] = {**entry, "format": formats.get(name)}
         for home in {folder.parent, folder, *(home_of(folder, name) for name in entries)}:
             flush(home)
         text = dumps({"format": FORMAT, "parts": entries, **facts}, indent=1)

@@ -181,9 +181,9 @@ def noisy_batches(work: Work, number: int) -> Iterator[Corrupted]:
     """The corrupted batches that are left of a stage; a pure function of the counters."""
     exp, rule = work.exp, work.corruption(number)
     for step in range(work.at.step, work.steps_of(number)):
-        first = work.first_sample(number) + step * exp.optim.batch
-        batch = batch_at(work.dataset, first, exp.optim.batch, exp.seed)
-        yield corrupt(rule, batch, progress=first / work.total_samples)
+        read = work.samples_before(number) + step * exp.optim.batch
+        batch = batch_at(work.dataset, work.first_sample(number, step), exp.optim.batch, exp.seed)
+        yield corrupt(rule, batch, progress=read / work.total_samples)
 
 
 @contextmanager

@@ -1,0 +1,111 @@
+"""Which stacks lie in memory in a stage, and in what form.
+
+A stack that trains is there as it trains. A frozen one is there as it trained, or packed in the
+format of `precision.frozen`; or it is lent, its matrices being read from where they lie when a step
+needs them, a block at a time. So what a stage takes does not grow with the stacks that are done.
+
+How a stack is packed is in `model/frozen.py`, how lent matrices are read ahead in `trunk/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from stackwise.completion import packing
+from stackwise.model.frozen import freeze_linears
+from stackwise.model.init import grow
+from stackwise.stage import NewStack, trained_next
+from stackwise.training.checkpoint import read_manifest, read_part
+from stackwise.training.parts import put
+from stackwise.training.saved import MASTER, MASTERS, RACK, save_parts
+from stackwise.training.work import Work
+
+
+def arrange(work: Work, number: int) -> None:
+    """Bring every stack into the form that a stage needs, one after the other.
+
+    New ones are made, those that train are loaded if they are not there, and the others are put
+    away. Afterwards the lent ones are read in the order of the stage's path.
+    """
+    stage = work.stages[number]
+    trains = set(stage.active or ())
+    for stack in work.rack.held():
+        if stack not in trains:
+            put_away(work, number, stack)
+    for entry in stage.new or ():
+        if entry.stack not in work.rack.stacks:
+            add_stack(work, entry)
+            if entry.stack not in trains:
+                put_away(work, number, entry.stack)
+    for stack in sorted(trains):
+        bring_back(work, stack)
+    if work.shelf is not None:
+        work.shelf.order(stage.path)
+
+
+def add_stack(work: Work, entry: NewStack) -> None:
+    """Put a new stack into the rack, initialised as the stage says."""
+    stack = work.rack.add(entry.stack)
+    if entry.source is None:
+        grow(stack, entry.init)
+        return
+    grow(stack, entry.init, work.rack.stacks[entry.source])
+
+
+def put_away(work: Work, number: int, stack: str) -> None:
+    """Let a stack that does not train take no more memory than it must."""
+    form = packing(work.exp.precision)
+    masters = {}
+    if form is not None and stack not in work.packed and stack not in work.empty:
+        masters = pack(work, number, [stack])
+        work.on_disk.discard(stack)
+    if stack not in work.on_disk and (form is not None or work.shelf is not None):
+        save_parts(work, number, {stack}, masters)
+    if work.shelf is not None:
+        if stack not in work.lent:
+            work.shelf.lend(stack)
+            work.lent.add(stack)
+    elif stack in work.empty:
+        load(work, stack, form if stack in work.packed else None)
+    work.empty.discard(stack)
+
+
+def pack(work: Work, number: int, stacks: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """Freeze stacks to the experiment's format, in place.
+
+    Returns:
+        The weights, in the dtype of `precision.master`, of those that train in a later stage.
+    """
+    form, kept = packing(work.exp.precision), {}
+    assert form is not None, "these stacks freeze as they trained"
+    for stack in stacks:
+        module = work.rack.stacks[stack]
+        if trained_next(work.stages, number, stack) is not None:
+            dtype = MASTERS[work.exp.precision.master]
+            kept[stack] = {key: value.to(dtype) for key, value in module.state_dict().items()}
+        freeze_linears(module, form)
+        work.packed.add(stack)
+    return kept
+
+
+def bring_back(work: Work, stack: str) -> None:
+    """Load a stack that is about to train, as it trains: from its master if it was packed."""
+    if not {stack} & (work.packed | work.lent | work.empty):
+        return
+    del work.rack.stacks[stack]
+    work.rack.add(stack, empty=True)
+    load(work, stack, None)
+    for names in (work.packed, work.lent, work.empty):
+        names.discard(stack)
+
+
+def load(work: Work, stack: str, form: str | None) -> None:
+    """Fill a stack from the last checkpoint."""
+    folder = work.run.path / RACK
+    manifest = read_manifest(folder)
+    master = f"{stack}.{MASTER}"
+    name = master if form is None and master in manifest["parts"] else stack
+    put(work.rack, stack, read_part(folder, manifest, name), folder, form)
+    work.rack.stacks[stack].to(work.device)
