@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from stackwise.model.shape import RackShape, total_blocks
 
 INTO_RESIDUAL = (".out.weight", ".down.weight")
+DRAWS = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_)
 PIECE = 1 << 22  # numbers drawn at once; a multiple of 16 gives those of one draw of all
 
 
@@ -35,10 +36,10 @@ class Unfilled(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Leave parameters as they are where they would be drawn."""
-        drawn = func in (Tensor.uniform_, Tensor.normal_)
-        if drawn and isinstance(args[0], nn.Parameter):
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in DRAWS:
+            return kwargs.get("tensor", args[0] if args else None)
+        return func(*args, **kwargs)
 
 
 def shelled(make: Callable[[], nn.Module], dtype: torch.dtype) -> Any:

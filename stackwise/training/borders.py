@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+from torch import Tensor
 
 from stackwise.completion import packing
 from stackwise.memory.meter import Kept
@@ -19,6 +21,7 @@ from stackwise.training.optim import (
 from stackwise.training.residence import arrange, pack
 from stackwise.training.saved import AVERAGE, MOMENTS, read_state, save_border
 from stackwise.training.step import Trainee
+from stackwise.training.watch import loss_now
 from stackwise.training.work import Work
 
 
@@ -87,9 +90,22 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     work.note_peak()
     work.writer.event("memory", stage=number, **(trainee.measured or {}), peak=work.stage_peak)
     work.writer.event("stage_finished", stage=number, name=trainee.stage.name, step=work.at.step)
-    masters = {}
-    if following is not None and packing(work.exp.precision) is not None:
-        done = set(trainee.stage.active or ()) - set(following.active or ())
-        masters = pack(work, number, sorted(done))
+    done = sorted(set(trainee.stage.active or ()) - set(following.active or ())) if following else []
+    masters = packed(work, number, done) if done and packing(work.exp.precision) else {}
     work.at.stage, work.at.step, work.at.updates = number + 1, 0, 0
     save_border(work, trainee, masters)
+
+
+def packed(work: Work, number: int, stacks: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """Freeze stacks to less than they trained in, and write down what that does to the loss."""
+    before = loss_now(work, number)
+    masters = pack(work, number, stacks)
+    work.writer.event(
+        "frozen",
+        stage=number,
+        stacks=list(stacks),
+        format=packing(work.exp.precision),
+        loss_before=before,
+        loss_after=loss_now(work, number),
+    )
+    return masters

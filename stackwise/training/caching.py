@@ -27,8 +27,9 @@ from stackwise.objective import corrupt, is_causal
 from stackwise.stage import roles
 from stackwise.training.checkpoint import read_manifest
 from stackwise.training.saved import RACK
-from stackwise.training.step import autocast, border_of, through_trunk
+from stackwise.training.step import autocast
 from stackwise.training.work import Work
+from stackwise.trunk.border import border_of, through
 from stackwise.trunk.cache import CacheWriter, TrunkCache, remove
 
 if TYPE_CHECKING:
@@ -144,4 +145,6 @@ def made_rows(
                     x_BTD = work.rack.embedding(ids_BT)
                 else:
                     x_BTD = older.read(first + begin, count).to(work.device)
-                yield first + begin, through_trunk(x_BTD, rest, causal, border)
+                yield first + begin, through(
+                    x_BTD, rest, causal=causal, border=border
+                )
