@@ -94,7 +94,10 @@ class Data(Section):
         False, description="every stage begins at the first sample again, under the same masks"
     )
     distinct_epochs: int | None = Field(
-        None, ge=1, le=1 << 20, description="epochs after which order and masks repeat; empty: never"
+        None,
+        ge=1,
+        le=1 << 20,
+        description="epochs after which order and masks repeat; empty: never",
     )
 
 

@@ -201,9 +201,7 @@ def block_coordinate(exp: Experiment) -> Iterator[Stage]:
             )
 
 
-def visits(
-    ids: Sequence[str], options: BlockCoordinate, seed: int, cycle: int
-) -> Sequence[str]:
+def visits(ids: Sequence[str], options: BlockCoordinate, seed: int, cycle: int) -> Sequence[str]:
     """The stacks in the order in which a cycle visits them."""
     match options.order:
         case "left_to_right":

@@ -116,6 +116,11 @@ def roles(stage: Stage) -> dict[str, Role]:
     }
 
 
+def trunk_of(stage: Stage) -> tuple[str, ...]:
+    """The frozen stacks before the first that trains."""
+    return tuple(stack for stack, role in roles(stage).items() if role == "trunk")
+
+
 def parts_trained(stage: Stage) -> set[str]:
     """Names of the parts that a stage trains."""
     ends = {"embedding"} if stage.embedding else set()

@@ -90,7 +90,9 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     work.note_peak()
     work.writer.event("memory", stage=number, **(trainee.measured or {}), peak=work.stage_peak)
     work.writer.event("stage_finished", stage=number, name=trainee.stage.name, step=work.at.step)
-    done = sorted(set(trainee.stage.active or ()) - set(following.active or ())) if following else []
+    done = (
+        sorted(set(trainee.stage.active or ()) - set(following.active or ())) if following else []
+    )
     masters = packed(work, number, done) if done and packing(work.exp.precision) else {}
     work.at.stage, work.at.step, work.at.updates = number + 1, 0, 0
     save_border(work, trainee, masters)

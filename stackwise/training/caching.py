@@ -15,36 +15,25 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from stackwise.data.batches import batch_at
-from stackwise.objective import corrupt, is_causal
-from stackwise.stage import roles
+from stackwise.objective import is_causal
+from stackwise.stage import trunk_of
 from stackwise.training.checkpoint import read_manifest
 from stackwise.training.saved import RACK
 from stackwise.training.step import autocast
 from stackwise.training.work import Work
 from stackwise.trunk.border import border_of, through
-from stackwise.trunk.cache import CacheWriter, TrunkCache, remove
-
-if TYPE_CHECKING:
-    from stackwise.config import Experiment
-    from stackwise.stage import Stage
+from stackwise.trunk.cache import CacheWriter, DamagedShard, TrunkCache, remove
 
 
-def cached(work: Work, number: int) -> bool:
+def is_cached(work: Work, number: int) -> bool:
     """Whether a stage reads its input from a cache: where it has a trunk of stacks."""
     return work.placement.trunk == "cached" and bool(trunk_of(work.stages[number]))
-
-
-def trunk_of(stage: Stage) -> tuple[str, ...]:
-    """The frozen stacks before the first that trains."""
-    return tuple(stack for stack, role in roles(stage).items() if role == "trunk")
 
 
 def rows_of(work: Work, number: int) -> int:
@@ -56,64 +45,91 @@ def rows_of(work: Work, number: int) -> int:
 
 def open_cache(work: Work, number: int) -> TrunkCache:
     """The whole cache of a stage, made or completed now if it must be; older ones are removed."""
-    home = cache_home(work)
-    folder, key = home / f"{number}", key_of(work, number, trunk_of(work.stages[number]))
-    began, done = time.monotonic(), fill(work, number, folder, key)
+    folder, key = home_of(work, number), key_of(work, number, trunk_of(work.stages[number]))
+    began, source = time.monotonic(), None
+    with writer_of(work, number, folder, key) as writer:
+        made = not writer.complete
+        if made:
+            source = fill(work, number, writer)
     cache = TrunkCache(folder, key)
-    if done:
-        work.writer.event(
-            "cache_filled",
-            stage=number,
-            rows=cache.rows,
-            bytes=cache.bytes,
-            seconds=time.monotonic() - began,
-        )
-    for other in home.iterdir():
+    if made:
+        facts = {"rows": cache.rows, "bytes": cache.bytes, "seconds": time.monotonic() - began}
+        work.writer.event("cache_filled", stage=number, from_stage=source, **facts)
+    for other in folder.parent.iterdir():
         if other != folder:
             remove(other)
     return cache
 
 
-def cache_home(work: Work) -> Path:
-    """The folder of a run's caches."""
+def home_of(work: Work, number: int) -> Path:
+    """The folder of a stage's cache."""
     base = work.placement.cache_dir
-    return work.run.path / "cache" if base is None else Path(base, work.run.id)
+    home = work.run.path / "cache" if base is None else Path(base, work.run.id)
+    return home / str(number)
 
 
-def key_of(work: Work, number: int, trunk: tuple[str, ...]) -> str:
+def drop_caches(work: Work) -> None:
+    """Remove what is left of a run's caches."""
+    home = home_of(work, 0).parent
+    for folder in home.iterdir() if home.is_dir() else ():
+        remove(folder)
+    if home.is_dir():
+        home.rmdir()
+
+
+def writer_of(work: Work, number: int, folder: Path, key: str) -> CacheWriter:
+    """The writer of a stage's rows, at the first one that is not there."""
+    exp = work.exp
+    shape = (exp.data.seq_len, exp.rack.d_model)
+    return CacheWriter(folder, key, rows_of(work, number), shape, border_of(exp.precision))
+
+
+def key_of(work: Work, number: int, trunk: Sequence[str]) -> str:
     """A hash of all that decides the rows of a stage after `trunk`."""
-    exp, stage = work.exp, work.stages[number]
+    exp = work.exp
     parts = read_manifest(work.run.path / RACK)["parts"]
+    sections = {"rack", "attention", "objective", "masking", "data", "seed"}
     facts = {
-        "science": exp.model_dump(
-            mode="json", include={"rack", "attention", "objective", "masking", "data", "seed"}
-        ),
-        "compute": [exp.precision.compute, border_of(exp.precision)],
+        "science": exp.model_dump(mode="json", include=sections),
+        "numbers": [exp.precision.compute, border_of(exp.precision)],
         "batch": [exp.optim.batch, work.placement.micro_batch],
         "data": work.dataset.fingerprint,
-        "band": stage.band,
+        "band": work.stages[number].band,
         "first": work.first_sample(number, 0),
         "weights": [parts[name]["sha256"] for name in ("embedding", *trunk)],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def fill(work: Work, number: int, folder: Path, key: str) -> bool:
-    """Write the rows that a stage's cache lacks. False if it lacked none."""
-    exp, trunk = work.exp, trunk_of(work.stages[number])
-    shape = (exp.data.seq_len, exp.rack.d_model)
-    with CacheWriter(folder, key, rows_of(work, number), shape, border_of(exp.precision)) as writer:
-        if writer.complete:
-            return False
-        older = older_cache(work, number, trunk)
-        for first, x_BTD in made_rows(work, number, writer.rows_done, older, trunk):
-            writer.write(first, x_BTD)
-    return True
+def fill(work: Work, number: int, writer: CacheWriter) -> int | None:
+    """Write the rows that a stage's cache lacks.
+
+    Returns:
+        The stage whose cache they were made from; None if from the tokens.
+    """
+    trunk, batch = trunk_of(work.stages[number]), work.exp.optim.batch
+    older = older_cache(work, number, trunk)
+    begin = writer.rows_done // batch * batch
+    for first in range(begin, rows_of(work, number), batch):
+        for row, x_BTD in outputs(work, number, first, older):
+            if row >= writer.rows_done:
+                writer.write(row, x_BTD)
+    return None if older is None else number - 1
 
 
-def older_cache(work: Work, number: int, trunk: tuple[str, ...]) -> TrunkCache | None:
+def mend(work: Work, number: int, cache: TrunkCache, damage: DamagedShard) -> None:
+    """Make a damaged piece of a cache anew, from the tokens, and say so."""
+    work.writer.event("cache_mended", stage=number, why=str(damage))
+    batch = work.exp.optim.batch
+    with cache.rebuilding(damage) as write:
+        for first in range(damage.first // batch * batch, damage.end, batch):
+            for row, x_BTD in outputs(work, number, first, None):
+                write(row, x_BTD)
+
+
+def older_cache(work: Work, number: int, trunk: Sequence[str]) -> TrunkCache | None:
     """The cache of the stage before, if its rows are those of this one but for the last stack."""
-    folder, key = cache_home(work) / f"{number - 1}", key_of(work, number, trunk[:-1])
+    folder, key = home_of(work, number - 1), key_of(work, number, trunk[:-1])
     if not TrunkCache.is_of(folder, key):
         return None
     older = TrunkCache(folder, key)
@@ -121,30 +137,24 @@ def older_cache(work: Work, number: int, trunk: tuple[str, ...]) -> TrunkCache |
 
 
 @torch.no_grad()
-def made_rows(
-    work: Work, number: int, start: int, older: TrunkCache | None, trunk: tuple[str, ...]
+def outputs(
+    work: Work, number: int, first: int, older: TrunkCache | None
 ) -> Iterator[tuple[int, Tensor]]:
-    """Rows from `start` on, a micro-batch at a time: from an older cache, or from the tokens."""
+    """The trunk's outputs for the batch that begins at row `first`, a micro-batch at a time."""
     exp, causal = work.exp, is_causal(work.exp.objective)
-    size, border = exp.optim.batch, border_of(exp.precision)
+    size = exp.optim.batch
     micro = work.placement.micro_batch or size
-    rule = work.corruption(number)
-    compute = getattr(torch, exp.precision.compute)
+    trunk = trunk_of(work.stages[number])
     rest = [[*work.rack.blocks([stack])] for stack in (trunk if older is None else trunk[-1:])]
-    for first in range(start, rows_of(work, number), size):
-        if older is None:
-            counter = work.first_sample(number, first // size)
-            batch = batch_at(work.dataset, counter, size, exp.seed)
-            read = work.samples_before(number) + first
-            noisy = corrupt(rule, batch, progress=read / work.total_samples)
-        for begin in range(0, size, micro):
-            count = min(micro, size - begin)
-            with autocast(work.device, compute):
-                if older is None:
-                    ids_BT = noisy.input_BT[begin : begin + count].to(work.device)
-                    x_BTD = work.rack.embedding(ids_BT)
-                else:
-                    x_BTD = older.read(first + begin, count).to(work.device)
-                yield first + begin, through(
-                    x_BTD, rest, causal=causal, border=border
-                )
+    noisy = work.noisy_batch(number, first // size) if older is None else None
+    for row in range(first, first + size, micro):
+        count = min(micro, first + size - row)
+        with autocast(work.device, getattr(torch, exp.precision.compute)):
+            if noisy is None:
+                assert older is not None
+                x_BTD = older.read(row, count).to(work.device)
+            else:
+                ids_BT = noisy.input_BT[row - first : row - first + count]
+                x_BTD = work.rack.embedding(ids_BT.to(work.device))
+            border = border_of(exp.precision)
+            yield row, through(x_BTD, rest, causal=causal, border=border)

@@ -6,13 +6,16 @@ form, in `residence.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from stackwise.model.frozen import FrozenLinear, replace_linears
+from stackwise.model.formats import format_called
+from stackwise.model.freezing import replace_linears
+from stackwise.model.frozen import FrozenLinear
 from stackwise.model.rack import Rack
 from stackwise.training.checkpoint import CheckpointError, read_part
 
@@ -52,34 +55,47 @@ def put(
     module = rack.parts()[name]
     if name == "head" and "weight" in tensors:
         rack.untie()
-    try:
+    with built_alike(folder, name):
         if form is not None:
             freeze_to(module, form, tensors)
-            frozen = {key for key, part in module.named_modules() if isinstance(part, FrozenLinear)}
-            tensors = {k: v for k, v in tensors.items() if k.rpartition(".")[0] not in frozen}
-            missing, odd = module.load_state_dict(tensors, strict=False)
-            wrong = [k for k in missing if k.rpartition(".")[0] not in frozen] + list(odd)
-            if wrong:
-                raise KeyError(wrong[0])
-        else:
-            module.load_state_dict(tensors)
-    except (RuntimeError, KeyError):
+        module.load_state_dict(tensors)
+
+
+def put_rest(rack: Rack, name: str, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Load what of a part is no matrix of a linear layer, reading nothing else of its file."""
+    module = rack.parts()[name]
+    linears = [key for key, inner in module.named_modules() if isinstance(inner, nn.Linear)]
+    wanted = {
+        key: value
+        for key, value in read_part(folder, manifest, name, verify=False).items()
+        if key.rpartition(".")[0] not in linears or key.endswith(".bias")
+    }
+    with built_alike(folder, name):
+        missing, odd = module.load_state_dict(wanted, strict=False)
+        lacks = [key for key in missing if key.removesuffix(".weight") not in linears]
+        if odd or lacks:
+            raise RuntimeError(f"{odd or lacks}")
+
+
+def freeze_to(module: nn.Module, form: str, tensors: Mapping[str, Tensor]) -> None:
+    """Put a `FrozenLinear` in the place of each linear layer, for the tensors that a file has."""
+    chosen = format_called(form)
+
+    def made(name: str, linear: nn.Linear) -> FrozenLinear:
+        shape = (linear.out_features, linear.in_features)
+        kept = {code: tensors[f"{name}.{code}"] for code in chosen.layout(shape)}
+        return FrozenLinear(chosen, shape, kept, linear.bias, dtype=linear.weight.dtype)
+
+    replace_linears(module, made)
+
+
+@contextmanager
+def built_alike(folder: Path, name: str) -> Iterator[None]:
+    """Say in words of ours that tensors do not fit a module."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError):
         raise CheckpointError(
             f"{folder}: part {name!r} has other tensors than this version's rack; train it "
             "again, or open it with the version in provenance.json"
         ) from None
-
-
-def freeze_to(module: nn.Module, form: str, tensors: Mapping[str, Tensor]) -> None:
-    """Put a `FrozenLinear` that holds its tensors in the place of each linear layer."""
-
-    def made(name: str, linear: nn.Linear) -> FrozenLinear:
-        inside = {
-            key.removeprefix(f"{name}."): value
-            for key, value in tensors.items()
-            if key.startswith(f"{name}.") and key != f"{name}.bias"
-        }
-        shape = (linear.out_features, linear.in_features)
-        return FrozenLinear(form, shape, inside, linear.bias)
-
-    replace_linears(module, made)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from stackwise.completion import packing
-from stackwise.model.frozen import freeze_linears
+from stackwise.model.freezing import freeze_linears
 from stackwise.model.init import grow
 from stackwise.stage import NewStack, trained_next
 from stackwise.training.checkpoint import read_manifest, read_part
@@ -65,7 +65,7 @@ def put_away(work: Work, number: int, stack: str) -> None:
         save_parts(work, number, {stack}, masters)
     if work.shelf is not None:
         if stack not in work.lent:
-            work.shelf.lend(stack)
+            work.shelf.lend(stack, loaded=stack not in work.empty)
             work.lent.add(stack)
     elif stack in work.empty:
         load(work, stack, form if stack in work.packed else None)
@@ -94,6 +94,8 @@ def bring_back(work: Work, stack: str) -> None:
     """Load a stack that is about to train, as it trains: from its master if it was packed."""
     if not {stack} & (work.packed | work.lent | work.empty):
         return
+    if work.shelf is not None:
+        work.shelf.take(stack)
     del work.rack.stacks[stack]
     work.rack.add(stack, empty=True)
     load(work, stack, None)

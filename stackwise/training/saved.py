@@ -165,9 +165,7 @@ def read_rack(run: Run, *, best: bool = False, raw: bool = False) -> Rack:
     """
     exp, folder = run.experiment, run.path / RACK
     dtype = getattr(torch, exp.precision.weights)
-    rack = Rack(
-        exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed, dtype=dtype
-    )
+    rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed, dtype=dtype)
     manifest = read_manifest(folder)
     fill(rack, folder, manifest)
     if not raw:

@@ -14,13 +14,13 @@ from functools import cached_property
 import torch
 
 from stackwise.config import Experiment, Placement
-from stackwise.data.batches import samples_per_epoch
+from stackwise.data.batches import batch_at, samples_per_epoch
 from stackwise.data.dataset import Dataset
 from stackwise.memory.flops import Flops, stage_flops_per_token, vocab_size
 from stackwise.memory.meter import Meter
 from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
-from stackwise.objective import Corrupted, Corruption
+from stackwise.objective import Corrupted, Corruption, corrupt
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
 from stackwise.trunk.shelf import Shelf
@@ -140,6 +140,13 @@ class Work:
             sampling=exp.masking.sampling,
             band=band or self.stages[number].band,
         )
+
+    def noisy_batch(self, number: int, step: int) -> Corrupted:
+        """The corrupted batch of a step; a pure function of stage and step."""
+        size = self.exp.optim.batch
+        read = self.samples_before(number) + step * size
+        batch = batch_at(self.dataset, self.first_sample(number, step), size, self.exp.seed)
+        return corrupt(self.corruption(number), batch, progress=read / self.total_samples)
 
     def count(
         self, number: int, noisy: Corrupted, numbers: StepNumbers, rate: float, seconds: float
