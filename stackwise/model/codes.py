@@ -1,0 +1,151 @@
+"""How a weight becomes codes and scales, and comes back: plain, by rows, in blocks of 64.
+
+One pair of functions per way. `write` takes a few rows at a time, so that quantising needs little
+memory beside its result; the codes are those of the whole matrix, bit for bit. The kernels are
+torch's and bitsandbytes', the layout is ours, and the same on every device. What the formats are
+called and what they take is in `formats.py`; the layer that computes with them is `frozen.py`.
+
+Shapes: O outputs, I inputs, R rows in hand, N blocks of 64 numbers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping
+from functools import cache
+from math import gcd
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Tensors = Mapping[str, Tensor]
+Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+BLOCK = 64  # numbers that share one scale in 4 bit: bitsandbytes' default
+E4M3_LARGEST = 448.0
+SLICE = {"cpu": 1 << 17}  # numbers in hand: what stays in a CPU's cache
+SLICE_ELSEWHERE = 1 << 24  # what keeps an accelerator busy
+SCALE = "scale"
+
+
+@cache
+def operators() -> Any:
+    """The operators of bitsandbytes, imported when they are first needed.
+
+    It says on import that a kernel is missing which only its own layers would use.
+    """
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    log.addFilter(_silent)
+    try:
+        importlib.import_module("bitsandbytes")
+    finally:
+        log.removeFilter(_silent)
+    return torch.ops.bitsandbytes
+
+
+def _silent(record: logging.LogRecord) -> bool:
+    return "gemm_4bit_forward" not in record.getMessage()
+
+
+def rows_at_once(shape: tuple[int, int], device: torch.device, block: int = 1) -> int:
+    """Rows per slice: about SLICE numbers, and whole blocks of `block` numbers."""
+    step = block // gcd(block, shape[1])
+    rows = SLICE.get(device.type, SLICE_ELSEWHERE) // shape[1]
+    return max(1, rows // step) * step
+
+
+def plain_layout(name: str, dtype: torch.dtype, shape: tuple[int, int]) -> Layout:
+    """The weight in another dtype."""
+    return {name: (shape, dtype)}
+
+
+def write_plain(name: str, part_RI: Tensor, first: int, into: Tensors) -> None:
+    """Cast."""
+    into[name][first : first + len(part_RI)] = part_RI
+
+
+def read_plain(name: str, tensors: Tensors, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """Cast back. With the dtype it is kept in, the very tensor: its result aliases."""
+    return tensors[name].to(dtype)
+
+
+def row_layout(name: str, dtype: torch.dtype, shape: tuple[int, int]) -> Layout:
+    """Codes of one byte, and a float32 scale per row."""
+    return {name: (shape, dtype), SCALE: (shape[:1], torch.float32)}
+
+
+def write_fp8(part_RI: Tensor, first: int, into: Tensors) -> None:
+    """float8_e4m3fn of w / scale, where a row's largest number becomes 448, the largest code."""
+    rows = slice(first, first + len(part_RI))
+    part_RI = part_RI.float()
+    largest_R = torch.linalg.vector_norm(part_RI, torch.inf, dim=1)
+    scale_R = (largest_R / E4M3_LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
+    into[SCALE][rows] = scale_R
+    into["fp8"][rows] = (part_RI / scale_R[:, None]).to(torch.float8_e4m3fn)
+
+
+def read_fp8(tensors: Tensors, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """A code times its scale, rounded once from float32."""
+    code_OI, scale_O = tensors["fp8"], tensors[SCALE]
+    weight_OI = code_OI.new_empty(shape, dtype=dtype)
+    step = rows_at_once(shape, code_OI.device)
+    for first in range(0, shape[0], step):
+        rows = slice(first, first + step)
+        weight_OI[rows] = code_OI[rows].float().mul_(scale_O[rows, None])
+    return weight_OI
+
+
+def write_int8(part_RI: Tensor, first: int, into: Tensors) -> None:
+    """round(127 w / largest of the row), of float16 numbers, as bitsandbytes' layer does."""
+    rows = slice(first, first + len(part_RI))
+    code_RI, largest_R, _ = operators().int8_vectorwise_quant(part_RI.half())
+    into["int8"][rows], into[SCALE][rows] = code_RI, largest_R
+
+
+def read_int8(tensors: Tensors, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """A code times its row's largest / 127, rounded once from float32."""
+    code_OI, largest_O = tensors["int8"], tensors[SCALE]
+    weight_OI = code_OI.new_empty(shape, dtype=dtype)
+    step = rows_at_once(shape, code_OI.device)
+    for first in range(0, shape[0], step):
+        rows = slice(first, first + step)
+        weight_OI[rows] = operators().int8_vectorwise_dequant(code_OI[rows], largest_O[rows])
+    return weight_OI
+
+
+def block_layout(name: str, shape: tuple[int, int]) -> Layout:
+    """Two codes to a byte, the first in the high half, and a float32 scale per 64 numbers.
+
+    Numbers are counted along rows; a last block that is not full is padded.
+    """
+    count_N = -(-shape[0] * shape[1] // BLOCK)
+    return {name: ((count_N, BLOCK // 2), torch.uint8), SCALE: ((count_N,), torch.float32)}
+
+
+def write_blocks(name: str, part_RI: Tensor, first: int, into: Tensors) -> None:
+    """The nearest of 16 values times the block's largest number; `first` begins a block."""
+    start = first * part_RI.shape[1]
+    flat = part_RI.reshape(-1)
+    flat = flat.float() if flat.dtype == torch.float64 else flat
+    code, largest_N = operators().quantize_4bit(flat, BLOCK, name, torch.uint8)
+    packed = into[name].view(-1)
+    end = start // 2 + code.numel()
+    packed[start // 2 : end] = code.view(-1)
+    into[SCALE][start // BLOCK : start // BLOCK + largest_N.numel()] = largest_N
+    packed[end : -(-end // (BLOCK // 2)) * (BLOCK // 2)] = 0
+
+
+def read_blocks(name: str, tensors: Tensors, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """One of 16 values, times the block's largest number.
+
+    bitsandbytes is asked for a matrix of one block per row, whatever the weight's shape: its CPU
+    kernel (0.50.2) gives wrong numbers for rows of 96, where a block lies across two rows, and an
+    odd number of columns sends it to a compiler.
+    """
+    code_NB, largest_N = tensors[name], tensors[SCALE]
+    made = torch.float32 if dtype == torch.float64 else dtype
+    ours = (len(largest_N), BLOCK)
+    value_NB = operators().dequantize_4bit(code_NB, largest_N, BLOCK, name, ours, made)
+    return value_NB.view(-1)[: shape[0] * shape[1]].view(shape).to(dtype)
