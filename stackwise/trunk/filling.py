@@ -8,7 +8,6 @@ where, and when, is in `stream.py`.
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from stackwise.training.checkpoint import RESTORE, CheckpointError
 from stackwise.trunk.blocks import READ_BYTES, Image, shown
+from stackwise.trunk.pages import pages, pin, unpin
 
 STAGING_BYTES = READ_BYTES + (1 << 20)  # a read and the padding between its places
 
@@ -53,11 +53,6 @@ class Slot:
                 for each in image.tensors
             }
         )
-
-
-def pages(count: int) -> Tensor:
-    """`count` bytes of memory of their own, uint8, aligned to pages."""
-    return torch.frombuffer(mmap.mmap(-1, max(count, 1)), dtype=torch.uint8)[:count]
 
 
 class Files:
@@ -230,20 +225,3 @@ class Card:
         """Mark where the slot is whole."""
         slot.filled = torch.cuda.Event()
         slot.filled.record(self.stream)
-
-
-def pin(memory: Tensor) -> None:
-    """Lock memory for copies to a card: what it is, where torch's own pins round up to powers of 2.
-
-    Raises:
-        RuntimeError: If the driver refuses.
-    """
-    if memory.numel():
-        done = torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
-        torch.cuda.check_error(int(done))
-
-
-def unpin(memory: Tensor) -> None:
-    """Undo `pin`."""
-    if memory.numel():
-        torch.cuda.check_error(int(torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())))

@@ -27,7 +27,8 @@ from torch import Tensor
 from stackwise.data.batches import step_aside
 from stackwise.errors import closest
 from stackwise.trunk.blocks import Image, StoredBlock, images_of
-from stackwise.trunk.filling import SOURCES, Slot, Source, pages
+from stackwise.trunk.filling import SOURCES, Slot, Source
+from stackwise.trunk.pages import pages
 
 CPU = torch.device("cpu")
 
