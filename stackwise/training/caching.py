@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from stackwise.memory.disk import layout_of
 from stackwise.objective import is_causal
 from stackwise.stage import trunk_of
 from stackwise.training.checkpoint import read_manifest
@@ -28,7 +29,10 @@ from stackwise.training.saved import RACK
 from stackwise.training.step import autocast
 from stackwise.training.work import Work
 from stackwise.trunk.border import border_of, through
-from stackwise.trunk.cache import CacheWriter, DamagedShard, TrunkCache, remove
+from stackwise.trunk.cache import TrunkCache
+from stackwise.trunk.room import bytes_held, remove
+from stackwise.trunk.shards import CacheError, DamagedShard
+from stackwise.trunk.writer import CacheWriter
 
 
 def is_cached(work: Work, number: int) -> bool:
@@ -53,7 +57,8 @@ def open_cache(work: Work, number: int) -> TrunkCache:
             source = fill(work, number, writer)
     cache = TrunkCache(folder, key)
     if made:
-        facts = {"rows": cache.rows, "bytes": cache.bytes, "seconds": time.monotonic() - began}
+        seconds = time.monotonic() - began
+        facts = {"rows": cache.layout.rows, "bytes": bytes_held(folder), "seconds": seconds}
         work.writer.event("cache_filled", stage=number, from_stage=source, **facts)
     for other in folder.parent.iterdir():
         if other != folder:
@@ -78,10 +83,16 @@ def drop_caches(work: Work) -> None:
 
 
 def writer_of(work: Work, number: int, folder: Path, key: str) -> CacheWriter:
-    """The writer of a stage's rows, at the first one that is not there."""
-    exp = work.exp
-    shape = (exp.data.seq_len, exp.rack.d_model)
-    return CacheWriter(folder, key, rows_of(work, number), shape, border_of(exp.precision))
+    """The writer of a stage's rows, at the first one that is not there.
+
+    What else lies in the folder is of weights or samples that this stage does not have.
+    """
+    layout = layout_of(work.exp, rows_of(work, number))
+    try:
+        return CacheWriter(folder, key, layout)
+    except CacheError:
+        remove(folder)
+        return CacheWriter(folder, key, layout)
 
 
 def key_of(work: Work, number: int, trunk: Sequence[str]) -> str:
@@ -107,33 +118,29 @@ def fill(work: Work, number: int, writer: CacheWriter) -> int | None:
     Returns:
         The stage whose cache they were made from; None if from the tokens.
     """
-    trunk, batch = trunk_of(work.stages[number]), work.exp.optim.batch
-    older = older_cache(work, number, trunk)
-    begin = writer.rows_done // batch * batch
-    for first in range(begin, rows_of(work, number), batch):
+    older = older_cache(work, number)
+    for first in range(writer.rows_done, rows_of(work, number), work.exp.optim.batch):
         for row, x_BTD in outputs(work, number, first, older):
-            if row >= writer.rows_done:
-                writer.write(row, x_BTD)
+            writer.write(row, x_BTD)
     return None if older is None else number - 1
 
 
 def mend(work: Work, number: int, cache: TrunkCache, damage: DamagedShard) -> None:
-    """Make a damaged piece of a cache anew, from the tokens, and say so."""
+    """Make a damaged shard of a cache anew, from the tokens, and say so."""
     work.writer.event("cache_mended", stage=number, why=str(damage))
-    batch = work.exp.optim.batch
-    with cache.rebuilding(damage) as write:
-        for first in range(damage.first // batch * batch, damage.end, batch):
-            for row, x_BTD in outputs(work, number, first, None):
-                write(row, x_BTD)
+    rows, size = damage.rows, work.exp.optim.batch
+    batches = (outputs(work, number, first, None) for first in range(rows.start, rows.stop, size))
+    cache.rebuild(damage.shard, (x_BTD for batch in batches for _, x_BTD in batch))
 
 
-def older_cache(work: Work, number: int, trunk: Sequence[str]) -> TrunkCache | None:
+def older_cache(work: Work, number: int) -> TrunkCache | None:
     """The cache of the stage before, if its rows are those of this one but for the last stack."""
-    folder, key = home_of(work, number - 1), key_of(work, number, trunk[:-1])
-    if not TrunkCache.is_of(folder, key):
+    key = key_of(work, number, trunk_of(work.stages[number])[:-1])
+    try:
+        older = TrunkCache(home_of(work, number - 1), key)
+    except CacheError:
         return None
-    older = TrunkCache(folder, key)
-    return older if older.rows >= rows_of(work, number) else None
+    return older if older.layout.rows >= rows_of(work, number) else None
 
 
 @torch.no_grad()
@@ -152,7 +159,7 @@ def outputs(
         with autocast(work.device, getattr(torch, exp.precision.compute)):
             if noisy is None:
                 assert older is not None
-                x_BTD = older.read(row, count).to(work.device)
+                x_BTD = older.read(row, count, torch.float32).to(work.device)
             else:
                 ids_BT = noisy.input_BT[row - first : row - first + count]
                 x_BTD = work.rack.embedding(ids_BT.to(work.device))

@@ -39,7 +39,8 @@ from stackwise.training.start import (
 from stackwise.training.step import StepNumbers, setting_of, training_step
 from stackwise.training.watch import finish, watch
 from stackwise.training.work import Work
-from stackwise.trunk.cache import DamagedShard, TrunkCache
+from stackwise.trunk.cache import TrunkCache
+from stackwise.trunk.shards import DamagedShard
 
 OnStep = Callable[[Work, StepNumbers], None]
 
@@ -203,7 +204,7 @@ def noisy_batches(work: Work, number: int, cache: TrunkCache | None) -> Iterator
     for step in range(work.at.step, work.steps_of(number)):
         noisy = work.noisy_batch(number, step)
         if cache is not None:
-            noisy = replace(noisy, trunk_BTD=cache.read(step * size, size))
+            noisy = replace(noisy, trunk_BTD=cache.read(step * size, size, torch.float32))
         yield noisy
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from stackwise.trunk.cache import round_to
+from stackwise.trunk.rounding import round_to
 
 if TYPE_CHECKING:
     from stackwise.config import Precision
