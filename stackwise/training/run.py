@@ -39,6 +39,7 @@ from stackwise.training.start import (
 from stackwise.training.step import StepNumbers, setting_of, training_step
 from stackwise.training.watch import finish, watch
 from stackwise.training.work import Work
+from stackwise.trunk.border import border_of
 from stackwise.trunk.cache import TrunkCache
 from stackwise.trunk.shards import DamagedShard
 
@@ -146,6 +147,7 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
         device=work.device,
         clip=exp.optim.clip,
         compiled=work.placement.compile,
+        border=border_of(exp.precision),
     )
     steps = work.steps_of(number)
     with closing(inputs(work, number)) as batches:

@@ -9,7 +9,11 @@ import stackwise as sw
 SCIENCE = {
     "left_to_right": {"curriculum": "left_to_right"},
     "again": {"curriculum": "left_to_right", "data": {"restart": True}},
-    "repeating": {"curriculum": "left_to_right", "data": {"distinct_epochs": 1, "seq_len": 200}},
+    "repeating": {
+        "curriculum": "left_to_right",
+        "data": {"corpus": {"kind": "markov", "size_bytes": 600}, "distinct_epochs": 1},
+        "budget": {"tokens": 40 * 4 * 16},
+    },
     "right_to_left": {"curriculum": "right_to_left", "masking": {"bands": "equal_mass"}},
     "cycling": {"curriculum": "block_coordinate"},
     "causal": {"curriculum": "left_to_right", "objective": "clm", "data": {"restart": True}},
