@@ -94,6 +94,14 @@ def draw_(parameter: Tensor, std: float, generator: torch.Generator) -> None:
         start = end
 
 
+def copy_(stack: nn.Module, source: nn.Module) -> None:
+    """Give a stack the weights of another, which may be frozen or lent, one at a time."""
+    with torch.no_grad():
+        for name, value in [*stack.named_parameters(), *stack.named_buffers()]:
+            owner, _, key = name.rpartition(".")
+            value.copy_(getattr(source.get_submodule(owner), key))
+
+
 def grow(
     stack: nn.Module,
     init: Literal["random", "copy", "zero_output"],
@@ -110,7 +118,7 @@ def grow(
     if init == "copy":
         if source is None:
             raise ValueError("init='copy' needs the stack to copy from; give source")
-        stack.load_state_dict(source.state_dict())
+        copy_(stack, source)
     elif init == "zero_output":
         with torch.no_grad():
             for key, parameter in stack.named_parameters():

@@ -33,9 +33,7 @@ def check_placement(exp: Experiment, placement: Placement, made: Sequence[Stage]
         raise ExperimentError("\n".join(problems))
 
 
-def cache_problems(
-    exp: Experiment, placement: Placement, made: Sequence[Stage]
-) -> Iterator[str]:
+def cache_problems(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> Iterator[str]:
     """Why what a trunk puts out could not be read again: it would be something else by then."""
     if placement.trunk != "cached":
         return

@@ -32,17 +32,25 @@ def arrange(work: Work, number: int) -> None:
     stage = work.stages[number]
     trains = set(stage.active or ())
     for stack in work.rack.held():
-        if stack not in trains:
+        if stack in trains:
+            bring_back(work, stack)
+        else:
             put_away(work, number, stack)
     for entry in stage.new or ():
         if entry.stack not in work.rack.stacks:
             add_stack(work, entry)
             if entry.stack not in trains:
                 put_away(work, number, entry.stack)
-    for stack in sorted(trains):
-        bring_back(work, stack)
     if work.shelf is not None:
         work.shelf.order(stage.path)
+
+
+def gather(work: Work) -> None:
+    """Have every stack of a finished rack there, or lent: a resumed run may have entered no stage."""
+    for stack in sorted(work.empty):
+        put_away(work, len(work.stages) - 1, stack)
+    if work.shelf is not None:
+        work.shelf.order(work.rack.held())
 
 
 def add_stack(work: Work, entry: NewStack) -> None:

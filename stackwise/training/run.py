@@ -28,6 +28,7 @@ from stackwise.training.borders import enter_stage, leave_stage, measured
 from stackwise.training.caching import drop_caches, is_cached, mend, open_cache
 from stackwise.training.opening import open_work
 from stackwise.training.optim import stage_lr
+from stackwise.training.residence import gather
 from stackwise.training.saved import save_work
 from stackwise.training.start import (
     TrainingError,
@@ -126,6 +127,7 @@ def execute(run: Run, placement: Placement | None = None, *, on_step: OnStep | N
         try:
             for number in range(work.at.stage, len(work.stages)):
                 train_stage(work, number, on_step)
+            gather(work)
             finish(work)
             drop_caches(work)
         except Stopped:
