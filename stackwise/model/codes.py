@@ -25,7 +25,8 @@ Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 BLOCK = 64  # numbers that share one scale in 4 bit: bitsandbytes' default
 E4M3_LARGEST = 448.0
-SLICE = {"cpu": 1 << 17}  # numbers in hand: what stays in a CPU's cache
+SIGN_AND_7 = -0x4080  # bits 15 and 13 to 7 of an int16
+SLICE = {"cpu": 1 << 18}  # numbers in hand: what stays in a CPU's cache
 SLICE_ELSEWHERE = 1 << 24  # what keeps an accelerator busy
 SCALE = "scale"
 
@@ -87,13 +88,18 @@ def write_fp8(part_RI: Tensor, first: int, into: Tensors) -> None:
 
 
 def read_fp8(tensors: Tensors, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """A code times its scale, rounded once from float32."""
-    code_OI, scale_O = tensors["fp8"], tensors[SCALE]
+    """A code times its scale, rounded once from float32.
+
+    A code's bits, moved to where float16 has its exponent, are the number over 256: exact, and four
+    times as fast on a CPU as torch's cast (`benchmarks/formats.py`).
+    """
+    code_OI, scale_O1 = tensors["fp8"].view(torch.int8), tensors[SCALE][:, None] * 256
     weight_OI = code_OI.new_empty(shape, dtype=dtype)
     step = rows_at_once(shape, code_OI.device)
     for first in range(0, shape[0], step):
         rows = slice(first, first + step)
-        weight_OI[rows] = code_OI[rows].float().mul_(scale_O[rows, None])
+        bits_RI = code_OI[rows].to(torch.int16).bitwise_left_shift_(7).bitwise_and_(SIGN_AND_7)
+        torch.mul(bits_RI.view(torch.float16), scale_O1[rows], out=weight_OI[rows])
     return weight_OI
 
 
