@@ -77,6 +77,7 @@ def freeze_linears(module: nn.Module, format: str | Format) -> list[str]:
             before it are frozen then.
     """
     chosen = format_called(format) if isinstance(format, str) else format
+    chosen.load()
 
     def frozen(name: str, linear: nn.Linear) -> nn.Module | None:
         if isinstance(linear, FrozenLinear):

@@ -219,7 +219,7 @@ class _Product(torch.autograd.Function):
         grad_x = grad_bias = None
         if wants_x:
             grad_NI = grad_NO @ ctx.linear.dequantised(grad.dtype)
-            grad_x = grad_NI.view(*grad.shape[:-1], -1)
+            grad_x = grad_NI.view(*grad.shape[:-1], grad_NI.shape[-1])
         if wants_bias:
             grad_bias = grad_NO.sum(0)
         return grad_x, grad_bias, None
