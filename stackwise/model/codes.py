@@ -25,35 +25,47 @@ Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 BLOCK = 64  # numbers that share one scale in 4 bit: bitsandbytes' default
 E4M3_LARGEST = 448.0
-SLICE = {"cpu": 1 << 17}  # numbers in hand: what stays in a CPU's cache
-SLICE_ELSEWHERE = 1 << 24  # what keeps an accelerator busy
+SIGN_AND_7 = -0x4080  # bits 15 and 13 to 7 of an int16
+CPU_WRITES, CPU_READS = 1 << 17, 1 << 18  # numbers in hand: what stays in a cache
+ELSEWHERE = 1 << 24  # what keeps an accelerator busy
 SCALE = "scale"
 
 
-@cache
 def operators() -> Any:
-    """The operators of bitsandbytes, imported when they are first needed.
+    """The operators of bitsandbytes, imported when they are first needed."""
+    if not torch.compiler.is_compiling():  # by then a layer has asked, when it was made
+        _load()
+    return torch.ops.bitsandbytes
 
-    It says on import that a kernel is missing which only its own layers would use.
-    """
+
+@cache
+def _load() -> None:
+    """Without what it says on import of a kernel that only its own layers would use."""
     log = logging.getLogger("bitsandbytes.backends.cpu.ops")
     log.addFilter(_silent)
     try:
         importlib.import_module("bitsandbytes")
     finally:
         log.removeFilter(_silent)
-    return torch.ops.bitsandbytes
 
 
 def _silent(record: logging.LogRecord) -> bool:
     return "gemm_4bit_forward" not in record.getMessage()
 
 
-def rows_at_once(shape: tuple[int, int], device: torch.device, block: int = 1) -> int:
-    """Rows per slice: about SLICE numbers, and whole blocks of `block` numbers."""
+def rows_to_write(shape: tuple[int, int], device: torch.device, block: int) -> int:
+    """Rows to quantise at once: whole blocks of `block` numbers."""
     step = block // gcd(block, shape[1])
-    rows = SLICE.get(device.type, SLICE_ELSEWHERE) // shape[1]
-    return max(1, rows // step) * step
+    return max(1, _numbers(device, CPU_WRITES) // shape[1] // step) * step
+
+
+def rows_to_read(shape: tuple[int, int], device: torch.device) -> int:
+    """Rows to dequantise at once."""
+    return max(1, _numbers(device, CPU_READS) // shape[1])
+
+
+def _numbers(device: torch.device, on_cpu: int) -> int:
+    return on_cpu if device.type == "cpu" else ELSEWHERE
 
 
 def plain_layout(name: str, dtype: torch.dtype, shape: tuple[int, int]) -> Layout:
@@ -87,13 +99,18 @@ def write_fp8(part_RI: Tensor, first: int, into: Tensors) -> None:
 
 
 def read_fp8(tensors: Tensors, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """A code times its scale, rounded once from float32."""
-    code_OI, scale_O = tensors["fp8"], tensors[SCALE]
+    """A code times its scale, rounded once from float32.
+
+    A code's bits, moved to where float16 has its exponent, are the number over 256: exact, and four
+    times as fast on a CPU as torch's cast (`benchmarks/formats.py`).
+    """
+    code_OI, scale_O1 = tensors["fp8"].view(torch.int8), tensors[SCALE][:, None] * 256
     weight_OI = code_OI.new_empty(shape, dtype=dtype)
-    step = rows_at_once(shape, code_OI.device)
+    step = rows_to_read(shape, code_OI.device)
     for first in range(0, shape[0], step):
         rows = slice(first, first + step)
-        weight_OI[rows] = code_OI[rows].float().mul_(scale_O[rows, None])
+        bits_RI = code_OI[rows].to(torch.int16).bitwise_left_shift_(7).bitwise_and_(SIGN_AND_7)
+        torch.mul(bits_RI.view(torch.float16), scale_O1[rows], out=weight_OI[rows])
     return weight_OI
 
 
@@ -108,7 +125,7 @@ def read_int8(tensors: Tensors, shape: tuple[int, int], dtype: torch.dtype) -> T
     """A code times its row's largest / 127, rounded once from float32."""
     code_OI, largest_O = tensors["int8"], tensors[SCALE]
     weight_OI = code_OI.new_empty(shape, dtype=dtype)
-    step = rows_at_once(shape, code_OI.device)
+    step = rows_to_read(shape, code_OI.device)
     for first in range(0, shape[0], step):
         rows = slice(first, first + step)
         weight_OI[rows] = operators().int8_vectorwise_dequant(code_OI[rows], largest_O[rows])

@@ -12,7 +12,7 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import prod
 from typing import Any
 
@@ -68,12 +68,10 @@ class Format:
                 number, or over `largest`.
             ExperimentError: If the package is missing.
         """
-        missing = missing_package(self.name)
-        if missing:
-            raise ExperimentError(missing)
+        self.load()
         shape = _matrix(weight_OI)
         tensors = self.blank(shape, weight_OI.device)
-        step = codes.rows_at_once(shape, weight_OI.device, self.block)
+        step = codes.rows_to_write(shape, weight_OI.device, self.block)
         with torch.no_grad():
             for first in range(0, shape[0], step):
                 part_RI = weight_OI.detach()[first : first + step]
@@ -103,7 +101,9 @@ class Format:
 
         Raises:
             ValueError: If they differ.
+            ExperimentError: If the format's package is missing.
         """
+        self.load()
         found = {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()}
         wanted = self.layout(shape)
         if found != wanted:
@@ -111,6 +111,15 @@ class Format:
                 f"{_shown(found)} is no {self.name} weight of shape {shape}, which is "
                 f"{_shown(wanted)}; make it with FORMATS[{self.name!r}].pack"
             )
+
+    def load(self) -> None:
+        """Import what the format needs.
+
+        Raises:
+            ExperimentError: If it is missing; the text is `missing_package`'s.
+        """
+        if self.needs is not None:
+            _load(self.name)
 
     def _check_range(self, part_RI: Tensor) -> None:
         if part_RI.is_meta or isinstance(part_RI, FakeTensor):
@@ -206,3 +215,11 @@ def missing_package(name: str) -> str | None:
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         return f"{name} needs {wanted}, and {version} is installed; {WAY_OUT}"
     return None
+
+
+@cache
+def _load(name: str) -> None:
+    missing = missing_package(name)
+    if missing:
+        raise ExperimentError(missing)
+    codes.operators()

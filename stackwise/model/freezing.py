@@ -77,6 +77,7 @@ def freeze_linears(module: nn.Module, format: str | Format) -> list[str]:
             before it are frozen then.
     """
     chosen = format_called(format) if isinstance(format, str) else format
+    chosen.load()
 
     def frozen(name: str, linear: nn.Linear) -> nn.Module | None:
         if isinstance(linear, FrozenLinear):
@@ -111,17 +112,9 @@ def thaw_linears(module: nn.Module, dtype: torch.dtype | None = None) -> list[st
             return None
         made = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
         wanted = linear.dtype if dtype is None else dtype
-        made.weight = nn.Parameter(_apart(linear, wanted))
+        made.weight = nn.Parameter(linear.copied(wanted))
         if linear.bias is not None:
             made.bias = nn.Parameter(linear.bias.detach().to(wanted))
         return made.train(linear.training)
 
     return replace_linears(module, thawed)
-
-
-def _apart(linear: FrozenLinear, dtype: torch.dtype) -> torch.Tensor:
-    """The weight in storage of its own."""
-    tensors = linear.tensors()
-    weight_OI = linear.format.unpack(tensors, linear.shape, dtype)
-    aliases = any(weight_OI is tensor for tensor in tensors.values())
-    return weight_OI.clone() if aliases else weight_OI

@@ -90,8 +90,8 @@ class FrozenLinear(nn.Linear):
 
         Args:
             source: Called once in each forward and once in each backward, in whichever thread
-                these run. What it gives is read before the call of the layer returns, and never
-                later: its buffer may be refilled then.
+                these run. What it gives is read before the layer returns (on an accelerator, by
+                what it has put on the current stream), and never later: it may be refilled then.
         """
         self._lent = _Lent(source)
         self._buffers.clear()
@@ -115,16 +115,21 @@ class FrozenLinear(nn.Linear):
         """The weight, (outputs, inputs), made now. In fp16 and bf16 it may be the kept tensor."""
         return self.format.unpack(self.tensors(), self.shape, dtype)
 
+    def copied(self, dtype: torch.dtype) -> Tensor:
+        """The weight, (outputs, inputs), in storage of its own."""
+        tensors = self.tensors()
+        weight_OI = self.format.unpack(tensors, self.shape, dtype)
+        aliases = any(weight_OI is tensor for tensor in tensors.values())
+        return weight_OI.clone() if aliases else weight_OI
+
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """The weight as numbers, in `dtype` or autocast's: made at each reading, never stored.
 
         What is written to it is lost: `thaw_linears` comes before merging adapters.
         """
-        tensors = self.tensors()
-        device = next(iter(tensors.values())).device
-        dtype = _computed_in(device.type, self.dtype)
-        return self.format.unpack(tensors, self.shape, dtype).detach()
+        device = next(iter(self.tensors().values())).device
+        return self.copied(_computed_in(device.type, self.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs)."""
@@ -214,7 +219,7 @@ class _Product(torch.autograd.Function):
         grad_x = grad_bias = None
         if wants_x:
             grad_NI = grad_NO @ ctx.linear.dequantised(grad.dtype)
-            grad_x = grad_NI.view(*grad.shape[:-1], -1)
+            grad_x = grad_NI.view(*grad.shape[:-1], grad_NI.shape[-1])
         if wants_bias:
             grad_bias = grad_NO.sum(0)
         return grad_x, grad_bias, None
