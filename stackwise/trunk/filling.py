@@ -225,3 +225,10 @@ class Card:
         """Mark where the slot is whole."""
         slot.filled = torch.cuda.Event()
         slot.filled.record(self.stream)
+
+
+def queued(device: torch.device) -> torch.cuda.Event:
+    """When all that is queued on the current stream of a card will be done."""
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event

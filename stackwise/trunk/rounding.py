@@ -31,7 +31,7 @@ def check_dtype(dtype: str) -> None:
         ValueError: Then.
     """
     if dtype not in STORED:
-        raise ValueError(f"dtype: {dtype!r} is not known;{closest(dtype, STORED)}")
+        raise ValueError(f"dtype: {dtype!r} is not known{closest(dtype, STORED)}")
 
 
 def row_bytes(tokens: int, width: int, dtype: str) -> int:
@@ -91,5 +91,5 @@ def decode(bytes_BN: Tensor, dtype: str, out_BTD: Tensor) -> None:
         return
     values = out_BTD.shape[1] * out_BTD.shape[2]
     codes_BTD = bytes_BN[:, :values].view(STORED[dtype]).view(out_BTD.shape)
-    scale_BT = bytes_BN[:, values:].contiguous().view(torch.float32)
+    scale_BT = bytes_BN[:, values:].clone(memory_format=torch.contiguous_format).view(torch.float32)
     out_BTD.copy_(codes_BTD).mul_(scale_BT.to(out_BTD.dtype)[..., None])

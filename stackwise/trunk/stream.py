@@ -3,11 +3,10 @@
     with BlockReader(blocks) as reader:
         linear.lend(lambda: reader.tensors("s3.0"))
 
-A thread reads what will be asked for next: what followed here the last time, and before there was
-a last time, the next block in the direction of travel. Slots carry the key of what is in them, and
-the block last asked for is never overwritten; so what is lent is always that block's, forward and
-backward. What was lent before is: whoever keeps it across the next block for a backward gets
-autograd's error, since its version moves with the bytes.
+A thread reads ahead what will be asked for next (`travel.py`). Slots carry the key of what is in
+them, and the block last asked for is never overwritten; so what is lent is always that block's,
+forward and backward. What was lent before is overwritten, and its version moves with its bytes:
+whoever let autograd keep it for a backward gets autograd's error, not another block's gradient.
 
 Where a block's bytes lie is in `blocks.py`; how they are brought in `filling.py`.
 """
@@ -27,8 +26,9 @@ from torch import Tensor
 from stackwise.data.batches import step_aside
 from stackwise.errors import closest
 from stackwise.trunk.blocks import Image, StoredBlock, images_of
-from stackwise.trunk.filling import SOURCES, Slot, Source
+from stackwise.trunk.filling import SOURCES, Slot, Source, queued
 from stackwise.trunk.pages import pages
+from stackwise.trunk.travel import Travel
 
 CPU = torch.device("cpu")
 
@@ -78,20 +78,18 @@ class BlockReader:
         if not blocks:
             raise ValueError("blocks: there are none to lend; give at least one")
         if source not in SOURCES:
-            raise ValueError(f"source: {source!r} is not known;{closest(source, SOURCES)}")
+            raise ValueError(f"source: {source!r} is not known{closest(source, SOURCES)}")
         images = images_of(blocks)
         self._images = {image.key: image for image in images}
-        self._order = [image.key for image in images]
         self._device = device
         largest = max(image.bytes for image in images)
-        self._slots = [Slot(_buffer(largest, device)) for _ in range(slots)]  # last used, last
+        self._slots = [_slot(largest, device) for _ in range(slots)]  # last used, last
         self._source: Source = SOURCES[source](images, device)
         self._lent: tuple[Slot, Mapping[str, Tensor]] | None = None
-        self._before: str | None = None
-        self._here: str | None = None
-        self._after: dict[tuple[str | None, str], str] = {}
+        self._travel = Travel([image.key for image in images])
         self._did = Reading()
         self._failure: BaseException | None = None
+        self._told = False
         self._closed = False
         self._news = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="stackwise-blocks", daemon=True)
@@ -126,8 +124,11 @@ class BlockReader:
             RuntimeError: If the reader is closed.
         """
         with self._news:
+            if self._told:  # who asks again has it tried again
+                self._failure, self._told = None, False
+                self._news.notify_all()
             self._check(key)
-            if key != self._here:
+            if key != self._travel.here:
                 self._move_to(key)
             if self._lent is None:
                 slot = self._whole(key)
@@ -141,22 +142,19 @@ class BlockReader:
 
     def _check(self, key: str) -> None:
         if key not in self._images:
-            raise ValueError(f"block {key!r}: is not lent here;{closest(key, self._order)}")
+            raise ValueError(f"block {key!r}: is not lent here{closest(key, self._images)}")
         if self._closed:
             raise RuntimeError(f"block {key!r}: its reader is closed; open another one")
         if self._failure is not None:
-            failure, self._failure = self._failure, None
-            self._news.notify_all()  # who asks again has it tried again
-            raise failure
+            self._told = True
+            raise self._failure
 
     def _move_to(self, key: str) -> None:
-        """Remember what followed what, and let the thread go on from here."""
-        if self._here is not None:
-            self._after[self._before, self._here] = key
+        """Give up what is lent, and let the thread go on from here."""
         if self._lent is not None and self._device.type == "cuda":
-            left = self._lent[0].left = torch.cuda.Event()
-            left.record(torch.cuda.current_stream(self._device))
-        self._before, self._here, self._lent = self._here, key, None
+            self._lent[0].left = queued(self._device)
+        self._lent = None
+        self._travel.move_to(key)
         self._news.notify_all()
 
     def _whole(self, key: str) -> Slot:
@@ -177,29 +175,11 @@ class BlockReader:
     def _slot_of(self, key: str) -> Slot | None:
         return next((slot for slot in self._slots if slot.key == key), None)
 
-    def _wanted(self) -> list[str]:
-        """The present block and those that will be asked for next, as many as there are slots."""
-        before, here = self._before, self._here
-        if here is None:
-            return self._order[: len(self._slots)]
-        wanted = [here]
-        for _ in self._slots[1:]:
-            before, here = here, self._after.get((before, here)) or self._along(before, here)
-            if here not in wanted:
-                wanted.append(here)
-        return wanted
-
-    def _along(self, before: str | None, here: str) -> str:
-        """The next block in the direction of travel; after the last one a step begins again."""
-        place, count = self._order.index(here), len(self._order)
-        back = before is not None and self._order.index(before) == place + 1
-        return self._order[place - 1 if back and place else (place + 1) % count]
-
     def _job(self) -> tuple[Slot, Image] | None:
         """The next block to fetch, and the slot that was used longest ago of those not wanted."""
         if self._failure is not None:
             return None
-        wanted = self._wanted()
+        wanted = self._travel.wanted(len(self._slots))
         for key in wanted:
             if self._slot_of(key) is None:
                 slot = next(slot for slot in self._slots if slot.key not in wanted)
@@ -244,6 +224,8 @@ class BlockReader:
             self._news.notify_all()
         self._thread.join()
         self._source.close()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # work that reads the slots
         self._slots, self._lent = [], None
 
     def __enter__(self) -> Self:
@@ -258,7 +240,10 @@ class BlockReader:
         self.close()
 
 
-def _buffer(count: int, device: torch.device) -> Tensor:
+def _slot(count: int, device: torch.device) -> Slot:
+    """An empty slot; on a card its memory may still be in use by work that was queued before."""
     if device.type == "cpu":
-        return pages(count)
-    return torch.empty(count, dtype=torch.uint8, device=device)
+        return Slot(pages(count))
+    slot = Slot(torch.empty(count, dtype=torch.uint8, device=device))
+    slot.left = queued(device)
+    return slot
