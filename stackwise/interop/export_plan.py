@@ -94,7 +94,7 @@ def of_model(folder: Path) -> Export:
         copied={name: folder / name for name in KEPT if (folder / name).is_file()},
         weights=f"the weights of {folder.name}, as they were imported from {model.source.name}",
         notes=(),
-        origin={"model": model.source.name, "weights_hash": model.weights_hash},
+        origin={"model": model.source.name, "checkpoint": model.weights_hash},
     )
 
 
@@ -110,7 +110,7 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
     manifest = read_manifest(folder)
     counters = manifest["counters"]
     stages = tuple(Stage.model_validate(value) for value in run.stages())
-    begun = stages[: counters["stage"] + (counters["step"] > 0)] or stages[:1]
+    begun = stages[: counters["stage"] + (counters["step"] > 0)]
     path = paths_so_far(begun)[0][2]
     names = ("embedding", *path, "head")
     places = {part: (folder, manifest) for part in names}
@@ -119,8 +119,8 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
         places |= {part: (run.path / BEST, better) for part in names if part in better["parts"]}
     parts = {}
     for part, (place, listed) in places.items():
-        for name in (part, f"{part}.{AVERAGE}"):
-            if name in listed["parts"]:
+        for name in (part, *([] if raw else [f"{part}.{AVERAGE}"])):
+            if name == part or name in listed["parts"]:
                 read_part(place, listed, name)
         parts[part] = weights_of(place, listed, part, averages=not raw)
     vocab = vocab_size(exp)
@@ -139,7 +139,7 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
         copied=copied,
         weights=which_weights(run, manifest, raw=raw, best=best),
         notes=(*notes, NO_START),
-        origin={"run": run.id, "weights_hash": weights_hash(folder)},
+        origin={"run": run.id, "checkpoint": weights_hash(folder)},
     )
 
 
@@ -156,15 +156,13 @@ def which_weights(run: Run, manifest: Mapping[str, Any], *, raw: bool, best: boo
         return f"{kind} of run {run.id}, where the last stage's held-out loss was lowest"
     if raw and training:
         return f"the raw weights of run {run.id}, without averaging in {', '.join(training)}"
-    why = "; it is not in the middle of a stage, and has no others" if raw else ""
+    why = "; it is not in the middle of a stage, and has no others" if raw and ema is not None else ""
     return f"{kind} of run {run.id}{why}"
 
 
 def tokenizer_of(run: Run) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """The run's tokenizer.json, and a note where it stays behind."""
-    if run.experiment.data.tokenizer.choice == "bytes":
-        return {}, ("its tokenizer is the text's UTF-8 bytes, ids 0 to 255; no file goes along",)
+    """The run's tokenizer.json, and a note where there is none."""
     path = run.path / TOKENIZER
-    if not path.is_file():
-        return {}, (f"it has no {TOKENIZER}, so that none goes along",)
-    return {TOKENIZER: path}, ()
+    if path.is_file():
+        return {TOKENIZER: path}, ()
+    return {}, (f"it has no {TOKENIZER}, so that none goes along",)

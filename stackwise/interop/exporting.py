@@ -27,6 +27,10 @@ from stackwise.training.tensorfile import LazyTensor, save_file
 SHARD_BYTES = 5 * 10**9
 FORMATS = ("hf",)
 ORIGIN, TOKENIZER_CONFIG = "stackwise.json", "tokenizer_config.json"
+PLAIN_TOKENIZER = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "clean_up_tokenization_spaces": False,
+}
 
 
 def export_model(
@@ -100,7 +104,7 @@ def written(
         for name, path in export.copied.items():
             shutil.copyfile(path, folder / name)
         if TOKENIZER in export.copied and TOKENIZER_CONFIG not in export.copied:
-            write_json(folder / TOKENIZER_CONFIG, {"tokenizer_class": "PreTrainedTokenizerFast"})
+            write_json(folder / TOKENIZER_CONFIG, PLAIN_TOKENIZER)
         origin = {**export.origin, "weights": export.weights, "stackwise": __version__}
         write_json(folder / ORIGIN, origin)
         write_json(folder / CONFIG, export.config)

@@ -33,7 +33,7 @@ LINEARS = {
     "ffn.down": "mlp.down_proj",
 }
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-DRAWN = 1 << 22  # numbers at a time
+DRAWN = 1 << 20  # numbers at a time
 
 
 def layer(number: int, name: str) -> str:
@@ -159,10 +159,10 @@ def special_rows(shape: RackShape, vocab: int, seed: int) -> Tensor:
     """
     generator, left = generator_for(seed, "embedding"), (vocab + 2) * shape.d_model
     wanted = 2 * shape.d_model
-    kept = torch.empty(0)
+    piece = torch.empty(DRAWN)
     while left:
         count = DRAWN if left - DRAWN >= max(16, wanted) else left
-        piece = torch.empty(count).normal_(0.0, shape.init_std, generator=generator)
+        piece = piece if count == DRAWN else torch.empty(count)
+        piece.normal_(0.0, shape.init_std, generator=generator)
         left -= count
-        kept = piece
-    return kept[-wanted:].view(2, shape.d_model).clone()
+    return piece[-wanted:].view(2, shape.d_model).clone()
