@@ -43,18 +43,11 @@ def import_command(options: argparse.Namespace) -> int:
 
 def export_command(options: argparse.Namespace) -> int:
     """Write a folder that transformers loads."""
-    from pathlib import Path
-
     from stackwise.interop.export_plan import prepared
     from stackwise.interop.exporting import written
-    from stackwise.interop.model_folder import is_model
-    from stackwise.runs import attach
 
     shard_bytes = size(options.shard_size)
-    source: Any = options.source
-    if not is_model(Path(source)):
-        source = attach(source, options.runs_dir)
-    export = prepared(source, raw=options.raw, best=options.best)
+    export = prepared(options.source, runs_dir=options.runs_dir, raw=options.raw, best=options.best)
     with bar() as moved:
         path = written(export, options.target, shard_bytes=shard_bytes, on_bytes=moved.update)
     print(f"{path}: {export.weights}")

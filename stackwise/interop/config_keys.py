@@ -102,8 +102,12 @@ class Keys:
 
     def _scaling(self, rope: Mapping[str, Any]) -> Llama3Scaling | None:
         kind = rope.get("rope_type", "default")
-        if rope.get("partial_rotary_factor", self.get("partial_rotary_factor", 1.0)) != 1.0:
-            self.refuse("partial_rotary_factor", "a rack turns whole heads; only 1.0 can be had")
+        part = rope.get("partial_rotary_factor", self.get("partial_rotary_factor", 1.0))
+        if part != 1.0:
+            self.refuse(
+                "partial_rotary_factor",
+                f"{short(part)} cannot be had: a rack turns whole heads; leave it at 1.0",
+            )
         if kind == "default":
             return None
         if kind != "llama3":

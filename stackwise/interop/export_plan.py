@@ -19,7 +19,7 @@ from stackwise.interop.llama_rules import refuse_what_is_no_llama
 from stackwise.interop.model_folder import KEPT, TOKENIZER, is_model, read_model, weights_of
 from stackwise.memory.flops import vocab_size
 from stackwise.model.shape import RackShape, stack_ids
-from stackwise.runs import Run, attach
+from stackwise.runs import Run, RunError, attach
 from stackwise.stage import Stage, paths_so_far
 from stackwise.training.checkpoint import read_manifest, read_part, weights_hash
 from stackwise.training.saved import AVERAGE, BEST, RACK
@@ -59,20 +59,48 @@ class Export:
         return sum(size_bytes(tensor) for tensor in self.tensors.values())
 
 
-def prepared(source: str | Path | Run, *, raw: bool = False, best: bool = False) -> Export:
+def prepared(
+    source: str | Path | Run,
+    *,
+    runs_dir: str | Path = "runs",
+    raw: bool = False,
+    best: bool = False,
+) -> Export:
     """Look at what is to be exported, and refuse what cannot be; files are read once, for hashes.
 
+    Args:
+        source: A model folder, a run, its folder or its id.
+        runs_dir: Folder in which an id is looked up.
+        raw: Of a run that is not finished, the weights themselves and not their average.
+        best: Of a run, the weights of the lowest held-out loss in its last stage.
+
     Raises:
-        ModelError, RunError, CheckpointError: As `export_model`.
+        ModelError: If it is no model and no run, damaged, or no Llama, with every reason.
+        RunError: If there is no such run.
+        CheckpointError: If a run's weights are damaged, or there are none yet.
     """
     if isinstance(source, Run):
         return of_run(source, raw=raw, best=best)
-    if not is_model(Path(source)):
-        return of_run(attach(source), raw=raw, best=best)
+    folder = Path(source)
+    if not is_model(folder):
+        return of_run(run_of(folder, runs_dir), raw=raw, best=best)
     for name, asked in (("raw", raw), ("best", best)):
         if asked:
             raise ModelError(f"{name}: a model folder has one set of weights; leave it out")
-    return of_model(Path(source))
+    return of_model(folder)
+
+
+def run_of(folder: Path, runs_dir: str | Path) -> Run:
+    """A run by its folder or id."""
+    try:
+        return attach(folder, runs_dir)
+    except RunError:
+        if not folder.is_dir():
+            raise
+        raise ModelError(
+            f"{folder}: is neither a model folder (it has no model.yaml) nor a run (it has no "
+            "stages.json); name one, or a run's id"
+        ) from None
 
 
 def of_model(folder: Path) -> Export:
@@ -156,7 +184,9 @@ def which_weights(run: Run, manifest: Mapping[str, Any], *, raw: bool, best: boo
         return f"{kind} of run {run.id}, where the last stage's held-out loss was lowest"
     if raw and training:
         return f"the raw weights of run {run.id}, without averaging in {', '.join(training)}"
-    why = "; it is not in the middle of a stage, and has no others" if raw and ema is not None else ""
+    why = (
+        "; it is not in the middle of a stage, and has no others" if raw and ema is not None else ""
+    )
     return f"{kind} of run {run.id}{why}"
 
 

@@ -69,6 +69,7 @@ def rack_of(config: Mapping[str, Any], blocks_per_stack: int = 1) -> tuple[RackS
     each = keys.whole("head_dim", (width or 1) // (heads or 1) or 1)
     eps, std = keys.number("rms_norm_eps", EPS), keys.number("initializer_range", STD)
     base, scaling = keys.rope()
+    tied = keys.flag("tie_word_embeddings")
     biases = {key: keys.flag(key) for key in ("attention_bias", "mlp_bias")}
     keys.only("hidden_act", "silu", "the feed-forward is SwiGLU")
     keys.only("pretraining_tp", 1, "set it to 1, which is the same model up to rounding")
@@ -99,7 +100,7 @@ def rack_of(config: Mapping[str, Any], blocks_per_stack: int = 1) -> tuple[RackS
             head_dim=each,
             d_ff=wide,
             vocab=vocab,
-            tied=keys.flag("tie_word_embeddings"),
+            tied=tied,
             norm_eps=eps,
             bias=biases["attention_bias"],
             rope_base=base,

@@ -26,6 +26,7 @@ from stackwise.model.attention import ATTENTION
 from stackwise.model.rack import Rack
 from stackwise.model.shape import RackShape
 from stackwise.training.checkpoint import (
+    MANIFEST,
     RESTORE,
     CheckpointError,
     home_of,
@@ -158,6 +159,8 @@ def read_model(folder: str | Path, *, verify: bool = False) -> ModelFolder:
         raise ModelError(str(error)) from None
     if said.rack.vocab is None:
         raise ModelError(f"{folder / MODEL}: rack.vocab: is empty; {AGAIN}")
+    if not (folder / RACK / MANIFEST).is_file():
+        raise ModelError(f"{folder / RACK / MANIFEST}: is missing; {AGAIN}")
     try:
         manifest = read_manifest(folder / RACK)
         check_parts(folder, manifest, said, attention)
