@@ -137,7 +137,15 @@ class Precision(Section):
     """In which numbers it is computed."""
 
     compute: Literal["float32", "bfloat16"] = Field(
-        "float32", description="matrix products; weights and losses stay in float32"
+        "float32", description="matrix products; residuals, norms and losses stay in float32"
+    )
+    weights: Literal["float32", "bfloat16"] = Field(
+        "float32", description="matrices that train; vectors (norms, biases) stay in float32"
+    )
+    rounding: Literal["master", "stochastic"] = Field(
+        "master",
+        description="how a bfloat16 weight takes a small update: by an exact float32 master in "
+        "memory, or rounded up or down by chance",
     )
 
 

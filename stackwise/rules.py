@@ -96,6 +96,18 @@ def _schedule(exp: Experiment) -> Iterator[str]:
         )
 
 
+def _precision(exp: Experiment) -> Iterator[str]:
+    precision = exp.precision
+    if precision.weights == "bfloat16" and precision.compute != "bfloat16":
+        yield (
+            f"precision.weights: bfloat16 needs compute=bfloat16, not {precision.compute}; "
+            "give compute=bfloat16, or leave weights at float32"
+        )
+    if precision.weights == "float32":
+        for line in unread(precision, "rounding", "weights=float32"):
+            yield f"precision.{line}"
+
+
 def _draws(exp: Experiment) -> Iterator[str]:
     if is_causal(exp.objective):
         for line in unread(exp.eval, "draws", f"objective={exp.objective.choice}"):
@@ -111,5 +123,6 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack data", _vocabulary),
     ("rack data", _lengths),
     ("optim", _schedule),
+    ("precision", _precision),
     ("objective eval", _draws),
 )
