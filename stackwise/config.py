@@ -95,7 +95,9 @@ class Data(Section):
 class Optim(Section):
     """How weights move."""
 
-    name: Literal["adamw"] = Field("adamw", description="the optimizer")
+    name: Literal["adamw", "adamw8bit", "lion8bit"] = Field(
+        "adamw", description="the optimizer; 8bit: state in bytes, through bitsandbytes"
+    )
     lr: float = Field(2e-3, gt=0, le=10, description="peak learning rate")
     schedule: Literal["wsd", "cosine", "linear", "constant"] = Field(
         "wsd", description="learning rate over a schedule's span; all but constant end at zero"
@@ -112,6 +114,11 @@ class Optim(Section):
     clip: float | None = Field(1.0, gt=0, description="bound on the gradient norm; empty: none")
     ema: float | None = Field(
         0.99, gt=0, lt=1, description="decay of the weights' moving average; empty: none"
+    )
+    grads: Literal["whole", "in_backward"] = Field(
+        "whole",
+        description="step after backward, or each tensor in backward as soon as its gradient is "
+        "there, so that no others are held",
     )
 
 

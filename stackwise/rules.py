@@ -96,6 +96,18 @@ def _schedule(exp: Experiment) -> Iterator[str]:
         )
 
 
+def _optimizer(exp: Experiment) -> Iterator[str]:
+    optim = exp.optim
+    if optim.name == "lion8bit":
+        for line in unread(optim, "eps", "name=lion8bit"):
+            yield f"optim.{line}"
+    if optim.grads == "in_backward" and optim.clip is not None:
+        yield (
+            f"optim.clip: {optim.clip} needs the norm of the whole gradient, and with "
+            "grads=in_backward it is never held whole; leave clip empty, or use grads=whole"
+        )
+
+
 def _precision(exp: Experiment) -> Iterator[str]:
     precision = exp.precision
     if precision.weights == "bfloat16" and precision.compute != "bfloat16":
@@ -123,6 +135,7 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack data", _vocabulary),
     ("rack data", _lengths),
     ("optim", _schedule),
+    ("optim", _optimizer),
     ("precision", _precision),
     ("objective eval", _draws),
 )

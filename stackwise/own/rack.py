@@ -20,8 +20,8 @@ from stackwise.model.rack import Rack
 from stackwise.objective import Corruption, corrupt, is_causal
 from stackwise.own.batches import OwnBatch, ids_of
 from stackwise.stage import NewStack, Stage, band_paths, untied_from
-from stackwise.training.optim import parts_trained
 from stackwise.training.step import Setting, micro_loss, setting_of
+from stackwise.training.trained import parts_trained
 
 
 class OwnRack:

@@ -8,16 +8,12 @@ from contextlib import contextmanager
 from stackwise.memory.meter import Kept
 from stackwise.model.init import grow
 from stackwise.stage import NewStack, untied_from
+from stackwise.training.average import Average
 from stackwise.training.layers import grow_tables
-from stackwise.training.optim import (
-    Average,
-    adamw,
-    freeze_all_but,
-    load_optimizer_state,
-    optimizer_state,
-)
+from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
 from stackwise.training.saved import AVERAGE, MOMENTS, save_work
 from stackwise.training.step import Trainee
+from stackwise.training.trained import freeze_all_but
 from stackwise.training.work import Work
 
 
@@ -37,7 +33,7 @@ def enter_stage(work: Work, number: int) -> Trainee:
         work.saved_parts.discard("head")  # it has grown a table, whether it trains or not
         work.writer.event("untied", stage=number, why="head and embedding no longer train together")
     named = freeze_all_but(work.rack.parts(), stage)
-    optimizer = adamw(exp.optim, named)
+    optimizer = Optimizer(exp.optim, named, rounding=exp.precision.rounding, seed=exp.seed)
     average = Average(named, exp.optim.ema) if exp.optim.ema is not None else None
     if not fresh or stage.optimizer_state == "keep":
         load_optimizer_state(optimizer, named, work.restored.get(MOMENTS, {}))

@@ -25,7 +25,7 @@ from stackwise.objective import Corrupted, corrupt, is_causal
 from stackwise.runs import Run, attach
 from stackwise.training.borders import enter_stage, leave_stage, measured
 from stackwise.training.opening import open_work
-from stackwise.training.optim import stage_lr
+from stackwise.training.rates import stage_lr
 from stackwise.training.saved import save_work
 from stackwise.training.start import (
     TrainingError,

@@ -22,8 +22,8 @@ from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, Corruption
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
-from stackwise.training.optim import State
 from stackwise.training.step import StepNumbers
+from stackwise.training.trained import State
 
 
 @dataclass
