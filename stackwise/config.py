@@ -104,7 +104,9 @@ class Data(Section):
 class Optim(Section):
     """How weights move."""
 
-    name: Literal["adamw"] = Field("adamw", description="the optimizer")
+    name: Literal["adamw", "adamw8bit", "lion8bit"] = Field(
+        "adamw", description="the optimizer; 8bit: state in bytes, through bitsandbytes"
+    )
     lr: float = Field(2e-3, gt=0, le=10, description="peak learning rate")
     schedule: Literal["wsd", "cosine", "linear", "constant"] = Field(
         "wsd", description="learning rate over a schedule's span; all but constant end at zero"
@@ -121,6 +123,11 @@ class Optim(Section):
     clip: float | None = Field(1.0, gt=0, description="bound on the gradient norm; empty: none")
     ema: float | None = Field(
         0.99, gt=0, lt=1, description="decay of the weights' moving average; empty: none"
+    )
+    grads: Literal["whole", "in_backward"] = Field(
+        "whole",
+        description="step after backward, or each tensor in backward as soon as its gradient is "
+        "there, so that no others are held",
     )
 
 
@@ -146,15 +153,15 @@ class Precision(Section):
     """In which numbers it is computed."""
 
     compute: Literal["float32", "bfloat16"] = Field(
-        "float32", description="matrix products; weights and losses stay in float32"
+        "float32", description="matrix products; residuals, norms and losses stay in float32"
     )
     weights: Literal["float32", "bfloat16"] = Field(
-        "float32", description="matrices that train; norms and biases stay in float32"
+        "float32", description="matrices that train; vectors (norms, biases) stay in float32"
     )
     rounding: Literal["master", "stochastic"] = Field(
         "master",
-        description="how a bfloat16 weight takes updates under its spacing: through an exact "
-        "float32 value beside it, or rounded up or down at random",
+        description="how a bfloat16 weight takes a small update: by an exact float32 master in "
+        "memory, or rounded up or down by chance",
     )
     border: Literal["float32", "bfloat16", "fp8"] | None = Field(
         None,

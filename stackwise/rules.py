@@ -96,6 +96,30 @@ def _schedule(exp: Experiment) -> Iterator[str]:
         )
 
 
+def _optimizer(exp: Experiment) -> Iterator[str]:
+    optim = exp.optim
+    if optim.name == "lion8bit":
+        for line in unread(optim, "eps", "name=lion8bit"):
+            yield f"optim.{line}"
+    if optim.grads == "in_backward" and optim.clip is not None:
+        yield (
+            f"optim.clip: {optim.clip} needs the norm of the whole gradient, and with "
+            "grads=in_backward it is never held whole; leave clip empty, or use grads=whole"
+        )
+
+
+def _precision(exp: Experiment) -> Iterator[str]:
+    precision = exp.precision
+    if precision.weights == "bfloat16" and precision.compute != "bfloat16":
+        yield (
+            f"precision.weights: bfloat16 needs compute=bfloat16, not {precision.compute}; "
+            "give compute=bfloat16, or leave weights at float32"
+        )
+    if precision.weights == "float32":
+        for line in unread(precision, "rounding", "weights=float32"):
+            yield f"precision.{line}"
+
+
 def _draws(exp: Experiment) -> Iterator[str]:
     if is_causal(exp.objective):
         for line in unread(exp.eval, "draws", f"objective={exp.objective.choice}"):
@@ -117,6 +141,8 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack data", _vocabulary),
     ("rack data", _lengths),
     ("optim", _schedule),
+    ("optim", _optimizer),
+    ("precision", _precision),
     ("objective eval", _draws),
     ("precision", _frozen),
 )

@@ -21,18 +21,13 @@ from stackwise.own.batches import Batches, OwnBatch
 from stackwise.own.module import OwnModule
 from stackwise.own.rack import OwnRack
 from stackwise.stage import Stage
+from stackwise.training.average import Average
 from stackwise.training.checkpoint import read_manifest, save
-from stackwise.training.optim import (
-    Average,
-    State,
-    adamw,
-    freeze_all_but,
-    load_optimizer_state,
-    optimizer_state,
-    stage_lr,
-)
+from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
+from stackwise.training.rates import stage_lr
 from stackwise.training.start import TrainingError
 from stackwise.training.step import Trainee, refuse_infinite, take_step
+from stackwise.training.trained import State, freeze_all_but
 
 COLUMNS = ["step", "stage", "name", "loss", "lr", "grad_norm", "seconds"]
 
@@ -110,7 +105,8 @@ def enter_stage(work: OwnWork, number: int) -> Trainee:
         named.pop(key).requires_grad_(False)
     if not named:
         raise ValueError("nothing trains: every parameter of its parts has requires_grad=False")
-    optimizer = adamw(optim, named)
+    precision = work.exp.precision
+    optimizer = Optimizer(optim, named, rounding=precision.rounding, seed=work.exp.seed)
     if stage.optimizer_state == "keep":
         load_optimizer_state(optimizer, named, work.moments)
     average = Average(named, optim.ema) if optim.ema is not None else None

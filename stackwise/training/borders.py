@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import Tensor
-
 from stackwise.completion import packing
 from stackwise.memory.meter import Kept
 from stackwise.stage import untied_from
+from stackwise.training.average import Average
 from stackwise.training.layers import grow_tables
-from stackwise.training.optim import (
-    Average,
-    adamw,
-    freeze_all_but,
-    load_optimizer_state,
-    optimizer_state,
-)
+from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
 from stackwise.training.residence import arrange, pack
-from stackwise.training.saved import AVERAGE, MOMENTS, read_state, save_border
+from stackwise.training.saved import AVERAGE, MOMENTS, Parts, read_state, save_border
 from stackwise.training.step import Trainee
+from stackwise.training.trained import freeze_all_but
 from stackwise.training.watch import loss_now
 from stackwise.training.work import Work
 
@@ -39,7 +33,7 @@ def enter_stage(work: Work, number: int) -> Trainee:
         work.on_disk.discard("head")  # it has grown a table, whether it trains or not
         work.writer.event("untied", stage=number, why="head and embedding no longer train together")
     named = freeze_all_but(work.rack.parts(), stage)
-    optimizer = adamw(exp.optim, named)
+    optimizer = Optimizer(exp.optim, named, rounding=exp.precision.rounding, seed=exp.seed)
     average = Average(named, exp.optim.ema) if exp.optim.ema is not None else None
     trains = {part for part, _ in named}
     if not fresh or stage.optimizer_state == "keep":
@@ -93,15 +87,18 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     done = (
         sorted(set(trainee.stage.active or ()) - set(following.active or ())) if following else []
     )
-    masters = packed(work, number, done) if done and packing(work.exp.precision) else {}
+    masters = {}
+    if done and packing(work.exp.precision) is not None:
+        masters = packed(work, trainee, done)
     work.at.stage, work.at.step, work.at.updates = number + 1, 0, 0
     save_border(work, trainee, masters)
 
 
-def packed(work: Work, number: int, stacks: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+def packed(work: Work, trainee: Trainee, stacks: Sequence[str]) -> Parts:
     """Freeze stacks to less than they trained in, and write down what that does to the loss."""
+    number = trainee.number
     before = loss_now(work, number)
-    masters = pack(work, number, stacks)
+    masters = pack(work, number, stacks, trainee.optimizer)
     work.writer.event(
         "frozen",
         stage=number,

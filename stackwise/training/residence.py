@@ -11,15 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from stackwise.completion import packing
 from stackwise.model.freezing import freeze_linears
 from stackwise.model.init import grow
 from stackwise.stage import NewStack, trained_next
 from stackwise.training.checkpoint import read_manifest, read_part
+from stackwise.training.optim import Optimizer
 from stackwise.training.parts import put
 from stackwise.training.saved import MASTER, MASTERS, RACK, save_parts
+from stackwise.training.tensorfile import LazyTensor
 from stackwise.training.work import Work
 
 
@@ -80,8 +83,16 @@ def put_away(work: Work, number: int, stack: str) -> None:
     work.empty.discard(stack)
 
 
-def pack(work: Work, number: int, stacks: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+def pack(
+    work: Work, number: int, stacks: Sequence[str], optimizer: Optimizer | None = None
+) -> dict[str, dict[str, LazyTensor]]:
     """Freeze stacks to the experiment's format, in place.
+
+    Args:
+        work: The run.
+        number: The stage at hand.
+        stacks: As they train.
+        optimizer: Knows the exact values of bfloat16 weights; None if they have never moved.
 
     Returns:
         The weights, in the dtype of `precision.master`, of those that train in a later stage.
@@ -92,10 +103,22 @@ def pack(work: Work, number: int, stacks: Sequence[str]) -> dict[str, dict[str, 
         module = work.rack.stacks[stack]
         if trained_next(work.stages, number, stack) is not None:
             dtype = MASTERS[work.exp.precision.master]
-            kept[stack] = {key: value.to(dtype) for key, value in module.state_dict().items()}
+            values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            kept[stack] = {k: master(value, dtype, optimizer) for k, value in values.items()}
         freeze_linears(module, form)
         work.packed.add(stack)
     return kept
+
+
+def master(value: Tensor, dtype: torch.dtype, optimizer: Optimizer | None) -> LazyTensor:
+    """A weight as a master is written: some rows at a time, from its exact value."""
+
+    def rows(start: int, stop: int) -> Tensor:
+        if optimizer is not None and isinstance(value, nn.Parameter):
+            return optimizer.exact(value, slice(start, stop)).to(dtype)
+        return value.detach()[start:stop].to(dtype)
+
+    return LazyTensor(dtype, tuple(value.shape), rows)
 
 
 def bring_back(work: Work, stack: str) -> None:

@@ -27,7 +27,7 @@ from stackwise.runs import Run, attach
 from stackwise.training.borders import enter_stage, leave_stage, measured
 from stackwise.training.caching import drop_caches, is_cached, mend, open_cache
 from stackwise.training.opening import open_work
-from stackwise.training.optim import stage_lr
+from stackwise.training.rates import stage_lr
 from stackwise.training.residence import gather
 from stackwise.training.saved import save_work
 from stackwise.training.start import (

@@ -17,7 +17,6 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from stackwise.completion import packing
 from stackwise.memory.flops import vocab_size
@@ -25,10 +24,14 @@ from stackwise.model.rack import Rack
 from stackwise.runs import Run
 from stackwise.stage import Stage, paths_so_far, trained_next
 from stackwise.training.checkpoint import MANIFEST, read_manifest, read_part, save
-from stackwise.training.optim import State, optimizer_state
+from stackwise.training.optim import optimizer_state
 from stackwise.training.parts import fill, put
 from stackwise.training.step import Trainee
+from stackwise.training.tensorfile import Tensors
+from stackwise.training.trained import State
 from stackwise.training.work import Counters, Work
+
+Parts = Mapping[str, Tensors]
 
 RACK, BEST = "rack", "best"
 MOMENTS, AVERAGE, MASTER = "optimizer", "average", "master"
@@ -47,7 +50,7 @@ def save_work(work: Work, trainee: Trainee) -> None:
     commit(work, trainee.number, {**weights_of(work, trained), **parts}, trained)
 
 
-def save_border(work: Work, trainee: Trainee, masters: Mapping[str, Mapping[str, Tensor]]) -> None:
+def save_border(work: Work, trainee: Trainee, masters: Parts) -> None:
     """Write a checkpoint at the end of a stage: weights, and what later stages come back for.
 
     Args:
@@ -63,24 +66,20 @@ def save_border(work: Work, trainee: Trainee, masters: Mapping[str, Mapping[str,
     commit(work, number, {**weights_of(work, trained), **parts}, trained)
 
 
-def save_parts(
-    work: Work, number: int, chosen: set[str], masters: Mapping[str, Mapping[str, Tensor]]
-) -> None:
+def save_parts(work: Work, number: int, chosen: set[str], masters: Parts) -> None:
     """Write the weights of some parts; everything else of the last checkpoint stays valid."""
     parts = {name: dict(work.rack.parts()[name].state_dict()) for name in chosen}
     kept = {f"{part}.{MASTER}": dict(tensors) for part, tensors in masters.items()}
     commit(work, number, {**parts, **kept}, set())
 
 
-def weights_of(work: Work, trained: set[str]) -> dict[str, dict[str, Tensor]]:
+def weights_of(work: Work, trained: set[str]) -> Parts:
     """The weights of the parts whose file is not right: those that train, and those without one."""
     wanted = {k: m for k, m in work.rack.parts().items() if k in trained or k not in work.on_disk}
     return {name: dict(module.state_dict()) for name, module in wanted.items()}
 
 
-def commit(
-    work: Work, number: int, parts: Mapping[str, Mapping[str, Tensor]], trained: set[str]
-) -> None:
+def commit(work: Work, number: int, parts: Parts, trained: set[str]) -> None:
     """Write these parts, and keep those of the last checkpoint that are still wanted."""
     folder = work.run.path / RACK
     old = read_manifest(folder)["parts"] if (folder / MANIFEST).exists() else {}

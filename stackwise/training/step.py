@@ -19,8 +19,10 @@ from torch.utils.checkpoint import checkpoint
 from stackwise.model.rack import Rack
 from stackwise.objective import Corrupted
 from stackwise.stage import Stage, trunk_of
+from stackwise.training.average import Average
 from stackwise.training.layers import Head, Layer, head_of, layers
-from stackwise.training.optim import Average, Named, clip_, global_norms, set_lr
+from stackwise.training.optim import Optimizer
+from stackwise.training.trained import Named, clip_, global_norms
 from stackwise.trunk.border import through
 
 
@@ -69,7 +71,7 @@ class Trainee:
     number: int
     stage: Stage
     named: Named
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     average: Average | None
     measured: dict[str, int | None] | None = None
 
@@ -160,7 +162,7 @@ def take_step(trainee: Trainee, rate: float, clip: float | None) -> tuple[float,
     norm, block_norms = global_norms(trainee.named)
     refuse_infinite("gradient norm", norm)
     clip_(trainee.named, norm, clip)
-    set_lr(trainee.optimizer, rate)
+    trainee.optimizer.rate = rate
     trainee.optimizer.step()
     trainee.optimizer.zero_grad()
     if trainee.average is not None:

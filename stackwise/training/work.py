@@ -23,8 +23,8 @@ from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, Corruption, corrupt
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
-from stackwise.trunk.shelf import Shelf
 from stackwise.training.step import StepNumbers
+from stackwise.trunk.shelf import Shelf
 
 
 @dataclass
