@@ -34,7 +34,8 @@ from stackwise.training.checkpoint import (
     read_part,
     weights_hash,
 )
-from stackwise.training.saved import AVERAGE, RACK, fill
+from stackwise.training.parts import fill
+from stackwise.training.saved import AVERAGE, RACK
 from stackwise.training.tensorfile import LazyTensor
 from stackwise.yaml_text import MOST_BYTES, read_mapping, read_text
 

@@ -87,7 +87,7 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     done = (
         sorted(set(trainee.stage.active or ()) - set(following.active or ())) if following else []
     )
-    masters = {}
+    masters: Parts = {}
     if done and packing(work.exp.precision) is not None:
         masters = packed(work, trainee, done)
     work.at.stage, work.at.step, work.at.updates = number + 1, 0, 0

@@ -49,13 +49,13 @@ def cache_problems(exp: Experiment, placement: Placement, made: Sequence[Stage])
             )
     schedule = schedule_of(exp.objective, exp.masking.schedule)
     moves = schedule is not None and schedule_kind(schedule.choice) == "progress"
-    if moves and schedule is not None and schedule.choice != "constant":
-        if exp.data.distinct_epochs is not None and any(map(trunk_of, made)):
-            yield (
-                f"placement.trunk: cached, but masking.schedule={schedule.choice} masks more or "
-                "less as training goes on, so that rows never repeat; leave "
-                "data.distinct_epochs empty, or use trunk=recompute or streamed"
-            )
+    repeats = exp.data.distinct_epochs is not None and any(map(trunk_of, made))
+    if moves and repeats and schedule is not None and schedule.choice != "constant":
+        yield (
+            f"placement.trunk: cached, but masking.schedule={schedule.choice} masks more or less "
+            "as training goes on, so that rows never repeat; leave data.distinct_epochs empty, or "
+            "use trunk=recompute or streamed"
+        )
 
 
 def check_disk(

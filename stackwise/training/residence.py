@@ -49,7 +49,7 @@ def arrange(work: Work, number: int) -> None:
 
 
 def gather(work: Work) -> None:
-    """Have every stack of a finished rack there, or lent: a resumed run may have entered no stage."""
+    """Have every stack there, or lent, though a run resumed at its end enters no stage."""
     for stack in sorted(work.empty):
         put_away(work, len(work.stages) - 1, stack)
     if work.shelf is not None:

@@ -41,7 +41,7 @@ MASTERS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 def save_work(work: Work, trainee: Trainee) -> None:
     """Write a checkpoint in the middle of a stage: weights, moments and averages."""
     states = optimizer_state(trainee.optimizer, trainee.named)
-    parts = {f"{part}.{MOMENTS}": tensors for part, tensors in states.items()}
+    parts: dict[str, Tensors] = {f"{part}.{MOMENTS}": state for part, state in states.items()}
     if trainee.average is not None:
         work.at.updates = trainee.average.updates
         for part, tensors in trainee.average.state().items():
@@ -61,15 +61,15 @@ def save_border(work: Work, trainee: Trainee, masters: Parts) -> None:
     trained, number = {part for part, _ in trainee.named}, trainee.number
     states = optimizer_state(trainee.optimizer, trainee.named)
     kept = {part: tensors for part, tensors in states.items() if keeps_moments(work, number, part)}
-    parts = {f"{part}.{MOMENTS}": tensors for part, tensors in kept.items()}
-    parts |= {f"{part}.{MASTER}": dict(tensors) for part, tensors in masters.items()}
+    parts: dict[str, Tensors] = {f"{part}.{MOMENTS}": state for part, state in kept.items()}
+    parts |= {f"{part}.{MASTER}": tensors for part, tensors in masters.items()}
     commit(work, number, {**weights_of(work, trained), **parts}, trained)
 
 
 def save_parts(work: Work, number: int, chosen: set[str], masters: Parts) -> None:
     """Write the weights of some parts; everything else of the last checkpoint stays valid."""
     parts = {name: dict(work.rack.parts()[name].state_dict()) for name in chosen}
-    kept = {f"{part}.{MASTER}": dict(tensors) for part, tensors in masters.items()}
+    kept = {f"{part}.{MASTER}": tensors for part, tensors in masters.items()}
     commit(work, number, {**parts, **kept}, set())
 
 

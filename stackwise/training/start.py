@@ -24,6 +24,7 @@ from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import plan_rows
 from stackwise.runs import Run, make_run
 from stackwise.stage import Stage
+from stackwise.training.placing import check_disk, check_placement
 
 
 class TrainingError(RuntimeError):
@@ -45,7 +46,9 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
     device_of(placement)
     made = stages(exp)
     dataset = dataset_of(exp, placement.data_dir)
-    samples_per_epoch(dataset, exp.optim.batch)
+    epoch_samples = samples_per_epoch(dataset, exp.optim.batch)
+    check_placement(exp, placement, made)
+    check_disk(exp, placement, made, epoch_samples)
     run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, dataset.fingerprint)}"
     with threads_of(placement):
         run = make_run(

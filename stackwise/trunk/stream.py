@@ -31,6 +31,7 @@ from stackwise.trunk.pages import pages
 from stackwise.trunk.travel import Travel
 
 CPU = torch.device("cpu")
+SLOTS = 3  # one in use, one ahead, one that a change of direction comes back to
 
 
 @dataclass
@@ -70,7 +71,7 @@ class BlockReader:
         blocks: Sequence[StoredBlock],
         *,
         source: Literal["disk", "host"] = "disk",
-        slots: int = 3,
+        slots: int = SLOTS,
         device: torch.device = CPU,
     ) -> None:
         if slots < 2:
