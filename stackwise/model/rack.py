@@ -49,6 +49,8 @@ class Embedding(nn.Module):
             ValueError: If there are more tokens than learned positions.
         """
         x_BTD = nn.functional.embedding(ids_BT, self.table)
+        if x_BTD.dtype == torch.bfloat16:
+            x_BTD = x_BTD.float()  # residuals add up in float32, whatever the weights are
         if self.positions is not None:
             if ids_BT.shape[1] > len(self.positions):
                 raise ValueError(
@@ -101,12 +103,19 @@ class Head(nn.Module):
 
     def forward(self, x_ND: Tensor, table: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., V); of the embedding's table if it is tied."""
+        return nn.functional.linear(self.features(x_ND), self.weight_of(table), self.bias)
+
+    def features(self, x_ND: Tensor) -> Tensor:
+        """What the logits are a linear function of, (..., D)."""
         if self.norm is not None:
             x_ND = self.norm(x_ND)
         if self.dense is not None and self.dense_norm is not None:
             x_ND = self.dense_norm(activation(self.shape, self.dense(x_ND)))
-        weight_VD = table[: self.vocab] if self.weight is None else self.weight
-        return nn.functional.linear(x_ND, weight_VD, self.bias)
+        return x_ND
+
+    def weight_of(self, table: Tensor) -> Tensor:
+        """The rows of that function, (V, D): its own, or the embedding's if it is tied."""
+        return table[: self.vocab] if self.weight is None else self.weight
 
 
 class Rack(nn.Module):

@@ -9,6 +9,7 @@ from stackwise.completion import packing
 from stackwise.memory.meter import Kept
 from stackwise.stage import untied_from
 from stackwise.training.average import Average
+from stackwise.training.in_backward import stepping_of
 from stackwise.training.layers import grow_tables
 from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
 from stackwise.training.residence import arrange, pack
@@ -52,7 +53,8 @@ def enter_stage(work: Work, number: int) -> Trainee:
             tokens=stage.tokens,
             trained_parameters=sum(p.numel() for p in named.values()),
         )
-    return Trainee(number, stage, named, optimizer, average)
+    stepping = stepping_of(exp.optim, named, optimizer, work.rack, compiled=work.placement.compile)
+    return Trainee(number, stage, named, optimizer, average, stepping)
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def measured(work: Work, trainee: Trainee) -> Iterator[None]:
     averages = trainee.average.state() if trainee.average is not None else {}
     trainee.measured = {
         "weights": sum(p.nbytes for p in work.rack.parameters()),
-        "gradients": sum(p.nbytes for p in trainee.named.values()),
+        "gradients": trainee.gradient_bytes,
         "optimizer": sum(t.nbytes for part in moments.values() for t in part.values()),
         "average": sum(t.nbytes for part in averages.values() for t in part.values()),
         "activations": kept.peak_bytes if plain else None,
@@ -77,6 +79,8 @@ def measured(work: Work, trainee: Trainee) -> Iterator[None]:
 
 def leave_stage(work: Work, trainee: Trainee) -> None:
     """Freeze what the next stage does not train at its average, and save the rack."""
+    if trainee.in_backward is not None:
+        trainee.in_backward.close()
     number = trainee.number
     following = work.stages[number + 1] if number + 1 < len(work.stages) else None
     if trainee.average is not None:

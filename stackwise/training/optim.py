@@ -74,6 +74,7 @@ class Optimizer:
             for parameter in group:
                 if not self.rule.whole or parameter.dtype == torch.bfloat16:
                     self._move_in_slices(parameter, decay)
+        torch.autograd.graph.increment_version(parameters)  # the kernels write past autograd
 
     def exact(self, parameter: nn.Parameter, rows: slice = slice(None)) -> Tensor:
         """The float32 value that a parameter stands for: its master's, where it has one."""
@@ -94,7 +95,6 @@ class Optimizer:
             self._write(exact_n, weight_n[start:end], part, self.names[parameter], start)
             if end == len(weight_n):
                 kept["step"] = part["step"]
-        torch.autograd.graph.increment_version(parameter)  # kernels write past autograd
 
     def _read(self, weight_n: Tensor, part: Kept) -> Tensor:
         """A slice of weights as the rule moves it."""

@@ -26,6 +26,7 @@ from stackwise.objective import Corrupted, is_causal
 from stackwise.runs import Run, attach
 from stackwise.training.borders import enter_stage, leave_stage, measured
 from stackwise.training.caching import drop_caches, is_cached, mend, open_cache
+from stackwise.training.in_backward import PartlyTaken
 from stackwise.training.opening import open_work
 from stackwise.training.rates import stage_lr
 from stackwise.training.residence import gather
@@ -150,6 +151,7 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
         clip=exp.optim.clip,
         compiled=work.placement.compile,
         border=border_of(exp.precision),
+        in_backward=trainee.in_backward,
     )
     steps = work.steps_of(number)
     with closing(inputs(work, number)) as batches:
@@ -179,9 +181,10 @@ def refusals_named(work: Work, number: int) -> Iterator[None]:
     try:
         yield
     except FloatingPointError as error:
+        taken = "Part of the step" if isinstance(error, PartlyTaken) else "No step"
         raise TrainingError(
             f"step {work.at.total_steps + 1} (stage {number}, {work.stages[number].name}): {error}."
-            " No step was taken and the last checkpoint is intact; with another optim.lr or "
+            f" {taken} was taken and the last checkpoint is intact; with another optim.lr or "
             "optim.clip it is another run"
         ) from error
 

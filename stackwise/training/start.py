@@ -22,6 +22,7 @@ from stackwise.data.dataset import Dataset, open_dataset
 from stackwise.data.tokenizer import load_tokenizer
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import plan_rows
+from stackwise.rules import check_placement
 from stackwise.runs import Run, make_run
 from stackwise.stage import Stage
 from stackwise.training.placing import check_disk, check_placement
@@ -39,11 +40,12 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
 
     Raises:
         ExperimentError: If stages, rack, data and budget do not go together, or the placement
-            names a device that is not here.
+            names a device that is not here, or it cannot be carried out so.
         DataError: If the corpus cannot be read.
     """
     exp, placement = settled(exp, placement)
     device_of(placement)
+    check_placement(exp, placement)
     made = stages(exp)
     dataset = dataset_of(exp, placement.data_dir)
     epoch_samples = samples_per_epoch(dataset, exp.optim.batch)
@@ -81,7 +83,7 @@ def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) ->
 
     Raises:
         ExperimentError: If a key is unknown or out of range, would move the run, or names a
-            device that is not here.
+            device that is not here, or the experiment cannot be carried out so.
     """
     present = Placement.load(run.path / "placement.yaml")
     if isinstance(change, Placement):
@@ -96,6 +98,7 @@ def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) ->
     if "data_dir" in keys:
         new = seen_from(run.path, new).replace(runs_dir=present.runs_dir)
     device_of(new)
+    check_placement(run.experiment, new)
     return new
 
 

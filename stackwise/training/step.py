@@ -3,6 +3,7 @@
     token ids -> corrupt -> trunk (no gradient) -> active stacks -> suffix -> head at the positions
     that count -> loss -> backward -> clip -> optimizer -> average
 
+With `optim.grads=in_backward` the optimizer runs inside backward (`in_backward.py`).
 Corruption is in `masking.py` and `objective.py`, the loop over steps in `run.py`.
 """
 
@@ -20,6 +21,7 @@ from stackwise.model.rack import Rack
 from stackwise.objective import Corrupted
 from stackwise.stage import Stage, trunk_of
 from stackwise.training.average import Average
+from stackwise.training.in_backward import InBackward
 from stackwise.training.layers import Head, Layer, head_of, layers
 from stackwise.training.optim import Optimizer
 from stackwise.training.trained import Named, clip_, global_norms
@@ -65,6 +67,7 @@ class Trainee:
         named: What trains, by part and tensor name.
         optimizer: Over exactly that.
         average: Its moving average, if the experiment asks for one.
+        in_backward: Steps in backward, if the experiment asks for them.
         measured: Bytes by category in the stage's first step; None before.
     """
 
@@ -73,7 +76,15 @@ class Trainee:
     named: Named
     optimizer: Optimizer
     average: Average | None
+    in_backward: InBackward | None = None
     measured: dict[str, int | None] | None = None
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes of the gradients that are held at once."""
+        if self.in_backward is not None:
+            return self.in_backward.gradient_bytes
+        return sum(parameter.nbytes for parameter in self.named.values())
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,7 @@ def setting_of(
     clip: float | None,
     compiled: bool = False,
     border: str = "float32",
+    in_backward: InBackward | None = None,
 ) -> Setting:
     """Resolve a stage and its placement into what the step needs."""
     trunk = trunk_of(stage)
@@ -112,7 +124,9 @@ def setting_of(
         trunk=tuple(layers(rack, [stack], compiled=compiled, single=False) for stack in trunk),
         border=border,
         rest=layers(rack, stage.path[len(trunk) :], compiled=compiled, single=checkpointing),
-        head=head_of(rack, compiled=compiled),
+        head=head_of(
+            rack, compiled=compiled, scratch=None if in_backward is None else in_backward.scratch
+        ),
         causal=causal,
         micro_batch=micro_batch,
         checkpointing=checkpointing,
@@ -132,13 +146,14 @@ def training_step(
     """Accumulate the gradient of one batch and take one optimizer step.
 
     Raises:
-        FloatingPointError: If loss or gradient norm are not finite; nothing has moved then.
+        FloatingPointError: If loss or gradient norm are not finite; nothing has moved then, unless
+            steps are taken in backward and it is a `PartlyTaken`.
     """
     positions = noisy.input_BT.numel()
     loss = torch.zeros((), device=setting.device)
     for micro in noisy.split(setting.micro_batch or len(noisy.input_BT)):
         part = micro_loss(rack, micro, setting, positions)
-        part.backward()
+        backward(trainee, part, rate)
         loss += part.detach()
     refuse_infinite("loss", value := float(loss))
     norm, block_norms = take_step(trainee, rate, setting.clip)
@@ -150,8 +165,16 @@ def training_step(
     )
 
 
+def backward(trainee: Trainee, loss: Tensor, rate: float) -> None:
+    """Work out the gradient of a loss; with steps in backward, what trains moves meanwhile."""
+    if trainee.in_backward is not None:
+        refuse_infinite("loss", float(loss.detach()))
+        trainee.in_backward.begin(rate)
+    loss.backward()
+
+
 def take_step(trainee: Trainee, rate: float, clip: float | None) -> tuple[float, dict[str, float]]:
-    """Move what trains along the gradient in hand, and its average after it.
+    """Move what trains along the gradient in hand, if it has not, and its average after it.
 
     Returns:
         The gradient norm before clipping, of everything and per block.
@@ -159,12 +182,15 @@ def take_step(trainee: Trainee, rate: float, clip: float | None) -> tuple[float,
     Raises:
         FloatingPointError: If it is not finite; nothing has moved then.
     """
-    norm, block_norms = global_norms(trainee.named)
-    refuse_infinite("gradient norm", norm)
-    clip_(trainee.named, norm, clip)
-    trainee.optimizer.rate = rate
-    trainee.optimizer.step()
-    trainee.optimizer.zero_grad()
+    if trainee.in_backward is not None:
+        norm, block_norms = trainee.in_backward.norms()
+    else:
+        norm, block_norms = global_norms(trainee.named)
+        refuse_infinite("gradient norm", norm)
+        clip_(trainee.named, norm, clip)
+        trainee.optimizer.rate = rate
+        trainee.optimizer.step()
+        trainee.optimizer.zero_grad()
     if trainee.average is not None:
         trainee.average.update()
     return norm, block_norms

@@ -1,4 +1,4 @@
-"""8-bit updates in slices are those of bitsandbytes' own optimizers on whole tensors, bit for bit."""
+"""8-bit updates in slices are bitsandbytes' own on whole tensors, bit for bit."""
 
 from __future__ import annotations
 
