@@ -200,6 +200,11 @@ class Experiment(Checked):
         description="name of the runs: letters, digits, '.', '_' and '-'",
     )
     rack: RackShape = Field(RackShape(), description="sizes and options of the whole model")
+    start: str | None = Field(
+        None,
+        description="model folder (stackwise import) whose weights new parts begin with; empty: "
+        "at random",
+    )
     attention: _chosen(ATTENTION) = Field(  # type: ignore[valid-type]
         "mha", validate_default=True, description="how positions look at each other"
     )
@@ -320,7 +325,7 @@ class Placement(Section):
         60.0, gt=0, description="at most this long between checkpoints inside a stage"
     )
 
-    @field_validator("runs_dir", "data_dir", mode="before")
+    @field_validator("runs_dir", "data_dir", "cache_dir", mode="before")
     @classmethod
     def _path(cls, value: Any) -> Any:
         return str(value) if isinstance(value, PurePath) else value

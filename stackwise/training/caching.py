@@ -69,7 +69,7 @@ def open_cache(work: Work, number: int) -> TrunkCache:
 def home_of(work: Work, number: int) -> Path:
     """The folder of a stage's cache."""
     base = work.placement.cache_dir
-    home = work.run.path / "cache" if base is None else Path(base, work.run.id)
+    home = work.run.path / "cache" if base is None else work.run.path / base / work.run.id
     return home / str(number)
 
 

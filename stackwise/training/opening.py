@@ -19,10 +19,10 @@ from stackwise.memory.flops import vocab_size
 from stackwise.memory.meter import Meter
 from stackwise.model.rack import Rack
 from stackwise.runs import Run, RunWriter
-from stackwise.stage import Stage
 from stackwise.training.checkpoint import MANIFEST
+from stackwise.training.residence import begin_ends
 from stackwise.training.saved import RACK, restore
-from stackwise.training.start import data_of, device_of, threads_of
+from stackwise.training.start import data_of, device_of, stages_of, threads_of
 from stackwise.training.work import Work
 from stackwise.trunk.shelf import Shelf
 
@@ -45,7 +45,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     exp = run.experiment
     before = Placement.load(run.path / "placement.yaml")
     placement = placement or before
-    stages = tuple(Stage.model_validate(value) for value in run.stages())
+    stages = stages_of(run)
     device = device_of(placement)
     dataset = data_of(run, placement)
     with threads_of(placement), RunWriter(run.path) as writer:
@@ -63,6 +63,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
+        elif exp.start is not None:
+            begin_ends(work)
         if placement != before:
             write_placement(work, before)
         with closing(shelf) if shelf is not None else nullcontext():

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
 
 
-def check_placement(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> None:
-    """Raise if the stages cannot be carried out so.
+def check_trunk(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> None:
+    """Raise if the trunks of these stages cannot be cached as the placement asks.
 
     Raises:
         ExperimentError: With every problem at once.
@@ -59,14 +59,26 @@ def cache_problems(exp: Experiment, placement: Placement, made: Sequence[Stage])
 
 
 def check_disk(
-    exp: Experiment, placement: Placement, made: Sequence[Stage], epoch_samples: int
+    exp: Experiment,
+    placement: Placement,
+    made: Sequence[Stage],
+    epoch_samples: int,
+    run: Path,
 ) -> None:
     """Raise if the folders of a run have no room for what it will write, by arithmetic.
+
+    Args:
+        exp: The experiment.
+        placement: Names the folders.
+        made: Its stages.
+        epoch_samples: Samples of an epoch.
+        run: The run's folder; what it holds already counts as there.
 
     Raises:
         ExperimentError: If so, or if the caches take more than `placement.cache_gb`.
     """
     runs, kept = Path(placement.runs_dir), checkpoint_bytes(exp, made)
+    held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     caches = cache_bytes(exp, placement, made, epoch_samples)
     if placement.cache_gb is not None and caches > placement.cache_gb * 1e9:
         raise ExperimentError(
@@ -80,7 +92,7 @@ def check_disk(
     wanted += [] if shared else [(cache_dir, caches, "cache_dir")]
     for folder, need, key in wanted:
         free = shutil.disk_usage(there(folder)).free
-        if need > free:
+        if need > free + held:
             raise ExperimentError(
                 f"placement.{key}: {folder} has {bytes_text(free)} free, and the run takes "
                 f"{bytes_text(need)} there by arithmetic (checkpoints {bytes_text(kept)}, cached "

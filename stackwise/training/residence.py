@@ -10,6 +10,7 @@ How a stack is packed is in `model/frozen.py`, how lent matrices are read ahead 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ from stackwise.training.parts import put
 from stackwise.training.saved import MASTER, MASTERS, RACK, save_parts
 from stackwise.training.tensorfile import LazyTensor
 from stackwise.training.work import Work
+
+if TYPE_CHECKING:
+    from stackwise.interop.model_folder import ModelFolder
 
 
 def arrange(work: Work, number: int) -> None:
@@ -58,11 +62,24 @@ def gather(work: Work) -> None:
 
 def add_stack(work: Work, entry: NewStack) -> None:
     """Put a new stack into the rack, initialised as the stage says."""
-    stack = work.rack.add(entry.stack)
-    if entry.source is None:
-        grow(stack, entry.init)
+    model = work.model if entry.init == "random" else None
+    stack = work.rack.add(entry.stack, empty=model is not None)
+    if model is not None:
+        begin(work, model, entry.stack)
         return
-    grow(stack, entry.init, work.rack.stacks[entry.source])
+    grow(stack, entry.init, None if entry.source is None else work.rack.stacks[entry.source])
+
+
+def begin_ends(work: Work) -> None:
+    """Give embedding and head the weights of the model that the experiment starts from."""
+    if work.model is not None:
+        for name in ("embedding", "head"):
+            begin(work, work.model, name)
+
+
+def begin(work: Work, model: ModelFolder, name: str) -> None:
+    """Give a part the weights that it has in a model."""
+    put(work.rack, name, read_part(model.checkpoint, model.manifest, name), model.path)
 
 
 def put_away(work: Work, number: int, stack: str) -> None:

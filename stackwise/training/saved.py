@@ -22,10 +22,11 @@ from stackwise.completion import packing
 from stackwise.memory.flops import vocab_size
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
-from stackwise.stage import Stage, paths_so_far, trained_next
+from stackwise.stage import paths_so_far, trained_next
 from stackwise.training.checkpoint import MANIFEST, read_manifest, read_part, save
 from stackwise.training.optim import optimizer_state
 from stackwise.training.parts import fill, put
+from stackwise.training.start import stages_of
 from stackwise.training.step import Trainee
 from stackwise.training.tensorfile import Tensors
 from stackwise.training.trained import State
@@ -173,7 +174,7 @@ def read_rack(run: Run, *, best: bool = False, raw: bool = False) -> Rack:
             put(rack, part, {**rack.parts()[part].state_dict(), **tensors}, folder)
     if best:
         fill(rack, run.path / BEST, read_manifest(run.path / BEST))
-    stages = tuple(Stage.model_validate(value) for value in run.stages())
+    stages = stages_of(run)
     at = Counters(**manifest["counters"])
     rack.paths = paths_so_far(stages[: at.stage + (at.step > 0)])
     return rack.eval()

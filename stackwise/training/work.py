@@ -10,6 +10,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,8 +24,12 @@ from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, Corruption, corrupt
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
+from stackwise.training.start import TrainingError, model_of
 from stackwise.training.step import StepNumbers
 from stackwise.trunk.shelf import Shelf
+
+if TYPE_CHECKING:
+    from stackwise.interop.model_folder import ModelFolder
 
 
 @dataclass
@@ -106,6 +111,23 @@ class Work:
         first = (0 if self.exp.data.restart else self.samples_before(number)) + step * size
         period = self.exp.data.distinct_epochs
         return first if period is None else first % (period * self.epoch_samples)
+
+    @cached_property
+    def model(self) -> ModelFolder | None:
+        """What new parts begin with, if not at random.
+
+        Raises:
+            ModelError, ExperimentError: As `model_of`.
+            TrainingError: If it is no longer the model that the run began with.
+        """
+        model = model_of(self.exp, self.run.path / self.placement.data_dir)
+        began = self.run.provenance().get("start", {})
+        if model is not None and model.weights_hash != began.get("weights"):
+            raise TrainingError(
+                f"run {self.run.id}: {self.exp.start} holds other weights than when the run began; "
+                "put the old model back, or start a new run"
+            )
+        return model
 
     @cached_property
     def epoch_samples(self) -> int:
