@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from stackwise.choice import Params, find, parse
+from stackwise.choice import Params, find, parse, unread
 from stackwise.config import Experiment, nested
 from stackwise.curriculum import CURRICULA, stages
 from stackwise.errors import ExperimentError, short
@@ -209,6 +209,9 @@ def experiment_of(
             f"options: optim.batch={exp.optim.batch}, but the dataloader gives {samples} samples "
             "per batch; leave it out"
         )
+    for key in ("weights", "frozen", "master"):
+        for line in unread(exp.precision, key, "a model of one's own, which stays as it is"):
+            raise ValueError(f"options: precision.{line}, or train a run (sw.train)")
     return exp
 
 
