@@ -22,9 +22,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from stackwise.errors import ExperimentError, closest
 from stackwise.model import codes
-from stackwise.model.codes import BLOCK, Layout, Tensors
+from stackwise.model.codes import BLOCK, Layout, Shape, Tensors
 
-Shape = tuple[int, int]
 OLDEST = (0, 50)  # of bitsandbytes: the first with 4-bit kernels for a CPU
 WAY_OUT = 'pip install "stackwise[quant]", or choose fp16, bf16 or fp8'
 
@@ -37,7 +36,7 @@ class Format:
         name: In `FORMATS`, and of the tensor of codes.
         layout: The shape of a weight to names, shapes and dtypes of what is kept.
         write: (rows, number of the first one, tensors to fill).
-        read: (tensors, shape, dtype) to the weight.
+        read: (tensors, shape, dtype, where to or None) to the weight.
         block: Numbers along a row that have to be quantised together.
         largest: The largest magnitude that it takes.
         keeps: Dtypes whose numbers come back exactly.
@@ -47,7 +46,7 @@ class Format:
     name: str
     layout: Callable[[Shape], Layout]
     write: Callable[[Tensor, int, Tensors], None]
-    read: Callable[[Tensors, Shape, torch.dtype], Tensor]
+    read: Callable[[Tensors, Shape, torch.dtype, Tensor | None], Tensor]
     block: int = 1
     largest: float = torch.finfo(torch.float32).max
     keeps: tuple[torch.dtype, ...] = ()
@@ -79,13 +78,22 @@ class Format:
                 self.write(part_RI, first, tensors)
         return tensors
 
-    def unpack(self, tensors: Tensors, shape: Shape, dtype: torch.dtype) -> Tensor:
+    def unpack(
+        self, tensors: Tensors, shape: Shape, dtype: torch.dtype, into: Tensor | None = None
+    ) -> Tensor:
         """The weight, (O, I), in `dtype`, without gradient.
 
         From fp16 and bf16 in their own dtype it is the kept tensor itself: do not write to it.
+
+        Args:
+            tensors: What `pack` gave.
+            shape: Of the weight.
+            dtype: Floating point.
+            into: Room for the weight, flat, of that dtype and device and at least
+                `room_for(shape)` numbers; None to take new memory.
         """
         with torch.no_grad():
-            return self.read(tensors, shape, dtype)
+            return self.read(tensors, shape, dtype, into)
 
     def bytes_of(self, shape: Shape) -> int:
         """What `pack` keeps of a weight of this shape."""
@@ -200,6 +208,11 @@ def format_called(name: str) -> Format:
     if name not in FORMATS:
         raise ExperimentError(f"unknown format {name!r}{closest(name, FORMATS)}")
     return FORMATS[name]
+
+
+def room_for(shape: Shape) -> int:
+    """Numbers that dequantising writes: whole blocks."""
+    return -(-shape[0] * shape[1] // BLOCK) * BLOCK
 
 
 def missing_package(name: str) -> str | None:
