@@ -114,8 +114,8 @@ def write_fp8(part_RI: Tensor, first: int, into: Tensors) -> None:
 def read_fp8(tensors: Tensors, shape: Shape, dtype: torch.dtype, into: Tensor | None) -> Tensor:
     """A code times its scale, rounded once from float32.
 
-    A code's bits, moved to where float16 has its exponent, are the number over 256: exact, and four
-    times as fast on a CPU as torch's cast (`benchmarks/formats.py`).
+    A code's bits, moved to where float16 has its exponent, are the number over 256: exact, and on a
+    CPU several times as fast as torch's cast (`benchmarks/formats.py` prints the ratio).
     """
     code_OI, scale_O1 = tensors["fp8"].view(torch.int8), tensors[SCALE][:, None] * 256
     weight_OI = _room(code_OI, shape, dtype, into)

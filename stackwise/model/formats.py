@@ -108,7 +108,7 @@ class Format:
         """Compare names, shapes and dtypes with what a weight of this shape is kept in.
 
         Raises:
-            ValueError: If they differ.
+            ValueError: If they differ, or a tensor is strided: kernels read them as they lie.
             ExperimentError: If the format's package is missing.
         """
         self.load()
@@ -119,6 +119,12 @@ class Format:
                 f"{_shown(found)} is no {self.name} weight of shape {shape}, which is "
                 f"{_shown(wanted)}; make it with FORMATS[{self.name!r}].pack"
             )
+        for key, tensor in tensors.items():
+            if not tensor.is_contiguous():
+                raise ValueError(
+                    f"{key} has strides {tensor.stride()}, but is read as it lies in memory; "
+                    "give it contiguous"
+                )
 
     def load(self) -> None:
         """Import what the format needs.

@@ -1,10 +1,10 @@
 """One buffer that dequantised weights pass through, instead of new memory for each.
 
 A CPU hands out memory page by page, and clears each page: that takes longer than dequantising, and
-a fifth of a bfloat16 product of 512 tokens (`benchmarks/formats.py`). Inside `scratch` the layers
-of `frozen.py` write their weights into the same memory, which is as large as the largest of them
-and is given back at the end. An accelerator's allocator does this by itself, so there, and under
-fake tensors, nothing changes.
+a tenth of a bfloat16 product of 512 tokens (`benchmarks/formats.py`, `forward` beside `reused`).
+Inside `scratch` the layers of `frozen.py` write their weights into the same memory, which is as
+large as the largest of them and is given back at the end. An accelerator's allocator does this by
+itself, so there, and under fake tensors, nothing changes.
 """
 
 from __future__ import annotations

@@ -124,6 +124,16 @@ def test_tensors_of_another_shape_are_refused():
     )
 
 
+def test_strided_tensors_are_refused():
+    kept = FORMATS["nf4"].pack(torch.ones(16, 16))
+    strided = {**kept, "scale": torch.ones(8)[::2]}
+    with pytest.raises(ValueError) as caught:
+        FrozenLinear(FORMATS["nf4"], (16, 16), strided)
+    assert str(caught.value) == (
+        "scale has strides (2,), but is read as it lies in memory; give it contiguous"
+    )
+
+
 def test_bytes_of_one_format_are_not_loaded_as_anothers():
     nf4, fp4 = (nn.Sequential(nn.Linear(8, 8)) for _ in range(2))
     freeze_linears(nf4, "nf4")
