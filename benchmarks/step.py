@@ -33,9 +33,10 @@ from stackwise.model.shape import d_ff, total_blocks
 from stackwise.objective import Corrupted, Corruption, corrupt
 from stackwise.report import table
 from stackwise.training.layers import grow_tables, layers
-from stackwise.training.optim import adamw, freeze_all_but
+from stackwise.training.optim import Optimizer
 from stackwise.training.start import dataset_of
 from stackwise.training.step import Trainee, setting_of, training_step
+from stackwise.training.trained import freeze_all_but
 
 TOY_ROUNDS = 60
 SMALL_ROUNDS = 3
@@ -56,7 +57,7 @@ def our_step(exp: sw.Experiment, mode: Mode) -> Callable[[Corrupted], object]:
     rack = sw.Rack(exp.rack, exp.attention, vocab_size(exp))
     grow_tables(rack, stage.path, exp.data.seq_len, torch.device("cpu"))
     named = freeze_all_but(rack.parts(), stage)
-    trainee = Trainee(0, stage, named, adamw(exp.optim, named), None)
+    trainee = Trainee(0, stage, named, Optimizer(exp.optim, named), None)
     setting = setting_of(
         rack,
         stage,

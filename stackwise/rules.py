@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from stackwise.choice import unread
 from stackwise.curriculum import curriculum_problems
-from stackwise.errors import Problem
+from stackwise.errors import ExperimentError, Problem
 from stackwise.masking import check_bands_serve, check_masking
 from stackwise.model.attention import check_attention
 from stackwise.objective import is_causal
 
 if TYPE_CHECKING:
-    from stackwise.config import Experiment
+    from stackwise.config import Experiment, Placement
 
 
 def problems_of(exp: Experiment, broken: Collection[str] = ()) -> list[Problem]:
@@ -30,6 +30,34 @@ def problems_of(exp: Experiment, broken: Collection[str] = ()) -> list[Problem]:
     """
     rules = [rule for sections, rule in RULES if not set(sections.split()) & set(broken)]
     return [_problem(line) for rule in rules for line in rule(exp)]
+
+
+def check_placement(exp: Experiment, placement: Placement) -> None:
+    """Refuse to carry out an experiment in a way, or on a machine, that it cannot be.
+
+    Raises:
+        ExperimentError: With every problem at once.
+    """
+    problems = [_problem(line) for line in _unplaceable(exp, placement)]
+    if problems:
+        raise ExperimentError(problems)
+
+
+def _unplaceable(exp: Experiment, placement: Placement) -> Iterator[str]:
+    from stackwise.training.updates import OPTIMIZERS  # torch's optimizers take time to load
+
+    optim, micro = exp.optim, placement.micro_batch
+    if optim.grads == "in_backward" and micro is not None and micro < optim.batch:
+        yield (
+            f"placement.micro_batch: {micro} < optim.batch={optim.batch} adds up gradients over "
+            "forward passes, and with optim.grads=in_backward none is kept; leave micro_batch "
+            "empty, or use optim.grads=whole"
+        )
+    if OPTIMIZERS[optim.name].missing():
+        yield (
+            f"optim.name: {optim.name} needs the package {OPTIMIZERS[optim.name].needs}, which is "
+            'not installed; pip install "stackwise[quant]", or use optim.name=adamw'
+        )
 
 
 def _problem(line: str) -> Problem:
@@ -96,10 +124,40 @@ def _schedule(exp: Experiment) -> Iterator[str]:
         )
 
 
+def _optimizer(exp: Experiment) -> Iterator[str]:
+    optim = exp.optim
+    if optim.name == "lion8bit":
+        for line in unread(optim, "eps", "name=lion8bit"):
+            yield f"optim.{line}"
+    if optim.grads == "in_backward" and optim.clip is not None:
+        yield (
+            f"optim.clip: {optim.clip} needs the norm of the whole gradient, and with "
+            "grads=in_backward it is never held whole; leave clip empty, or use grads=whole"
+        )
+
+
+def _precision(exp: Experiment) -> Iterator[str]:
+    precision = exp.precision
+    if precision.weights == "bfloat16" and precision.compute != "bfloat16":
+        yield (
+            f"precision.weights: bfloat16 needs compute=bfloat16, not {precision.compute}; "
+            "give compute=bfloat16, or leave weights at float32"
+        )
+    if precision.weights == "float32":
+        for line in unread(precision, "rounding", "weights=float32"):
+            yield f"precision.{line}"
+
+
 def _draws(exp: Experiment) -> Iterator[str]:
     if is_causal(exp.objective):
         for line in unread(exp.eval, "draws", f"objective={exp.objective.choice}"):
             yield f"eval.{line}"
+
+
+def _frozen(exp: Experiment) -> Iterator[str]:
+    if exp.precision.frozen is None:
+        for line in unread(exp.precision, "master", "frozen empty, which loses nothing"):
+            yield f"precision.{line}"
 
 
 RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
@@ -111,5 +169,8 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack data", _vocabulary),
     ("rack data", _lengths),
     ("optim", _schedule),
+    ("optim", _optimizer),
+    ("precision", _precision),
     ("objective eval", _draws),
+    ("precision", _frozen),
 )

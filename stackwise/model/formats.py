@@ -184,6 +184,7 @@ def _blocks(name: str) -> Format:
 
 
 FORMATS: dict[str, Format] = {
+    "fp32": _plain("fp32", torch.float32),
     "fp16": _plain("fp16", torch.float16),
     "bf16": _plain("bf16", torch.bfloat16),
     "fp8": Format(

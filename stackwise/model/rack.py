@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stackwise.choice import Params, parse
 from stackwise.model.attention import ATTENTION
 from stackwise.model.block import Block, activation, make_norm
-from stackwise.model.init import start
+from stackwise.model.init import shelled, start
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.stage import FULL_BAND
 
@@ -49,6 +49,8 @@ class Embedding(nn.Module):
             ValueError: If there are more tokens than learned positions.
         """
         x_BTD = nn.functional.embedding(ids_BT, self.table)
+        if x_BTD.dtype == torch.bfloat16:
+            x_BTD = x_BTD.float()  # residuals add up in float32, whatever the weights are
         if self.positions is not None:
             if ids_BT.shape[1] > len(self.positions):
                 raise ValueError(
@@ -101,12 +103,19 @@ class Head(nn.Module):
 
     def forward(self, x_ND: Tensor, table: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., V); of the embedding's table if it is tied."""
+        return nn.functional.linear(self.features(x_ND), self.weight_of(table), self.bias)
+
+    def features(self, x_ND: Tensor) -> Tensor:
+        """What the logits are a linear function of, (..., D)."""
         if self.norm is not None:
             x_ND = self.norm(x_ND)
         if self.dense is not None and self.dense_norm is not None:
             x_ND = self.dense_norm(activation(self.shape, self.dense(x_ND)))
-        weight_VD = table[: self.vocab] if self.weight is None else self.weight
-        return nn.functional.linear(x_ND, weight_VD, self.bias)
+        return x_ND
+
+    def weight_of(self, table: Tensor) -> Tensor:
+        """The rows of that function, (V, D): its own, or the embedding's if it is tied."""
+        return table[: self.vocab] if self.weight is None else self.weight
 
 
 class Rack(nn.Module):
@@ -121,6 +130,7 @@ class Rack(nn.Module):
             the same whichever others exist.
         paths: Which stacks serve which masked fraction, as (low, high, stacks); None for all that
             are held, from left to right. Training sets them.
+        dtype: Of matrices; vectors (norms, biases) are float32.
 
     Raises:
         ExperimentError: If the attention is unknown, or its parameters are wrong.
@@ -135,13 +145,14 @@ class Rack(nn.Module):
         stacks: Sequence[str] | None = None,
         seed: int = 0,
         paths: Sequence[BandPath] | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.attention = parse(ATTENTION, attention, "attention", "kind")
-        self.shape, self.vocab, self.seed = shape, vocab, seed
-        self.embedding = Embedding(shape, vocab)
+        self.shape, self.vocab, self.seed, self.dtype = shape, vocab, seed, dtype
+        self.embedding: Embedding = shelled(lambda: Embedding(shape, vocab), dtype)
         self.stacks = nn.ModuleDict()
-        self.head = Head(shape, vocab)
+        self.head: Head = shelled(lambda: Head(shape, vocab), dtype)
         start(self.embedding, shape, seed, "embedding")
         start(self.head, shape, seed, "head")
         for stack in stack_ids(shape) if stacks is None else stacks:
@@ -171,8 +182,12 @@ class Rack(nn.Module):
         """The stacks that are here, left to right."""
         return tuple(stack for stack in stack_ids(self.shape) if stack in self.stacks)
 
-    def add(self, stack: str) -> Stack:
+    def add(self, stack: str, *, empty: bool = False) -> Stack:
         """Put a stack at its place, at its random start, on the embedding's device.
+
+        Args:
+            stack: Its id.
+            empty: Leave its weights unset, and without memory: they are about to be loaded.
 
         Raises:
             ValueError: If the rack's shape has no such stack, or it is here already.
@@ -182,8 +197,10 @@ class Rack(nn.Module):
             raise ValueError(f"{stack!r} is not a stack of this rack; known: {', '.join(known)}")
         if stack in self.stacks:
             raise ValueError(f"{stack!r} is in the rack already")
-        made = Stack(self.shape, self.attention, known.index(stack))
-        start(made, self.shape, self.seed, stack)
+        place = known.index(stack)
+        made: Stack = shelled(lambda: Stack(self.shape, self.attention, place), self.dtype)
+        if not empty:
+            start(made, self.shape, self.seed, stack)
         device = self.embedding.table.device
         self.stacks[stack] = made if device == next(made.parameters()).device else made.to(device)
         return made

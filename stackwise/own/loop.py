@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,18 +21,14 @@ from stackwise.own.batches import Batches, OwnBatch
 from stackwise.own.module import OwnModule
 from stackwise.own.rack import OwnRack
 from stackwise.stage import Stage
+from stackwise.training.average import Average
 from stackwise.training.checkpoint import read_manifest, save
-from stackwise.training.optim import (
-    Average,
-    State,
-    adamw,
-    freeze_all_but,
-    load_optimizer_state,
-    optimizer_state,
-    stage_lr,
-)
+from stackwise.training.in_backward import InBackward
+from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
+from stackwise.training.rates import stage_lr
 from stackwise.training.start import TrainingError
-from stackwise.training.step import Trainee, refuse_infinite, take_step
+from stackwise.training.step import Trainee, backward, refuse_infinite, take_step
+from stackwise.training.trained import State, freeze_all_but
 
 COLUMNS = ["step", "stage", "name", "loss", "lr", "grad_norm", "seconds"]
 
@@ -87,14 +83,15 @@ def train_stage(work: OwnWork, number: int) -> None:
     steps = work.steps_in(stage)
     with failures_named(work, number):
         trainee = enter_stage(work, number)
-        for step in range(steps):
-            batch = work.batches.take(work.steps)
-            began = time.perf_counter()
-            rate = stage_lr(work.exp.optim, stage, step, steps)
-            loss, norm = one_step(work, trainee, batch, rate)
-            work.seconds += time.perf_counter() - began
-            done = len(work.rows) + 1
-            work.rows.append((done, number, stage.name, loss, rate, norm, work.seconds))
+        with closing(trainee.in_backward) if trainee.in_backward is not None else nullcontext():
+            for step in range(steps):
+                batch = work.batches.take(work.steps)
+                began = time.perf_counter()
+                rate = stage_lr(work.exp.optim, stage, step, steps)
+                loss, norm = one_step(work, trainee, batch, rate)
+                work.seconds += time.perf_counter() - began
+                done = len(work.rows) + 1
+                work.rows.append((done, number, stage.name, loss, rate, norm, work.seconds))
         leave_stage(work, trainee)
 
 
@@ -110,11 +107,13 @@ def enter_stage(work: OwnWork, number: int) -> Trainee:
         named.pop(key).requires_grad_(False)
     if not named:
         raise ValueError("nothing trains: every parameter of its parts has requires_grad=False")
-    optimizer = adamw(optim, named)
+    precision = work.exp.precision
+    optimizer = Optimizer(optim, named, rounding=precision.rounding, seed=work.exp.seed)
     if stage.optimizer_state == "keep":
         load_optimizer_state(optimizer, named, work.moments)
     average = Average(named, optim.ema) if optim.ema is not None else None
-    return Trainee(number, stage, named, optimizer, average)
+    stepping = InBackward(named, optimizer) if optim.grads == "in_backward" else None
+    return Trainee(number, stage, named, optimizer, average, stepping)
 
 
 def one_step(work: OwnWork, trainee: Trainee, batch: OwnBatch, rate: float) -> tuple[float, float]:
@@ -128,8 +127,9 @@ def one_step(work: OwnWork, trainee: Trainee, batch: OwnBatch, rate: float) -> t
         found = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
         raise TypeError(f"the loss is {found}, not a scalar tensor")
     refuse_infinite("loss", value := float(loss.detach()))
-    loss.backward()
-    if all(parameter.grad is None for parameter in trainee.named.values()):
+    backward(trainee, loss, rate)
+    moved = trainee.in_backward is not None and trainee.in_backward.moved
+    if not moved and all(parameter.grad is None for parameter in trainee.named.values()):
         raise ValueError("the loss does not depend on anything that trains in this stage")
     norm, _ = take_step(trainee, rate, work.exp.optim.clip)
     return value, norm

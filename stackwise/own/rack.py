@@ -19,8 +19,7 @@ from stackwise.model.init import grow
 from stackwise.model.rack import Rack
 from stackwise.objective import Corruption, corrupt, is_causal
 from stackwise.own.batches import OwnBatch, ids_of
-from stackwise.stage import NewStack, Stage, band_paths, untied_from
-from stackwise.training.optim import parts_trained
+from stackwise.stage import NewStack, Stage, band_paths, parts_trained, untied_from
 from stackwise.training.step import Setting, micro_loss, setting_of
 
 

@@ -1,12 +1,14 @@
 """What a step runs: block by block, or compiled a stretch of blocks at a time.
 
 One graph over several blocks fuses a residual with the norm after it and is called once; final
-norm, head and loss are a graph of their own. `benchmarks/step.py` prints what that is worth.
+norm, head and loss are a graph of their own, as long as the logits are few; many are never held
+whole (`chunked.py`). `benchmarks/step.py` prints what compiling is worth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ParamSpec
 
 import torch
@@ -15,6 +17,8 @@ from torch import Tensor
 from stackwise.model.block import Block
 from stackwise.model.rack import Rack
 from stackwise.objective import loss_at
+from stackwise.training.chunked import LOGITS_AT_ONCE, chunked_loss
+from stackwise.training.scratch import Scratch
 
 OPTIONS = {"cpp.enable_floating_point_contract_flag": "fast"}  # one rounding for a * b + c
 LONGEST = 8  # blocks in a graph: compiling takes seconds for each
@@ -61,18 +65,33 @@ def compiled_alone(
     return made
 
 
-def head_of(rack: Rack, *, compiled: bool) -> Head:
+def head_of(rack: Rack, *, compiled: bool, scratch: Scratch | None = None) -> Head:
     """Final norm, head and loss at N chosen positions: (x_ND, target_N, weight_N, positions).
 
     Compiled it is one graph for any N, since a batch hardly ever counts as many as the one before.
+    Where the logits would be many they are never held whole, and nothing is compiled.
+
+    Args:
+        rack: Whose head.
+        compiled: Compile it.
+        scratch: Lends memory for the gradient of a weight of the head's own.
     """
 
-    def run(x_ND: Tensor, target_N: Tensor, weight_N: Tensor, positions: int) -> Tensor:
+    def whole(x_ND: Tensor, target_N: Tensor, weight_N: Tensor, positions: int) -> Tensor:
         return loss_at(rack.logits(x_ND).float(), target_N, weight_N, positions)
 
-    if not compiled:
-        return run
-    return compiled_alone(run, dynamic=True)
+    small = compiled_alone(whole, dynamic=True) if compiled else whole
+    own = rack.head.weight
+    take = None if scratch is None or own is None else partial(scratch.take, own)
+
+    def run(x_ND: Tensor, target_N: Tensor, weight_N: Tensor, positions: int) -> Tensor:
+        if len(x_ND) * rack.vocab <= LOGITS_AT_ONCE:
+            return small(x_ND, target_N, weight_N, positions)
+        features_ND, weight_VD = rack.head.features(x_ND), rack.head.weight_of(rack.embedding.table)
+        scale_N = weight_N / positions
+        return chunked_loss(features_ND, weight_VD, rack.head.bias, target_N, scale_N, take)
+
+    return run
 
 
 def grow_tables(rack: Rack, path: Sequence[str], length: int, device: torch.device) -> None:

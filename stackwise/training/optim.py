@@ -1,106 +1,165 @@
-"""How weights move: learning-rate schedules, parameter groups, AdamW, the moving average.
+"""The optimizer: one update rule over what trains, with its state.
 
-Only what trains is ever handed to an optimizer, so that frozen tensors cannot move. The state of
-an optimizer and of the average is named by part and tensor (`s1`, `blocks.0.attention.q.weight`),
-so that it can be written, read back, and carried over a growth.
+The rules are in `updates.py`. What is bfloat16, or moved by a rule that has temporaries, is stepped
+in slices, so that a step takes a few megabytes above weights, gradients and state whatever the size
+of a tensor; `rounding.py` says how a bfloat16 weight takes a small update. The state is named by
+part and tensor (`s1`, `blocks.0.attention.q.weight`), so that it can be written, read back, and
+carried over a growth.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from stackwise.stage import Stage
+from stackwise.training.rounding import draws_for, joined, scattered_, split_
+from stackwise.training.trained import Named, State
+from stackwise.training.updates import OPTIMIZERS, Kept, sliced
 
 if TYPE_CHECKING:
-    from stackwise.config import Optim
+    from stackwise.config import Optim, Precision
 
-Named = dict[tuple[str, str], nn.Parameter]
-State = dict[str, dict[str, Tensor]]
+SLICE = 1 << 18  # numbers stepped at once: the fastest by `benchmarks/optimizers.py`
+LOWER = "lower"  # state: what float32 has beyond a bfloat16 weight
+
+Rounding = Literal["master", "stochastic"]
 
 
-def lr_at(optim: Optim, position: float) -> float:
-    """The learning rate at `position` in [0, 1] of a schedule.
+class Optimizer:
+    """Moves what trains along its gradients; weight decay on matrices only.
 
-    Linear warm-up over `warmup_frac`; then `constant`; `linear` and `cosine` down to zero; or
-    `wsd` (warmup-stable-decay, arXiv 2404.06395): flat, then linear to zero over `decay_frac`.
+    Args:
+        optim: Names the rule and its numbers.
+        named: What trains.
+        rounding: How bfloat16 weights take small updates.
+        seed: Of stochastic rounding.
+
+    Attributes:
+        rate: The learning rate of the next step.
+        state: Of each parameter that has moved.
     """
-    if position < optim.warmup_frac:
-        return optim.lr * position / optim.warmup_frac
-    rest = (position - optim.warmup_frac) / (1 - optim.warmup_frac)
-    match optim.schedule:
-        case "constant":
-            return optim.lr
-        case "linear":
-            return optim.lr * (1 - rest)
-        case "cosine":
-            return optim.lr * 0.5 * (1 + math.cos(math.pi * rest))
-        case "wsd":
-            return optim.lr * min(1.0, (1 - position) / optim.decay_frac)
+
+    def __init__(
+        self, optim: Optim, named: Named, *, rounding: Rounding = "master", seed: int = 0
+    ) -> None:
+        self.optim, self.rule, self.rate = optim, OPTIMIZERS[optim.name], optim.lr
+        self.rounding, self.seed = rounding, seed
+        self.names = {parameter: "/".join(key) for key, parameter in named.items()}
+        self.state: dict[nn.Parameter, Kept] = {}
+
+    def step(self) -> None:
+        """Move everything that has a gradient."""
+        self.move([parameter for parameter in self.names if parameter.grad is not None])
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for parameter in self.names:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def move(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Move some parameters, each of which has a gradient."""
+        for decay, group in (
+            (self.optim.weight_decay, [p for p in parameters if p.ndim >= 2]),
+            (0.0, [p for p in parameters if p.ndim < 2]),
+        ):
+            whole = [p for p in group if self.rule.whole and p.dtype != torch.bfloat16]
+            if whole:
+                grads = [_grad(p) for p in whole]
+                states = [self._kept(p) for p in whole]
+                self.rule.move(self.optim, self.rate, decay, list(whole), grads, states)
+            for parameter in group:
+                if not self.rule.whole or parameter.dtype == torch.bfloat16:
+                    self._move_in_slices(parameter, decay)
+        torch.autograd.graph.increment_version(parameters)  # the kernels write past autograd
+
+    def exact(self, parameter: nn.Parameter, rows: slice = slice(None)) -> Tensor:
+        """The float32 value that a parameter stands for: its master's, where it has one."""
+        weight, lower = parameter.detach()[rows], self.state.get(parameter, {}).get(LOWER)
+        if lower is None:
+            return weight.float()
+        return joined(weight.reshape(-1), lower[rows].reshape(-1)).view(weight.shape)
+
+    def _move_in_slices(self, parameter: nn.Parameter, decay: float) -> None:
+        kept = self._kept(parameter)
+        weight_n, grad_n = parameter.detach().view(-1), _grad(parameter).reshape(-1)
+        for start in range(0, len(weight_n), SLICE):
+            end = min(start + SLICE, len(weight_n))
+            part = sliced(kept, start, end)
+            exact_n = self._read(weight_n[start:end], part)
+            grads = [grad_n[start:end].to(exact_n.dtype)]
+            self.rule.move(self.optim, self.rate, decay, [exact_n], grads, [part])
+            self._write(exact_n, weight_n[start:end], part, self.names[parameter], start)
+            if end == len(weight_n):
+                kept["step"] = part["step"]
+
+    def _read(self, weight_n: Tensor, part: Kept) -> Tensor:
+        """A slice of weights as the rule moves it."""
+        if weight_n.dtype != torch.bfloat16:
+            return weight_n
+        return joined(weight_n, part[LOWER]) if LOWER in part else weight_n.float()
+
+    def _write(self, exact_n: Tensor, weight_n: Tensor, part: Kept, name: str, place: int) -> None:
+        """Put back a slice that has moved."""
+        if weight_n.dtype != torch.bfloat16:
+            return
+        if LOWER in part:
+            split_(exact_n, weight_n, part[LOWER])
+        else:
+            draws = draws_for(self.seed, name, int(part["step"]), place, weight_n.device)
+            scattered_(exact_n, weight_n, draws)
+
+    def _kept(self, parameter: nn.Parameter) -> Kept:
+        """The state of a parameter, begun if it has none."""
+        if parameter not in self.state:
+            parameter.data = parameter.data.contiguous()
+            self.state[parameter] = self.rule.start(parameter.detach())
+            if parameter.dtype == torch.bfloat16 and self.rounding == "master":
+                self.state[parameter][LOWER] = torch.zeros_like(parameter, dtype=torch.int16)
+        return self.state[parameter]
 
 
-def stage_lr(optim: Optim, stage: Stage, step: int, steps: int) -> float:
-    """The learning rate of step `step` of the `steps` of a stage, taken in the step's middle."""
-    within = (step + 0.5) / steps
-    start, end = stage.lr_span
-    rate = lr_at(optim, start + within * (end - start))
-    if stage.lr == "rewarm" and start > 0 and within < optim.warmup_frac:
-        rate *= within / optim.warmup_frac
-    return rate
+def _grad(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None, "only what has a gradient moves"
+    return parameter.grad
 
 
-def parts_trained(stage: Stage) -> set[str]:
-    """Names of the parts that a stage trains."""
-    ends = {"embedding"} if stage.embedding else set()
-    ends |= {"head"} if stage.head else set()
-    return ends | set(stage.active or ())
+def state_bytes(optim: Optim, precision: Precision, numbers: int, ndim: int) -> int:
+    """Bytes of the optimizer's state for one tensor, its master's difference included.
 
+    Args:
+        optim: Names the rule.
+        precision: Says what matrices are kept in.
+        numbers: In the tensor.
+        ndim: Its axes: 2 or more make a matrix.
 
-def freeze_all_but(parts: Mapping[str, nn.Module], stage: Stage) -> Named:
-    """Let gradient reach those of `parts` that the stage trains, and nothing else.
-
-    Returns:
-        What trains: (part, tensor name) to parameter, in a fixed order.
+    Source: `tests/unit/test_optimizer_state_takes_what_is_said.py`.
     """
-    trains = parts_trained(stage)
-    named: Named = {}
-    for part, module in parts.items():
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(part in trains)
-            if part in trains:
-                named[part, name] = parameter
-    return named
+    low = precision.weights == "bfloat16" and ndim >= 2
+    master = 2 * numbers if low and precision.rounding == "master" else 0
+    return OPTIMIZERS[optim.name].state_bytes(numbers) + master
 
 
-def adamw(optim: Optim, named: Named) -> torch.optim.Optimizer:
-    """AdamW over what trains; weight decay on matrices only."""
-    matrices = [p for p in named.values() if p.ndim >= 2]
-    vectors = [p for p in named.values() if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": optim.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=optim.lr,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
-        fused=True,
-    )
+def gradient_bytes(optim: Optim, precision: Precision, tensors: Iterable[tuple[int, int]]) -> int:
+    """Bytes of the gradients that are held at once.
+
+    Whole: of everything. In backward: of the largest tensor, for as long as it takes to step it.
+
+    Args:
+        optim: Says when tensors are stepped.
+        precision: Says what matrices are kept in: their gradients are the same.
+        tensors: (numbers, axes) of each tensor that trains. A table that is tied to the head is
+            whole only at the end of backward: its gradient is held beside the largest other one.
+    """
+    low = precision.weights == "bfloat16"
+    sizes = [numbers * (2 if low and ndim >= 2 else 4) for numbers, ndim in tensors]
+    return max(sizes, default=0) if optim.grads == "in_backward" else sum(sizes)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Use `rate` from the next step on."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer, named: Named) -> State:
+def optimizer_state(optimizer: Optimizer, named: Named) -> State:
     """The optimizer's tensors by part: `tensor name/state name` to tensor."""
     out: State = {}
     for (part, name), parameter in named.items():
@@ -109,7 +168,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, named: Named) -> State:
     return out
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, named: Named, state: State) -> None:
+def load_optimizer_state(optimizer: Optimizer, named: Named, state: State) -> None:
     """Put back what `optimizer_state` gave; tensors without an entry start afresh."""
     for (part, name), parameter in named.items():
         entries = {
@@ -119,85 +178,3 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, named: Named, state: 
         }
         if entries:
             optimizer.state[parameter] = entries
-
-
-def global_norms(named: Named) -> tuple[float, dict[str, float]]:
-    """The gradient norm of everything, and of each block (`s0.0`), embedding and head."""
-    owned = {key: p.grad for key, p in named.items() if p.grad is not None}
-    norms = torch.stack(torch._foreach_norm(list(owned.values()))).tolist()  # one wait for all
-    squares: dict[str, float] = {}
-    for (part, name), norm in zip(owned, norms, strict=True):
-        block = block_of(part, name)
-        squares[block] = squares.get(block, 0.0) + norm * norm
-    return math.sqrt(sum(squares.values())), {key: math.sqrt(v) for key, v in squares.items()}
-
-
-def block_of(part: str, name: str) -> str:
-    """`s1`, `blocks.0.ffn.up.weight` to `s1.0`; embedding and head are themselves."""
-    return f"{part}.{name.split('.')[1]}" if name.startswith("blocks.") else part
-
-
-def clip_(named: Named, norm: float, bound: float | None) -> None:
-    """Scale all gradients so that their norm, now `norm`, is at most `bound`."""
-    if bound is not None and norm > bound:
-        grads = [p.grad for p in named.values() if p.grad is not None]
-        torch._foreach_mul_(grads, bound / norm)
-
-
-class Average:
-    """Exponential moving average of what trains (masked diffusion is reported with it).
-
-    The decay warms up as min(decay, (1 + n) / (10 + n)), n updates in, so that a short stage is
-    not held back by its first weights (tf.train.ExponentialMovingAverage's rule).
-    """
-
-    def __init__(self, named: Named, decay: float) -> None:
-        self.decay, self.updates = decay, 0
-        self.named = named
-        self.values = {key: p.detach().clone() for key, p in named.items()}
-
-    def update(self) -> None:
-        """Move the average towards the weights, once per optimizer step."""
-        keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        averages, weights = list(self.values.values()), list(self.named.values())
-        torch._foreach_lerp_(averages, [w.detach() for w in weights], 1 - keep)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside, the rack holds the average; afterwards, its weights again. Copies nothing."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    def adopt(self, parts: Sequence[str]) -> None:
-        """Make the average the weights of `parts`, for good."""
-        with torch.no_grad():
-            for key, parameter in self.named.items():
-                if key[0] in parts:
-                    parameter.copy_(self.values[key])
-
-    def adopt_what_freezes(self, following: Stage | None) -> None:
-        """Freeze at their average the parts that the stage to come, if any, does not train."""
-        goes_on = parts_trained(following) if following is not None else set()
-        self.adopt(sorted({part for part, _ in self.named} - goes_on))
-
-    def state(self) -> State:
-        """The averages by part and tensor name."""
-        out: State = {}
-        for (part, name), value in self.values.items():
-            out.setdefault(part, {})[name] = value
-        return out
-
-    def load(self, state: Mapping[str, Mapping[str, Tensor]], updates: int) -> None:
-        """Put back what `state` gave; tensors without an entry keep their present value."""
-        self.updates = updates
-        for part, name in self.values:
-            if name in state.get(part, {}):
-                self.values[part, name] = state[part][name].clone()
-
-    def _swap(self) -> None:
-        for key, parameter in self.named.items():
-            self.values[key], parameter.data = parameter.data, self.values[key]

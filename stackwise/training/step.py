@@ -3,6 +3,7 @@
     token ids -> corrupt -> trunk (no gradient) -> active stacks -> suffix -> head at the positions
     that count -> loss -> backward -> clip -> optimizer -> average
 
+With `optim.grads=in_backward` the optimizer runs inside backward (`in_backward.py`).
 Corruption is in `masking.py` and `objective.py`, the loop over steps in `run.py`.
 """
 
@@ -18,9 +19,13 @@ from torch.utils.checkpoint import checkpoint
 
 from stackwise.model.rack import Rack
 from stackwise.objective import Corrupted
-from stackwise.stage import Stage, roles
+from stackwise.stage import Stage, trunk_of
+from stackwise.training.average import Average
+from stackwise.training.in_backward import InBackward
 from stackwise.training.layers import Head, Layer, head_of, layers
-from stackwise.training.optim import Average, Named, clip_, global_norms, set_lr
+from stackwise.training.optim import Optimizer
+from stackwise.training.trained import Named, clip_, global_norms
+from stackwise.trunk.border import through
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Setting:
     """What stays the same over the steps of a stage.
 
     Attributes:
-        trunk: Blocks that run without gradient, in order, one by one or compiled together.
+        trunk: Blocks that run without gradient, stack by stack, single or compiled together.
+        border: What each stack of the trunk rounds its output to.
         rest: The blocks after them, active and frozen, in order.
         head: Final norm, head and loss.
         causal: Attention direction.
@@ -39,7 +45,8 @@ class Setting:
         clip: Bound on the gradient norm.
     """
 
-    trunk: tuple[Layer, ...]
+    trunk: tuple[tuple[Layer, ...], ...]
+    border: str
     rest: tuple[Layer, ...]
     head: Head
     causal: bool
@@ -60,15 +67,24 @@ class Trainee:
         named: What trains, by part and tensor name.
         optimizer: Over exactly that.
         average: Its moving average, if the experiment asks for one.
+        in_backward: Steps in backward, if the experiment asks for them.
         measured: Bytes by category in the stage's first step; None before.
     """
 
     number: int
     stage: Stage
     named: Named
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     average: Average | None
+    in_backward: InBackward | None = None
     measured: dict[str, int | None] | None = None
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes of the gradients that are held at once."""
+        if self.in_backward is not None:
+            return self.in_backward.gradient_bytes
+        return sum(parameter.nbytes for parameter in self.named.values())
 
 
 @dataclass(frozen=True)
@@ -99,14 +115,18 @@ def setting_of(
     device: torch.device,
     clip: float | None,
     compiled: bool = False,
+    border: str = "float32",
+    in_backward: InBackward | None = None,
 ) -> Setting:
     """Resolve a stage and its placement into what the step needs."""
-    role = roles(stage)
-    trunk = [stack for stack in stage.path if role[stack] == "trunk"]
+    trunk = trunk_of(stage)
     return Setting(
-        trunk=layers(rack, trunk, compiled=compiled, single=False),
+        trunk=tuple(layers(rack, [stack], compiled=compiled, single=False) for stack in trunk),
+        border=border,
         rest=layers(rack, stage.path[len(trunk) :], compiled=compiled, single=checkpointing),
-        head=head_of(rack, compiled=compiled),
+        head=head_of(
+            rack, compiled=compiled, scratch=None if in_backward is None else in_backward.scratch
+        ),
         causal=causal,
         micro_batch=micro_batch,
         checkpointing=checkpointing,
@@ -126,13 +146,14 @@ def training_step(
     """Accumulate the gradient of one batch and take one optimizer step.
 
     Raises:
-        FloatingPointError: If loss or gradient norm are not finite; nothing has moved then.
+        FloatingPointError: If loss or gradient norm are not finite; nothing has moved then, unless
+            steps are taken in backward and it is a `PartlyTaken`.
     """
     positions = noisy.input_BT.numel()
     loss = torch.zeros((), device=setting.device)
     for micro in noisy.split(setting.micro_batch or len(noisy.input_BT)):
         part = micro_loss(rack, micro, setting, positions)
-        part.backward()
+        backward(trainee, part, rate)
         loss += part.detach()
     refuse_infinite("loss", value := float(loss))
     norm, block_norms = take_step(trainee, rate, setting.clip)
@@ -144,8 +165,16 @@ def training_step(
     )
 
 
+def backward(trainee: Trainee, loss: Tensor, rate: float) -> None:
+    """Work out the gradient of a loss; with steps in backward, what trains moves meanwhile."""
+    if trainee.in_backward is not None:
+        refuse_infinite("loss", float(loss.detach()))
+        trainee.in_backward.begin(rate)
+    loss.backward()
+
+
 def take_step(trainee: Trainee, rate: float, clip: float | None) -> tuple[float, dict[str, float]]:
-    """Move what trains along the gradient in hand, and its average after it.
+    """Move what trains along the gradient in hand, if it has not, and its average after it.
 
     Returns:
         The gradient norm before clipping, of everything and per block.
@@ -153,12 +182,15 @@ def take_step(trainee: Trainee, rate: float, clip: float | None) -> tuple[float,
     Raises:
         FloatingPointError: If it is not finite; nothing has moved then.
     """
-    norm, block_norms = global_norms(trainee.named)
-    refuse_infinite("gradient norm", norm)
-    clip_(trainee.named, norm, clip)
-    set_lr(trainee.optimizer, rate)
-    trainee.optimizer.step()
-    trainee.optimizer.zero_grad()
+    if trainee.in_backward is not None:
+        norm, block_norms = trainee.in_backward.norms()
+    else:
+        norm, block_norms = global_norms(trainee.named)
+        refuse_infinite("gradient norm", norm)
+        clip_(trainee.named, norm, clip)
+        trainee.optimizer.rate = rate
+        trainee.optimizer.step()
+        trainee.optimizer.zero_grad()
     if trainee.average is not None:
         trainee.average.update()
     return norm, block_norms
@@ -174,7 +206,7 @@ def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -
     """The share of one micro-batch in the loss of a batch of `positions` tokens, nats."""
     noisy = noisy.to(setting.device)
     with autocast(setting.device, setting.compute):
-        x_BTD = trunk_output(rack, noisy.input_BT, setting)
+        x_BTD = trunk_output(rack, noisy, setting)
         for layer in setting.rest:
             if setting.checkpointing:
                 x_BTD = checkpoint(layer, x_BTD, causal=setting.causal, use_reentrant=False)
@@ -184,14 +216,14 @@ def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -
         return setting.head(chosen_ND, noisy.target_N, noisy.weight_N, positions)
 
 
-def trunk_output(rack: Rack, input_BT: Tensor, setting: Setting) -> Tensor:
-    """Embedding and trunk, (B, T, D). Nothing of them is kept for backward unless it trains."""
+def trunk_output(rack: Rack, noisy: Corrupted, setting: Setting) -> Tensor:
+    """Embedding and trunk, (B, T, D), or what was read of them. Kept for backward if it trains."""
+    if noisy.trunk_BTD is not None:
+        return noisy.trunk_BTD
     frozen = bool(setting.trunk) or not any(p.requires_grad for p in rack.embedding.parameters())
     with torch.no_grad() if frozen else nullcontext():
-        x_BTD = rack.embedding(input_BT)
-        for layer in setting.trunk:
-            x_BTD = layer(x_BTD, causal=setting.causal)
-    return x_BTD
+        x_BTD = rack.embedding(noisy.input_BT)
+        return through(x_BTD, setting.trunk, causal=setting.causal, border=setting.border)
 
 
 def autocast(device: torch.device, compute: torch.dtype) -> AbstractContextManager[object]:

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import stackwise as sw
 from stackwise.memory.flops import stage_flops_per_token, vocab_size
 from stackwise.objective import Corrupted, is_causal
-from stackwise.training.optim import freeze_all_but
 from stackwise.training.step import micro_loss, setting_of
+from stackwise.training.trained import freeze_all_but
 
 BATCH, LENGTH = 2, 8
 ALL = ("s0", "s1", "s2")

@@ -8,7 +8,7 @@ import pytest
 
 import stackwise as sw
 from stackwise.config import Optim
-from stackwise.training.optim import lr_at, stage_lr
+from stackwise.training.rates import lr_at, stage_lr
 
 
 def test_every_schedule_but_constant_ends_at_zero() -> None:

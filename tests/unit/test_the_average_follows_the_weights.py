@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from stackwise.training.optim import Average
+from stackwise.training.average import Average
 
 
 def named(value: float):

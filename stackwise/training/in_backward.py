@@ -1,0 +1,120 @@
+"""Steps in backward: each tensor moves as soon as its gradient is whole, and the gradient goes.
+
+No more than one large gradient is held (LOMO, arXiv 2306.09782, does so with plain descent). What
+moves in the middle of backward must not be needed any more by what is still to come:
+
+- autograd adds up a tensor's gradient over all its uses and calls the hook once, after the last;
+- each use works out the gradient of its input in the same breath as that of its weight;
+- a block that is recomputed is recomputed whole, before anything in it moves;
+- a move raises the tensor's version, so that any use this leaves out is an error of autograd's, and
+  never a wrong number.
+
+The price: the gradient's norm is known only at the end, so that nothing can be clipped, and a
+gradient that is no number is found when other tensors have moved already.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from stackwise.training.optim import SLICE, Optimizer
+from stackwise.training.scratch import Scratch, borrow, stop_borrowing
+from stackwise.training.trained import Named, block_of
+
+if TYPE_CHECKING:
+    from stackwise.config import Optim
+
+
+def stepping_of(
+    optim: Optim, named: Named, optimizer: Optimizer, model: nn.Module, *, compiled: bool
+) -> InBackward | None:
+    """Steps in backward, if the experiment asks for them."""
+    if optim.grads != "in_backward":
+        return None
+    return InBackward(named, optimizer, () if compiled else model.modules())
+
+
+class PartlyTaken(FloatingPointError):
+    """A gradient that is no number, found when part of a step was taken."""
+
+
+class InBackward:
+    """Moves what trains while backward runs.
+
+    Args:
+        named: What trains.
+        optimizer: Over exactly that.
+        modules: Linear layers among them share one gradient buffer. Give none of those that are
+            compiled; off the CPU, where fresh memory costs nothing, they are left alone.
+
+    Attributes:
+        moved: Tensors that moved in the present step.
+        largest: Bytes of the largest gradient yet.
+        scratch: The shared buffer.
+    """
+
+    def __init__(
+        self, named: Named, optimizer: Optimizer, modules: Iterable[nn.Module] = ()
+    ) -> None:
+        self.optimizer = optimizer
+        self.moved: set[nn.Parameter] = set()
+        self.squares: dict[str, float] = {}
+        self.scratch, self.largest = Scratch(), 0
+        self.blocks = {parameter: block_of(*key) for key, parameter in named.items()}
+        self.hooks = [p.register_post_accumulate_grad_hook(self._move) for p in self.blocks]
+        self.linears = [layer for layer in modules if self._is_ours(layer)]
+        for linear in self.linears:
+            borrow(linear, self.scratch)
+
+    def begin(self, rate: float) -> None:
+        """Be ready for one backward, at this learning rate."""
+        self.optimizer.rate = rate
+        self.moved, self.squares = set(), {}
+        self.scratch.clear()
+
+    def norms(self) -> tuple[float, dict[str, float]]:
+        """The gradient norm of everything that moved, and of each block, embedding and head."""
+        each = {block: math.sqrt(square) for block, square in self.squares.items()}
+        return math.sqrt(sum(self.squares.values())), each
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes of gradients held at once: the shared buffer, or the largest if that is larger."""
+        return max(self.largest, self.scratch.nbytes)
+
+    def close(self) -> None:
+        """Leave parameters and layers as they were found."""
+        for hook in self.hooks:
+            hook.remove()
+        for linear in self.linears:
+            stop_borrowing(linear)
+
+    def _is_ours(self, layer: nn.Module) -> TypeGuard[nn.Linear]:
+        return type(layer) is nn.Linear and layer.weight in self.blocks and layer.weight.is_cpu
+
+    def _move(self, parameter: Tensor) -> None:
+        assert isinstance(parameter, nn.Parameter) and parameter.grad is not None
+        square, block = square_of(parameter.grad), self.blocks[parameter]
+        if not math.isfinite(square):
+            raise PartlyTaken(
+                f"the gradient norm of {self.optimizer.names[parameter]} is {math.sqrt(square)}; "
+                "lower lr, or look at this batch"
+            )
+        self.squares[block] = self.squares.get(block, 0.0) + square
+        self.largest = max(self.largest, parameter.grad.nbytes)
+        self.optimizer.move([parameter])
+        parameter.grad = None
+        self.scratch.give_back(parameter)
+        self.moved.add(parameter)
+
+
+def square_of(grad: Tensor) -> float:
+    """The sum of a gradient's squares; in slices, since a float32 copy of all would be large."""
+    pieces = grad.reshape(-1).split(SLICE)
+    norms = [torch.linalg.vector_norm(piece, dtype=torch.float32) for piece in pieces]
+    return float(torch.stack(norms).double().square().sum())

@@ -1,0 +1,41 @@
+"""Learning rates: a schedule over a stage, or over all stages that continue it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from stackwise.stage import Stage
+
+if TYPE_CHECKING:
+    from stackwise.config import Optim
+
+
+def lr_at(optim: Optim, position: float) -> float:
+    """The learning rate at `position` in [0, 1] of a schedule.
+
+    Linear warm-up over `warmup_frac`; then `constant`; `linear` and `cosine` down to zero; or
+    `wsd` (warmup-stable-decay, arXiv 2404.06395): flat, then linear to zero over `decay_frac`.
+    """
+    if position < optim.warmup_frac:
+        return optim.lr * position / optim.warmup_frac
+    rest = (position - optim.warmup_frac) / (1 - optim.warmup_frac)
+    match optim.schedule:
+        case "constant":
+            return optim.lr
+        case "linear":
+            return optim.lr * (1 - rest)
+        case "cosine":
+            return optim.lr * 0.5 * (1 + math.cos(math.pi * rest))
+        case "wsd":
+            return optim.lr * min(1.0, (1 - position) / optim.decay_frac)
+
+
+def stage_lr(optim: Optim, stage: Stage, step: int, steps: int) -> float:
+    """The learning rate of step `step` of the `steps` of a stage, taken in the step's middle."""
+    within = (step + 0.5) / steps
+    start, end = stage.lr_span
+    rate = lr_at(optim, start + within * (end - start))
+    if stage.lr == "rewarm" and start > 0 and within < optim.warmup_frac:
+        rate *= within / optim.warmup_frac
+    return rate

@@ -1,0 +1,178 @@
+"""Update rules: how tensors move along their gradients in one step, and what a rule remembers.
+
+A rule is handed float32 weights, whole or a slice, with its state for them; who cuts slices and
+rounds bfloat16 weights is in `optim.py`. The 8-bit rules are bitsandbytes' own blockwise kernels
+(arXiv 2110.02861): a byte per number of state, scaled by the largest of each 256. As there, tensors
+under 4096 numbers keep a float32 state: `tests/unit/test_8bit_updates_equal_bitsandbytes.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+if TYPE_CHECKING:
+    from stackwise.config import Optim
+
+Kept = dict[str, Tensor]  # name to state; `step` counts the steps done
+SCALED = 256  # numbers of state that share a scale
+LEAST_8BIT = 4096  # numbers of a tensor whose state is kept in bytes
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An entry of `OPTIMIZERS`.
+
+    Attributes:
+        start: (weights) -> the state before the first step.
+        move: (optim, rate, decay, weights, grads, states): one step, in place. It leaves each
+            state's `step` one higher.
+        state_bytes: (numbers in a tensor) -> bytes of its state, the counted step included.
+        whole: Whether whole lists of float32 tensors are moved in one call. Otherwise the rule has
+            temporaries as large as what it is handed, and gets slices.
+        needs: A package that has to be installed.
+    """
+
+    start: Callable[[Tensor], Kept]
+    move: Callable[[Optim, float, float, list[Tensor], list[Tensor], list[Kept]], None]
+    state_bytes: Callable[[int], int]
+    whole: bool
+    needs: str | None = None
+
+    def missing(self) -> bool:
+        """Whether the package that it needs is not installed."""
+        return self.needs is not None and importlib.util.find_spec(self.needs) is None
+
+
+def _start_adamw(weight: Tensor) -> Kept:
+    dtype = torch.float32 if weight.dtype == torch.bfloat16 else weight.dtype
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=weight.device),
+        "exp_avg": torch.zeros_like(weight, dtype=dtype),
+        "exp_avg_sq": torch.zeros_like(weight, dtype=dtype),
+    }
+
+
+def _adamw(
+    optim: Optim,
+    rate: float,
+    decay: float,
+    weights: list[Tensor],
+    grads: list[Tensor],
+    states: list[Kept],
+) -> None:
+    """Torch's fused AdamW (arXiv 1711.05101)."""
+    adamw(
+        weights,
+        grads,
+        [state["exp_avg"] for state in states],
+        [state["exp_avg_sq"] for state in states],
+        [],
+        [state["step"] for state in states],
+        fused=True,
+        amsgrad=False,
+        beta1=optim.beta1,
+        beta2=optim.beta2,
+        lr=rate,
+        weight_decay=decay,
+        eps=optim.eps,
+        maximize=False,
+    )
+
+
+def _eight_bit(name: Literal["adam", "lion"]) -> Rule:
+    """A rule of bitsandbytes: `adam` keeps two states, `lion` (arXiv 2302.06675) one."""
+    keys = ("1", "2") if name == "adam" else ("1",)
+
+    def start(weight: Tensor) -> Kept:
+        kept = {"step": torch.zeros(())}  # on the CPU: the kernels take a number
+        small = weight.numel() < LEAST_8BIT
+        for key in keys:
+            dtype = torch.float32 if small else torch.uint8
+            kept[f"state{key}"] = torch.zeros_like(weight, dtype=dtype)
+            if not small:
+                scales = -(-weight.numel() // SCALED)
+                kept[f"absmax{key}"] = torch.zeros(scales, device=weight.device)
+        return kept
+
+    def move(
+        optim: Optim,
+        rate: float,
+        decay: float,
+        weights: list[Tensor],
+        grads: list[Tensor],
+        states: list[Kept],
+    ) -> None:
+        for weight, grad, state in zip(weights, grads, states, strict=True):
+            state["step"] += 1
+            _bitsandbytes(name, optim, rate, decay, weight, grad, state)
+
+    def state_bytes(numbers: int) -> int:
+        small = numbers < LEAST_8BIT
+        each = 4 * numbers if small else numbers + 4 * -(-numbers // SCALED)
+        return len(keys) * each + 4
+
+    return Rule(start, move, state_bytes, whole=False, needs="bitsandbytes")
+
+
+def _bitsandbytes(
+    name: str,
+    optim: Optim,
+    rate: float,
+    decay: float,
+    weight: Tensor,
+    grad: Tensor,
+    state: Kept,
+) -> None:
+    """One call of bitsandbytes' kernels, without its trust ratio and its scaling of gradients."""
+    import bitsandbytes  # noqa: F401  registers the kernels
+
+    kernels: Any = torch.ops.bitsandbytes
+    step, (one, two) = int(state["step"]), (state["state1"], state.get("state2"))
+    betas = (optim.beta1, optim.beta2, 0.0, 0.0)
+    eps = optim.eps if name == "adam" else 0.0
+    if one.dtype == torch.float32:
+        kernels.optimizer_update_32bit(
+            name, grad, weight, one, two, None, 0.0, 0.0, *betas, eps, decay, step, rate, 1.0, False
+        )
+        return
+    signed, unsigned = _codes(weight.device)
+    scales = state["absmax1"], state.get("absmax2")
+    codes = signed, unsigned if two is not None else None
+    kernels.optimizer_update_8bit_blockwise(
+        name, grad, weight, one, two, *betas, eps, step, rate, *codes, *scales, decay, 1.0, False
+    )
+
+
+@cache
+def _codes(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The 256 values that a byte of state stands for, with and without a sign."""
+    from bitsandbytes.functional import create_dynamic_map
+
+    return create_dynamic_map(signed=True).to(device), create_dynamic_map(signed=False).to(device)
+
+
+def sliced(state: Kept, start: int, end: int) -> Kept:
+    """The state of numbers `start` to `end` of a tensor, as views; only its step is a copy."""
+    return {
+        key: value.clone()
+        if key == "step"
+        else value[start // SCALED : -(-end // SCALED)]
+        if key.startswith("absmax")
+        else value.view(-1)[start:end]
+        for key, value in state.items()
+    }
+
+
+OPTIMIZERS: dict[str, Rule] = {
+    "adamw": Rule(_start_adamw, _adamw, lambda numbers: 8 * numbers + 4, whole=True),
+    "adamw8bit": _eight_bit("adam"),
+    "lion8bit": _eight_bit("lion"),
+}
