@@ -20,6 +20,7 @@ from stackwise.model.shape import RackShape
 OUTPUTS, INPUTS, STD = 512, 2048, 0.02
 WIDTH, TOKENS = 256, 64
 UPDATES = (0.003, 0.01, 0.03)
+LOSSY = {name: kept for name, kept in FORMATS.items() if torch.float32 not in kept.keeps}
 PLAIN = {"fp16": 10, "bf16": 7}  # bits of the mantissa
 
 PAGE = """\
@@ -37,15 +38,16 @@ numbers along the rows:
 
 | format | codes | `qkv.scale`, float32 |
 | --- | --- | --- |
-| `fp16`, `bf16` | `qkv.fp16` (O, I): the weight, rounded | |
+| `fp32`, `fp16`, `bf16` | `qkv.fp16` (O, I): the weight, rounded | |
 | `fp8` | `qkv.fp8` (O, I): float8_e4m3fn of w / scale | (O): the row's largest over 448 |
 | `int8` | `qkv.int8` (O, I): round(127 w / scale) | (O): the row's largest |
 | `nf4`, `fp4` | `qkv.nf4` (N, 32) uint8: two codes each | (N): the block's largest |
 
 Codes and scales of the last three are bitsandbytes' own, in a layout that is the same on every
 device: `tests/unit/test_frozen_weights_are_what_bitsandbytes_makes.py`. The tensor of codes is
-called as its format, so that one is never read as another. `benchmarks/formats.py` prints how fast
-each is made and read on the machine at hand.
+called as its format, so that one is never read as another. `fp32` loses nothing of a stack that
+trained in float32, and `bf16` nothing of one that trained in bfloat16. `benchmarks/formats.py`
+prints how fast each is made and read on the machine at hand.
 
 `int8`, `nf4` and `fp4` need bitsandbytes: `pip install "stackwise[quant]"`.
 
@@ -124,7 +126,7 @@ def through(name: str, weight_OI: Tensor) -> Tensor:
 def errors() -> str:
     """One row per format."""
     weight_OI, rows = weights(), []
-    for name, kept_in in FORMATS.items():
+    for name, kept_in in LOSSY.items():
         lost_OI = through(name, weight_OI) - weight_OI
         numbers = (
             8 * kept_in.bytes_of((OUTPUTS, INPUTS)) / weight_OI.numel(),
@@ -214,7 +216,7 @@ def kept() -> str:
     start_OI = weights()
     drawn = torch.randn(start_OI.shape, generator=torch.Generator().manual_seed(2))
     rows = []
-    for name in FORMATS:
+    for name in LOSSY:
         frozen_OI = through(name, start_OI)
         shares = [share_kept(name, frozen_OI, drawn * STD * size) for size in UPDATES]
         rows.append([f"`{name}`", *(f"{100 * share:.1f} %" for share in shares)])

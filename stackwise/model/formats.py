@@ -1,4 +1,4 @@
-"""What a frozen weight is kept in: fp16, bf16, fp8, int8, nf4, fp4, as plain tensors.
+"""What a frozen weight is kept in: fp32, fp16, bf16, fp8, int8, nf4 or fp4, as plain tensors.
 
 A format turns a matrix into a dict of tensors and back. The tensor of codes is called as the
 format, so that the bytes of one are never read as another's; `scale` stands beside it where there
@@ -161,14 +161,14 @@ def _shown(layout: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> str:
     return ", ".join(entries) or "nothing"
 
 
-def _plain(name: str, dtype: torch.dtype) -> Format:
+def _plain(name: str, dtype: torch.dtype, *narrower: torch.dtype) -> Format:
     return Format(
         name=name,
         layout=partial(codes.plain_layout, name, dtype),
         write=partial(codes.write_plain, name),
         read=partial(codes.read_plain, name),
         largest=torch.finfo(dtype).max,
-        keeps=(dtype,),
+        keeps=(dtype, *narrower),
     )
 
 
@@ -184,7 +184,7 @@ def _blocks(name: str) -> Format:
 
 
 FORMATS: dict[str, Format] = {
-    "fp32": _plain("fp32", torch.float32),
+    "fp32": _plain("fp32", torch.float32, torch.float16, torch.bfloat16),
     "fp16": _plain("fp16", torch.float16),
     "bf16": _plain("bf16", torch.bfloat16),
     "fp8": Format(

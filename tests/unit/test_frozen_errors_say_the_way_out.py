@@ -68,7 +68,7 @@ def test_an_unknown_format_lists_the_known():
     with pytest.raises(ExperimentError) as caught:
         format_called("nf8")
     assert str(caught.value) == (
-        "unknown format 'nf8'; did you mean 'nf4'? known: fp16, bf16, fp8, int8, nf4, fp4"
+        "unknown format 'nf8'; did you mean 'nf4'? known: fp32, fp16, bf16, fp8, int8, nf4, fp4"
     )
 
 
