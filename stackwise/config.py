@@ -172,7 +172,8 @@ class Precision(Section):
     )
     master: Literal["none", "bf16", "fp32"] = Field(
         "none",
-        description="kept on disk of each stack that is frozen to less and trains again later",
+        description="kept on disk of each stack that is frozen to less: it trains on from there, "
+        "and is exported from there",
     )
 
 

@@ -11,18 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from stackwise.interop.errors import ModelError
 from stackwise.interop.importing import main_dtype, size_bytes
 from stackwise.interop.llama import HEAD, TABLE, llama_from
 from stackwise.interop.llama_config import LENGTH, config_of
 from stackwise.interop.llama_rules import refuse_what_is_no_llama
-from stackwise.interop.model_folder import KEPT, TOKENIZER, is_model, read_model, weights_of
+from stackwise.interop.model_folder import (
+    KEPT,
+    TOKENIZER,
+    is_model,
+    part_shapes,
+    read_model,
+    weights_of,
+)
 from stackwise.memory.flops import vocab_size
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.runs import Run, RunError, attach
 from stackwise.stage import Stage, paths_so_far
 from stackwise.training.checkpoint import read_manifest, read_part, weights_hash
-from stackwise.training.saved import AVERAGE, BEST, RACK
+from stackwise.training.saved import AVERAGE, BEST, MASTER, RACK
 from stackwise.training.tensorfile import LazyTensor
 
 NO_START = (
@@ -107,8 +116,9 @@ def of_model(folder: Path) -> Export:
     """The export of a model folder: what was imported, bit for bit."""
     model = read_model(folder, verify=True)
     path = stack_ids(model.rack)
+    shapes = part_shapes(model.rack, model.attention)
     parts = {
-        part: weights_of(model.checkpoint, model.manifest, part)
+        part: weights_of(model.checkpoint, model.manifest, part, shapes[part])
         for part in ("embedding", *path, "head")
     }
     tensors = llama_from(parts, path, model.rack, model.vocab)
@@ -145,13 +155,15 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
     if best:
         better = read_manifest(run.path / BEST)
         places |= {part: (run.path / BEST, better) for part in names if part in better["parts"]}
+    vocab = vocab_size(exp)
+    weights = getattr(torch, exp.precision.weights)
+    shapes = part_shapes(exp.rack.model_copy(update={"vocab": vocab}), exp.attention)
     parts = {}
     for part, (place, listed) in places.items():
-        for name in (part, *([] if raw else [f"{part}.{AVERAGE}"])):
+        for name in (part, f"{part}.{MASTER}", *([] if raw else [f"{part}.{AVERAGE}"])):
             if name == part or name in listed["parts"]:
                 read_part(place, listed, name)
-        parts[part] = weights_of(place, listed, part, averages=not raw)
-    vocab = vocab_size(exp)
+        parts[part] = weights_of(place, listed, part, shapes[part], averages=not raw, dtype=weights)
     tied = "weight" not in parts["head"]
     shape = RackShape(**{**exp.rack.model_dump(), "stacks": len(path), "tied": tied})
     tensors = llama_from(parts, path, shape, vocab)
@@ -184,6 +196,12 @@ def which_weights(run: Run, manifest: Mapping[str, Any], *, raw: bool, best: boo
         return f"{kind} of run {run.id}, where the last stage's held-out loss was lowest"
     if raw and training:
         return f"the raw weights of run {run.id}, without averaging in {', '.join(training)}"
+    packed = {k for k, entry in manifest["parts"].items() if entry.get("format")}
+    masters = {part for part in packed if f"{part}.{MASTER}" in manifest["parts"]}
+    if masters:
+        kind += f" (the masters of {len(masters)} frozen stacks)"
+    if packed - masters:
+        kind += f" (of {len(packed - masters)} stacks what freezing to less has left)"
     why = (
         "; it is not in the middle of a stage, and has no others" if raw and ema is not None else ""
     )

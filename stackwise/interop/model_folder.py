@@ -22,7 +22,9 @@ from stackwise.choice import Checked, Params, parse
 from stackwise.errors import ExperimentError, said_in
 from stackwise.interop.errors import ModelError, refuse
 from stackwise.interop.stored import tensors_in
+from stackwise.interop.unpacking import unpacked
 from stackwise.model.attention import ATTENTION
+from stackwise.model.formats import format_called
 from stackwise.model.rack import Rack
 from stackwise.model.shape import RackShape
 from stackwise.training.checkpoint import (
@@ -35,7 +37,7 @@ from stackwise.training.checkpoint import (
     weights_hash,
 )
 from stackwise.training.parts import fill
-from stackwise.training.saved import AVERAGE, RACK
+from stackwise.training.saved import AVERAGE, MASTER, RACK
 from stackwise.training.tensorfile import LazyTensor
 from stackwise.yaml_text import MOST_BYTES, read_mapping, read_text
 
@@ -223,36 +225,46 @@ def part_shapes(shape: RackShape, attention: Params) -> dict[str, dict[str, tupl
 
 
 def weights_of(
-    folder: Path, manifest: Mapping[str, Any], part: str, *, averages: bool = True
+    folder: Path,
+    manifest: Mapping[str, Any],
+    part: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    averages: bool = True,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> dict[str, LazyTensor]:
     """The weights of one part of a checkpoint, by the header of its file.
+
+    Of a part that is frozen to less they are its master's, if one is kept; else what is left.
 
     Args:
         folder: The checkpoint's: the `rack` of a run or of a model folder.
         manifest: What `read_manifest` gave.
         part: The part's name.
+        shapes: Of the part's tensors as they train, by name.
         averages: Where the part was training, its moving average, if there is one.
+        dtype: Of weights that are unpacked.
 
     Raises:
         CheckpointError: If the part is not listed.
-        ModelError: If its file is missing or cut, or holds weights that are packed.
+        ModelError: If its file is missing or cut.
     """
-    found: dict[str, LazyTensor] = {}
-    for name in (part, *([f"{part}.{AVERAGE}"] * averages)):
-        entry = manifest["parts"].get(name)
-        if entry is None and name == part:
-            raise CheckpointError(
-                f"{folder.name}: no part {part!r}; it has {', '.join(manifest['parts'])}"
-            )
-        if entry is None:
-            continue
-        if entry.get("format"):
-            raise ModelError(
-                f"{folder}: part {name!r} is packed as {entry['format']!r}, which is not unpacked "
-                "here; keep a master of it (precision.master)"
-            )
-        found |= tensors_in(home_of(folder, name) / entry["file"])
+    if part not in manifest["parts"]:
+        raise CheckpointError(
+            f"{folder.name}: no part {part!r}; it has {', '.join(manifest['parts'])}"
+        )
+    form, master = manifest["parts"][part].get("format"), f"{part}.{MASTER}"
+    if form and master not in manifest["parts"]:
+        return unpacked(_tensors(folder, manifest, part), format_called(form), shapes, dtype)
+    found = _tensors(folder, manifest, master if form else part)
+    if averages and f"{part}.{AVERAGE}" in manifest["parts"]:
+        found |= _tensors(folder, manifest, f"{part}.{AVERAGE}")
     return found
+
+
+def _tensors(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, LazyTensor]:
+    """What one file of a checkpoint holds."""
+    return tensors_in(home_of(folder, name) / manifest["parts"][name]["file"])
 
 
 def open_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Rack:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
 from stackwise.memory.stored import part_tensors, stack_bytes, trained_bytes
-from stackwise.stage import Stage, parts_trained, trained_next, trunk_of, untied_from
+from stackwise.stage import Stage, parts_trained, trunk_of, untied_from
 from stackwise.training.optim import state_bytes
 from stackwise.trunk.border import border_of
 from stackwise.trunk.room import bytes_needed
@@ -42,7 +42,7 @@ def checkpoint_bytes(exp: Experiment, made: Sequence[Stage]) -> int:
     """The most that a run's checkpoints take at a time: while one takes the place of the last.
 
     Every part that is there, the states of those that train, and, while they are written, what
-    changes a second time; the best weights of the last stage; masters of stacks that come back.
+    changes a second time; the best weights of the last stage; masters of frozen stacks.
     """
     form, most = packing(exp.precision), 0
     held: set[str] = set()
@@ -62,8 +62,7 @@ def checkpoint_bytes(exp: Experiment, made: Sequence[Stage]) -> int:
                 changing += trained_bytes(exp, tensors) + states + average
             elif part in held:
                 still += stack_bytes(exp, form)
-                comes_back = form is not None and trained_next(made, number, part) is not None
-                still += master * numbers * comes_back
+                still += master * numbers * (form is not None)
             else:
                 still += trained_bytes(exp, tensors)
         most = max(most, still + 2 * changing)

@@ -102,7 +102,7 @@ def packed(work: Work, trainee: Trainee, stacks: Sequence[str]) -> Parts:
     """Freeze stacks to less than they trained in, and write down what that does to the loss."""
     number = trainee.number
     before = loss_now(work, number)
-    masters = pack(work, number, stacks, trainee.optimizer)
+    masters = pack(work, stacks, trainee.optimizer)
     work.writer.event(
         "frozen",
         stage=number,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stackwise.completion import packing
 from stackwise.model.freezing import freeze_linears
 from stackwise.model.init import grow
-from stackwise.stage import NewStack, trained_next
+from stackwise.stage import NewStack
 from stackwise.training.checkpoint import read_manifest, read_part
 from stackwise.training.optim import Optimizer
 from stackwise.training.parts import put
@@ -87,7 +87,7 @@ def put_away(work: Work, number: int, stack: str) -> None:
     form = packing(work.exp.precision)
     masters = {}
     if form is not None and stack not in work.packed and stack not in work.empty:
-        masters = pack(work, number, [stack])
+        masters = pack(work, [stack])
         work.on_disk.discard(stack)
     if stack not in work.on_disk and (form is not None or work.shelf is not None):
         save_parts(work, number, {stack}, masters)
@@ -101,25 +101,24 @@ def put_away(work: Work, number: int, stack: str) -> None:
 
 
 def pack(
-    work: Work, number: int, stacks: Sequence[str], optimizer: Optimizer | None = None
+    work: Work, stacks: Sequence[str], optimizer: Optimizer | None = None
 ) -> dict[str, dict[str, LazyTensor]]:
     """Freeze stacks to the experiment's format, in place.
 
     Args:
         work: The run.
-        number: The stage at hand.
         stacks: As they train.
         optimizer: Knows the exact values of bfloat16 weights; None if they have never moved.
 
     Returns:
-        The weights, in the dtype of `precision.master`, of those that train in a later stage.
+        Their weights in the dtype of `precision.master`, if masters are kept.
     """
     form, kept = packing(work.exp.precision), {}
+    dtype = MASTERS[work.exp.precision.master]
     assert form is not None, "these stacks freeze as they trained"
     for stack in stacks:
         module = work.rack.stacks[stack]
-        if trained_next(work.stages, number, stack) is not None:
-            dtype = MASTERS[work.exp.precision.master]
+        if dtype is not None:
             values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
             kept[stack] = {k: master(value, dtype, optimizer) for k, value in values.items()}
         freeze_linears(module, form)

@@ -36,7 +36,7 @@ Parts = Mapping[str, Tensors]
 
 RACK, BEST = "rack", "best"
 MOMENTS, AVERAGE, MASTER = "optimizer", "average", "master"
-MASTERS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+MASTERS = {"none": None, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def save_work(work: Work, trainee: Trainee) -> None:
@@ -102,9 +102,7 @@ def commit(work: Work, number: int, parts: Parts, trained: set[str]) -> None:
 def still_wanted(work: Work, number: int, name: str) -> bool:
     """Whether a part of the last checkpoint, not written now, belongs into this one."""
     part, _, kind = name.partition(".")
-    if kind == MASTER:
-        return trained_next(work.stages, number, part) is not None
-    return not kind or (kind == MOMENTS and keeps_moments(work, number, part))
+    return kind in ("", MASTER) or (kind == MOMENTS and keeps_moments(work, number, part))
 
 
 def keeps_moments(work: Work, number: int, part: str) -> bool:

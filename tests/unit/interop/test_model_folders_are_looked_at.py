@@ -133,16 +133,3 @@ def test_opening_reads_headers_alone(folder, monkeypatch):
     assert sw.read_model(folder).vocab == 31
     with pytest.raises(pytest.fail.Exception):
         sw.read_model(folder, verify=True)
-
-
-def test_packed_weights_are_refused(folder):
-    from stackwise.interop import model_folder
-
-    manifest = dict(sw.read_model(folder).manifest)
-    manifest["parts"] = {**manifest["parts"], "s0": {**manifest["parts"]["s0"], "format": "nf4"}}
-    with pytest.raises(sw.ModelError) as error:
-        model_folder.weights_of(folder / "rack", manifest, "s0")
-    assert str(error.value) == (
-        f"{folder / 'rack'}: part 's0' is packed as 'nf4', which is not unpacked here; keep a "
-        "master of it (precision.master)"
-    )
