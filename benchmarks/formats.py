@@ -4,8 +4,8 @@
 
 Per format, of an 8192 x 2048 weight: millions of numbers quantised and dequantised per second (from
 and to bfloat16), and the speed of a frozen linear over a plain one's, in bfloat16 on 512 tokens:
-forward, forward inside `scratch` (reused), forward and backward to the input, and that inside
-`scratch`. Each is the best of several turns, taken one after the other. Last, how much faster fp8
+forward, forward inside `workspace` (reused), forward and backward to the input, and that inside
+`workspace`. Each is the best of several turns, taken one after the other. Last, how much faster fp8
 is read than by torch's cast.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stackwise.model.codes import rows_to_read
 from stackwise.model.formats import FORMATS
 from stackwise.model.frozen import FrozenLinear
-from stackwise.model.scratch import scratch
+from stackwise.model.workspace import workspace
 from stackwise.report import table
 
 OUTPUTS, INPUTS, TOKENS, TURNS = 8192, 2048, 512, 7
@@ -65,7 +65,7 @@ def rows() -> list[list[str]]:
         twice, ours_twice = seconds(
             [lambda m=m: both(m, x_NI, direction_NO) for m in (plain, layer)]
         )
-        with scratch():
+        with workspace():
             again, reused = seconds([lambda m=m: forward(m, x_NI) for m in (plain, layer)])
             more, last = seconds([lambda m=m: both(m, x_NI, direction_NO) for m in (plain, layer)])
         rates = (weight_OI.numel() / 1e6 / time_ for time_ in (quantised, read))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
-from stackwise.model import scratch
+from stackwise.model import workspace
 from stackwise.model.codes import Shape, Tensors
 from stackwise.model.formats import Format
 
@@ -120,9 +120,9 @@ class FrozenLinear(nn.Linear):
         return weight_OI.clone() if aliases else weight_OI
 
     def passing(self, dtype: torch.dtype) -> Tensor:
-        """The weight for one product: in the kept tensor or in `scratch`, gone with the next."""
+        """The weight for one product: in the kept tensor or in `workspace`, gone with the next."""
         tensors = self.tensors()
-        into = scratch.room(next(iter(tensors.values())), self.shape, dtype)
+        into = workspace.room(next(iter(tensors.values())), self.shape, dtype)
         return self.format.unpack(tensors, self.shape, dtype, into)
 
     @property

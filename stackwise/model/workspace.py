@@ -2,7 +2,7 @@
 
 A CPU hands out memory page by page, and clears each page: that takes longer than dequantising, and
 a tenth of a bfloat16 product of 512 tokens (`benchmarks/formats.py`, `forward` beside `reused`).
-Inside `scratch` the layers of `frozen.py` write their weights into the same memory, which is as
+Inside `workspace` the layers of `frozen.py` write their weights into the same memory, which is as
 large as the largest of them and is given back at the end. An accelerator's allocator does this by
 itself, so there, and under fake tensors, nothing changes.
 """
@@ -24,7 +24,7 @@ _entered = threading.local()  # a thread's own: two threads may compute at once
 
 
 @contextmanager
-def scratch() -> Iterator[None]:
+def workspace() -> Iterator[None]:
     """Let frozen linears of this thread, on the CPU, share one buffer. May be nested."""
     outer = getattr(_entered, "buffers", None)
     _entered.buffers = {} if outer is None else outer
