@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 Tensors = Mapping[str, Tensor]
+Shape = tuple[int, int]
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 BLOCK = 64  # numbers that share one scale in 4 bit: bitsandbytes' default
@@ -53,13 +54,13 @@ def _silent(record: logging.LogRecord) -> bool:
     return "gemm_4bit_forward" not in record.getMessage()
 
 
-def rows_to_write(shape: tuple[int, int], device: torch.device, block: int) -> int:
+def rows_to_write(shape: Shape, device: torch.device, block: int) -> int:
     """Rows to quantise at once: whole blocks of `block` numbers."""
     step = block // gcd(block, shape[1])
     return max(1, _numbers(device, CPU_WRITES) // shape[1] // step) * step
 
 
-def rows_to_read(shape: tuple[int, int], device: torch.device) -> int:
+def rows_to_read(shape: Shape, device: torch.device) -> int:
     """Rows to dequantise at once."""
     return max(1, _numbers(device, CPU_READS) // shape[1])
 
@@ -68,7 +69,7 @@ def _numbers(device: torch.device, on_cpu: int) -> int:
     return on_cpu if device.type == "cpu" else ELSEWHERE
 
 
-def plain_layout(name: str, dtype: torch.dtype, shape: tuple[int, int]) -> Layout:
+def plain_layout(name: str, dtype: torch.dtype, shape: Shape) -> Layout:
     """The weight in another dtype."""
     return {name: (shape, dtype)}
 
@@ -78,12 +79,24 @@ def write_plain(name: str, part_RI: Tensor, first: int, into: Tensors) -> None:
     into[name][first : first + len(part_RI)] = part_RI
 
 
-def read_plain(name: str, tensors: Tensors, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+def read_plain(
+    name: str, tensors: Tensors, shape: Shape, dtype: torch.dtype, into: Tensor | None
+) -> Tensor:
     """Cast back. With the dtype it is kept in, the very tensor: its result aliases."""
-    return tensors[name].to(dtype)
+    kept_OI = tensors[name]
+    if into is None or kept_OI.dtype == dtype:
+        return kept_OI.to(dtype)
+    return _room(kept_OI, shape, dtype, into).copy_(kept_OI)
 
 
-def row_layout(name: str, dtype: torch.dtype, shape: tuple[int, int]) -> Layout:
+def _room(like: Tensor, shape: Shape, dtype: torch.dtype, into: Tensor | None) -> Tensor:
+    """A matrix to write to: the beginning of `into`, or a new one."""
+    if into is None:
+        return like.new_empty(shape, dtype=dtype)
+    return into[: shape[0] * shape[1]].view(shape)
+
+
+def row_layout(name: str, dtype: torch.dtype, shape: Shape) -> Layout:
     """Codes of one byte, and a float32 scale per row."""
     return {name: (shape, dtype), SCALE: (shape[:1], torch.float32)}
 
@@ -98,14 +111,14 @@ def write_fp8(part_RI: Tensor, first: int, into: Tensors) -> None:
     into["fp8"][rows] = (part_RI / scale_R[:, None]).to(torch.float8_e4m3fn)
 
 
-def read_fp8(tensors: Tensors, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+def read_fp8(tensors: Tensors, shape: Shape, dtype: torch.dtype, into: Tensor | None) -> Tensor:
     """A code times its scale, rounded once from float32.
 
-    A code's bits, moved to where float16 has its exponent, are the number over 256: exact, and four
-    times as fast on a CPU as torch's cast (`benchmarks/formats.py`).
+    A code's bits, moved to where float16 has its exponent, are the number over 256: exact, and on a
+    CPU several times as fast as torch's cast (`benchmarks/formats.py` prints the ratio).
     """
     code_OI, scale_O1 = tensors["fp8"].view(torch.int8), tensors[SCALE][:, None] * 256
-    weight_OI = code_OI.new_empty(shape, dtype=dtype)
+    weight_OI = _room(code_OI, shape, dtype, into)
     step = rows_to_read(shape, code_OI.device)
     for first in range(0, shape[0], step):
         rows = slice(first, first + step)
@@ -121,10 +134,10 @@ def write_int8(part_RI: Tensor, first: int, into: Tensors) -> None:
     into["int8"][rows], into[SCALE][rows] = code_RI, largest_R
 
 
-def read_int8(tensors: Tensors, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+def read_int8(tensors: Tensors, shape: Shape, dtype: torch.dtype, into: Tensor | None) -> Tensor:
     """A code times its row's largest / 127, rounded once from float32."""
     code_OI, largest_O = tensors["int8"], tensors[SCALE]
-    weight_OI = code_OI.new_empty(shape, dtype=dtype)
+    weight_OI = _room(code_OI, shape, dtype, into)
     step = rows_to_read(shape, code_OI.device)
     for first in range(0, shape[0], step):
         rows = slice(first, first + step)
@@ -132,7 +145,7 @@ def read_int8(tensors: Tensors, shape: tuple[int, int], dtype: torch.dtype) -> T
     return weight_OI
 
 
-def block_layout(name: str, shape: tuple[int, int]) -> Layout:
+def block_layout(name: str, shape: Shape) -> Layout:
     """Two codes to a byte, the first in the high half, and a float32 scale per 64 numbers.
 
     Numbers are counted along rows; a last block that is not full is padded.
@@ -154,7 +167,9 @@ def write_blocks(name: str, part_RI: Tensor, first: int, into: Tensors) -> None:
     packed[end : -(-end // (BLOCK // 2)) * (BLOCK // 2)] = 0
 
 
-def read_blocks(name: str, tensors: Tensors, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+def read_blocks(
+    name: str, tensors: Tensors, shape: Shape, dtype: torch.dtype, into: Tensor | None
+) -> Tensor:
     """One of 16 values, times the block's largest number.
 
     bitsandbytes is asked for a matrix of one block per row, whatever the weight's shape: its CPU
@@ -163,6 +178,17 @@ def read_blocks(name: str, tensors: Tensors, shape: tuple[int, int], dtype: torc
     """
     code_NB, largest_N = tensors[name], tensors[SCALE]
     made = torch.float32 if dtype == torch.float64 else dtype
-    ours = (len(largest_N), BLOCK)
-    value_NB = operators().dequantize_4bit(code_NB, largest_N, BLOCK, name, ours, made)
-    return value_NB.view(-1)[: shape[0] * shape[1]].view(shape).to(dtype)
+
+    def values(blocks: slice) -> Tensor:
+        ours = (len(largest_N[blocks]), BLOCK)
+        operator = operators().dequantize_4bit
+        value_NB: Tensor = operator(code_NB[blocks], largest_N[blocks], BLOCK, name, ours, made)
+        return value_NB.view(-1)
+
+    if into is None:
+        return values(slice(None))[: shape[0] * shape[1]].view(shape).to(dtype)
+    step = CPU_READS // BLOCK
+    for first in range(0, len(largest_N), step):
+        part = values(slice(first, first + step))
+        into[first * BLOCK : first * BLOCK + len(part)] = part
+    return _room(code_NB, shape, dtype, into)

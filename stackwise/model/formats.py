@@ -1,4 +1,4 @@
-"""What a frozen weight is kept in: fp16, bf16, fp8, int8, nf4, fp4, as plain tensors.
+"""What a frozen weight is kept in: fp32, fp16, bf16, fp8, int8, nf4 or fp4, as plain tensors.
 
 A format turns a matrix into a dict of tensors and back. The tensor of codes is called as the
 format, so that the bytes of one are never read as another's; `scale` stands beside it where there
@@ -22,9 +22,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from stackwise.errors import ExperimentError, closest
 from stackwise.model import codes
-from stackwise.model.codes import BLOCK, Layout, Tensors
+from stackwise.model.codes import BLOCK, Layout, Shape, Tensors
 
-Shape = tuple[int, int]
 OLDEST = (0, 50)  # of bitsandbytes: the first with 4-bit kernels for a CPU
 WAY_OUT = 'pip install "stackwise[quant]", or choose fp16, bf16 or fp8'
 
@@ -37,7 +36,7 @@ class Format:
         name: In `FORMATS`, and of the tensor of codes.
         layout: The shape of a weight to names, shapes and dtypes of what is kept.
         write: (rows, number of the first one, tensors to fill).
-        read: (tensors, shape, dtype) to the weight.
+        read: (tensors, shape, dtype, where to or None) to the weight.
         block: Numbers along a row that have to be quantised together.
         largest: The largest magnitude that it takes.
         keeps: Dtypes whose numbers come back exactly.
@@ -47,7 +46,7 @@ class Format:
     name: str
     layout: Callable[[Shape], Layout]
     write: Callable[[Tensor, int, Tensors], None]
-    read: Callable[[Tensors, Shape, torch.dtype], Tensor]
+    read: Callable[[Tensors, Shape, torch.dtype, Tensor | None], Tensor]
     block: int = 1
     largest: float = torch.finfo(torch.float32).max
     keeps: tuple[torch.dtype, ...] = ()
@@ -79,13 +78,22 @@ class Format:
                 self.write(part_RI, first, tensors)
         return tensors
 
-    def unpack(self, tensors: Tensors, shape: Shape, dtype: torch.dtype) -> Tensor:
+    def unpack(
+        self, tensors: Tensors, shape: Shape, dtype: torch.dtype, into: Tensor | None = None
+    ) -> Tensor:
         """The weight, (O, I), in `dtype`, without gradient.
 
         From fp16 and bf16 in their own dtype it is the kept tensor itself: do not write to it.
+
+        Args:
+            tensors: What `pack` gave.
+            shape: Of the weight.
+            dtype: Floating point.
+            into: Room for the weight, flat, of that dtype and device and at least
+                `room_for(shape)` numbers; None to take new memory.
         """
         with torch.no_grad():
-            return self.read(tensors, shape, dtype)
+            return self.read(tensors, shape, dtype, into)
 
     def bytes_of(self, shape: Shape) -> int:
         """What `pack` keeps of a weight of this shape."""
@@ -100,7 +108,7 @@ class Format:
         """Compare names, shapes and dtypes with what a weight of this shape is kept in.
 
         Raises:
-            ValueError: If they differ.
+            ValueError: If they differ, or a tensor is strided: kernels read them as they lie.
             ExperimentError: If the format's package is missing.
         """
         self.load()
@@ -111,6 +119,12 @@ class Format:
                 f"{_shown(found)} is no {self.name} weight of shape {shape}, which is "
                 f"{_shown(wanted)}; make it with FORMATS[{self.name!r}].pack"
             )
+        for key, tensor in tensors.items():
+            if not tensor.is_contiguous():
+                raise ValueError(
+                    f"{key} has strides {tensor.stride()}, but is read as it lies in memory; "
+                    "give it contiguous"
+                )
 
     def load(self) -> None:
         """Import what the format needs.
@@ -147,14 +161,14 @@ def _shown(layout: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> str:
     return ", ".join(entries) or "nothing"
 
 
-def _plain(name: str, dtype: torch.dtype) -> Format:
+def _plain(name: str, dtype: torch.dtype, *narrower: torch.dtype) -> Format:
     return Format(
         name=name,
         layout=partial(codes.plain_layout, name, dtype),
         write=partial(codes.write_plain, name),
         read=partial(codes.read_plain, name),
         largest=torch.finfo(dtype).max,
-        keeps=(dtype,),
+        keeps=(dtype, *narrower),
     )
 
 
@@ -170,7 +184,7 @@ def _blocks(name: str) -> Format:
 
 
 FORMATS: dict[str, Format] = {
-    "fp32": _plain("fp32", torch.float32),
+    "fp32": _plain("fp32", torch.float32, torch.float16, torch.bfloat16),
     "fp16": _plain("fp16", torch.float16),
     "bf16": _plain("bf16", torch.bfloat16),
     "fp8": Format(
@@ -201,6 +215,11 @@ def format_called(name: str) -> Format:
     if name not in FORMATS:
         raise ExperimentError(f"unknown format {name!r}{closest(name, FORMATS)}")
     return FORMATS[name]
+
+
+def room_for(shape: Shape) -> int:
+    """Numbers that dequantising writes: whole blocks."""
+    return -(-shape[0] * shape[1] // BLOCK) * BLOCK
 
 
 def missing_package(name: str) -> str | None:

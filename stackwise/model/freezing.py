@@ -112,7 +112,7 @@ def thaw_linears(module: nn.Module, dtype: torch.dtype | None = None) -> list[st
             return None
         made = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
         wanted = linear.dtype if dtype is None else dtype
-        made.weight = nn.Parameter(linear.copied(wanted))
+        made.weight = nn.Parameter(linear.dequantised(wanted))
         if linear.bias is not None:
             made.bias = nn.Parameter(linear.bias.detach().to(wanted))
         return made.train(linear.training)

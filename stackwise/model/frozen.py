@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
-from stackwise.model.codes import Tensors
-from stackwise.model.formats import Format, Shape
+from stackwise.model import workspace
+from stackwise.model.codes import Shape, Tensors
+from stackwise.model.formats import Format
 
 Source = Callable[[], Mapping[str, Tensor]]
 
@@ -112,15 +113,17 @@ class FrozenLinear(nn.Linear):
         return self._lent is not None
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        """The weight, (outputs, inputs), made now. In fp16 and bf16 it may be the kept tensor."""
-        return self.format.unpack(self.tensors(), self.shape, dtype)
-
-    def copied(self, dtype: torch.dtype) -> Tensor:
-        """The weight, (outputs, inputs), in storage of its own."""
+        """The weight, (outputs, inputs), made now, in storage of its own."""
         tensors = self.tensors()
         weight_OI = self.format.unpack(tensors, self.shape, dtype)
         aliases = any(weight_OI is tensor for tensor in tensors.values())
         return weight_OI.clone() if aliases else weight_OI
+
+    def passing(self, dtype: torch.dtype) -> Tensor:
+        """The weight for one product: in the kept tensor or in `workspace`, gone with the next."""
+        tensors = self.tensors()
+        into = workspace.room(next(iter(tensors.values())), self.shape, dtype)
+        return self.format.unpack(tensors, self.shape, dtype, into)
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -129,7 +132,7 @@ class FrozenLinear(nn.Linear):
         What is written to it is lost: `thaw_linears` comes before merging adapters.
         """
         device = next(iter(self.tensors().values())).device
-        return self.copied(_computed_in(device.type, self.dtype))
+        return self.dequantised(_computed_in(device.type, self.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs)."""
@@ -209,7 +212,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None, linear: FrozenLinear) -> Tensor:
         ctx.linear = linear
-        return F.linear(x, linear.dequantised(x.dtype), bias)
+        return F.linear(x, linear.passing(x.dtype), bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -218,7 +221,7 @@ class _Product(torch.autograd.Function):
         grad_NO = grad.reshape(-1, grad.shape[-1])
         grad_x = grad_bias = None
         if wants_x:
-            grad_NI = grad_NO @ ctx.linear.dequantised(grad.dtype)
+            grad_NI = grad_NO @ ctx.linear.passing(grad.dtype)
             grad_x = grad_NI.view(*grad.shape[:-1], grad_NI.shape[-1])
         if wants_bias:
             grad_bias = grad_NO.sum(0)

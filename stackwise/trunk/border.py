@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from stackwise.model.workspace import workspace
 from stackwise.trunk.rounding import round_to
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def through(
     x_BTD: Tensor, stacks: Iterable[Iterable[Layer]], *, causal: bool, border: str
 ) -> Tensor:
     """Run a trunk, stack by stack."""
-    for blocks in stacks:
-        for block in blocks:
-            x_BTD = block(x_BTD, causal=causal)
-        x_BTD = rounded(x_BTD, border)
+    with workspace():
+        for blocks in stacks:
+            for block in blocks:
+                x_BTD = block(x_BTD, causal=causal)
+            x_BTD = rounded(x_BTD, border)
     return x_BTD

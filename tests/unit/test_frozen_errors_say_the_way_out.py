@@ -68,7 +68,7 @@ def test_an_unknown_format_lists_the_known():
     with pytest.raises(ExperimentError) as caught:
         format_called("nf8")
     assert str(caught.value) == (
-        "unknown format 'nf8'; did you mean 'nf4'? known: fp16, bf16, fp8, int8, nf4, fp4"
+        "unknown format 'nf8'; did you mean 'nf4'? known: fp32, fp16, bf16, fp8, int8, nf4, fp4"
     )
 
 
@@ -121,6 +121,16 @@ def test_tensors_of_another_shape_are_refused():
     assert str(caught.value) == (
         "nf4 uint8[1, 32], scale float32[1] is no nf4 weight of shape (8, 16), which is "
         "nf4 uint8[2, 32], scale float32[2]; make it with FORMATS['nf4'].pack"
+    )
+
+
+def test_strided_tensors_are_refused():
+    kept = FORMATS["nf4"].pack(torch.ones(16, 16))
+    strided = {**kept, "scale": torch.ones(8)[::2]}
+    with pytest.raises(ValueError) as caught:
+        FrozenLinear(FORMATS["nf4"], (16, 16), strided)
+    assert str(caught.value) == (
+        "scale has strides (2,), but is read as it lies in memory; give it contiguous"
     )
 
 

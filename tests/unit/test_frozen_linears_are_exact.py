@@ -150,8 +150,14 @@ def test_fake_tensors_go_through(name):
         assert sum(t.untyped_storage().nbytes() for t in kept) == FORMATS[name].bytes_of((64, 40))
 
 
+@pytest.fixture
+def compiler():
+    """torch compiles one function so many times and no more: forget the other formats'."""
+    torch._dynamo.reset()
+
+
 @everywhere
-def test_compiled_it_is_the_same(name):
+def test_compiled_it_is_the_same(name, compiler):
     blocks = nn.Sequential(frozen(name, (64, 40)), nn.Identity(), frozen(name, (40, 64), seed=1))
     compiled = torch.compile(blocks, backend="aot_eager")
     x = torch.randn(3, 40)
@@ -162,7 +168,7 @@ def test_compiled_it_is_the_same(name):
         assert torch.equal(compiled(x), blocks(x))
 
 
-def test_compiled_without_gradient_it_is_one_graph():
+def test_compiled_without_gradient_it_is_one_graph(compiler):
     blocks = nn.Sequential(frozen("nf4", (64, 40)), frozen("nf4", (40, 64), seed=1))
     whole = torch.compile(blocks, backend="aot_eager", fullgraph=True)
     with torch.no_grad():

@@ -10,6 +10,7 @@ from torch import nn
 
 from stackwise.choice import parse
 from stackwise.model.attention import ATTENTION
+from stackwise.model.codes import CPU_WRITES
 from stackwise.model.formats import FORMATS
 from stackwise.model.freezing import freeze_linears, replace_linears, thaw_linears
 from stackwise.model.frozen import FrozenLinear
@@ -18,6 +19,7 @@ from stackwise.model.shape import RackShape
 
 SIDE, LINEARS = 2048, 6
 LINEAR_BYTES = SIDE * SIDE * 4
+SLICE_BYTES = CPU_WRITES * 24  # what quantising a slice takes: float32, int32 and int64 of it
 
 
 class Special(nn.Linear):
@@ -140,13 +142,13 @@ def peak_bytes():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of peak memory")
 @pytest.mark.parametrize("name", FORMATS)
 def test_freezing_holds_at_most_one_linear_more(name):
-    """Of six: the packed one in hand and a slice's temporaries are less than one that is not."""
+    """Of six. The packed one in hand is no larger, and a slice's temporaries are a few MiB."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
             grown = growth_bytes(name)
-            status = 0 if grown < LINEAR_BYTES else 2
+            status = 0 if grown < LINEAR_BYTES + SLICE_BYTES else 2
             os.write(2, f"{name} grew by {grown / LINEAR_BYTES:.2f} linears\n".encode())
         finally:
             os._exit(status)
