@@ -121,7 +121,7 @@ def of_model(folder: Path) -> Export:
         tensors=tensors,
         copied={name: folder / name for name in KEPT if (folder / name).is_file()},
         weights=f"the weights of {folder.name}, as they were imported from {model.source.name}",
-        notes=(),
+        notes=mixed(tensors),
         origin={"model": model.source.name, "checkpoint": model.weights_hash},
     )
 
@@ -166,8 +166,20 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
         tensors=tensors,
         copied=copied,
         weights=which_weights(run, manifest, raw=raw, best=best),
-        notes=(*notes, NO_START),
+        notes=(*notes, *mixed(tensors), NO_START),
         origin={"run": run.id, "checkpoint": weights_hash(folder)},
+    )
+
+
+def mixed(tensors: Mapping[str, LazyTensor]) -> tuple[str, ...]:
+    """A note where some weights have another dtype than most."""
+    most = main_dtype(tensors.values())
+    others = {str(t.dtype).removeprefix("torch.") for t in tensors.values()} - {most}
+    if not others:
+        return ()
+    return (
+        f"some weights are {' or '.join(sorted(others))}; from_pretrained makes all of them {most} "
+        "unless it is given another dtype",
     )
 
 

@@ -41,7 +41,7 @@ def import_model(
 ) -> Path:
     """Make a model folder of a Hugging Face Llama folder.
 
-    It is read and written some rows at a time: 16 MiB of a tensor, however large the model is
+    It is read and written some rows at a time: 8 MiB of a tensor, however large the model is
     (`tests/integration/test_moving_a_model_takes_a_few_rows.py`).
 
     Args:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import stackwise as sw
+from stackwise.interop.export_plan import prepared
 from stackwise.training import tensorfile
 
 
@@ -83,6 +84,12 @@ def test_a_norm_may_have_another_dtype(llama, tensors, tmp_path):
     ours = sw.import_model(theirs, tmp_path / "ours")
     assert same(tensors(sw.export_model(ours, tmp_path / "back")), found)
     assert sw.read_model(ours).dtype == "bfloat16"
+    assert prepared(ours).notes == (
+        "some weights are float32; from_pretrained makes all of them bfloat16 unless it is given "
+        "another dtype",
+    )
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "back")
+    assert loaded.model.norm.weight.dtype == torch.bfloat16
 
 
 def test_a_tied_table_that_is_stored_twice_is_given_back_twice(llama, tensors, tmp_path):
