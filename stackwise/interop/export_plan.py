@@ -6,6 +6,7 @@ written in `exporting.py`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def run_of(folder: Path, runs_dir: str | Path) -> Run:
     try:
         return attach(folder, runs_dir)
     except RunError:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # False where the system will not say
             raise
         raise ModelError(
             f"{folder}: is neither a model folder (it has no model.yaml) nor a run (it has no "

@@ -91,7 +91,7 @@ def import_model(
         said = ModelFile(
             rack=shape,
             attention=attention.model_dump(),
-            dtype=main_dtype(found.tensors.values()),
+            dtype=main_dtype(tensor for part in parts.values() for tensor in part.values()),
             weights=weights_hash(folder / RACK),
             source=Origin(
                 name=whole.name,

@@ -9,6 +9,7 @@ Weights that are read lazily, of a model folder or of a run, come from `weights_
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 def is_model(path: Path) -> bool:
     """Whether a folder is a model folder: it has a model.yaml."""
-    return (path / MODEL).is_file()
+    return os.path.isfile(path / MODEL)  # False where the system will not say
 
 
 def read_model(folder: str | Path, *, verify: bool = False) -> ModelFolder:
