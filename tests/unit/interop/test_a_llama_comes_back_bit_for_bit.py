@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 import stackwise as sw
 from stackwise.interop.export_plan import prepared
+from stackwise.interop.exporting import written
 from stackwise.training import tensorfile
 
 
@@ -148,3 +149,41 @@ def test_the_new_folder_says_which_weights_it_holds(llama, tmp_path):
         "weights": "the weights of ours, as they were imported from eight",
         "stackwise": sw.__version__,
     }
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, OSError(28, "disk full")])
+def test_an_export_that_is_stopped_leaves_nothing(raised, llama, tmp_path):
+    ours, target = sw.import_model(llama(), tmp_path / "ours"), tmp_path / "new" / "back"
+    seen = []
+
+    def stop(count):
+        seen.append(count)
+        if len(seen) == 20:
+            raise raised
+
+    with pytest.raises((KeyboardInterrupt, OSError)):
+        written(prepared(ours), target, shard_bytes=40_000, on_bytes=stop)
+    assert len(seen) == 20 and list(target.parent.iterdir()) == []
+    assert written(prepared(ours), target) == target
+
+
+REFUSED = [
+    ({"to": "gguf"}, "to: 'gguf' is not written; known: hf"),
+    ({"shard_bytes": 0}, "shard_bytes: 0 must be a whole number of 1 or more"),
+    ({"shard_bytes": "5GB"}, "shard_bytes: '5GB' must be a whole number of 1 or more"),
+    ({"raw": True}, "raw: a model folder has one set of weights; leave it out"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), REFUSED)
+def test_an_option_that_cannot_be_is_refused(options, said, llama, tmp_path):
+    ours = sw.import_model(llama(), tmp_path / "ours")
+    with pytest.raises(sw.ModelError) as error:
+        sw.export_model(ours, tmp_path / "back", **options)
+    assert str(error.value) == said
+    with pytest.raises(sw.ModelError) as error:
+        sw.export_model(ours, ours / "sub")
+    assert (
+        str(error.value)
+        == f"{ours / 'sub'}: lies in {ours}, which is read; name a folder elsewhere"
+    )
