@@ -17,7 +17,8 @@ from stackwise.interop.importing import main_dtype, size_bytes
 from stackwise.interop.llama import HEAD, TABLE, llama_from
 from stackwise.interop.llama_config import LENGTH, config_of
 from stackwise.interop.llama_rules import refuse_what_is_no_llama
-from stackwise.interop.model_folder import KEPT, TOKENIZER, is_model, read_model, weights_of
+from stackwise.interop.model_file import KEPT, TOKENIZER
+from stackwise.interop.model_folder import is_model, read_model, weights_of
 from stackwise.memory.flops import vocab_size
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.runs import Run, RunError, attach

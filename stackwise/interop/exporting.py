@@ -17,7 +17,7 @@ from stackwise.atomic import flush, write_text
 from stackwise.interop.errors import ModelError
 from stackwise.interop.export_plan import Export, prepared
 from stackwise.interop.importing import OnBytes, size_bytes
-from stackwise.interop.model_folder import TOKENIZER
+from stackwise.interop.model_file import TOKENIZER
 from stackwise.interop.new_folder import new_folder
 from stackwise.interop.source import CONFIG, INDEX, ONE_FILE
 from stackwise.interop.stored import told

@@ -17,7 +17,7 @@ from stackwise.atomic import flush, write_text
 from stackwise.interop.errors import ModelError, refuse
 from stackwise.interop.llama import COMPUTED, HEAD, QKV, TABLE, layer, llama_shapes, parts_from
 from stackwise.interop.llama_config import rack_of
-from stackwise.interop.model_folder import KEPT, MODEL, ModelFile, Origin, check_config
+from stackwise.interop.model_file import KEPT, MODEL, ModelFile, Origin, check_config
 from stackwise.interop.new_folder import new_folder
 from stackwise.interop.source import Source, read_source
 from stackwise.interop.stored import same, told
