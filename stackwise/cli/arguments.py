@@ -32,8 +32,8 @@ examples:
   stackwise run toy
   stackwise run toy curriculum=right_to_left masking.bands=linear seed=1
   stackwise run mine.yaml data.corpus=text:book.txt budget.flops=1e12 placement.device=cuda"""
-IMPORT_MORE = """Weights keep their dtype, bit for bit, and are streamed: a few rows of a tensor are
-in memory at a time, however large the model is. Only safetensors and JSON are read, no pickle.
+IMPORT_MORE = """Weights keep their dtype, bit for bit, and are streamed: a few rows of a tensor
+are in memory at a time, however large the model is. Only safetensors and JSON are read, no pickle.
 
 examples:
   stackwise import Llama-3.1-8B
@@ -114,8 +114,20 @@ def parser() -> argparse.ArgumentParser:
         "--temperature", type=float, default=1.0, help="0: the likeliest tokens (default 1)"
     )
     text.add_argument("--seed", type=int, default=0, help="of every random choice (default 0)")
-    _add_import(add("import", import_command, "make a model folder of a Llama's", IMPORT_MORE))
-    out = add("export", export_command, "write a folder that transformers loads", EXPORT_MORE)
+    _add_import(
+        add(
+            "import",
+            import_command,
+            "read a Hugging Face Llama folder into a model folder",
+            IMPORT_MORE,
+        )
+    )
+    out = add(
+        "export",
+        export_command,
+        "write a model folder or a run as transformers loads it",
+        EXPORT_MORE,
+    )
     _add_export(out)
     for command in (again, runs, score, text, out):
         command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
@@ -141,7 +153,11 @@ def _add_import(command: argparse.ArgumentParser) -> None:
         help="the new folder; default: models/ and the name of MODEL_DIR",
     )
     command.add_argument(
-        "--blocks-per-stack", type=int, default=1, help="layers in each stack (default 1)"
+        "--blocks-per-stack",
+        type=int,
+        default=1,
+        metavar="N",
+        help="layers in each stack (default 1)",
     )
     command.add_argument(
         "--seed",
@@ -158,7 +174,10 @@ def _add_export(command: argparse.ArgumentParser) -> None:
         "--to", choices=["hf"], default="hf", help="hf: Hugging Face's Llama (default)"
     )
     command.add_argument(
-        "--shard-size", default="5GB", help="at most this much in one file (default 5GB)"
+        "--shard-size",
+        default="5GB",
+        metavar="SIZE",
+        help="at most this much in one file (default 5GB)",
     )
     command.add_argument(
         "--raw", action="store_true", help="of an unfinished run, the weights without averaging"

@@ -6,6 +6,7 @@ written in `exporting.py`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,8 @@ from stackwise.interop.importing import main_dtype, size_bytes
 from stackwise.interop.llama import HEAD, TABLE, llama_from
 from stackwise.interop.llama_config import LENGTH, config_of
 from stackwise.interop.llama_rules import refuse_what_is_no_llama
-from stackwise.interop.model_folder import (
-    KEPT,
-    TOKENIZER,
-    is_model,
-    part_shapes,
-    read_model,
-    weights_of,
-)
+from stackwise.interop.model_file import KEPT, TOKENIZER
+from stackwise.interop.model_folder import is_model, part_shapes, read_model, weights_of
 from stackwise.memory.flops import vocab_size
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.runs import Run, RunError, attach
@@ -104,7 +99,7 @@ def run_of(folder: Path, runs_dir: str | Path) -> Run:
     try:
         return attach(folder, runs_dir)
     except RunError:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # False where the system will not say
             raise
         raise ModelError(
             f"{folder}: is neither a model folder (it has no model.yaml) nor a run (it has no "
@@ -131,7 +126,7 @@ def of_model(folder: Path) -> Export:
         tensors=tensors,
         copied={name: folder / name for name in KEPT if (folder / name).is_file()},
         weights=f"the weights of {folder.name}, as they were imported from {model.source.name}",
-        notes=(),
+        notes=mixed(tensors),
         origin={"model": model.source.name, "checkpoint": model.weights_hash},
     )
 
@@ -178,8 +173,20 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
         tensors=tensors,
         copied=copied,
         weights=which_weights(run, manifest, raw=raw, best=best),
-        notes=(*notes, NO_START),
+        notes=(*notes, *mixed(tensors), NO_START),
         origin={"run": run.id, "checkpoint": weights_hash(folder)},
+    )
+
+
+def mixed(tensors: Mapping[str, LazyTensor]) -> tuple[str, ...]:
+    """A note where some weights have another dtype than most."""
+    most = main_dtype(tensors.values())
+    others = {str(t.dtype).removeprefix("torch.") for t in tensors.values()} - {most}
+    if not others:
+        return ()
+    return (
+        f"some weights are {' or '.join(sorted(others))}; from_pretrained makes all of them {most} "
+        "unless it is given another dtype",
     )
 
 

@@ -17,7 +17,7 @@ from stackwise.atomic import flush, write_text
 from stackwise.interop.errors import ModelError
 from stackwise.interop.export_plan import Export, prepared
 from stackwise.interop.importing import OnBytes, size_bytes
-from stackwise.interop.model_folder import TOKENIZER
+from stackwise.interop.model_file import TOKENIZER
 from stackwise.interop.new_folder import new_folder
 from stackwise.interop.source import CONFIG, INDEX, ONE_FILE
 from stackwise.interop.stored import told
@@ -83,8 +83,8 @@ def written(
         ModelError: If the target cannot be had, or a file is no longer what it was.
         OSError: If it cannot be written; nothing is left behind.
     """
-    if shard_bytes < 1:
-        raise ModelError(f"shard_bytes: {shard_bytes} must be 1 or more; 5 GB is usual")
+    if not isinstance(shard_bytes, int) or shard_bytes < 1:
+        raise ModelError(f"shard_bytes: {shard_bytes!r} must be a whole number of 1 or more")
     target, shards = Path(target), sharded(export.tensors, shard_bytes)
     need = export.bytes + sum(path.stat().st_size for path in export.copied.values())
     with new_folder(target, export.folder, need) as folder:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from stackwise.atomic import flush, write_text
 from stackwise.interop.errors import ModelError, refuse
 from stackwise.interop.llama import COMPUTED, HEAD, QKV, TABLE, layer, llama_shapes, parts_from
 from stackwise.interop.llama_config import rack_of
-from stackwise.interop.model_folder import KEPT, MODEL, ModelFile, Origin, check_config
+from stackwise.interop.model_file import KEPT, MODEL, ModelFile, Origin, check_config
 from stackwise.interop.new_folder import new_folder
 from stackwise.interop.source import Source, read_source
 from stackwise.interop.stored import same, told
@@ -29,6 +29,7 @@ from stackwise.training.tensorfile import LazyTensor
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 MODELS = "models"
 OnBytes = Callable[[int], object]
+Parts = dict[str, dict[str, LazyTensor]]
 
 
 def import_model(
@@ -41,7 +42,7 @@ def import_model(
 ) -> Path:
     """Make a model folder of a Hugging Face Llama folder.
 
-    It is read and written some rows at a time: 16 MiB of a tensor, however large the model is
+    It is read and written some rows at a time: 8 MiB of a tensor, however large the model is
     (`tests/integration/test_moving_a_model_takes_a_few_rows.py`).
 
     Args:
@@ -71,38 +72,45 @@ def import_model(
         raise ModelError("\n".join(f"{found.path}: {line}" for line in lines)) from None
     vocab = shape.vocab or 0
     check_tensors(found, shape, vocab)
-    repeated = check_tied(found, shape)
-    parts = parts_from(found.tensors, shape, vocab, seed)
     whole = found.path.resolve()
-    target = Path(MODELS, whole.name) if target is None else Path(target)
+    origin = Origin(
+        name=whole.name,
+        seed=seed,
+        repeated=check_tied(found, shape),
+        notes=notes_of(found),
+        config=dict(found.config),
+    )
+    parts = parts_from(found.tensors, shape, vocab, seed)
     kept = [found.path / name for name in KEPT if (found.path / name).is_file()]
-    need = sum(size_bytes(tensor) for part in parts.values() for tensor in part.values())
-    need += sum(path.stat().st_size for path in kept)
-    with new_folder(target, found.path, need) as folder:
-        if on_bytes is not None:
-            parts = {
-                name: {key: told(tensor, on_bytes) for key, tensor in part.items()}
-                for name, part in parts.items()
-            }
-        save(folder / RACK, parts)
+    target = Path(MODELS, whole.name) if target is None else Path(target)
+    need = sum(size_bytes(tensor) for tensor in all_of(parts))
+    with new_folder(target, found.path, need + sum(path.stat().st_size for path in kept)) as folder:
+        save(folder / RACK, parts if on_bytes is None else counted(parts, on_bytes))
         for path in kept:
             shutil.copyfile(path, folder / path.name)
             flush(folder / path.name)
         said = ModelFile(
             rack=shape,
             attention=attention.model_dump(),
-            dtype=main_dtype(found.tensors.values()),
+            dtype=main_dtype(all_of(parts)),
             weights=weights_hash(folder / RACK),
-            source=Origin(
-                name=whole.name,
-                seed=seed,
-                repeated=repeated,
-                notes=notes_of(found),
-                config=dict(found.config),
-            ),
+            source=origin,
         )
         write_text(folder / MODEL, said.to_yaml())
     return target
+
+
+def all_of(parts: Parts) -> Iterator[LazyTensor]:
+    """The tensors of all parts."""
+    return (tensor for part in parts.values() for tensor in part.values())
+
+
+def counted(parts: Parts, on_bytes: OnBytes) -> Parts:
+    """The same, which say how many bytes were made of them."""
+    return {
+        name: {key: told(tensor, on_bytes) for key, tensor in part.items()}
+        for name, part in parts.items()
+    }
 
 
 def check_tensors(found: Source, shape: RackShape, vocab: int) -> None:

@@ -112,9 +112,12 @@ def parts_from(
         seed: Of the vectors of [MASK] and [START], which a Llama has not.
     """
     table = theirs[TABLE]
-    special = special_rows(shape, vocab, seed).to(table.dtype)
-    extra = LazyTensor(table.dtype, tuple(special.shape), lambda start, stop: special[start:stop])
-    parts = {"embedding": {"table": joined([table, extra])}}
+
+    def drawn(start: int, stop: int) -> Tensor:
+        return special_rows(shape, vocab, seed).to(table.dtype)[start:stop]
+
+    special = LazyTensor(table.dtype, (2, shape.d_model), drawn)
+    parts = {"embedding": {"table": joined([table, special])}}
     for place in range(shape.stacks):
         first = place * shape.blocks_per_stack
         parts[f"s{place}"] = {

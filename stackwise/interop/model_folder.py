@@ -2,25 +2,25 @@
 
     model.yaml        sizes, attention, dtype, a hash over the weights, where it came from
     rack/             a checkpoint, one safetensors file per part (`training/checkpoint.py`)
-    tokenizer.json    and the other small files of KEPT, where the source had them
+    tokenizer.json    and the other small files of KEPT (`model_file.py`), where the source had them
 
 Weights that are read lazily, of a model folder or of a run, come from `weights_of`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import yaml
-from pydantic import Field
 
-from stackwise.choice import Checked, Params, parse
+from stackwise.choice import Params, parse
 from stackwise.errors import ExperimentError, said_in
 from stackwise.interop.errors import ModelError, refuse
+from stackwise.interop.model_file import MODEL, ModelFile, Origin
 from stackwise.interop.stored import tensors_in
 from stackwise.interop.unpacking import unpacked
 from stackwise.model.attention import ATTENTION
@@ -39,45 +39,9 @@ from stackwise.training.checkpoint import (
 from stackwise.training.parts import fill
 from stackwise.training.saved import AVERAGE, MASTER, RACK
 from stackwise.training.tensorfile import LazyTensor
-from stackwise.yaml_text import MOST_BYTES, read_mapping, read_text
+from stackwise.yaml_text import read_mapping, read_text
 
-MODEL, TOKENIZER = "model.yaml", "tokenizer.json"
-KEPT = (
-    TOKENIZER,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "generation_config.json",
-)
 AGAIN = "import it again, or restore it from a copy"
-
-
-class Origin(Checked):
-    """Where a model came from, and what its export needs beside the weights."""
-
-    kind: Literal["llama"] = Field("llama", description="whose format it was")
-    name: str = Field(description="name of the folder that it was read from")
-    seed: int = Field(0, description="of the vectors of [MASK] and [START]")
-    repeated: tuple[str, ...] = Field((), description="tensors that it stored a second time")
-    notes: tuple[str, ...] = Field((), description="what was left out or is not read")
-    config: dict[str, Any] = Field(description="its config.json")
-
-
-class ModelFile(Checked):
-    """What model.yaml says."""
-
-    format: Literal[1] = Field(1, description="of this file")
-    rack: RackShape = Field(description="sizes, as in an experiment")
-    attention: dict[str, Any] = Field(description="kind of attention, as in an experiment")
-    objective: str = Field("clm", description="what it was trained with: from left to right")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(description="of most weights")
-    weights: str = Field(pattern="^[0-9a-f]{64}$", description="hash over the files of rack/")
-    source: Origin = Field(description="where it came from")
-
-    def to_yaml(self) -> str:
-        """The text of model.yaml."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 @dataclass(frozen=True)
@@ -115,25 +79,9 @@ class ModelFolder:
         return self.path / RACK
 
 
-def check_config(config: Mapping[str, Any]) -> None:
-    """Refuse a config.json that model.yaml could not hold and be read again.
-
-    Raises:
-        ModelError: If it is nested too deeply, or written out too long.
-    """
-    try:
-        if len(yaml.safe_dump(dict(config)).encode()) <= MOST_BYTES // 2:
-            return
-    except RecursionError:
-        pass
-    raise ModelError(
-        "config.json: is too long or nested too deeply to be a Llama's; fetch it again"
-    )
-
-
 def is_model(path: Path) -> bool:
     """Whether a folder is a model folder: it has a model.yaml."""
-    return (path / MODEL).is_file()
+    return os.path.isfile(path / MODEL)  # False where the system will not say
 
 
 def read_model(folder: str | Path, *, verify: bool = False) -> ModelFolder:

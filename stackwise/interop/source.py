@@ -6,6 +6,7 @@ Read by headers alone. What its configuration means for a rack is in `llama_conf
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def read_source(path: str | Path) -> Source:
         ModelError: If it is no folder, or a file of it is missing, damaged, or a pickle.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # False where the system will not say
         raise ModelError(
             f"{path}: is no folder; name one that holds {CONFIG} and {ONE_FILE}, as "
             "`save_pretrained` writes them"

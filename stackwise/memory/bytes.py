@@ -23,6 +23,7 @@ from stackwise.memory.flops import (
 )
 from stackwise.memory.stored import (
     Tensors,
+    block_linears,
     lent_bytes,
     part_tensors,
     rest_bytes,
@@ -36,6 +37,7 @@ from stackwise.model.block import (
     norm_saved,
 )
 from stackwise.stage import Role, Stage, parts_trained, roles, untied_from
+from stackwise.training.chunked import LOGITS_AT_ONCE
 from stackwise.training.optim import gradient_bytes, state_bytes
 from stackwise.trunk.stream import SLOTS
 
@@ -107,9 +109,31 @@ def stage_bytes(
         blocks = min(SLOTS, lent * exp.rack.blocks_per_stack)
         parts["slots"] = Bytes(weights=max(2, blocks) * lent_bytes(exp, form))
     if exp.optim.grads == "in_backward":
-        every = [t for part in trains for t in part_tensors(exp, part, untied=untied)]
-        parts["scratch"] = Bytes(gradients=gradient_bytes(exp.optim, exp.precision, every))
+        parts["scratch"] = Bytes(gradients=_in_hand(exp, placement, stage, untied))
     return parts
+
+
+def _in_hand(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -> int:
+    """The gradients that are there at once where each tensor moves in backward."""
+    linears: list[int] = []
+    others: list[tuple[int, int]] = []
+    for part in sorted(parts_trained(stage)):
+        tensors = part_tensors(exp, part, untied=untied)
+        if part not in ("embedding", "head"):
+            linears += [rows * columns for rows, columns in block_linears(exp.rack, exp.attention)]
+            tensors = tuple(tensor for tensor in tensors if tensor[1] < 2)
+        others += tensors
+    own = not exp.rack.tied or untied
+    if stage.head and own and _counted(exp, placement, stage) * vocab_size(exp) > LOGITS_AT_ONCE:
+        table = (vocab_size(exp) * exp.rack.d_model, 2)  # made chunk by chunk in the shared buffer
+        others.remove(table)
+        linears.append(table[0])
+    return gradient_bytes(exp.optim, exp.precision, linears, others)
+
+
+def _counted(exp: Experiment, placement: Placement, stage: Stage) -> float:
+    """Positions of a micro-batch at which the head is computed."""
+    return counted_frac(exp, stage) * micro_tokens(exp, placement)
 
 
 def _trained(tensors: Tensors, exp: Experiment) -> Bytes:
@@ -118,7 +142,7 @@ def _trained(tensors: Tensors, exp: Experiment) -> Bytes:
     numbers = sum(count for count, _ in tensors)
     return Bytes(
         weights=trained_bytes(exp, tensors),
-        gradients=gradient_bytes(exp.optim, exp.precision, tensors) if whole else 0,
+        gradients=gradient_bytes(exp.optim, exp.precision, (), tensors) if whole else 0,
         optimizer=sum(state_bytes(exp.optim, exp.precision, *tensor) for tensor in tensors),
         average=FLOAT * numbers if exp.optim.ema is not None else 0,
     )
@@ -150,11 +174,16 @@ def _activations(exp: Experiment, placement: Placement, role: Role | None) -> in
 
 
 def _head_activations(exp: Experiment, placement: Placement, stage: Stage) -> int:
-    """Chosen positions, final norm, logits and their log-softmax, float32; and the norm's input."""
-    counted = counted_frac(exp, stage) * micro_tokens(exp, placement)
+    """Chosen positions, final norm, logits and their log-softmax, float32; and the norm's input.
+
+    Logits that are too many are made a few rows at a time, and the hidden states' gradient at once.
+    """
+    counted, vocab = _counted(exp, placement, stage), vocab_size(exp)
     norm = norm_saved(exp.rack).bytes(4) if exp.rack.norm_place == "pre" else 0
-    rows = norm + FLOAT * (exp.rack.d_model * stage.head + vocab_size(exp))
-    return round(counted * rows)
+    if counted * vocab > LOGITS_AT_ONCE:
+        rows = norm + 2 * _compute_bytes(exp) * exp.rack.d_model
+        return round(counted * rows) + FLOAT * LOGITS_AT_ONCE
+    return round(counted * (norm + FLOAT * (exp.rack.d_model * stage.head + vocab)))
 
 
 def recompute_bytes(exp: Experiment, placement: Placement) -> int:

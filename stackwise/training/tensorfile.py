@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 PIECE_BYTES = 1 << 20
-MADE_BYTES = 16 << 20  # of a lazy tensor, at a time; one row at least
+MADE_BYTES = 8 << 20  # of a lazy tensor, at a time; one row at least
 DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",

@@ -98,6 +98,7 @@ CALLS = {
     "sample, half a run": (["sample", "runs/half"], "no such file"),
     "import, nothing": (["import"], "the following arguments are required: MODEL_DIR"),
     "import, no folder": (["import", "nope"], "nope: is no folder; name one that holds config"),
+    "import, a name too long": (["import", "x" * 5000], "is no folder; name one that holds"),
     "import, no model": (["import", "folder"], "folder/config.json: no such file; fetch it with"),
     "import, no number": (
         ["import", "folder", "--blocks-per-stack", "0"],
@@ -105,6 +106,7 @@ CALLS = {
     ),
     "export, no target": (["export", "x"], "the following arguments are required: TARGET"),
     "export, no source": (["export", "nope", "out"], "nope: no such run in runs"),
+    "export, a name too long": (["export", "x" * 5000, "out"], "no such run in runs"),
     "export, another format": (["export", "x", "out", "--to", "gguf"], "invalid choice: 'gguf'"),
     "export, no size": (
         ["export", "x", "out", "--shard-size", "five"],

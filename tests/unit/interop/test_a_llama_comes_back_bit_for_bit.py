@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import stackwise as sw
+from stackwise.interop.export_plan import prepared
+from stackwise.interop.exporting import written
 from stackwise.training import tensorfile
 
 
@@ -83,6 +85,12 @@ def test_a_norm_may_have_another_dtype(llama, tensors, tmp_path):
     ours = sw.import_model(theirs, tmp_path / "ours")
     assert same(tensors(sw.export_model(ours, tmp_path / "back")), found)
     assert sw.read_model(ours).dtype == "bfloat16"
+    assert prepared(ours).notes == (
+        "some weights are float32; from_pretrained makes all of them bfloat16 unless it is given "
+        "another dtype",
+    )
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "back")
+    assert loaded.model.norm.weight.dtype == torch.bfloat16
 
 
 def test_a_tied_table_that_is_stored_twice_is_given_back_twice(llama, tensors, tmp_path):
@@ -141,3 +149,41 @@ def test_the_new_folder_says_which_weights_it_holds(llama, tmp_path):
         "weights": "the weights of ours, as they were imported from eight",
         "stackwise": sw.__version__,
     }
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, OSError(28, "disk full")])
+def test_an_export_that_is_stopped_leaves_nothing(raised, llama, tmp_path):
+    ours, target = sw.import_model(llama(), tmp_path / "ours"), tmp_path / "new" / "back"
+    seen = []
+
+    def stop(count):
+        seen.append(count)
+        if len(seen) == 20:
+            raise raised
+
+    with pytest.raises((KeyboardInterrupt, OSError)):
+        written(prepared(ours), target, shard_bytes=40_000, on_bytes=stop)
+    assert len(seen) == 20 and list(target.parent.iterdir()) == []
+    assert written(prepared(ours), target) == target
+
+
+REFUSED = [
+    ({"to": "gguf"}, "to: 'gguf' is not written; known: hf"),
+    ({"shard_bytes": 0}, "shard_bytes: 0 must be a whole number of 1 or more"),
+    ({"shard_bytes": "5GB"}, "shard_bytes: '5GB' must be a whole number of 1 or more"),
+    ({"raw": True}, "raw: a model folder has one set of weights; leave it out"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), REFUSED)
+def test_an_option_that_cannot_be_is_refused(options, said, llama, tmp_path):
+    ours = sw.import_model(llama(), tmp_path / "ours")
+    with pytest.raises(sw.ModelError) as error:
+        sw.export_model(ours, tmp_path / "back", **options)
+    assert str(error.value) == said
+    with pytest.raises(sw.ModelError) as error:
+        sw.export_model(ours, ours / "sub")
+    assert (
+        str(error.value)
+        == f"{ours / 'sub'}: lies in {ours}, which is read; name a folder elsewhere"
+    )
