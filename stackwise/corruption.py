@@ -55,8 +55,12 @@ class Corrupted:
             yield Corrupted(*part)
 
     def to(self, device: torch.device | str) -> Corrupted:
-        """The same on another device."""
-        return Corrupted(*(tensor.to(device) for tensor in self._tensors()))
+        """The same on another device; what is pinned is copied while the caller goes on."""
+        return Corrupted(*(x.to(device, non_blocking=x.is_pinned()) for x in self._tensors()))
+
+    def pinned(self) -> Corrupted:
+        """The same in memory that a card can copy from by itself."""
+        return Corrupted(*(tensor.pin_memory() for tensor in self._tensors()))
 
     def _tensors(self) -> list[Tensor]:
         """Those that are there, in order."""

@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from stackwise.choice import Params, find, parse
-from stackwise.config import Experiment, nested
+from stackwise.choice import Params, find, parse, unread
+from stackwise.config import Experiment, Placement, nested
 from stackwise.curriculum import CURRICULA, stages
 from stackwise.errors import ExperimentError, short
 from stackwise.model.rack import Rack
@@ -26,6 +26,7 @@ from stackwise.own.batches import Batches, steps_of
 from stackwise.own.loop import COLUMNS, OwnWork, left_whole, seeded, train_stage
 from stackwise.own.module import Loss, OwnModule
 from stackwise.own.rack import OwnRack
+from stackwise.rules import check_placement
 from stackwise.stage import Stage
 
 MakeStages = Callable[[Experiment], Iterable[Stage]]
@@ -133,6 +134,7 @@ def train_stack_wise(
         # A function is in no registry: what is valid with `left_to_right` is valid with it.
         sections["curriculum"] = "left_to_right" if isinstance(params, OwnCurriculum) else params
         exp = experiment_of(own, sections, lr, options or {})
+        check_placement(exp, Placement())
         exp, made = split(exp, build, params, steps_of(dataloader) if steps is None else steps)
         own.check(made)
         folder = Path(checkpoints) if checkpoints is not None else None
@@ -208,6 +210,15 @@ def experiment_of(
         raise ValueError(
             f"options: optim.batch={exp.optim.batch}, but the dataloader gives {samples} samples "
             "per batch; leave it out"
+        )
+    for key in ("frozen", "master"):
+        for line in unread(exp.precision, key, "a model of one's own, which stays as it is"):
+            raise ValueError(f"options: precision.{line}, or train a run (sw.train)")
+    dtype = str(next(own.model.parameters()).dtype).removeprefix("torch.")
+    if exp.precision.weights == "bfloat16" != dtype:
+        raise ValueError(
+            f"options: precision.weights=bfloat16, but the rack is in {dtype}; make it with "
+            "bfloat16 matrices, or leave it out"
         )
     return exp
 

@@ -32,8 +32,9 @@ class Average:
         self.updates += 1
         low = {key for key, p in self.named.items() if p.dtype != self.values[key].dtype}
         same = [key for key in self.named if key not in low]
-        averages = [self.values[key] for key in same]
-        torch._foreach_lerp_(averages, [self.named[key].detach() for key in same], 1 - keep)
+        if same:
+            weights = [self.named[key].detach() for key in same]
+            torch._foreach_lerp_([self.values[key] for key in same], weights, 1 - keep)
         for key in low:
             slices = self.named[key].detach().view(-1).split(SLICE)
             for average_n, weight_n in zip(

@@ -54,7 +54,7 @@ class InBackward:
 
     Attributes:
         moved: Tensors that moved in the present step.
-        largest: Bytes of the largest gradient yet.
+        largest: Bytes of the largest gradient yet that was not in the shared buffer.
         scratch: The shared buffer.
     """
 
@@ -84,8 +84,8 @@ class InBackward:
 
     @property
     def gradient_bytes(self) -> int:
-        """Bytes of gradients held at once: the shared buffer, or the largest if that is larger."""
-        return max(self.largest, self.scratch.nbytes)
+        """Bytes of gradients held at once: the shared buffer, and the largest not in it."""
+        return self.scratch.nbytes + self.largest
 
     def close(self) -> None:
         """Leave parameters and layers as they were found."""
@@ -106,7 +106,8 @@ class InBackward:
                 "lower lr, or look at this batch"
             )
         self.squares[block] = self.squares.get(block, 0.0) + square
-        self.largest = max(self.largest, parameter.grad.nbytes)
+        if not self.scratch.holds(parameter.grad):
+            self.largest = max(self.largest, parameter.grad.nbytes)
         self.optimizer.move([parameter])
         parameter.grad = None
         self.scratch.give_back(parameter)

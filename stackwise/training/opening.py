@@ -22,7 +22,7 @@ from stackwise.runs import Run, RunWriter
 from stackwise.training.checkpoint import MANIFEST
 from stackwise.training.residence import begin_ends
 from stackwise.training.saved import RACK, restore
-from stackwise.training.start import data_of, device_of, stages_of, threads_of
+from stackwise.training.start import data_of, device_of, lent_from, stages_of, threads_of
 from stackwise.training.work import Work
 from stackwise.trunk.shelf import Shelf
 
@@ -57,9 +57,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         rack = Rack(
             exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed, dtype=dtype
         ).to(device)
-        shelf = None
-        if placement.trunk != "recompute":
-            shelf = Shelf(rack, run.path / RACK, device, placement.stream_from)
+        lent = lent_from(placement)
+        shelf = None if lent is None else Shelf(rack, run.path / RACK, device, lent)
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stackwise.config import Optim, Precision
 
 SLICE = 1 << 18  # numbers stepped at once: the fastest by `benchmarks/optimizers.py`
+SLICE_ON_A_CARD = 1 << 22  # where every call costs more, and memory is faster
 LOWER = "lower"  # state: what float32 has beyond a bfloat16 weight
 
 Rounding = Literal["master", "stochastic"]
@@ -86,8 +87,9 @@ class Optimizer:
     def _move_in_slices(self, parameter: nn.Parameter, decay: float) -> None:
         kept = self._kept(parameter)
         weight_n, grad_n = parameter.detach().view(-1), _grad(parameter).reshape(-1)
-        for start in range(0, len(weight_n), SLICE):
-            end = min(start + SLICE, len(weight_n))
+        size = SLICE if weight_n.is_cpu else SLICE_ON_A_CARD
+        for start in range(0, len(weight_n), size):
+            end = min(start + size, len(weight_n))
             part = sliced(kept, start, end)
             exact_n = self._read(weight_n[start:end], part)
             grads = [grad_n[start:end].to(exact_n.dtype)]
@@ -143,20 +145,35 @@ def state_bytes(optim: Optim, precision: Precision, numbers: int, ndim: int) -> 
     return OPTIMIZERS[optim.name].state_bytes(numbers) + master
 
 
-def gradient_bytes(optim: Optim, precision: Precision, tensors: Iterable[tuple[int, int]]) -> int:
-    """Bytes of the gradients that are held at once.
+def gradient_bytes(
+    optim: Optim,
+    precision: Precision,
+    linears: Iterable[int],
+    others: Iterable[tuple[int, int]],
+) -> int:
+    """Bytes of the gradients that are held at once, for one micro-batch or all of a batch.
 
-    Whole: of everything. In backward: of the largest tensor, for as long as it takes to step it.
+    Whole: of everything. In backward: the buffer that linear layers share, as large as the largest,
+    and the largest gradient that is not in it. (The gradient of a table that is tied to the head
+    waits for the end of backward: it is one of `others`.)
 
     Args:
         optim: Says when tensors are stepped.
-        precision: Says what matrices are kept in: their gradients are the same.
-        tensors: (numbers, axes) of each tensor that trains. A table that is tied to the head is
-            whole only at the end of backward: its gradient is held beside the largest other one.
+        precision: Says what matrices are kept and multiplied in.
+        linears: Numbers in the weight of each linear layer that trains; and of an untied head
+            whose logits are not held whole.
+        others: (numbers, axes) of every other tensor that trains.
+
+    Source: `tests/unit/test_optimizer_state_takes_what_is_said.py`.
     """
-    low = precision.weights == "bfloat16"
-    sizes = [numbers * (2 if low and ndim >= 2 else 4) for numbers, ndim in tensors]
-    return max(sizes, default=0) if optim.grads == "in_backward" else sum(sizes)
+    kept = 2 if precision.weights == "bfloat16" else 4
+    made = 2 if precision.compute == "bfloat16" else 4
+    matrices, rest = list(linears), [n * (kept if ndim >= 2 else 4) for n, ndim in others]
+    if optim.grads == "whole":
+        return kept * sum(matrices) + sum(rest)
+    largest = max(matrices, default=0)
+    cast = kept * largest if kept != made else 0  # a gradient of float32 weights' own dtype
+    return made * largest + max(cast, *rest, 0)
 
 
 def optimizer_state(optimizer: Optimizer, named: Named) -> State:

@@ -212,7 +212,7 @@ def noisy_batches(work: Work, number: int, cache: TrunkCache | None) -> Iterator
         noisy = work.noisy_batch(number, step)
         if cache is not None:
             noisy = replace(noisy, trunk_BTD=cache.read(step * size, size, torch.float32))
-        yield noisy
+        yield noisy.pinned() if work.device.type == "cuda" else noisy
 
 
 @contextmanager

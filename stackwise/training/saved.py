@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,7 +23,14 @@ from stackwise.memory.flops import vocab_size
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
 from stackwise.stage import paths_so_far, trained_next
-from stackwise.training.checkpoint import MANIFEST, read_manifest, read_part, save
+from stackwise.training.checkpoint import (
+    MANIFEST,
+    RESTORE,
+    CheckpointError,
+    read_manifest,
+    read_part,
+    save,
+)
 from stackwise.training.optim import optimizer_state
 from stackwise.training.parts import fill, put
 from stackwise.training.start import stages_of
@@ -31,6 +38,7 @@ from stackwise.training.step import Trainee
 from stackwise.training.tensorfile import Tensors
 from stackwise.training.trained import State
 from stackwise.training.work import Counters, Work
+from stackwise.trunk.shelf import Shelf
 
 Parts = Mapping[str, Tensors]
 
@@ -93,6 +101,7 @@ def commit(work: Work, number: int, parts: Parts, trained: set[str]) -> None:
         unchanged=unchanged,
         written_in=number,
         formats={name: str(packing(work.exp.precision)) for name in parts if name in work.packed},
+        experiment=work.exp.hash,
         counters=asdict(work.at),
     )
     work.on_disk |= {name for name in parts if "." not in name}
@@ -115,6 +124,11 @@ def restore(work: Work) -> None:
     """Put a run back to where its last checkpoint was written; its stacks are still empty."""
     folder = work.run.path / RACK
     manifest = read_manifest(folder)
+    if manifest.get("experiment", work.exp.hash) != work.exp.hash:
+        raise CheckpointError(
+            f"{folder}/{MANIFEST}: is of experiment {manifest['experiment']}, and the run's is "
+            f"{work.exp.hash}; {RESTORE}"
+        )
     work.at = Counters(**manifest["counters"])
     for name in (name for name in manifest["parts"] if "." not in name):
         if name in ("embedding", "head"):
@@ -152,27 +166,58 @@ def averages_in(manifest: Mapping[str, Any]) -> Iterator[str]:
             yield part
 
 
-def read_rack(run: Run, *, best: bool = False, raw: bool = False) -> Rack:
+def read_rack(
+    run: Run,
+    *,
+    best: bool = False,
+    raw: bool = False,
+    device: torch.device | None = None,
+    lent: Literal["disk", "host"] | None = None,
+) -> Rack:
     """The model of a run's last checkpoint, or the best one of its last stage.
 
     What trains is read at its moving average where there is one, unless `raw` weights are wanted.
     Its noise paths are those of the stages that have begun; at a border the next one has not.
 
+    Args:
+        run: The run.
+        best: Its best weights.
+        raw: Weights without averaging.
+        device: Where to; None for the CPU.
+        lent: Leave the matrices of stacks that do not train any more where they lie, read as they
+            are needed: in their files, or in a copy in memory.
+
     Raises:
         CheckpointError: If there is none yet, or it is damaged.
     """
-    exp, folder = run.experiment, run.path / RACK
-    dtype = getattr(torch, exp.precision.weights)
-    rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed, dtype=dtype)
-    manifest = read_manifest(folder)
-    fill(rack, folder, manifest)
-    if not raw:
-        for part in averages_in(manifest):
-            tensors = read_part(folder, manifest, f"{part}.{AVERAGE}")
-            put(rack, part, {**rack.parts()[part].state_dict(), **tensors}, folder)
-    if best:
-        fill(rack, run.path / BEST, read_manifest(run.path / BEST))
-    stages = stages_of(run)
+    exp, folder, device = run.experiment, run.path / RACK, device or torch.device("cpu")
+    manifest, stages = read_manifest(folder), stages_of(run)
     at = Counters(**manifest["counters"])
+    rack = Rack(
+        exp.rack,
+        exp.attention,
+        vocab_size(exp),
+        stacks=(),
+        seed=exp.seed,
+        dtype=getattr(torch, exp.precision.weights),
+    ).to(device)
+    averaged = set() if raw else {*averages_in(manifest)}
+    better = read_manifest(run.path / BEST) if best else {"parts": {}}
+    whole = {"embedding", "head"} | averaged | better["parts"].keys()
+    shelf = Shelf(rack, folder, device, lent) if lent is not None else None
+    for name, entry in manifest["parts"].items():
+        if "." in name:
+            continue
+        if name not in rack.parts():
+            rack.add(name, empty=True)
+        if shelf is not None and name not in whole:
+            shelf.lend(name, loaded=False)
+        else:
+            put(rack, name, read_part(folder, manifest, name), folder, entry.get("format"))
+    for part in sorted(averaged):
+        tensors = read_part(folder, manifest, f"{part}.{AVERAGE}")
+        put(rack, part, {**rack.parts()[part].state_dict(), **tensors}, folder)
+    if best:
+        fill(rack, run.path / BEST, better)
     rack.paths = paths_so_far(stages[: at.stage + (at.step > 0)])
-    return rack.eval()
+    return rack.to(device).eval()

@@ -48,6 +48,11 @@ class Scratch:
         if parameter in self.lent:
             self.free.append(self.lent.pop(parameter))
 
+    def holds(self, gradient: Tensor) -> bool:
+        """Whether a gradient lies in a buffer that is lent."""
+        place = gradient.untyped_storage().data_ptr()
+        return any(place == buffer.untyped_storage().data_ptr() for buffer in self.lent.values())
+
     def clear(self) -> None:
         """Take back what was lent to a backward that failed."""
         for parameter in list(self.lent):

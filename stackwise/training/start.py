@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -125,6 +125,11 @@ def device_of(placement: Placement) -> torch.device:
             "placement.device: 'cuda', but torch sees no CUDA card here; use auto or cpu"
         )
     return torch.device("cuda" if here and placement.device != "cpu" else "cpu")
+
+
+def lent_from(placement: Placement) -> Literal["disk", "host"] | None:
+    """Where the matrices of frozen stacks are read from; None where they are in memory."""
+    return None if placement.trunk == "recompute" else placement.stream_from
 
 
 @contextmanager

@@ -4,9 +4,10 @@
     with cache.batches(first_row, size, count, dtype=torch.bfloat16) as batches:
         for x_BTD in batches: ...
 
-Shards are mapped into memory. Each is hashed once before its first row is given out, by the thread
-that reads, which hashes the next shard piece by piece while it reads this one. Rows are counted
-over the whole of training: after the last one comes the first again.
+Shards are mapped into memory, and nothing is copied that need not be. Each is hashed once before
+its first row is given out, by the thread that reads, which hashes the next shard piece by piece
+while it reads this one. Rows are counted over the whole of training: after the last one comes the
+first again.
 
 Written by `writer.py`; the folder is in `shards.py`.
 """
@@ -14,7 +15,6 @@ Written by `writer.py`; the folder is in `shards.py`.
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import threading
 from collections import OrderedDict
@@ -22,13 +22,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from stackwise.data.batches import Prefetcher, prefetch
-from stackwise.trunk.pages import pages
+from stackwise.trunk.pages import bring, mapped
 from stackwise.trunk.rounding import STORED, decode
 from stackwise.trunk.shardfile import PIECE_BYTES, rebuild
 from stackwise.trunk.shards import (
@@ -42,7 +40,6 @@ from stackwise.trunk.shards import (
 )
 
 MAPS = 4  # shards mapped at a time: each holds a file open
-Bytes = NDArray[np.uint8]
 
 
 class TrunkCache:
@@ -78,7 +75,7 @@ class TrunkCache:
             )
         self.layout: Layout = manifest.layout
         self._hashes = manifest.hashes
-        self._maps: OrderedDict[int, Bytes] = OrderedDict()
+        self._maps: OrderedDict[int, Tensor] = OrderedDict()
         self._check: Check | None = None
 
     def read(self, first: int, count: int, dtype: torch.dtype) -> Tensor:
@@ -90,29 +87,31 @@ class TrunkCache:
             dtype: float32 or bfloat16.
 
         Returns:
-            (count, T, D), new memory.
+            (count, T, D). It is the mapped file itself where its dtype is asked for and the rows
+            lie in one shard; what is written to it changes neither the file nor what is read later.
 
         Raises:
             ValueError: If the dtype is another one.
             DamagedShard: If they are not what was written.
         """
-        _check(dtype)
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(f"dtype: rows are read as float32 or bfloat16, not as {dtype}")
         layout = self.layout
-        raw = torch.empty(count * layout.row_bytes, dtype=torch.uint8)
-        self._copy(first, raw.numpy())
-        if dtype == STORED[layout.dtype]:
-            return raw.view(dtype).view(count, layout.tokens, layout.width)
-        out_BTD = torch.empty(count, layout.tokens, layout.width, dtype=dtype)
-        decode(raw.view(count, layout.row_bytes), layout.dtype, out_BTD)
+        shape_TD = layout.tokens, layout.width
+        parts = list(self._parts(first, count))
+        if len(parts) == 1 and dtype == STORED[layout.dtype]:
+            return parts[0].view(dtype).view(count, *shape_TD)
+        out_BTD = torch.empty(count, *shape_TD, dtype=dtype)
+        done = 0
+        for bytes_BN in parts:
+            decode(bytes_BN, layout.dtype, out_BTD[done : done + len(bytes_BN)])
+            done += len(bytes_BN)
         return out_BTD
 
     def batches(
         self, first: int, size: int, count: int, *, dtype: torch.dtype, ahead: int = 2
     ) -> Prefetcher[Tensor]:
         """Batches of rows in order, read ahead by a thread; use it in a `with` block.
-
-        A batch may be used until the next one is asked for: then its memory is read into again, and
-        a backward that still needs it gets autograd's error.
 
         Args:
             first: The number of the first row, 0 or more.
@@ -122,32 +121,14 @@ class TrunkCache:
             ahead: Batches that are read before they are asked for, 1 or more.
 
         Raises:
-            ValueError: If the dtype is another one.
-            DamagedShard: Where a batch is taken that needs a damaged shard.
+            ValueError, DamagedShard: As `read`, where the batch is taken.
         """
-        _check(dtype)
-        return prefetch(self._batches(first, size, count, dtype, buffers=ahead + 2), ahead)
+        return prefetch(self._batches(first, size, count, dtype), ahead)
 
-    def _batches(
-        self, first: int, size: int, count: int, dtype: torch.dtype, *, buffers: int
-    ) -> Iterator[Tensor]:
-        """One in the reader's hands, `ahead` in the queue, one in use: as many buffers in turn."""
-        layout = self.layout
-        same = dtype == STORED[layout.dtype]
-        shape = (size, layout.tokens, layout.width)
-        length = size * layout.tokens * layout.width * dtype.itemsize
-        ring = [pages(length) for _ in range(min(buffers, count))]
-        raw = pages(size * layout.row_bytes) if not same else None
+    def _batches(self, first: int, size: int, count: int, dtype: torch.dtype) -> Iterator[Tensor]:
         for number in range(count):
-            buffer = ring[number % buffers]
-            torch.autograd.graph.increment_version(buffer)
-            x_BTD = buffer.view(dtype).view(shape)
-            row = first + number * size
-            self._copy(row, (buffer if raw is None else raw).numpy())
-            if raw is not None:
-                decode(raw.view(size, layout.row_bytes), layout.dtype, x_BTD)
-            yield x_BTD
-            self._hash_on(row + size, 2 * size * layout.row_bytes)
+            yield self.read(first + number * size, size, dtype)
+            self._hash_on(first + (number + 1) * size, 2 * size * self.layout.row_bytes)
 
     def rebuild(self, shard: int, batches: Iterable[Tensor]) -> bool:
         """Write a damaged shard's rows again; see `shardfile.rebuild`."""
@@ -157,31 +138,35 @@ class TrunkCache:
             self._load()
         return same
 
-    def _copy(self, first: int, target: Bytes) -> None:
-        """Fill `target` with the bytes of rows from `first` on."""
-        layout, done = self.layout, 0
-        while done < len(target):
-            row = (first + done // layout.row_bytes) % layout.rows
+    def _parts(self, first: int, count: int) -> Iterator[Tensor]:
+        """The bytes of rows from `first` on, (B, N) of each shard in turn, all in memory."""
+        layout = self.layout
+        while count:
+            row = first % layout.rows
             shard = row // layout.rows_per_shard
+            rows = range(row, min(row + count, layout.rows_of(shard).stop))
             begin = (row - layout.rows_of(shard).start) * layout.row_bytes
-            end = min(begin + len(target) - done, layout.bytes_of(shard))
-            np.copyto(target[done : done + end - begin], self._map(shard)[begin:end])
-            done += end - begin
+            part = self._map(shard)[begin : begin + len(rows) * layout.row_bytes]
+            try:
+                bring(part)
+            except OSError as error:
+                raise self._damaged(shard, f"cannot be read: {error.strerror}") from error
+            yield part.view(len(rows), layout.row_bytes)
+            first, count = first + len(rows), count - len(rows)
 
-    def _map(self, shard: int) -> Bytes:
+    def _map(self, shard: int) -> Tensor:
         """The bytes of a shard that is as it was written."""
         with self._guard:
             if not has_size(self.folder, self.layout, shard):  # or the kernel would end us
                 raise self._damaged(shard, "is missing or cut")
             self._hash(shard)
-            if shard not in self._maps:
-                with shard_path(self.folder, shard).open("rb") as file:
-                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                self._maps[shard] = np.frombuffer(mapped, dtype=np.uint8)
-                if len(self._maps) > MAPS:
-                    self._maps.popitem(last=False)
-            self._maps.move_to_end(shard)
-            return self._maps[shard]
+            memory = self._maps.pop(shard, None)
+            if memory is None or memory._version:  # somebody wrote to a batch, in this mapping
+                memory = mapped(shard_path(self.folder, shard))
+            self._maps[shard] = memory
+            if len(self._maps) > MAPS:
+                self._maps.popitem(last=False)
+            return memory
 
     def _hash_on(self, row: int, count: int) -> None:
         """Hash some bytes of the shard after a row's, so that none is waited for at its end."""
@@ -210,11 +195,6 @@ class TrunkCache:
 
     def _damaged(self, shard: int, why: str) -> DamagedShard:
         return DamagedShard(shard_name(self.folder, shard), why, shard, self.layout.rows_of(shard))
-
-
-def _check(dtype: torch.dtype) -> None:
-    if dtype not in (torch.float32, torch.bfloat16):
-        raise ValueError(f"dtype: rows are read as float32 or bfloat16, not as {dtype}")
 
 
 class Check:

@@ -7,6 +7,7 @@ read, ahead of time, when a step comes to its block. Files and slots are in `blo
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -21,7 +22,7 @@ from stackwise.model.rack import Rack
 from stackwise.training.checkpoint import home_of, read_manifest, verify_part
 from stackwise.training.parts import put_rest
 from stackwise.trunk.blocks import StoredBlock
-from stackwise.trunk.stream import BlockReader, Reading
+from stackwise.trunk.stream import BlockReader
 
 AS_TRAINED = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
@@ -45,8 +46,8 @@ class Shelf:
     ) -> None:
         self.rack, self.folder, self.device, self.source = rack, folder, device, source
         self.blocks: dict[str, StoredBlock] = {}
-        self.reader: BlockReader | None = None
-        self.read = Reading()
+        self.open: list[BlockReader] = []  # one, or none
+        weakref.finalize(self, _close, self.open)  # a rack that is dropped ends its thread
 
     def lend(self, stack: str, *, loaded: bool) -> None:
         """Let the matrices of a stack be read from its file from now on.
@@ -93,7 +94,7 @@ class Shelf:
         self.close()
         chosen = [b for stack in path for k, b in self.blocks.items() if k.split(".")[0] == stack]
         if chosen:
-            self.reader = BlockReader(chosen, source=self.source, device=self.device)
+            self.open.append(BlockReader(chosen, source=self.source, device=self.device))
 
     def tensors_of(self, key: str, called: Mapping[str, str]) -> Callable[[], dict[str, Tensor]]:
         """What a layer of a block borrows, by the names that its format has for them."""
@@ -106,18 +107,15 @@ class Shelf:
 
     def reader_of(self, key: str) -> BlockReader:
         """The reader in use; where it does not have the block, one of all that is lent."""
-        if self.reader is None or not self.reader.has(key):
+        if not self.open or not self.open[0].has(key):
             self.order(self.rack.held())
-        assert self.reader is not None
-        return self.reader
-
-    @property
-    def slot_bytes(self) -> int:
-        """Of the buffers in use."""
-        return self.reader.slot_bytes if self.reader is not None else 0
+        return self.open[0]
 
     def close(self) -> None:
         """End the reader; the next block that is asked for opens another."""
-        if self.reader is not None:
-            self.reader.close()
-            self.reader = None
+        _close(self.open)
+
+
+def _close(readers: list[BlockReader]) -> None:
+    while readers:
+        readers.pop().close()

@@ -23,7 +23,6 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from stackwise.data.batches import step_aside
 from stackwise.errors import closest
 from stackwise.trunk.blocks import Image, StoredBlock, images_of
 from stackwise.trunk.filling import SOURCES, Slot, Source, queued
@@ -80,7 +79,7 @@ class BlockReader:
             raise ValueError("blocks: there are none to lend; give at least one")
         if source not in SOURCES:
             raise ValueError(f"source: {source!r} is not known{closest(source, SOURCES)}")
-        images = images_of(blocks)
+        images = images_of(blocks, card=device.type == "cuda")
         self._images = {image.key: image for image in images}
         self._device = device
         largest = max(image.bytes for image in images)
@@ -189,7 +188,6 @@ class BlockReader:
 
     def _run(self) -> None:
         """Fetch what is wanted until the reader is closed."""
-        step_aside()
         while True:
             with self._news:
                 while not self._closed and (job := self._job()) is None:

@@ -272,6 +272,24 @@ MALFORMED = {
         {"objective": "clm", "eval": {"draws": 4}},
         "eval.draws: 4 is not read with objective=clm; leave it at 1",
     ),
+    "an epsilon that is not read": (
+        {"optim": {"name": "lion8bit", "eps": 1e-6}},
+        "optim.eps: 1e-06 is not read with name=lion8bit; leave it at 1e-08",
+    ),
+    "a clip in backward": (
+        {"optim": {"grads": "in_backward"}},
+        "optim.clip: 1.0 needs the norm of the whole gradient, and with grads=in_backward it is "
+        "never held whole; leave clip empty, or use grads=whole",
+    ),
+    "low weights in full products": (
+        {"precision": {"weights": "bfloat16"}},
+        "precision.weights: bfloat16 needs compute=bfloat16, not float32; give compute=bfloat16, "
+        "or leave weights at float32",
+    ),
+    "a rounding that is not read": (
+        {"precision": {"compute": "bfloat16", "rounding": "stochastic"}},
+        "precision.rounding: 'stochastic' is not read with weights=float32; leave it at master",
+    ),
     "a schedule over its end": (
         {"optim": {"warmup_frac": 0.5, "decay_frac": 0.75}},
         "optim.warmup_frac: 0.5 + decay_frac=0.75 is over 1; lower one of them",

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+import stackwise as sw
 from stackwise.config import Optim, Precision
+from stackwise.training.in_backward import InBackward
 from stackwise.training.optim import Optimizer, gradient_bytes, state_bytes
 from stackwise.training.trained import to_weights_dtype
 from stackwise.training.updates import OPTIMIZERS
@@ -37,8 +39,25 @@ def test_of_matrices_and_vectors_of_any_size(name, precision) -> None:
     for parameter in named.values():
         held = sum(value.nbytes for value in optimizer.state[parameter].values())
         assert state_bytes(optim, precision, parameter.numel(), parameter.ndim) == held
-    grads = [p.grad.nbytes for p in named.values()]
-    tensors = [(p.numel(), p.ndim) for p in named.values()]
-    assert gradient_bytes(optim, precision, tensors) == sum(grads)
-    in_backward = Optim(name=name, grads="in_backward", clip=None)
-    assert gradient_bytes(in_backward, precision, tensors) == max(grads)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("precision", [*PRECISIONS[:2], Precision(compute="bfloat16")], ids=str)
+def test_gradients_are_all_or_the_buffer_and_the_largest_beside_it(precision, tied) -> None:
+    shape = sw.RackShape(stacks=1, blocks_per_stack=2, d_model=16, heads=2, bias=True, tied=tied)
+    rack = sw.Rack(shape, sw.Experiment().attention, 50)
+    to_weights_dtype(rack, getattr(torch, precision.weights))
+    named = {(part, k): p for part, m in rack.parts().items() for k, p in m.named_parameters()}
+    layers = [m.weight for m in rack.modules() if isinstance(m, nn.Linear)]
+    linears = [weight.numel() for weight in layers]
+    others = [(p.numel(), p.ndim) for p in named.values() if all(p is not w for w in layers)]
+    optim = Optim(grads="in_backward", clip=None)
+    stepping = InBackward(named, Optimizer(optim, named), rack.modules())
+    stepping.begin(1e-3)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision.compute == "bfloat16"):
+        loss = rack(torch.randint(50, (2, 8))).float().square().mean()
+    loss.backward()
+    assert gradient_bytes(optim, precision, linears, others) == stepping.gradient_bytes
+    held = sum(parameter.nbytes for parameter in named.values())  # a gradient is as its weight
+    assert gradient_bytes(Optim(), precision, linears, others) == held
+    assert stepping.gradient_bytes < held

@@ -239,6 +239,6 @@ def test_a_loss_that_is_no_number_moves_nothing() -> None:
     rack = rack_of()
     rack.head.register_forward_hook(lambda module, args, out: out * torch.nan)
     before = {key: value.clone() for key, value in rack.state_dict().items()}
-    with pytest.raises(FloatingPointError, match="^the loss is nan; lower lr"):
+    with pytest.raises(FloatingPointError, match=r"^the loss is nan; lower lr"):
         trained(rack, STAGES["all of it"], "in_backward")
     assert all(torch.equal(before[key], value) for key, value in rack.state_dict().items())

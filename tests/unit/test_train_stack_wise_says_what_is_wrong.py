@@ -125,6 +125,15 @@ WRONG = {
         lambda: (Chain(), X, {**LINEAR, "options": {"masking.bands": "linear"}}),
         "options: masking cannot be set here; known: optim",
     ),
+    "weights of another kind": (
+        lambda: (
+            rack(),
+            IDS,
+            {"options": {"precision": {"compute": "bfloat16", "weights": "bfloat16"}}},
+        ),
+        "options: precision.weights=bfloat16, but the rack is in float32; make it with bfloat16 "
+        "matrices, or leave it out",
+    ),
     "a batch size": (
         lambda: (rack(), IDS, {"options": {"optim": {"batch": 8}}}),
         "options: optim.batch=8, but the dataloader gives 2 samples per batch; leave it out",

@@ -90,24 +90,42 @@ def test_few_files_are_open_however_many_shards_there_are(tmp_path, written):
     assert len(cache._maps) == MAPS
 
 
-def test_a_batch_that_is_kept_for_a_later_backward_is_an_error(made):
+def test_a_batch_may_be_kept(made):
     cache = TrunkCache(made, "key")
-    weight = torch.ones(6, 6, requires_grad=True)
-    with cache.batches(0, 2, 9, dtype=torch.float32, ahead=1) as batches:
-        losses = [(x_BTD @ weight).sum() for x_BTD in batches]
-        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-            losses[0].backward()
+    truth_BTD = round_to(random_rows(LAYOUT), "bfloat16").bfloat16()
+    with cache.batches(0, 2, 23, dtype=torch.bfloat16, ahead=1) as batches:
+        kept = list(batches)
+    assert torch.equal(torch.cat(kept), truth_BTD.repeat(2, 1, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_written_to_a_batch_is_not_read_again(made, dtype):
+    cache = TrunkCache(made, "key")
+    before = [path.read_bytes() for path in sorted(made.iterdir())]
+    truth_BTD = round_to(random_rows(LAYOUT), "bfloat16").to(dtype)
+    for _ in range(3):
+        x_BTD = cache.read(0, 2, dtype)
+        assert torch.equal(x_BTD, truth_BTD[:2])
+        x_BTD[0] += 1
+    assert [path.read_bytes() for path in sorted(made.iterdir())] == before
+
+
+def test_rows_of_one_shard_in_its_dtype_are_the_file_itself(made):
+    cache = TrunkCache(made, "key")
+    a_BTD, b_BTD = cache.read(2, 4, torch.bfloat16), cache.read(3, 2, torch.bfloat16)
+    assert b_BTD.data_ptr() - a_BTD.data_ptr() == LAYOUT.row_bytes
+    assert cache.read(5, 2, torch.bfloat16)._base is None  # of two shards
 
 
 def test_batches_are_read_by_a_thread_that_ends(made, monkeypatch):
     readers = set()
-    copy = TrunkCache._copy
+    read = TrunkCache.read
 
     def noted(self, *arguments):
         readers.add(threading.current_thread().name)
-        copy(self, *arguments)
+        return read(self, *arguments)
 
-    monkeypatch.setattr(TrunkCache, "_copy", noted)
+    monkeypatch.setattr(TrunkCache, "read", noted)
     with TrunkCache(made, "key").batches(0, 2, 9, dtype=torch.bfloat16) as batches:
         next(iter(batches))
     assert readers == {"stackwise-prefetch"}
@@ -200,12 +218,13 @@ def test_a_manifest_of_a_later_version_is_refused(made):
 
 def test_rows_are_read_as_what_is_computed_with(made):
     cache = TrunkCache(made, "key")
-    for ask in (cache.read, lambda *a: cache.batches(0, 1, 1, dtype=a[2])):
-        with pytest.raises(ValueError) as error:
-            ask(0, 1, torch.float16)
-        assert str(error.value) == (
-            "dtype: rows are read as float32 or bfloat16, not as torch.float16"
-        )
+    text = "dtype: rows are read as float32 or bfloat16, not as torch.float16"
+    with pytest.raises(ValueError) as error:
+        cache.read(0, 1, torch.float16)
+    assert str(error.value) == text
+    with pytest.raises(ValueError) as error, cache.batches(0, 1, 1, dtype=torch.half) as batches:
+        next(iter(batches))
+    assert str(error.value) == text
 
 
 @pytest.mark.parametrize("name", ["rows", "tokens", "width", "group", "shard_bytes"])

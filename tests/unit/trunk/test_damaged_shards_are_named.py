@@ -125,6 +125,21 @@ def test_a_shard_that_the_disk_does_not_give_is_damaged(folder, monkeypatch):
         cache.read(0, 1, torch.bfloat16)
 
 
+def test_a_mapped_page_that_the_disk_does_not_give_is_damage(folder, monkeypatch):
+    """The file is cut between the look at its size and the first touch: by that, a bus error."""
+    cache = TrunkCache(folder, "key")
+    find = TrunkCache._map
+
+    def cut(self, shard):
+        memory = find(self, shard)
+        os.truncate(folder / f"rows-{shard:06d}.bin", 0)
+        return memory
+
+    monkeypatch.setattr(TrunkCache, "_map", cut)
+    with pytest.raises(DamagedShard, match=r"^trunk/rows-000000.bin: cannot be read: Input/output"):
+        cache.read(0, 1, torch.bfloat16)
+
+
 def test_each_shard_is_hashed_once_and_the_next_one_meanwhile(folder, monkeypatch):
     """By the time a shard is reached, the thread has hashed it in pieces beside the one before."""
     asked = []

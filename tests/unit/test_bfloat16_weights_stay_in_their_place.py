@@ -1,0 +1,95 @@
+"""Matrices in bfloat16, vectors and the residual stream in float32, and no copy of a weight."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import stackwise as sw
+from stackwise.choice import parse
+from stackwise.model.attention import ATTENTION
+from stackwise.training.average import Average
+from stackwise.training.trained import global_norms, to_weights_dtype
+
+V = 71
+
+
+def rack_of(attention: str = "mha", **shape) -> sw.Rack:
+    made = sw.RackShape(stacks=2, blocks_per_stack=1, d_model=32, heads=4, **shape)
+    return sw.Rack(made, parse(ATTENTION, attention, "attention", "kind"), V)
+
+
+def test_matrices_are_bfloat16_and_vectors_float32() -> None:
+    rack = rack_of(bias=True, tied=False, head_bias=True, positions="learned", max_positions=16)
+    names = list(rack.state_dict())
+    to_weights_dtype(rack, torch.bfloat16)
+    assert list(rack.state_dict()) == names
+    for parameter in rack.parameters():
+        assert parameter.dtype == (torch.bfloat16 if parameter.ndim >= 2 else torch.float32)
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_the_residual_stream_is_float32_between_blocks(attention) -> None:
+    rack = rack_of(attention)
+    to_weights_dtype(rack, torch.bfloat16)
+    ids_BT = torch.randint(V, (2, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert {x_BTD.dtype for x_BTD in rack.exits(ids_BT)} == {torch.float32}
+        assert rack(ids_BT).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_autocast_copies_no_weight(attention) -> None:
+    """Every operation's results are watched: none has a weight's shape, unless weights are cast."""
+
+    def copies(rack: sw.Rack) -> int:
+        shapes, found = {p.shape for p in rack.parameters() if p.ndim >= 2}, 0
+
+        class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                nonlocal found
+                if func is torch.ops.aten._to_copy.default:
+                    found += args[0].shape in shapes
+                return func(*args, **(kwargs or {}))
+
+        with Watch(), torch.autocast("cpu", torch.bfloat16):
+            rack(torch.randint(V, (2, 9)))
+        return found
+
+    rack = rack_of(attention, bias=False, tied=False)
+    assert copies(rack) > 0  # the control: float32 weights are cast
+    to_weights_dtype(rack, torch.bfloat16)
+    assert copies(rack) == 0
+
+
+def test_the_average_is_kept_in_float32_and_shown_rounded() -> None:
+    weight = torch.nn.Parameter(torch.ones(3, 5, dtype=torch.bfloat16))
+    average, expected = Average({("s0", "weight"): weight}, 0.9), 1.0
+    raw = 1.0
+    for step in range(40):
+        raw = float(torch.tensor(1 + step / 7).bfloat16())
+        weight.data.fill_(raw)
+        average.update()
+        keep = min(0.9, (1 + step) / (10 + step))
+        expected = keep * expected + (1 - keep) * raw
+    value = average.values["s0", "weight"]
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, torch.full((3, 5), expected))
+    with average.applied():
+        assert torch.equal(weight.detach(), value.bfloat16())
+    assert weight.unique().tolist() == [raw]
+    average.adopt(["s0"])
+    assert torch.equal(weight.detach(), value.bfloat16())
+
+
+def test_norms_of_bfloat16_gradients_are_summed_in_float32() -> None:
+    torch.manual_seed(0)
+    low = torch.nn.Parameter(torch.zeros(64, 129, dtype=torch.bfloat16))
+    full = torch.nn.Parameter(torch.zeros(7))
+    low.grad, full.grad = torch.randn(64, 129).bfloat16(), torch.randn(7)
+    norm, blocks = global_norms({("s0", "blocks.0.w"): low, ("head", "norm.weight"): full})
+    exact = low.grad.double().norm().item()
+    assert blocks["s0.0"] == pytest.approx(exact, rel=1e-6)
+    assert norm == pytest.approx(
+        (exact**2 + full.grad.double().norm().item() ** 2) ** 0.5, rel=1e-6
+    )
