@@ -64,6 +64,12 @@ _HOME = {
     "Run": "runs",
     "attach": "runs",
     "runs_in": "runs",
+    "import_model": "interop.importing",
+    "export_model": "interop.exporting",
+    "read_model": "interop.model_folder",
+    "open_model": "interop.model_folder",
+    "ModelFolder": "interop.model_folder",
+    "ModelError": "interop.errors",
     "Study": "study",
     "StudyResult": "study",
 }

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from stackwise.errors import ExperimentError
 from stackwise.masking import check_band, stack_bands, unserved
 from stackwise.model.shape import RackShape, stack_ids
-from stackwise.stage import FULL_BAND, NewStack, Stage, band_paths
+from stackwise.stage import FULL_BAND, NewStack, Stage, band_paths, thaws
 
 if TYPE_CHECKING:
-    from stackwise.config import Experiment
+    from stackwise.config import Experiment, Precision
 
 
 def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
@@ -40,6 +40,7 @@ def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
         out.append(stage)
     band_paths(out)
     _check_bands_are_read(exp, out)
+    _check_masters(exp, out)
     return out
 
 
@@ -93,6 +94,25 @@ def keeps_no_function(shape: RackShape) -> Iterator[str]:
         yield (
             "zero_output keeps what the rack computes only with rack.norm_place=pre, and it is "
             "post, where each block normalises its input; use random or copy"
+        )
+
+
+def packing(precision: Precision) -> str | None:
+    """The format that frozen stacks are packed in; None if they stay as they trained."""
+    same = {"float32": None, "bfloat16": "bf16"}[precision.weights]
+    return None if precision.frozen == same else precision.frozen
+
+
+def _check_masters(exp: Experiment, made: Sequence[Stage]) -> None:
+    """Raise if a stack trains after it was frozen to less, and nothing better of it is kept."""
+    form = packing(exp.precision)
+    if form is None or exp.precision.master != "none":
+        return
+    for stack, frozen, trains in thaws(made):
+        raise ExperimentError(
+            f"precision.master: none, but stage {trains} trains {stack}, which is frozen to {form} "
+            f"in stage {frozen} and would go on from what {form} left of it; give master=bf16 or "
+            "fp32, or leave precision.frozen empty"
         )
 
 

@@ -90,6 +90,15 @@ class Data(Section):
     heldout_frac: float = Field(
         0.05, gt=0, lt=1, description="last part of the text, by bytes, that is never trained on"
     )
+    restart: bool = Field(
+        False, description="every stage begins at the first sample again, under the same masks"
+    )
+    distinct_epochs: int | None = Field(
+        None,
+        ge=1,
+        le=1 << 20,
+        description="epochs after which order and masks repeat; empty: never",
+    )
 
 
 class Optim(Section):
@@ -154,6 +163,18 @@ class Precision(Section):
         description="how a bfloat16 weight takes a small update: by an exact float32 master in "
         "memory, or rounded up or down by chance",
     )
+    border: Literal["float32", "bfloat16", "fp8"] | None = Field(
+        None,
+        description="what each frozen stack of a trunk rounds its output to; empty: as compute",
+    )
+    frozen: Literal["fp16", "bf16", "fp8", "int8", "nf4", "fp4"] | None = Field(
+        None, description="what stacks are frozen to; empty: as they trained"
+    )
+    master: Literal["none", "bf16", "fp32"] = Field(
+        "none",
+        description="kept on disk of each stack that is frozen to less: it trains on from there, "
+        "and is exported from there",
+    )
 
 
 class Eval(Section):
@@ -180,6 +201,11 @@ class Experiment(Checked):
         description="name of the runs: letters, digits, '.', '_' and '-'",
     )
     rack: RackShape = Field(RackShape(), description="sizes and options of the whole model")
+    start: str | None = Field(
+        None,
+        description="model folder (stackwise import) whose weights new parts begin with; empty: "
+        "at random",
+    )
     attention: _chosen(ATTENTION) = Field(  # type: ignore[valid-type]
         "mha", validate_default=True, description="how positions look at each other"
     )
@@ -280,13 +306,27 @@ class Placement(Section):
         False, description="recompute each block in backward instead of keeping its activations"
     )
     compile: bool = Field(False, description="torch.compile the blocks, up to eight at a time")
+    trunk: Literal["recompute", "streamed", "cached"] = Field(
+        "recompute",
+        description="where a stage's input comes from: frozen stacks in memory, block by block "
+        "from where they lie, or their outputs kept on disk",
+    )
+    stream_from: Literal["disk", "host"] = Field(
+        "disk", description="where streamed stacks lie: in the run's folder, or in host memory"
+    )
+    cache_dir: str | None = Field(
+        None, description="folder for cached outputs; empty: in the run's own"
+    )
+    cache_gb: float | None = Field(
+        None, gt=0, description="most that cached outputs may take, 10^9 bytes; empty: the disk"
+    )
     runs_dir: str = Field("runs", description="folder that holds the run folders")
     data_dir: str = Field(".", description="folder in which relative corpus paths are looked up")
     checkpoint_seconds: float = Field(
         60.0, gt=0, description="at most this long between checkpoints inside a stage"
     )
 
-    @field_validator("runs_dir", "data_dir", mode="before")
+    @field_validator("runs_dir", "data_dir", "cache_dir", mode="before")
     @classmethod
     def _path(cls, value: Any) -> Any:
         return str(value) if isinstance(value, PurePath) else value

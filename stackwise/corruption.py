@@ -28,6 +28,7 @@ class Corrupted:
         counted_BT: Positions that count in the loss.
         weight_B: Weight of each sample's counted positions, float32.
         mask_frac_B: Fraction of each sample that is hidden, float32; 0 for `clm`.
+        trunk_BTD: What the trunk makes of the input, where that was read and not computed.
     """
 
     input_BT: Tensor
@@ -35,6 +36,7 @@ class Corrupted:
     counted_BT: Tensor
     weight_B: Tensor
     mask_frac_B: Tensor
+    trunk_BTD: Tensor | None = None
 
     @property
     def target_N(self) -> Tensor:
@@ -48,13 +50,22 @@ class Corrupted:
 
     def split(self, samples: int) -> Iterator[Corrupted]:
         """The same in parts of at most `samples` samples, in order."""
-        parts = [getattr(self, field.name).split(samples) for field in fields(self)]
+        parts = [tensor.split(samples) for tensor in self._tensors()]
         for part in zip(*parts, strict=True):
             yield Corrupted(*part)
 
     def to(self, device: torch.device | str) -> Corrupted:
-        """The same on another device."""
-        return Corrupted(*(getattr(self, field.name).to(device) for field in fields(self)))
+        """The same on another device; what is pinned is copied while the caller goes on."""
+        return Corrupted(*(x.to(device, non_blocking=x.is_pinned()) for x in self._tensors()))
+
+    def pinned(self) -> Corrupted:
+        """The same in memory that a card can copy from by itself."""
+        return Corrupted(*(tensor.pin_memory() for tensor in self._tensors()))
+
+    def _tensors(self) -> list[Tensor]:
+        """Those that are there, in order."""
+        found = (getattr(self, field.name) for field in fields(self))
+        return [tensor for tensor in found if tensor is not None]
 
 
 @dataclass(frozen=True)

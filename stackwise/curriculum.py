@@ -9,7 +9,7 @@ budget is split in `budget.py`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
@@ -17,10 +17,11 @@ from pydantic import Field
 from stackwise.budget import with_spans, with_tokens
 from stackwise.choice import Choice, Params, find
 from stackwise.completion import complete, keeps_no_function
+from stackwise.draws import Stream, uniform_BT
 from stackwise.errors import ExperimentError, Problem, short
 from stackwise.masking import stack_bands
 from stackwise.model.shape import RackShape, stack_ids
-from stackwise.stage import Init, NewStack, Stage
+from stackwise.stage import FULL_BAND, Init, NewStack, Stage
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
@@ -78,6 +79,34 @@ class Grow(Params):
         "continue", description="one schedule over all stages, with a new warm-up, or one each"
     )
     optimizer_state: Literal["reset", "keep"] = Field("reset", description="at each growth")
+
+
+class BlockCoordinate(Params):
+    """One stack after the other, again and again, the rest frozen (block coordinate descent).
+
+    BAdam (arXiv 2404.02827) trains so from an imported model; each visit is a stage.
+    """
+
+    name: Literal["block_coordinate"] = "block_coordinate"
+    cycles: int = Field(2, ge=1, le=1000, description="how often every stack is visited")
+    order: Literal["left_to_right", "right_to_left", "random"] = Field(
+        "left_to_right", description="of the visits in a cycle; random: another one in each"
+    )
+    embedding: Literal["with_first", "always", "never"] = Field(
+        "with_first", description="visits that train it: those of the first stack, all, none"
+    )
+    head: Literal["always", "with_last", "never"] = Field(
+        "always", description="visits that train it: all, those of the last stack, none"
+    )
+    split: Literal["tokens", "flops"] = Field(
+        "tokens", description="budget over the visits: equal tokens or equal FLOPs"
+    )
+    lr: Literal["per_stage", "continue", "rewarm"] = Field(
+        "continue", description="one schedule over all visits, with a new warm-up, or one each"
+    )
+    optimizer_state: Literal["reset", "keep"] = Field(
+        "reset", description="what a stack's moments begin with when it is visited again"
+    )
 
 
 def end_to_end(exp: Experiment) -> Iterator[Stage]:
@@ -156,6 +185,39 @@ def depths_of(options: Grow, stacks: int) -> list[int]:
     return depths
 
 
+def block_coordinate(exp: Experiment) -> Iterator[Stage]:
+    """Visit one stack after the other, the whole rack being there from the start."""
+    ids, options = stack_ids(exp.rack), cast(BlockCoordinate, exp.curriculum)
+    for cycle in range(options.cycles):
+        for stack in visits(ids, options, exp.seed, cycle):
+            yield Stage(
+                path=ids,
+                active=(stack,),
+                embedding=_joins(options.embedding, stack == ids[0]),
+                head=_joins(options.head, stack == ids[-1]),
+                share_of=options.split,
+                lr=options.lr,
+                optimizer_state=options.optimizer_state,
+            )
+
+
+def visits(ids: Sequence[str], options: BlockCoordinate, seed: int, cycle: int) -> Sequence[str]:
+    """The stacks in the order in which a cycle visits them."""
+    match options.order:
+        case "left_to_right":
+            return ids
+        case "right_to_left":
+            return ids[::-1]
+        case "random":
+            drawn = uniform_BT(seed, [cycle], [0], FULL_BAND, len(ids), Stream.VISITS)[0]
+            return [ids[i] for i in drawn.argsort()]
+
+
+def _joins(rule: str, beside: bool) -> bool:
+    """Whether embedding or head train in a visit; `beside`: of the stack next to it."""
+    return rule == "always" or (rule != "never" and beside)
+
+
 def _share(split: str | tuple[float, ...], order: int) -> dict[str, Any]:
     return {"share_of": split} if isinstance(split, str) else {"share": split[order]}
 
@@ -189,6 +251,7 @@ CURRICULA: dict[str, Choice | Callable[[Any], Iterable[Stage]]] = {
     "left_to_right": Choice(left_to_right, LeftToRight),
     "right_to_left": Choice(right_to_left, RightToLeft),
     "grow": Choice(grow, Grow),
+    "block_coordinate": Choice(block_coordinate, BlockCoordinate),
 }
 
 

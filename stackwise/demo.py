@@ -50,8 +50,13 @@ def demo_study(base: Experiment, placement: Placement) -> Study:
     return Study(first, more=arms, seeds=(base.seed,), placement=placement, name="end_to_end")
 
 
-def run_demo(base: Experiment, placement: Placement, out: TextIO = sys.stdout) -> StudyResult:
+def run_demo(base: Experiment, placement: Placement, out: TextIO | None = None) -> StudyResult:
     """Run the study, show what came of it, and return it.
+
+    Args:
+        base: What all arms have alike.
+        placement: How they are carried out.
+        out: Where it is shown; None for what `sys.stdout` is by then.
 
     Raises:
         DataError: If there is nothing to draw the figure with; before anything is trained.
@@ -61,6 +66,7 @@ def run_demo(base: Experiment, placement: Placement, out: TextIO = sys.stdout) -
         from stackwise_widgets.paper import study_figure
     except ImportError:
         raise missing_package("the figure of the demo", "matplotlib") from None
+    out = sys.stdout if out is None else out
     study = demo_study(base, placement)
     found, where = settled(base, placement)
     dataset_of(found, where.data_dir)  # what is wrong with the text is said before the bar

@@ -33,6 +33,7 @@ class Stream(IntEnum):
     TIME = 1
     EVALUATION = 2
     EVALUATION_ORDER = 3
+    VISITS = 4
 
 
 def uniform_BT(

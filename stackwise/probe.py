@@ -100,12 +100,19 @@ def entry_losses(
     as for `exit_losses`; the first value is the rack's own loss, the last is the embedding's.
     """
     stacks = rack.path_for(1.0) if path is None else path
-    totals = np.zeros(len(stacks) + 1)
+    rests = [stacks[skipped:] for skipped in range(len(stacks) + 1)]
+    return [path_loss(rack, noisy, causal=causal, path=rest, batch=batch) for rest in rests]
+
+
+@torch.no_grad()
+def path_loss(
+    rack: Rack, noisy: Corrupted, *, causal: bool, path: tuple[str, ...], batch: int = 64
+) -> float:
+    """The loss of a path at its end alone, nats per token. Arguments as for `exit_losses`."""
+    total = 0.0
     for part in noisy.to(device_of(rack)).split(batch):
-        for skipped in range(len(totals)):
-            x_BTD = rack.hidden(part.input_BT, causal=causal, path=stacks[skipped:])
-            totals[skipped] += _total_loss(rack, x_BTD, part)
-    return [float(total) / noisy.input_BT.numel() for total in totals]
+        total += _total_loss(rack, rack.hidden(part.input_BT, causal=causal, path=path), part)
+    return total / noisy.input_BT.numel()
 
 
 def _total_loss(rack: Rack, x_BTD: Tensor, part: Corrupted) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from stackwise.choice import unread
+from stackwise.completion import packing
 from stackwise.curriculum import curriculum_problems
 from stackwise.errors import ExperimentError, Problem
 from stackwise.masking import check_bands_serve, check_masking
@@ -44,6 +45,7 @@ def check_placement(exp: Experiment, placement: Placement) -> None:
 
 
 def _unplaceable(exp: Experiment, placement: Placement) -> Iterator[str]:
+    from stackwise.model.formats import missing_package
     from stackwise.training.updates import OPTIMIZERS  # torch's optimizers take time to load
 
     optim, micro = exp.optim, placement.micro_batch
@@ -53,6 +55,9 @@ def _unplaceable(exp: Experiment, placement: Placement) -> Iterator[str]:
             "forward passes, and with optim.grads=in_backward none is kept; leave micro_batch "
             "empty, or use optim.grads=whole"
         )
+    form = packing(exp.precision)
+    if form is not None and (lacks := missing_package(form)):
+        yield f"precision.frozen: {lacks}"
     if OPTIMIZERS[optim.name].missing():
         yield (
             f"optim.name: {optim.name} needs the package {OPTIMIZERS[optim.name].needs}, which is "
@@ -154,6 +159,12 @@ def _draws(exp: Experiment) -> Iterator[str]:
             yield f"eval.{line}"
 
 
+def _frozen(exp: Experiment) -> Iterator[str]:
+    if exp.precision.frozen is None:
+        for line in unread(exp.precision, "master", "frozen empty, which loses nothing"):
+            yield f"precision.{line}"
+
+
 RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack attention", _attention),
     ("objective masking rack", _masking),
@@ -166,4 +177,5 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("optim", _optimizer),
     ("precision", _precision),
     ("objective eval", _draws),
+    ("precision", _frozen),
 )

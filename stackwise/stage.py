@@ -116,6 +116,35 @@ def roles(stage: Stage) -> dict[str, Role]:
     }
 
 
+def trunk_of(stage: Stage) -> tuple[str, ...]:
+    """The frozen stacks before the first that trains."""
+    return tuple(stack for stack, role in roles(stage).items() if role == "trunk")
+
+
+def parts_trained(stage: Stage) -> set[str]:
+    """Names of the parts that a stage trains."""
+    ends = {"embedding"} if stage.embedding else set()
+    ends |= {"head"} if stage.head else set()
+    return ends | set(stage.active or ())
+
+
+def trained_next(made: Sequence[Stage], number: int, part: str) -> int | None:
+    """The first stage after stage `number` that trains a part; None if none does."""
+    later = range(number + 1, len(made))
+    return next((n for n in later if part in parts_trained(made[n])), None)
+
+
+def thaws(made: Sequence[Stage]) -> Iterator[tuple[str, int, int]]:
+    """Each stack that is frozen and trains later: its id, a stage where it is frozen, the other."""
+    held: set[str] = set()
+    for number, stage in enumerate(made):
+        held |= {entry.stack for entry in stage.new or ()}
+        for stack in sorted(held - set(stage.active or ())):
+            later = trained_next(made, number, stack)
+            if later is not None:
+                yield stack, number, later
+
+
 def untied_from(rack: RackShape, made: Sequence[Stage]) -> int | None:
     """From which stage on a tied head has a table of its own; None for never.
 

@@ -12,6 +12,7 @@ from stackwise.cli.looking import (
     runs_command,
     sample_command,
 )
+from stackwise.cli.moving import export_command, import_command
 from stackwise.cli.training import demo_command, resume_command, run_command
 
 FIRST_STEPS = """first steps:
@@ -31,6 +32,20 @@ examples:
   stackwise run toy
   stackwise run toy curriculum=right_to_left masking.bands=linear seed=1
   stackwise run mine.yaml data.corpus=text:book.txt budget.flops=1e12 placement.device=cuda"""
+IMPORT_MORE = """Weights keep their dtype, bit for bit, and are streamed: a few rows of a tensor
+are in memory at a time, however large the model is. Only safetensors and JSON are read, no pickle.
+
+examples:
+  stackwise import Llama-3.1-8B
+  stackwise import Llama-3.1-8B models/eight --blocks-per-stack 4"""
+EXPORT_MORE = """SOURCE is a model folder, as `stackwise import` makes it, or a run: its id, the
+beginning of one, or its folder. What was imported comes out bit for bit. Of a run the moving
+average is given where there is one; what is printed says which weights they are, and so does the
+new folder's stackwise.json. A rack that no Llama can be is refused with every reason.
+
+examples:
+  stackwise export models/eight out
+  stackwise export RUN out --shard-size 2GB"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,7 +114,22 @@ def parser() -> argparse.ArgumentParser:
         "--temperature", type=float, default=1.0, help="0: the likeliest tokens (default 1)"
     )
     text.add_argument("--seed", type=int, default=0, help="of every random choice (default 0)")
-    for command in (again, runs, score, text):
+    _add_import(
+        add(
+            "import",
+            import_command,
+            "read a Hugging Face Llama folder into a model folder",
+            IMPORT_MORE,
+        )
+    )
+    out = add(
+        "export",
+        export_command,
+        "write a model folder or a run as transformers loads it",
+        EXPORT_MORE,
+    )
+    _add_export(out)
+    for command in (again, runs, score, text, out):
         command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
     add("presets", presets_command, "list the shipped experiments with their parameter counts")
     demo = add("demo", demo_command, "train a small rack five ways on real text, at equal FLOPs")
@@ -108,6 +138,51 @@ def parser() -> argparse.ArgumentParser:
     )
     add("lab", lab_command, "open JupyterLab on the notebooks")
     return top
+
+
+def _add_import(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "model",
+        metavar="MODEL_DIR",
+        help="a folder with config.json and safetensors files, as save_pretrained writes it",
+    )
+    command.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help="the new folder; default: models/ and the name of MODEL_DIR",
+    )
+    command.add_argument(
+        "--blocks-per-stack",
+        type=int,
+        default=1,
+        metavar="N",
+        help="layers in each stack (default 1)",
+    )
+    command.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the vectors of [MASK] and [START], which a Llama has not (default 0)",
+    )
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", metavar="SOURCE", help="a model folder or a run")
+    command.add_argument("target", metavar="TARGET", help="the new folder")
+    command.add_argument(
+        "--to", choices=["hf"], default="hf", help="hf: Hugging Face's Llama (default)"
+    )
+    command.add_argument(
+        "--shard-size",
+        default="5GB",
+        metavar="SIZE",
+        help="at most this much in one file (default 5GB)",
+    )
+    command.add_argument(
+        "--raw", action="store_true", help="of an unfinished run, the weights without averaging"
+    )
+    command.add_argument("--best", action="store_true", help="of a run, its best checkpoint")
 
 
 def _takes_a_run(command: argparse.ArgumentParser) -> None:

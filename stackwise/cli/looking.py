@@ -83,15 +83,17 @@ def sample_command(options: argparse.Namespace) -> int:
     from stackwise.objective import is_causal
     from stackwise.runs import attach
     from stackwise.sampling import sample
+    from stackwise.training.start import changed_placement, lent_from
 
     check_prompt(options.prompt)
     run = attach(options.run, options.runs_dir)
     causal = is_causal(run.experiment.objective)
     usual = "autoregressive" if causal else "ancestral"
     check_sampling(options, run.experiment.objective.choice, causal)
+    placement = changed_placement(run, None)
     print(
         sample(
-            run.rack(),
+            run.rack(lent=lent_from(placement)),
             options.prompt,
             tokenizer=run.tokenizer(),
             length=options.length,

@@ -1,9 +1,10 @@
 """Bytes of training by category, by arithmetic: weights, gradients, optimizer, activations.
 
-Weights are those of every stack that the rack holds in a stage; gradients, moments and averages
-exist only for what trains; activations are what autograd keeps for backward, once per micro-batch,
-in the blocks that gradient crosses, and the head at the positions that count. The meter in
-`meter.py` measures the same; `tests/unit` hold the activations against autograd's own tensors.
+Weights are those of every stack that the rack holds in a stage: as they train, as they are frozen,
+or, where a stack is lent, its norms and a few blocks' slots; gradients, moments and averages exist
+only for what trains; activations are what autograd keeps for backward, once per micro-batch, in the
+blocks that gradient crosses, and the head at the positions that count. The meter in `meter.py`
+measures the same; `tests/unit` hold the activations against autograd's own tensors.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from stackwise.completion import packing
 from stackwise.curriculum import stages
 from stackwise.memory.flops import (
     counted_frac,
@@ -19,15 +21,25 @@ from stackwise.memory.flops import (
     stage_flops_per_token,
     vocab_size,
 )
+from stackwise.memory.stored import (
+    Tensors,
+    block_linears,
+    lent_bytes,
+    part_tensors,
+    rest_bytes,
+    stack_bytes,
+    trained_bytes,
+)
 from stackwise.model.block import (
     block_cache_floats,
     block_matmul_parameters,
-    block_parameters,
     block_saved,
     norm_saved,
 )
-from stackwise.model.count import embedding_parameters, head_parameters
-from stackwise.stage import Role, Stage, roles, untied_from
+from stackwise.stage import Role, Stage, parts_trained, roles, untied_from
+from stackwise.training.chunked import LOGITS_AT_ONCE
+from stackwise.training.optim import gradient_bytes, state_bytes
+from stackwise.trunk.stream import SLOTS
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
@@ -65,6 +77,9 @@ def stage_bytes(
 ) -> dict[str, Bytes]:
     """Bytes of each part of a stage: `embedding`, every stack of `held`, `head`.
 
+    And `slots`, where stacks are lent, and `scratch`, the gradient in hand, where each tensor is
+    stepped in backward.
+
     Args:
         exp: The experiment.
         placement: Its micro-batch and checkpointing decide the activations.
@@ -72,27 +87,65 @@ def stage_bytes(
         held: Ids of the stacks that the rack holds by then.
         untied: Whether a tied head has a table of its own by then.
     """
-    vocab, role = vocab_size(exp), roles(stage)
-    special = 2 * exp.rack.d_model
-    parts = {
-        "embedding": _trained(embedding_parameters(exp.rack, vocab) + special, stage.embedding, exp)
-    }
-    for stack in sorted(held, key=lambda s: int(s[1:])):
-        count = exp.rack.blocks_per_stack * block_parameters(exp.rack, exp.attention)
-        weights = _trained(count, role.get(stack) == "active", exp)
-        parts[stack] = weights + Bytes(activations=_activations(exp, placement, role.get(stack)))
-    count = head_parameters(exp.rack, vocab, untied=untied)
-    head = Bytes(activations=_head_activations(exp, placement, stage))
-    parts["head"] = _trained(count, stage.head, exp) + head
+    role, form = roles(stage), packing(exp.precision)
+    lends = placement.trunk != "recompute"
+    trains = parts_trained(stage)
+    parts = {}
+    for part in ("embedding", *sorted(held, key=lambda s: int(s[1:])), "head"):
+        if part in trains:
+            parts[part] = _trained(part_tensors(exp, part, untied=untied), exp)
+        elif part in ("embedding", "head"):
+            tensors = part_tensors(exp, part, untied=untied)
+            parts[part] = Bytes(weights=trained_bytes(exp, tensors))
+        else:
+            kept = rest_bytes(exp, form) if lends else stack_bytes(exp, form)
+            parts[part] = Bytes(weights=kept)
+        if part in held:
+            activations = _activations(exp, placement, role.get(part))
+            parts[part] += Bytes(activations=activations)
+    parts["head"] += Bytes(activations=_head_activations(exp, placement, stage))
+    lent = sum(stack in held and stack not in trains for stack in held if lends)
+    if lent:
+        blocks = min(SLOTS, lent * exp.rack.blocks_per_stack)
+        parts["slots"] = Bytes(weights=max(2, blocks) * lent_bytes(exp, form))
+    if exp.optim.grads == "in_backward":
+        parts["scratch"] = Bytes(gradients=_in_hand(exp, placement, stage, untied))
     return parts
 
 
-def _trained(count: int, trains: bool, exp: Experiment) -> Bytes:
-    """Weights, and what training them takes: a gradient, two moments, an average; float32."""
-    if not trains:
-        return Bytes(weights=FLOAT * count)
-    average = FLOAT * count if exp.optim.ema is not None else 0
-    return Bytes(FLOAT * count, FLOAT * count, 2 * FLOAT * count, average)
+def _in_hand(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -> int:
+    """The gradients that are there at once where each tensor moves in backward."""
+    linears: list[int] = []
+    others: list[tuple[int, int]] = []
+    for part in sorted(parts_trained(stage)):
+        tensors = part_tensors(exp, part, untied=untied)
+        if part not in ("embedding", "head"):
+            linears += [rows * columns for rows, columns in block_linears(exp.rack, exp.attention)]
+            tensors = tuple(tensor for tensor in tensors if tensor[1] < 2)
+        others += tensors
+    own = not exp.rack.tied or untied
+    if stage.head and own and _counted(exp, placement, stage) * vocab_size(exp) > LOGITS_AT_ONCE:
+        table = (vocab_size(exp) * exp.rack.d_model, 2)  # made chunk by chunk in the shared buffer
+        others.remove(table)
+        linears.append(table[0])
+    return gradient_bytes(exp.optim, exp.precision, linears, others)
+
+
+def _counted(exp: Experiment, placement: Placement, stage: Stage) -> float:
+    """Positions of a micro-batch at which the head is computed."""
+    return counted_frac(exp, stage) * micro_tokens(exp, placement)
+
+
+def _trained(tensors: Tensors, exp: Experiment) -> Bytes:
+    """Weights, and what training them takes: a gradient, the optimizer's state, an average."""
+    whole = exp.optim.grads == "whole"
+    numbers = sum(count for count, _ in tensors)
+    return Bytes(
+        weights=trained_bytes(exp, tensors),
+        gradients=gradient_bytes(exp.optim, exp.precision, (), tensors) if whole else 0,
+        optimizer=sum(state_bytes(exp.optim, exp.precision, *tensor) for tensor in tensors),
+        average=FLOAT * numbers if exp.optim.ema is not None else 0,
+    )
 
 
 def micro_tokens(exp: Experiment, placement: Placement) -> int:
@@ -112,17 +165,25 @@ def _activations(exp: Experiment, placement: Placement, role: Role | None) -> in
     if placement.checkpointing:
         return tokens * blocks * FLOAT * exp.rack.d_model
     saved = block_saved(exp.rack, exp.attention, role == "active")
-    low = exp.precision.compute == "bfloat16"  # autocast keeps a copy of every weight it uses
-    copies = 2 * block_matmul_parameters(exp.rack, exp.attention) * low
+    casts = exp.precision.compute == "bfloat16" and exp.precision.weights == "float32"
+    plain = role == "active" or (packing(exp.precision) is None and placement.trunk == "recompute")
+    copies = 0  # autocast keeps one of every float32 weight that it multiplies with
+    if casts and plain:
+        copies = 2 * block_matmul_parameters(exp.rack, exp.attention)
     return blocks * (tokens * saved.bytes(_compute_bytes(exp)) + copies)
 
 
 def _head_activations(exp: Experiment, placement: Placement, stage: Stage) -> int:
-    """Chosen positions, final norm, logits and their log-softmax, float32; and the norm's input."""
-    counted = counted_frac(exp, stage) * micro_tokens(exp, placement)
+    """Chosen positions, final norm, logits and their log-softmax, float32; and the norm's input.
+
+    Logits that are too many are made a few rows at a time, and the hidden states' gradient at once.
+    """
+    counted, vocab = _counted(exp, placement, stage), vocab_size(exp)
     norm = norm_saved(exp.rack).bytes(4) if exp.rack.norm_place == "pre" else 0
-    rows = norm + FLOAT * (exp.rack.d_model * stage.head + vocab_size(exp))
-    return round(counted * rows)
+    if counted * vocab > LOGITS_AT_ONCE:
+        rows = norm + 2 * _compute_bytes(exp) * exp.rack.d_model
+        return round(counted * rows) + FLOAT * LOGITS_AT_ONCE
+    return round(counted * (norm + FLOAT * (exp.rack.d_model * stage.head + vocab)))
 
 
 def recompute_bytes(exp: Experiment, placement: Placement) -> int:
@@ -175,7 +236,7 @@ def _per_block(exp: Experiment, parts: dict[str, Bytes]) -> dict[str, dict[str, 
     each = exp.rack.blocks_per_stack
     out: dict[str, dict[str, int]] = {}
     for name, part in parts.items():
-        if name not in ("embedding", "head"):
+        if name not in ("embedding", "head", "slots", "scratch"):
             block = Bytes(**{category: count // each for category, count in asdict(part).items()})
             out |= {f"{name}.{i}": {**asdict(block), "total": block.total} for i in range(each)}
     return out

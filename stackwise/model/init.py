@@ -8,14 +8,48 @@ Matrices are normal with `init_std`, those that write to the residual stream nar
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from stackwise.model.shape import RackShape, total_blocks
 
 INTO_RESIDUAL = (".out.weight", ".down.weight")
+DRAWS = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_)
+PIECE = 1 << 22  # numbers drawn at once; a multiple of 16 gives those of one draw of all
+
+
+class Unfilled(TorchFunctionMode):
+    """Inside, layers are made without torch's own random start, which `start` writes over.
+
+    What is not written takes no memory until it is: a stack of any size is made for nothing.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Leave parameters as they are where they would be drawn."""
+        kwargs = kwargs or {}
+        if func in DRAWS:
+            return kwargs.get("tensor", args[0] if args else None)
+        return func(*args, **kwargs)
+
+
+def shelled(make: Callable[[], nn.Module], dtype: torch.dtype) -> Any:
+    """A module whose parameters hold nothing yet: matrices in `dtype`, vectors in float32."""
+    with Unfilled():
+        made = make()
+    for parameter in made.parameters():
+        if parameter.ndim >= 2 and parameter.dtype != dtype:
+            parameter.data = torch.empty_like(parameter, dtype=dtype)
+    return made
 
 
 def generator_for(seed: int, part: str) -> torch.Generator:
@@ -41,9 +75,31 @@ def start(part: nn.Module, shape: RackShape, seed: int, name: str) -> None:
                 continue
             if parameter.ndim >= 2:
                 std = narrow if key.endswith(INTO_RESIDUAL) else shape.init_std
-                parameter.normal_(0.0, std, generator=generator)
+                draw_(parameter, std, generator)
             else:
                 parameter.fill_(0.0 if key.endswith("bias") else 1.0)
+
+
+def draw_(parameter: Tensor, std: float, generator: torch.Generator) -> None:
+    """Fill with normal numbers, a piece at a time: a float32 copy of all is never held.
+
+    The numbers are those of `parameter.normal_` in float32, rounded to the parameter's dtype.
+    """
+    flat, start = parameter.view(-1), 0
+    while start < len(flat):
+        end = start + PIECE
+        end = end if end + 16 <= len(flat) else len(flat)  # torch draws a shorter rest otherwise
+        drawn = torch.empty(end - start, device="cpu").normal_(0.0, std, generator=generator)
+        flat[start:end] = drawn
+        start = end
+
+
+def copy_(stack: nn.Module, source: nn.Module) -> None:
+    """Give a stack the weights of another, which may be frozen or lent, one at a time."""
+    with torch.no_grad():
+        for name, value in [*stack.named_parameters(), *stack.named_buffers()]:
+            owner, _, key = name.rpartition(".")
+            value.copy_(getattr(source.get_submodule(owner), key))
 
 
 def grow(
@@ -62,7 +118,7 @@ def grow(
     if init == "copy":
         if source is None:
             raise ValueError("init='copy' needs the stack to copy from; give source")
-        stack.load_state_dict(source.state_dict())
+        copy_(stack, source)
     elif init == "zero_output":
         with torch.no_grad():
             for key, parameter in stack.named_parameters():

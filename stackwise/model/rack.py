@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stackwise.choice import Params, parse
 from stackwise.model.attention import ATTENTION
 from stackwise.model.block import Block, activation, make_norm
-from stackwise.model.init import start
+from stackwise.model.init import shelled, start
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.stage import FULL_BAND
 
@@ -130,6 +130,7 @@ class Rack(nn.Module):
             the same whichever others exist.
         paths: Which stacks serve which masked fraction, as (low, high, stacks); None for all that
             are held, from left to right. Training sets them.
+        dtype: Of matrices; vectors (norms, biases) are float32.
 
     Raises:
         ExperimentError: If the attention is unknown, or its parameters are wrong.
@@ -144,13 +145,14 @@ class Rack(nn.Module):
         stacks: Sequence[str] | None = None,
         seed: int = 0,
         paths: Sequence[BandPath] | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.attention = parse(ATTENTION, attention, "attention", "kind")
-        self.shape, self.vocab, self.seed = shape, vocab, seed
-        self.embedding = Embedding(shape, vocab)
+        self.shape, self.vocab, self.seed, self.dtype = shape, vocab, seed, dtype
+        self.embedding: Embedding = shelled(lambda: Embedding(shape, vocab), dtype)
         self.stacks = nn.ModuleDict()
-        self.head = Head(shape, vocab)
+        self.head: Head = shelled(lambda: Head(shape, vocab), dtype)
         start(self.embedding, shape, seed, "embedding")
         start(self.head, shape, seed, "head")
         for stack in stack_ids(shape) if stacks is None else stacks:
@@ -180,8 +182,12 @@ class Rack(nn.Module):
         """The stacks that are here, left to right."""
         return tuple(stack for stack in stack_ids(self.shape) if stack in self.stacks)
 
-    def add(self, stack: str) -> Stack:
+    def add(self, stack: str, *, empty: bool = False) -> Stack:
         """Put a stack at its place, at its random start, on the embedding's device.
+
+        Args:
+            stack: Its id.
+            empty: Leave its weights unset, and without memory: they are about to be loaded.
 
         Raises:
             ValueError: If the rack's shape has no such stack, or it is here already.
@@ -191,8 +197,10 @@ class Rack(nn.Module):
             raise ValueError(f"{stack!r} is not a stack of this rack; known: {', '.join(known)}")
         if stack in self.stacks:
             raise ValueError(f"{stack!r} is in the rack already")
-        made = Stack(self.shape, self.attention, known.index(stack))
-        start(made, self.shape, self.seed, stack)
+        place = known.index(stack)
+        made: Stack = shelled(lambda: Stack(self.shape, self.attention, place), self.dtype)
+        if not empty:
+            start(made, self.shape, self.seed, stack)
         device = self.embedding.table.device
         self.stacks[stack] = made if device == next(made.parameters()).device else made.to(device)
         return made

@@ -17,8 +17,7 @@ from stackwise.config import Experiment
 from stackwise.model.shape import RackShape
 from stackwise.own.batches import OwnBatch, tokens_of
 from stackwise.own.ends import Ends, find_ends, outside_of
-from stackwise.stage import NewStack, Stage
-from stackwise.training.trained import parts_trained
+from stackwise.stage import NewStack, Stage, parts_trained
 
 Loss = Callable[[Any, Any], Tensor]
 

@@ -19,9 +19,9 @@ from stackwise.model.init import grow
 from stackwise.model.rack import Rack
 from stackwise.objective import Corruption, corrupt, is_causal
 from stackwise.own.batches import OwnBatch, ids_of
-from stackwise.stage import NewStack, Stage, band_paths, untied_from
+from stackwise.stage import NewStack, Stage, band_paths, parts_trained, untied_from
 from stackwise.training.step import Setting, micro_loss, setting_of
-from stackwise.training.trained import parts_trained
+from stackwise.trunk.border import border_of
 
 
 class OwnRack:
@@ -91,6 +91,7 @@ class OwnRack:
             compute=getattr(torch, exp.precision.compute),
             device=self.device,
             clip=exp.optim.clip,
+            border=border_of(exp.precision),
         )
         self.rule = Corruption(
             objective=exp.objective,

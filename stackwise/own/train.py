@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from stackwise.choice import Params, find, parse
+from stackwise.choice import Params, find, parse, unread
 from stackwise.config import Experiment, Placement, nested
 from stackwise.curriculum import CURRICULA, stages
 from stackwise.errors import ExperimentError, short
@@ -211,6 +211,9 @@ def experiment_of(
             f"options: optim.batch={exp.optim.batch}, but the dataloader gives {samples} samples "
             "per batch; leave it out"
         )
+    for key in ("frozen", "master"):
+        for line in unread(exp.precision, key, "a model of one's own, which stays as it is"):
+            raise ValueError(f"options: precision.{line}, or train a run (sw.train)")
     dtype = str(next(own.model.parameters()).dtype).removeprefix("torch.")
     if exp.precision.weights == "bfloat16" != dtype:
         raise ValueError(

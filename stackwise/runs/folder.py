@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stackwise.jsontext import loads
 from stackwise.runs.events import Event, counted_once, read_events
@@ -179,7 +179,14 @@ class Run:
             raise RunError(f"run {self.id}: tokenizer.json is missing; {RESTORE}")
         return read_tokenizer(path)
 
-    def rack(self, *, best: bool = False, raw: bool = False) -> Rack:
+    def rack(
+        self,
+        *,
+        best: bool = False,
+        raw: bool = False,
+        device: str = "cpu",
+        lent: Literal["disk", "host"] | None = None,
+    ) -> Rack:
         """The model as the last checkpoint holds it, or the best one of the last stage.
 
         What trains is read at its moving average if there is one, as it will be frozen and as it
@@ -188,10 +195,16 @@ class Run:
         Args:
             best: The weights of the lowest held-out loss in the last stage, not the last ones.
             raw: Of a run that is not finished, the weights themselves and not their average.
+            device: Where to.
+            lent: For a rack that does not fit: leave the matrices of stacks that do not train any
+                more in their files (`disk`), or in a copy in host memory, and read a few blocks at
+                a time as they are needed.
 
         Raises:
             CheckpointError: If there is none yet, or it is damaged.
         """
+        import torch
+
         from stackwise.training.checkpoint import CheckpointError, CheckpointReplaced
         from stackwise.training.saved import read_rack
 
@@ -203,10 +216,10 @@ class Run:
 
         for _ in range(READS - 1):
             try:
-                return read_rack(self, best=best, raw=raw)
+                return read_rack(self, best=best, raw=raw, device=torch.device(device), lent=lent)
             except CheckpointReplaced:
                 continue  # the run goes on, and wrote a newer one meanwhile
-        return read_rack(self, best=best, raw=raw)
+        return read_rack(self, best=best, raw=raw, device=torch.device(device), lent=lent)
 
     def has_weights(self) -> bool:
         """Whether there is a checkpoint of it."""

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from stackwise.stage import Stage
+from stackwise.stage import Stage, parts_trained
 from stackwise.training.optim import SLICE
-from stackwise.training.trained import Named, State, parts_trained
+from stackwise.training.trained import Named, State
 
 
 class Average:

@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from stackwise.completion import packing
 from stackwise.memory.meter import Kept
-from stackwise.model.init import grow
-from stackwise.stage import NewStack, untied_from
+from stackwise.stage import untied_from
 from stackwise.training.average import Average
 from stackwise.training.in_backward import stepping_of
 from stackwise.training.layers import grow_tables
 from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
-from stackwise.training.saved import AVERAGE, MOMENTS, save_work
+from stackwise.training.residence import arrange, pack
+from stackwise.training.saved import AVERAGE, MOMENTS, Parts, read_state, save_border
 from stackwise.training.step import Trainee
 from stackwise.training.trained import freeze_all_but
+from stackwise.training.watch import loss_now
 from stackwise.training.work import Work
 
 
 def enter_stage(work: Work, number: int) -> Trainee:
-    """Add the stage's new stacks, freeze the rest, and set up what trains.
+    """Arrange the rack's stacks, freeze what the stage does not train, and set up what it does.
 
     A stage that is resumed finds its stacks, moments and averages in the checkpoint.
     """
     stage, exp = work.stages[number], work.exp
     fresh = work.at.step == 0
-    for entry in stage.new or ():
-        if entry.stack not in work.rack.stacks:
-            add_stack(work, entry)
+    arrange(work, number)
     if work.placement.compile:
         grow_tables(work.rack, stage.path, exp.data.seq_len, work.device)
     if number == untied_from(exp.rack, work.stages) and work.rack.untie():
-        work.saved_parts.discard("head")  # it has grown a table, whether it trains or not
+        work.on_disk.discard("head")  # it has grown a table, whether it trains or not
         work.writer.event("untied", stage=number, why="head and embedding no longer train together")
     named = freeze_all_but(work.rack.parts(), stage)
     optimizer = Optimizer(exp.optim, named, rounding=exp.precision.rounding, seed=exp.seed)
     average = Average(named, exp.optim.ema) if exp.optim.ema is not None else None
+    trains = {part for part, _ in named}
     if not fresh or stage.optimizer_state == "keep":
-        load_optimizer_state(optimizer, named, work.restored.get(MOMENTS, {}))
+        load_optimizer_state(optimizer, named, read_state(work, MOMENTS, trains))
     if not fresh and average is not None:
-        average.load(work.restored.get(AVERAGE, {}), work.at.updates)
-    work.restored, work.stage_peak = {}, None
+        average.load(read_state(work, AVERAGE, trains), work.at.updates)
+    work.stage_peak = None
     work.meter.reset()
     if fresh:
         work.writer.event(
@@ -54,12 +55,6 @@ def enter_stage(work: Work, number: int) -> Trainee:
         )
     stepping = stepping_of(exp.optim, named, optimizer, work.rack, compiled=work.placement.compile)
     return Trainee(number, stage, named, optimizer, average, stepping)
-
-
-def add_stack(work: Work, entry: NewStack) -> None:
-    """Put a new stack into the rack, initialised as the stage says."""
-    stack = work.rack.add(entry.stack)
-    grow(stack, entry.init, work.rack.stacks[entry.source] if entry.source is not None else None)
 
 
 @contextmanager
@@ -93,8 +88,27 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     work.note_peak()
     work.writer.event("memory", stage=number, **(trainee.measured or {}), peak=work.stage_peak)
     work.writer.event("stage_finished", stage=number, name=trainee.stage.name, step=work.at.step)
+    done = (
+        sorted(set(trainee.stage.active or ()) - set(following.active or ())) if following else []
+    )
+    masters: Parts = {}
+    if done and packing(work.exp.precision) is not None:
+        masters = packed(work, trainee, done)
     work.at.stage, work.at.step, work.at.updates = number + 1, 0, 0
-    keeps = following is not None and following.optimizer_state == "keep"
-    if keeps:
-        work.restored = {MOMENTS: optimizer_state(trainee.optimizer, trainee.named)}
-    save_work(work, trainee, moments=keeps, average=False)
+    save_border(work, trainee, masters)
+
+
+def packed(work: Work, trainee: Trainee, stacks: Sequence[str]) -> Parts:
+    """Freeze stacks to less than they trained in, and write down what that does to the loss."""
+    number = trainee.number
+    before = loss_now(work, number)
+    masters = pack(work, stacks, trainee.optimizer)
+    work.writer.event(
+        "frozen",
+        stage=number,
+        stacks=list(stacks),
+        format=packing(work.exp.precision),
+        loss_before=before,
+        loss_after=loss_now(work, number),
+    )
+    return masters

@@ -18,6 +18,7 @@ import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -49,6 +50,7 @@ def save(
     *,
     unchanged: Collection[str] = (),
     written_in: int | None = None,
+    formats: Mapping[str, str] = MappingProxyType({}),
     **facts: Any,
 ) -> None:
     """Write a checkpoint; the last one stays valid until this one is.
@@ -60,6 +62,7 @@ def save(
         unchanged: Parts whose file in the present checkpoint is still right; they are neither
             read nor hashed, and may be missing from `parts`.
         written_in: The stage; the manifest says it of each part that did change.
+        formats: Of the parts that are frozen to one of `FORMATS`, which.
         facts: What else the manifest holds, as JSON: counters.
 
     Raises:
@@ -78,7 +81,8 @@ def save(
             if before is not None and (still or name not in parts):
                 entries[name] = before
             else:
-                entries[name] = _write(folder, name, parts[name], before, written_in)
+                entry = _write(folder, name, parts[name], before, written_in)
+                entries[name] = {**entry, "format": formats.get(name)}
         for home in {folder.parent, folder, *(home_of(folder, name) for name in entries)}:
             flush(home)
         text = dumps({"format": FORMAT, "parts": entries, **facts}, indent=1)
@@ -196,6 +200,31 @@ def read_part(
         CheckpointReplaced: If a newer checkpoint has been written meanwhile.
         CheckpointError: If the part is not listed, or its file is missing, cut or altered.
     """
+    path = verify_part(folder, manifest, name, whole=verify)
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise _gone(folder, manifest, where) from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{where}: {error}; {RESTORE}") from None
+
+
+def verify_part(
+    folder: Path, manifest: Mapping[str, Any], name: str, *, whole: bool = True
+) -> Path:
+    """The file of a part, compared with what the manifest says of it.
+
+    Args:
+        folder: The checkpoint's.
+        manifest: What `read_manifest` gave.
+        name: The part's.
+        whole: Compare the hash, which reads all of the file, and not only its size.
+
+    Raises:
+        CheckpointReplaced, CheckpointError: As `read_part`.
+    """
     if name not in manifest["parts"]:
         raise CheckpointError(
             f"{folder.name}: no part {name!r}; it has {', '.join(manifest['parts'])}"
@@ -205,20 +234,22 @@ def read_part(
     where = f"{path.parent.name}/{path.name}"
     try:
         right = path.stat().st_size == entry["bytes"]
-        if not right or (verify and sha256_of(path) != entry["sha256"]):
+        if not right or (whole and sha256_of(path) != entry["sha256"]):
             raise CheckpointError(
                 f"{where}: is not what was written (its bytes or hash differ); {RESTORE}"
             )
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        if read_manifest(folder) != manifest:
-            raise CheckpointReplaced(
-                f"{folder.name}: a newer checkpoint was written while it was read; read it again"
-            ) from None
-        raise CheckpointError(f"{where}: is missing; {RESTORE}") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{where}: {error}; {RESTORE}") from None
+        raise _gone(folder, manifest, where) from None
+    return path
+
+
+def _gone(folder: Path, manifest: Mapping[str, Any], where: str) -> CheckpointError:
+    """Why a file is missing: another checkpoint took its place, or it was lost."""
+    if read_manifest(folder) != manifest:
+        return CheckpointReplaced(
+            f"{folder.name}: a newer checkpoint was written while it was read; read it again"
+        )
+    return CheckpointError(f"{where}: is missing; {RESTORE}")
 
 
 def weights_hash(folder: Path, parts: Collection[str] | None = None) -> str:

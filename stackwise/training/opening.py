@@ -7,7 +7,7 @@ What is open then is in `work.py`; what a run folder, a placement and this machi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 
 import torch
 
@@ -19,11 +19,12 @@ from stackwise.memory.flops import vocab_size
 from stackwise.memory.meter import Meter
 from stackwise.model.rack import Rack
 from stackwise.runs import Run, RunWriter
-from stackwise.stage import Stage
 from stackwise.training.checkpoint import MANIFEST
+from stackwise.training.residence import begin_ends
 from stackwise.training.saved import RACK, restore
-from stackwise.training.start import data_of, device_of, threads_of
+from stackwise.training.start import data_of, device_of, lent_from, stages_of, threads_of
 from stackwise.training.work import Work
+from stackwise.trunk.shelf import Shelf
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     exp = run.experiment
     before = Placement.load(run.path / "placement.yaml")
     placement = placement or before
-    stages = tuple(Stage.model_validate(value) for value in run.stages())
+    stages = stages_of(run)
     device = device_of(placement)
     dataset = data_of(run, placement)
     with threads_of(placement), RunWriter(run.path) as writer:
@@ -52,13 +53,21 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         meter = Meter(device)
         if meter.blind is not None:
             writer.event("peak_unknown", why=meter.blind)
-        rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed).to(device)
-        work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter)
+        dtype = getattr(torch, exp.precision.weights)
+        rack = Rack(
+            exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed, dtype=dtype
+        ).to(device)
+        lent = lent_from(placement)
+        shelf = None if lent is None else Shelf(rack, run.path / RACK, device, lent)
+        work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
+        elif exp.start is not None:
+            begin_ends(work)
         if placement != before:
             write_placement(work, before)
-        yield work
+        with closing(shelf) if shelf is not None else nullcontext():
+            yield work
 
 
 def name_of(device: torch.device) -> str:

@@ -77,12 +77,12 @@ class Optimizer:
                     self._move_in_slices(parameter, decay)
         torch.autograd.graph.increment_version(parameters)  # the kernels write past autograd
 
-    def exact(self, parameter: nn.Parameter) -> Tensor:
+    def exact(self, parameter: nn.Parameter, rows: slice = slice(None)) -> Tensor:
         """The float32 value that a parameter stands for: its master's, where it has one."""
-        lower = self.state.get(parameter, {}).get(LOWER)
+        weight, lower = parameter.detach()[rows], self.state.get(parameter, {}).get(LOWER)
         if lower is None:
-            return parameter.detach().float()
-        return joined(parameter.detach().view(-1), lower.view(-1)).view(parameter.shape)
+            return weight.float()
+        return joined(weight.reshape(-1), lower[rows].reshape(-1)).view(weight.shape)
 
     @torch.no_grad()
     def put(self, parameter: nn.Parameter, exact: Tensor) -> None:

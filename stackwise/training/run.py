@@ -11,8 +11,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ import torch
 
 from stackwise.asked import a_placement, an_experiment
 from stackwise.config import Experiment, Placement
-from stackwise.data.batches import batch_at, prefetch
-from stackwise.objective import Corrupted, corrupt, is_causal
+from stackwise.data.batches import prefetch
+from stackwise.objective import Corrupted, is_causal
 from stackwise.runs import Run, attach
 from stackwise.training.borders import enter_stage, leave_stage, measured
+from stackwise.training.caching import drop_caches, is_cached, mend, open_cache
 from stackwise.training.in_backward import PartlyTaken
 from stackwise.training.opening import open_work
 from stackwise.training.rates import stage_lr
+from stackwise.training.residence import gather
 from stackwise.training.saved import save_work
 from stackwise.training.start import (
     TrainingError,
@@ -38,6 +41,9 @@ from stackwise.training.start import (
 from stackwise.training.step import StepNumbers, setting_of, training_step
 from stackwise.training.watch import finish, watch
 from stackwise.training.work import Work
+from stackwise.trunk.border import border_of
+from stackwise.trunk.cache import TrunkCache
+from stackwise.trunk.shards import DamagedShard
 
 OnStep = Callable[[Work, StepNumbers], None]
 
@@ -122,7 +128,9 @@ def execute(run: Run, placement: Placement | None = None, *, on_step: OnStep | N
         try:
             for number in range(work.at.stage, len(work.stages)):
                 train_stage(work, number, on_step)
+            gather(work)
             finish(work)
+            drop_caches(work)
         except Stopped:
             work.writer.close("stopped")
     return run
@@ -142,10 +150,11 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
         device=work.device,
         clip=exp.optim.clip,
         compiled=work.placement.compile,
+        border=border_of(exp.precision),
         in_backward=trainee.in_backward,
     )
     steps = work.steps_of(number)
-    with prefetch(noisy_batches(work, number)) as batches:
+    with closing(inputs(work, number)) as batches:
         for noisy in batches:
             began = time.perf_counter()
             rate = stage_lr(exp.optim, stage, work.at.step, steps)
@@ -180,13 +189,30 @@ def refusals_named(work: Work, number: int) -> Iterator[None]:
         ) from error
 
 
-def noisy_batches(work: Work, number: int) -> Iterator[Corrupted]:
+def inputs(work: Work, number: int) -> Generator[Corrupted]:
+    """The batches that are left of a stage, made ahead of the step in a thread.
+
+    Where the trunk is cached they come with what it gives; a damaged piece of it is made anew.
+    """
+    cache = open_cache(work, number) if is_cached(work, number) else None
+    while True:
+        try:
+            with prefetch(noisy_batches(work, number, cache)) as batches:
+                yield from batches
+            return
+        except DamagedShard as damage:
+            assert cache is not None
+            mend(work, number, cache, damage)
+
+
+def noisy_batches(work: Work, number: int, cache: TrunkCache | None) -> Iterator[Corrupted]:
     """The corrupted batches that are left of a stage; a pure function of the counters."""
-    exp, rule = work.exp, work.corruption(number)
+    size = work.exp.optim.batch
     for step in range(work.at.step, work.steps_of(number)):
-        first = work.first_sample(number) + step * exp.optim.batch
-        batch = batch_at(work.dataset, first, exp.optim.batch, exp.seed)
-        yield corrupt(rule, batch, progress=first / work.total_samples)
+        noisy = work.noisy_batch(number, step)
+        if cache is not None:
+            noisy = replace(noisy, trunk_BTD=cache.read(step * size, size, torch.float32))
+        yield noisy.pinned() if work.device.type == "cuda" else noisy
 
 
 @contextmanager

@@ -1,129 +1,223 @@
 """What a run's checkpoints hold of it: the rack, and what resuming needs.
 
 In `rack/` each part (`s0`) has its weights, and while it trains its moments (`s0.optimizer`) and
-its moving average (`s0.average`); the counters stand in the manifest. `best/` has the weights that
-the last stage trains, where their held-out loss was lowest.
+its moving average (`s0.average`); of a stack that is frozen to less and trains again later,
+`s0.master` has the weights that it goes on with. The counters stand in the manifest. `best/` has
+the weights that the last stage trains, where their held-out loss was lowest.
 
-How their files are written and committed is in `checkpoint.py`.
+How their files are written and committed is in `checkpoint.py`, how a part's tensors become a
+module again in `parts.py`.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
+
+from stackwise.completion import packing
 from stackwise.memory.flops import vocab_size
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
-from stackwise.stage import Stage, paths_so_far
-from stackwise.training.checkpoint import CheckpointError, read_manifest, read_part, save
+from stackwise.stage import paths_so_far, trained_next
+from stackwise.training.checkpoint import (
+    MANIFEST,
+    RESTORE,
+    CheckpointError,
+    read_manifest,
+    read_part,
+    save,
+)
 from stackwise.training.optim import optimizer_state
+from stackwise.training.parts import fill, put
+from stackwise.training.start import stages_of
 from stackwise.training.step import Trainee
+from stackwise.training.tensorfile import Tensors
+from stackwise.training.trained import State
 from stackwise.training.work import Counters, Work
+from stackwise.trunk.shelf import Shelf
+
+Parts = Mapping[str, Tensors]
 
 RACK, BEST = "rack", "best"
-MOMENTS, AVERAGE = "optimizer", "average"
+MOMENTS, AVERAGE, MASTER = "optimizer", "average", "master"
+MASTERS = {"none": None, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def save_work(work: Work, trainee: Trainee, *, moments: bool = True, average: bool = True) -> None:
-    """Write a checkpoint of the rack and of what resuming needs.
-
-    Args:
-        work: The run.
-        trainee: What trains now; the other parts' files are still right.
-        moments: Keep the optimizer's state.
-        average: Keep the moving average.
-    """
-    trained = {part for part, _ in trainee.named}
-    parts = {name: dict(module.state_dict()) for name, module in work.rack.parts().items()}
-    unchanged = {name for name in parts if name not in trained and name in work.saved_parts}
-    work.saved_parts = set(parts)
-    if moments:
-        for part, tensors in optimizer_state(trainee.optimizer, trainee.named).items():
-            parts[f"{part}.{MOMENTS}"] = tensors
-    if average and trainee.average is not None:
+def save_work(work: Work, trainee: Trainee) -> None:
+    """Write a checkpoint in the middle of a stage: weights, moments and averages."""
+    states = optimizer_state(trainee.optimizer, trainee.named)
+    parts: dict[str, Tensors] = {f"{part}.{MOMENTS}": state for part, state in states.items()}
+    if trainee.average is not None:
         work.at.updates = trainee.average.updates
         for part, tensors in trainee.average.state().items():
             parts[f"{part}.{AVERAGE}"] = tensors
+    trained = {part for part, _ in trainee.named}
+    commit(work, trainee.number, {**weights_of(work, trained), **parts}, trained)
+
+
+def save_border(work: Work, trainee: Trainee, masters: Parts) -> None:
+    """Write a checkpoint at the end of a stage: weights, and what later stages come back for.
+
+    Args:
+        work: The run.
+        trainee: What trained in the stage.
+        masters: Weights of the stacks that have just been frozen to less and train again.
+    """
+    trained, number = {part for part, _ in trainee.named}, trainee.number
+    states = optimizer_state(trainee.optimizer, trainee.named)
+    kept = {part: tensors for part, tensors in states.items() if keeps_moments(work, number, part)}
+    parts: dict[str, Tensors] = {f"{part}.{MOMENTS}": state for part, state in kept.items()}
+    parts |= {f"{part}.{MASTER}": tensors for part, tensors in masters.items()}
+    commit(work, number, {**weights_of(work, trained), **parts}, trained)
+
+
+def save_parts(work: Work, number: int, chosen: set[str], masters: Parts) -> None:
+    """Write the weights of some parts; everything else of the last checkpoint stays valid."""
+    parts = {name: dict(work.rack.parts()[name].state_dict()) for name in chosen}
+    kept = {f"{part}.{MASTER}": tensors for part, tensors in masters.items()}
+    commit(work, number, {**parts, **kept}, set())
+
+
+def weights_of(work: Work, trained: set[str]) -> Parts:
+    """The weights of the parts whose file is not right: those that train, and those without one."""
+    wanted = {k: m for k, m in work.rack.parts().items() if k in trained or k not in work.on_disk}
+    return {name: dict(module.state_dict()) for name, module in wanted.items()}
+
+
+def commit(work: Work, number: int, parts: Parts, trained: set[str]) -> None:
+    """Write these parts, and keep those of the last checkpoint that are still wanted."""
+    folder = work.run.path / RACK
+    old = read_manifest(folder)["parts"] if (folder / MANIFEST).exists() else {}
+    unchanged = {name for name in old if name not in parts and still_wanted(work, number, name)}
+    unchanged -= {f"{part}.{kind}" for part in trained for kind in (MOMENTS, AVERAGE, MASTER)}
     work.writer.flush()  # no step that a checkpoint stands on may be missing from the metrics
     save(
-        work.run.path / RACK,
+        folder,
         parts,
         unchanged=unchanged,
-        written_in=trainee.number,
+        written_in=number,
+        formats={name: str(packing(work.exp.precision)) for name in parts if name in work.packed},
+        experiment=work.exp.hash,
         counters=asdict(work.at),
     )
+    work.on_disk |= {name for name in parts if "." not in name}
     work.saved_at = time.monotonic()
 
 
+def still_wanted(work: Work, number: int, name: str) -> bool:
+    """Whether a part of the last checkpoint, not written now, belongs into this one."""
+    part, _, kind = name.partition(".")
+    return kind in ("", MASTER) or (kind == MOMENTS and keeps_moments(work, number, part))
+
+
+def keeps_moments(work: Work, number: int, part: str) -> bool:
+    """Whether the next stage that trains a part begins with the moments that it has now."""
+    later = trained_next(work.stages, number, part)
+    return later is not None and work.stages[later].optimizer_state == "keep"
+
+
 def restore(work: Work) -> None:
-    """Put a run back to where its last checkpoint was written."""
+    """Put a run back to where its last checkpoint was written; its stacks are still empty."""
     folder = work.run.path / RACK
     manifest = read_manifest(folder)
+    if manifest.get("experiment", work.exp.hash) != work.exp.hash:
+        raise CheckpointError(
+            f"{folder}/{MANIFEST}: is of experiment {manifest['experiment']}, and the run's is "
+            f"{work.exp.hash}; {RESTORE}"
+        )
     work.at = Counters(**manifest["counters"])
-    fill(work.rack, folder, manifest)
-    work.saved_parts = set(work.rack.parts())
-    for name in manifest["parts"]:
-        part, _, kind = name.partition(".")
-        if kind:
-            tensors = read_part(folder, manifest, name)
-            work.restored.setdefault(kind, {})[part] = {
-                key: value.to(work.device) for key, value in tensors.items()
-            }
+    for name in (name for name in manifest["parts"] if "." not in name):
+        if name in ("embedding", "head"):
+            put(work.rack, name, read_part(folder, manifest, name), folder)
+        else:
+            work.rack.add(name, empty=True)
+            work.empty.add(name)
+        work.on_disk.add(name)
+        if manifest["parts"][name].get("format"):
+            work.packed.add(name)
     work.writer.event("resumed", stage=work.at.stage, step=work.at.total_steps)
 
 
-def fill(rack: Rack, folder: Path, manifest: dict[str, Any]) -> None:
-    """Load the parts of a checkpoint into a rack, adding the stacks that it lacks.
-
-    Raises:
-        CheckpointError: If a part is damaged, or of a rack that is built otherwise.
-    """
-    for name in (name for name in manifest["parts"] if "." not in name):
-        tensors = read_part(folder, manifest, name)
-        if name not in rack.parts():
-            rack.add(name)
-        if name == "head" and "weight" in tensors:
-            rack.untie()
-        try:
-            rack.parts()[name].load_state_dict(tensors)
-        except RuntimeError:
-            raise CheckpointError(
-                f"{folder}: part {name!r} has other tensors than this version's rack; train it "
-                "again, or open it with the version in provenance.json"
-            ) from None
+def read_state(work: Work, kind: str, parts: set[str]) -> State:
+    """Moments or averages of some parts, as far as the last checkpoint has them."""
+    folder = work.run.path / RACK
+    if not (folder / MANIFEST).exists():
+        return {}
+    manifest = read_manifest(folder)
+    found = {part for part in parts if f"{part}.{kind}" in manifest["parts"]}
+    return {
+        part: {
+            key: value.to(work.device)
+            for key, value in read_part(folder, manifest, f"{part}.{kind}").items()
+        }
+        for part in sorted(found)
+    }
 
 
-def fill_averages(rack: Rack, folder: Path, manifest: dict[str, Any]) -> None:
-    """Put the moving averages of a checkpoint in the place of the weights that they follow."""
+def averages_in(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """The parts of which a checkpoint holds a moving average."""
     for name in manifest["parts"]:
         part, _, kind = name.partition(".")
         if kind == AVERAGE:
-            module = rack.parts()[part]
-            module.load_state_dict({**module.state_dict(), **read_part(folder, manifest, name)})
+            yield part
 
 
-def read_rack(run: Run, *, best: bool = False, raw: bool = False) -> Rack:
+def read_rack(
+    run: Run,
+    *,
+    best: bool = False,
+    raw: bool = False,
+    device: torch.device | None = None,
+    lent: Literal["disk", "host"] | None = None,
+) -> Rack:
     """The model of a run's last checkpoint, or the best one of its last stage.
 
     What trains is read at its moving average where there is one, unless `raw` weights are wanted.
     Its noise paths are those of the stages that have begun; at a border the next one has not.
 
+    Args:
+        run: The run.
+        best: Its best weights.
+        raw: Weights without averaging.
+        device: Where to; None for the CPU.
+        lent: Leave the matrices of stacks that do not train any more where they lie, read as they
+            are needed: in their files, or in a copy in memory.
+
     Raises:
         CheckpointError: If there is none yet, or it is damaged.
     """
-    exp = run.experiment
-    rack = Rack(exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed)
-    manifest = read_manifest(run.path / RACK)
-    fill(rack, run.path / RACK, manifest)
-    if not raw:
-        fill_averages(rack, run.path / RACK, manifest)
-    if best:
-        better = read_manifest(run.path / BEST)
-        fill(rack, run.path / BEST, better)
-    stages = tuple(Stage.model_validate(value) for value in run.stages())
+    exp, folder, device = run.experiment, run.path / RACK, device or torch.device("cpu")
+    manifest, stages = read_manifest(folder), stages_of(run)
     at = Counters(**manifest["counters"])
+    rack = Rack(
+        exp.rack,
+        exp.attention,
+        vocab_size(exp),
+        stacks=(),
+        seed=exp.seed,
+        dtype=getattr(torch, exp.precision.weights),
+    ).to(device)
+    averaged = set() if raw else {*averages_in(manifest)}
+    better = read_manifest(run.path / BEST) if best else {"parts": {}}
+    whole = {"embedding", "head"} | averaged | better["parts"].keys()
+    shelf = Shelf(rack, folder, device, lent) if lent is not None else None
+    for name, entry in manifest["parts"].items():
+        if "." in name:
+            continue
+        if name not in rack.parts():
+            rack.add(name, empty=True)
+        if shelf is not None and name not in whole:
+            shelf.lend(name, loaded=False)
+        else:
+            put(rack, name, read_part(folder, manifest, name), folder, entry.get("format"))
+    for part in sorted(averaged):
+        tensors = read_part(folder, manifest, f"{part}.{AVERAGE}")
+        put(rack, part, {**rack.parts()[part].state_dict(), **tensors}, folder)
+    if best:
+        fill(rack, run.path / BEST, better)
     rack.paths = paths_so_far(stages[: at.stage + (at.step > 0)])
-    return rack.eval()
+    return rack.to(device).eval()

@@ -13,7 +13,7 @@ from stackwise.data.dataset import Dataset
 from stackwise.evaluation import Evaluation, evaluate
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
-from stackwise.training.start import changed_placement, data_of, device_of, threads_of
+from stackwise.training.start import changed_placement, data_of, device_of, lent_from, threads_of
 from stackwise.training.step import autocast
 
 
@@ -45,7 +45,7 @@ def evaluate_run(
     placement = changed_placement(run, None if device is None else {"device": device})
     dataset, target = data_of(run, placement), device_of(placement)
     with threads_of(placement):
-        rack = run.rack(best=best, raw=raw).to(target)
+        rack = run.rack(best=best, raw=raw, device=str(target), lent=lent_from(placement))
         return score(rack, dataset, run.experiment, target, seed=seed, draws=draws)
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -22,9 +22,14 @@ from stackwise.data.dataset import Dataset, open_dataset
 from stackwise.data.tokenizer import load_tokenizer
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import plan_rows
+from stackwise.memory.flops import vocab_size
 from stackwise.rules import check_placement
 from stackwise.runs import Run, make_run
 from stackwise.stage import Stage
+from stackwise.training.placing import check_disk, check_trunk
+
+if TYPE_CHECKING:
+    from stackwise.interop.model_folder import ModelFolder
 
 
 class TrainingError(RuntimeError):
@@ -47,8 +52,15 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
     check_placement(exp, placement)
     made = stages(exp)
     dataset = dataset_of(exp, placement.data_dir)
-    samples_per_epoch(dataset, exp.optim.batch)
-    run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, dataset.fingerprint)}"
+    epoch_samples = samples_per_epoch(dataset, exp.optim.batch)
+    model = model_of(exp, placement.data_dir, verify=True)
+    facts = {"seed": exp.seed, "experiment": exp.hash, "data": dataset.provenance()}
+    if model is not None:
+        facts["start"] = {"model": model.source.name, "weights": model.weights_hash}
+    names = [dataset.fingerprint, *([model.weights_hash] if model is not None else [])]
+    run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, *names)}"
+    check_trunk(exp, placement, made)
+    check_disk(exp, placement, made, epoch_samples, Path(placement.runs_dir, run_id))
     with threads_of(placement):
         run = make_run(
             placement.runs_dir,
@@ -57,7 +69,7 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
             placement=seen_from(Path(placement.runs_dir, run_id), placement).to_yaml(),
             stages=[stage.model_dump(mode="json") for stage in made],
             plan=plan_rows(exp, placement, made),
-            facts={"seed": exp.seed, "experiment": exp.hash, "data": dataset.provenance()},
+            facts=facts,
             rerun=rerun,
         )
     dataset.tokenizer.save(run.path / "tokenizer.json")
@@ -66,8 +78,9 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
 
 def seen_from(folder: Path, placement: Placement) -> Placement:
     """A placement with its folders named from a run's own folder."""
-    data_dir = os.path.relpath(placement.data_dir, folder)
-    return placement.replace(data_dir=data_dir, runs_dir="..")
+    data_dir, caches = os.path.relpath(placement.data_dir, folder), placement.cache_dir
+    cache_dir = None if caches is None else os.path.relpath(caches, folder)
+    return placement.replace(data_dir=data_dir, cache_dir=cache_dir, runs_dir="..")
 
 
 def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) -> Placement:
@@ -76,7 +89,7 @@ def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) ->
     Args:
         run: The run.
         change: None for none; a mapping changes the keys that it names; a placement all keys but
-            `runs_dir` and `data_dir`.
+            those of folders.
 
     Raises:
         ExperimentError: If a key is unknown or out of range, would move the run, or names a
@@ -84,7 +97,7 @@ def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) ->
     """
     present = Placement.load(run.path / "placement.yaml")
     if isinstance(change, Placement):
-        change = change.model_dump(exclude={"runs_dir", "data_dir"})
+        change = change.model_dump(exclude={"runs_dir", "data_dir", "cache_dir"})
     keys = dict(change or {})
     if "runs_dir" in keys:
         raise ExperimentError(
@@ -92,10 +105,11 @@ def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) ->
             "folder instead"
         )
     new = present.replace(**keys)
-    if "data_dir" in keys:
-        new = seen_from(run.path, new).replace(runs_dir=present.runs_dir)
+    for key in {"data_dir", "cache_dir"} & keys.keys():
+        new = new.replace(**{key: getattr(seen_from(run.path, new), key)})
     device_of(new)
     check_placement(run.experiment, new)
+    check_trunk(run.experiment, new, stages_of(run))
     return new
 
 
@@ -111,6 +125,11 @@ def device_of(placement: Placement) -> torch.device:
             "placement.device: 'cuda', but torch sees no CUDA card here; use auto or cpu"
         )
     return torch.device("cuda" if here and placement.device != "cpu" else "cpu")
+
+
+def lent_from(placement: Placement) -> Literal["disk", "host"] | None:
+    """Where the matrices of frozen stacks are read from; None where they are in memory."""
+    return None if placement.trunk == "recompute" else placement.stream_from
 
 
 @contextmanager
@@ -144,7 +163,7 @@ def settled(exp: Experiment, placement: Placement) -> tuple[Experiment, Placemen
 
 def paths_named(exp: Experiment) -> dict[str, str]:
     """The keys of an experiment that name files or folders, with what they say."""
-    found = {}
+    found = {} if exp.start is None else {"start": exp.start}
     for key in ("data.corpus", "data.tokenizer"):
         params = getattr(exp.data, key.removeprefix("data."))
         if hasattr(params, "path"):
@@ -152,6 +171,34 @@ def paths_named(exp: Experiment) -> dict[str, str]:
         elif params.choice == "hf" and Path(params.dataset).is_absolute():
             found[f"{key}.dataset"] = params.dataset
     return found
+
+
+def model_of(exp: Experiment, data_dir: str | Path, *, verify: bool = False) -> ModelFolder | None:
+    """The model that an experiment starts from, if it does.
+
+    Raises:
+        ModelError: If the folder is none, damaged or altered.
+        ExperimentError: If the experiment's rack is another one.
+    """
+    if exp.start is None:
+        return None
+    from stackwise.interop.model_folder import read_model
+
+    model = read_model(Path(data_dir, exp.start), verify=verify)
+    ours, theirs = exp.rack.model_dump(), model.rack.model_dump()
+    ours["vocab"] = vocab_size(exp)
+    problems = [
+        f"rack.{key}: {ours[key]} is not {theirs[key]}, that of the model to start from"
+        for key in ours
+        if ours[key] != theirs[key] and key != "init_std"
+    ]
+    if exp.attention != model.attention:
+        problems.append(f"attention: {exp.attention.choice} is not the model's, {model.attention}")
+    if problems:
+        raise ExperimentError(
+            "\n".join(f"{line}; take the sections of {exp.start}/model.yaml" for line in problems)
+        )
+    return model
 
 
 def data_of(run: Run, placement: Placement) -> Dataset:
@@ -187,11 +234,16 @@ def dataset_of(exp: Experiment, data_dir: str | Path) -> Dataset:
     )
 
 
-def run_hash(exp: Experiment, made: tuple[Stage, ...], fingerprint: str) -> str:
-    """Eight hex digits of experiment, stages and data."""
+def stages_of(run: Run) -> tuple[Stage, ...]:
+    """What a run executes."""
+    return tuple(Stage.model_validate(value) for value in run.stages())
+
+
+def run_hash(exp: Experiment, made: tuple[Stage, ...], *read: str) -> str:
+    """Eight hex digits of experiment, stages, and hashes of what they read: data, a model."""
     values = [
         exp.model_dump(mode="json"),
         [stage.model_dump(mode="json") for stage in made],
-        fingerprint,
+        *read,
     ]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -19,12 +19,13 @@ from torch.utils.checkpoint import checkpoint
 
 from stackwise.model.rack import Rack
 from stackwise.objective import Corrupted
-from stackwise.stage import Stage, roles
+from stackwise.stage import Stage, trunk_of
 from stackwise.training.average import Average
 from stackwise.training.in_backward import InBackward
 from stackwise.training.layers import Head, Layer, head_of, layers
 from stackwise.training.optim import Optimizer
 from stackwise.training.trained import Named, clip_, global_norms
+from stackwise.trunk.border import through
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Setting:
     """What stays the same over the steps of a stage.
 
     Attributes:
-        trunk: Blocks that run without gradient, in order, one by one or compiled together.
+        trunk: Blocks that run without gradient, stack by stack, single or compiled together.
+        border: What each stack of the trunk rounds its output to.
         rest: The blocks after them, active and frozen, in order.
         head: Final norm, head and loss.
         causal: Attention direction.
@@ -43,7 +45,8 @@ class Setting:
         clip: Bound on the gradient norm.
     """
 
-    trunk: tuple[Layer, ...]
+    trunk: tuple[tuple[Layer, ...], ...]
+    border: str
     rest: tuple[Layer, ...]
     head: Head
     causal: bool
@@ -112,13 +115,14 @@ def setting_of(
     device: torch.device,
     clip: float | None,
     compiled: bool = False,
+    border: str = "float32",
     in_backward: InBackward | None = None,
 ) -> Setting:
     """Resolve a stage and its placement into what the step needs."""
-    role = roles(stage)
-    trunk = [stack for stack in stage.path if role[stack] == "trunk"]
+    trunk = trunk_of(stage)
     return Setting(
-        trunk=layers(rack, trunk, compiled=compiled, single=False),
+        trunk=tuple(layers(rack, [stack], compiled=compiled, single=False) for stack in trunk),
+        border=border,
         rest=layers(rack, stage.path[len(trunk) :], compiled=compiled, single=checkpointing),
         head=head_of(
             rack, compiled=compiled, scratch=None if in_backward is None else in_backward.scratch
@@ -202,7 +206,7 @@ def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -
     """The share of one micro-batch in the loss of a batch of `positions` tokens, nats."""
     noisy = noisy.to(setting.device)
     with autocast(setting.device, setting.compute):
-        x_BTD = trunk_output(rack, noisy.input_BT, setting)
+        x_BTD = trunk_output(rack, noisy, setting)
         for layer in setting.rest:
             if setting.checkpointing:
                 x_BTD = checkpoint(layer, x_BTD, causal=setting.causal, use_reentrant=False)
@@ -212,14 +216,14 @@ def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -
         return setting.head(chosen_ND, noisy.target_N, noisy.weight_N, positions)
 
 
-def trunk_output(rack: Rack, input_BT: Tensor, setting: Setting) -> Tensor:
-    """Embedding and trunk, (B, T, D). Nothing of them is kept for backward unless it trains."""
+def trunk_output(rack: Rack, noisy: Corrupted, setting: Setting) -> Tensor:
+    """Embedding and trunk, (B, T, D), or what was read of them. Kept for backward if it trains."""
+    if noisy.trunk_BTD is not None:
+        return noisy.trunk_BTD
     frozen = bool(setting.trunk) or not any(p.requires_grad for p in rack.embedding.parameters())
     with torch.no_grad() if frozen else nullcontext():
-        x_BTD = rack.embedding(input_BT)
-        for layer in setting.trunk:
-            x_BTD = layer(x_BTD, causal=setting.causal)
-    return x_BTD
+        x_BTD = rack.embedding(noisy.input_BT)
+        return through(x_BTD, setting.trunk, causal=setting.causal, border=setting.border)
 
 
 def autocast(device: torch.device, compute: torch.dtype) -> AbstractContextManager[object]:

@@ -2,23 +2,25 @@
 
 The library's own writer first copies all of a part into bytes. A part may be as large as memory
 allows, so this one writes each tensor straight from where it lies and hashes on the way; the files
-are read with the library (a test compares the two, byte for byte). Which files there are and when
-they count is in `checkpoint.py`.
+are read with the library (a test compares the two, byte for byte). What does not lie in memory is a
+`LazyTensor`, made some rows at a time as it is written. Which files there are and when they count
+is in `checkpoint.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-Tensors = Mapping[str, Tensor]
-
 PIECE_BYTES = 1 << 20
+MADE_BYTES = 8 << 20  # of a lazy tensor, at a time; one row at least
 DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -35,12 +37,43 @@ DTYPES = {
 }
 
 
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor of one or more dimensions of which any rows can be made, when they are wanted.
+
+    Attributes:
+        dtype: Of its elements.
+        shape: As a tensor's.
+        rows: (start, stop) to those rows, (stop - start, *shape[1:]).
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    rows: Callable[[int, int], Tensor]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return self.dtype.itemsize
+
+    def numel(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
+
+    def make(self) -> Tensor:
+        """All of it."""
+        return self.rows(0, self.shape[0])
+
+
+Tensors = Mapping[str, Tensor | LazyTensor]
+
+
 def save_file(tensors: Tensors, path: Path) -> str:
     """Write a safetensors file.
 
     Args:
         tensors: Name to tensor, of any device and layout; one at a time is copied, and only if
-            it is not contiguous in the CPU's memory.
+            it is not contiguous in the CPU's memory. Of a lazy one some rows are held at a time.
         path: Where.
 
     Returns:
@@ -48,6 +81,7 @@ def save_file(tensors: Tensors, path: Path) -> str:
 
     Raises:
         TypeError: If a tensor has a dtype that such a file cannot hold.
+        ValueError: If a lazy tensor's rows are not of the dtype and shape that it announced.
         OSError: If it cannot be written.
     """
     digest = hashlib.sha256()
@@ -80,8 +114,33 @@ def pieces(tensors: Tensors) -> Iterator[memoryview]:
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     yield memoryview(header(tensors, names))
     for name in names:
-        if tensors[name].numel():
-            yield bytes_of(tensors[name])
+        tensor = tensors[name]
+        if not tensor.numel():
+            continue
+        if isinstance(tensor, LazyTensor):
+            yield from made(name, tensor)
+        else:
+            yield bytes_of(tensor)
+
+
+def made(name: str, tensor: LazyTensor) -> Iterator[memoryview]:
+    """The bytes of a lazy tensor, some rows at a time; none are kept here."""
+    count = tensor.shape[0]
+    step = max(1, MADE_BYTES * count // (tensor.numel() * tensor.itemsize))
+    for start in range(0, count, step):
+        yield bytes_of(checked(name, tensor, start, min(start + step, count)))
+
+
+def checked(name: str, tensor: LazyTensor, start: int, stop: int) -> Tensor:
+    """Rows of a lazy tensor, once they are known to be what the header says."""
+    rows = tensor.rows(start, stop)
+    wanted = (stop - start, *tensor.shape[1:])
+    if rows.dtype != tensor.dtype or tuple(rows.shape) != wanted:
+        raise ValueError(
+            f"tensor {name!r}: rows {start} to {stop} came as {rows.dtype} {tuple(rows.shape)}, "
+            f"and {tensor.dtype} {wanted} were announced"
+        )
+    return rows
 
 
 def bytes_of(tensor: Tensor) -> memoryview:

@@ -12,17 +12,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from stackwise.stage import Stage
+from stackwise.stage import Stage, parts_trained
 
 Named = dict[tuple[str, str], nn.Parameter]
 State = dict[str, dict[str, Tensor]]
-
-
-def parts_trained(stage: Stage) -> set[str]:
-    """Names of the parts that a stage trains."""
-    ends = {"embedding"} if stage.embedding else set()
-    ends |= {"head"} if stage.head else set()
-    return ends | set(stage.active or ())
 
 
 def freeze_all_but(parts: Mapping[str, nn.Module], stage: Stage) -> Named:

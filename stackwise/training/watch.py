@@ -15,10 +15,16 @@ import numpy as np
 import torch
 
 from stackwise.data.dataset import Dataset
-from stackwise.memory.flops import entry_flops, evaluation_flops, exit_flops
+from stackwise.memory.flops import (
+    entry_flops,
+    evaluation_flops,
+    exit_flops,
+    forward_flops_per_token,
+    head_flops_per_position,
+)
 from stackwise.model.rack import Rack
 from stackwise.objective import is_causal
-from stackwise.probe import entry_losses, exit_losses, fixed_draws
+from stackwise.probe import entry_losses, exit_losses, fixed_draws, path_loss
 from stackwise.stage import FULL_BAND, band_paths
 from stackwise.training.checkpoint import save
 from stackwise.training.saved import BEST
@@ -56,8 +62,7 @@ def look(work: Work, trainee: Trainee) -> None:
     """
     exp, stage = work.exp, trainee.stage
     windows_NT, size = some_windows(work.dataset, exp.eval.windows)
-    rule = work.corruption(trainee.number)
-    noisy = fixed_draws(rule, windows_NT, progress=AT_THE_END)
+    noisy = fixed_draws(work.corruption(trainee.number), windows_NT, progress=AT_THE_END)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
         exits = exit_losses(work.rack, noisy, causal=is_causal(exp.objective), path=stage.path)
     whole = stage.band == FULL_BAND and exp.objective.choice != "mlm"
@@ -82,6 +87,18 @@ def look(work: Work, trainee: Trainee) -> None:
         parts = {k: dict(m.state_dict()) for k, m in work.rack.parts().items() if k in trained}
         step, loss = work.at.total_steps, exits[-1]
         save(work.run.path / BEST, parts, written_in=trainee.number, step=step, loss=loss)
+
+
+def loss_now(work: Work, number: int) -> float:
+    """The loss of a stage's path on its held-out windows, with the weights as they are."""
+    exp, path = work.exp, work.stages[number].path
+    windows_NT, _ = some_windows(work.dataset, exp.eval.windows)
+    noisy = fixed_draws(work.corruption(number), windows_NT, progress=AT_THE_END)
+    tokens, counted = noisy.input_BT.numel(), int(noisy.counted_BT.sum())
+    spent = forward_flops_per_token(exp, path) * tokens + head_flops_per_position(exp) * counted
+    work.at.probe_flops += spent
+    with autocast(work.device, getattr(torch, exp.precision.compute)):
+        return path_loss(work.rack, noisy, causal=is_causal(exp.objective), path=path)
 
 
 def some_windows(dataset: Dataset, count: int) -> tuple[np.ndarray[Any, Any], int]:

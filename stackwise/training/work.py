@@ -10,20 +10,26 @@ import math
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
 from stackwise.config import Experiment, Placement
+from stackwise.data.batches import batch_at, samples_per_epoch
 from stackwise.data.dataset import Dataset
 from stackwise.memory.flops import Flops, stage_flops_per_token, vocab_size
 from stackwise.memory.meter import Meter
 from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
-from stackwise.objective import Corrupted, Corruption
+from stackwise.objective import Corrupted, Corruption, corrupt
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
+from stackwise.training.start import TrainingError, model_of
 from stackwise.training.step import StepNumbers
-from stackwise.training.trained import State
+from stackwise.trunk.shelf import Shelf
+
+if TYPE_CHECKING:
+    from stackwise.interop.model_folder import ModelFolder
 
 
 @dataclass
@@ -57,7 +63,14 @@ class Counters:
 
 @dataclass
 class Work:
-    """Everything that a run holds open."""
+    """Everything that a run holds open.
+
+    Attributes:
+        on_disk: Parts whose file in the last checkpoint is right.
+        packed: Stacks that are frozen to the format of `precision.frozen`.
+        lent: Stacks whose matrices are read as they are needed.
+        empty: Stacks that are on disk, and not loaded yet.
+    """
 
     run: Run
     exp: Experiment
@@ -68,9 +81,12 @@ class Work:
     rack: Rack
     writer: RunWriter
     meter: Meter
+    shelf: Shelf | None = None
     at: Counters = field(default_factory=Counters)
-    restored: dict[str, State] = field(default_factory=dict)
-    saved_parts: set[str] = field(default_factory=set)
+    on_disk: set[str] = field(default_factory=set)
+    packed: set[str] = field(default_factory=set)
+    lent: set[str] = field(default_factory=set)
+    empty: set[str] = field(default_factory=set)
     stop_requested: bool = False
     stage_peak: int | None = None
     saved_at: float = field(default_factory=time.monotonic)
@@ -85,14 +101,43 @@ class Work:
         tokens = self.stages[number].tokens or 0
         return tokens // (self.exp.optim.batch * self.exp.data.seq_len)
 
-    def first_sample(self, number: int) -> int:
-        """The global number of a stage's first sample."""
+    def samples_before(self, number: int) -> int:
+        """Samples that the stages before stage `number` read."""
         return sum(self.steps_of(i) for i in range(number)) * self.exp.optim.batch
+
+    def first_sample(self, number: int, step: int) -> int:
+        """The number of a step's first sample in the endless order of `batch_at`."""
+        size = self.exp.optim.batch
+        first = (0 if self.exp.data.restart else self.samples_before(number)) + step * size
+        period = self.exp.data.distinct_epochs
+        return first if period is None else first % (period * self.epoch_samples)
+
+    @cached_property
+    def model(self) -> ModelFolder | None:
+        """What new parts begin with, if not at random.
+
+        Raises:
+            ModelError, ExperimentError: As `model_of`.
+            TrainingError: If it is no longer the model that the run began with.
+        """
+        model = model_of(self.exp, self.run.path / self.placement.data_dir)
+        began = self.run.provenance().get("start", {})
+        if model is not None and model.weights_hash != began.get("weights"):
+            raise TrainingError(
+                f"run {self.run.id}: {self.exp.start} holds other weights than when the run began; "
+                "put the old model back, or start a new run"
+            )
+        return model
+
+    @cached_property
+    def epoch_samples(self) -> int:
+        """Samples of an epoch."""
+        return samples_per_epoch(self.dataset, self.exp.optim.batch)
 
     @property
     def total_samples(self) -> int:
         """Samples of the whole run, epochs included."""
-        return self.first_sample(len(self.stages))
+        return self.samples_before(len(self.stages))
 
     def note_peak(self) -> None:
         """Take the memory peak since the last look into account."""
@@ -117,6 +162,13 @@ class Work:
             sampling=exp.masking.sampling,
             band=band or self.stages[number].band,
         )
+
+    def noisy_batch(self, number: int, step: int) -> Corrupted:
+        """The corrupted batch of a step; a pure function of stage and step."""
+        size = self.exp.optim.batch
+        read = self.samples_before(number) + step * size
+        batch = batch_at(self.dataset, self.first_sample(number, step), size, self.exp.seed)
+        return corrupt(self.corruption(number), batch, progress=read / self.total_samples)
 
     def count(
         self, number: int, noisy: Corrupted, numbers: StepNumbers, rate: float, seconds: float

@@ -12,6 +12,7 @@ CURRICULA = {
     "left_to_right": {},
     "right_to_left": {"masking": {"bands": "equal_mass"}},
     "grow": {"curriculum": {"name": "grow", "optimizer_state": "keep", "lr": "rewarm"}},
+    "block_coordinate": {"curriculum": {"name": "block_coordinate", "optimizer_state": "keep"}},
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import stackwise as sw
-from stackwise.training.trained import parts_trained
+from stackwise.stage import parts_trained
 
 
 def test_only_what_a_stage_trains_moves(arm, place) -> None:

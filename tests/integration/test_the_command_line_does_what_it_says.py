@@ -1,6 +1,7 @@
 """`stackwise run | resume | eval | sample | runs | presets`: what succeeds, and Ctrl-C.
 
-What is answered to malformed calls is in `tests/unit`.
+What is answered to malformed calls is in `tests/unit`; `import` and `export` are in
+`test_models_move_by_the_command_line.py`.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ def test_lab_says_what_to_install(monkeypatch, capsys) -> None:
     assert err == "stackwise: stackwise lab needs the package jupyterlab: pip install jupyterlab\n"
 
 
-COMMANDS = ["run", "resume", "runs", "eval", "sample", "presets", "demo", "lab"]
+COMMANDS = ["run", "resume", "runs", "eval", "sample", "import", "export", "presets", "demo", "lab"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -236,10 +237,10 @@ def subparser(command: str):
 @pytest.mark.usefixtures("here")
 def test_the_examples_of_the_help_are_commands(capsys) -> None:
     Path("mine.yaml").write_text(sw.Experiment.preset("toy").to_yaml())
-    text = cli.FIRST_STEPS + cli.RUN_MORE
+    text = "\n".join([cli.FIRST_STEPS, cli.RUN_MORE, cli.IMPORT_MORE, cli.EXPORT_MORE])
     lines = [re.split("  +", line.strip())[0] for line in text.splitlines()]
     examples = [shlex.split(line)[1:] for line in lines if line.startswith("stackwise ")]
-    assert len(examples) == 7
+    assert len(examples) == 11
     for words in examples:
         options = cli.parser().parse_args(words)
         if words[0] == "run":

@@ -96,6 +96,27 @@ CALLS = {
     "eval, no number": (["eval", "x", "--draws", "zz"], "invalid int value: 'zz'"),
     "sample, no run": (["sample", "nope"], "nope: no such run in runs"),
     "sample, half a run": (["sample", "runs/half"], "no such file"),
+    "import, nothing": (["import"], "the following arguments are required: MODEL_DIR"),
+    "import, no folder": (["import", "nope"], "nope: is no folder; name one that holds config"),
+    "import, a name too long": (["import", "x" * 5000], "is no folder; name one that holds"),
+    "import, no model": (["import", "folder"], "folder/config.json: no such file; fetch it with"),
+    "import, no number": (
+        ["import", "folder", "--blocks-per-stack", "0"],
+        "blocks_per_stack: 0 must be a whole number of 1 or more",
+    ),
+    "export, no target": (["export", "x"], "the following arguments are required: TARGET"),
+    "export, no source": (["export", "nope", "out"], "nope: no such run in runs"),
+    "export, a name too long": (["export", "x" * 5000, "out"], "no such run in runs"),
+    "export, another format": (["export", "x", "out", "--to", "gguf"], "invalid choice: 'gguf'"),
+    "export, no size": (
+        ["export", "x", "out", "--shard-size", "five"],
+        "--shard-size: 'five' is no size of a file; write it as 5GB or 500MB",
+    ),
+    "export, an empty size": (
+        ["export", "x", "out", "--shard-size", "0GB"],
+        "--shard-size: '0GB' is no size of a file; write it as 5GB or 500MB",
+    ),
+    "export, half a run": (["export", "runs/half", "out"], "no such file"),
     "runs, a file": (["runs", "--runs-dir", "list.yaml"], "list.yaml: is no folder"),
 }
 

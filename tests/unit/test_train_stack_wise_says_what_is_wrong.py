@@ -50,7 +50,7 @@ WRONG = {
     "an unknown curriculum": (
         lambda: (rack(), IDS, {"curriculum": "left_right"}),
         "unknown curriculum 'left_right'; did you mean 'left_to_right'? known: end_to_end, "
-        "left_to_right, right_to_left, grow",
+        "left_to_right, right_to_left, grow, block_coordinate",
     ),
     "no model": (
         lambda: (None, X, LINEAR),

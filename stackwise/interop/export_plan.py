@@ -1,0 +1,223 @@
+"""What an export will write, looked at and refused before anything is written.
+
+Which racks a Llama can be is in `llama_rules.py`, what is paired with what in `llama.py`; how it is
+written in `exporting.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stackwise.interop.errors import ModelError
+from stackwise.interop.importing import main_dtype, size_bytes
+from stackwise.interop.llama import HEAD, TABLE, llama_from
+from stackwise.interop.llama_config import LENGTH, config_of
+from stackwise.interop.llama_rules import refuse_what_is_no_llama
+from stackwise.interop.model_file import KEPT, TOKENIZER
+from stackwise.interop.model_folder import is_model, part_shapes, read_model, weights_of
+from stackwise.memory.flops import vocab_size
+from stackwise.model.shape import RackShape, stack_ids
+from stackwise.runs import Run, RunError, attach
+from stackwise.stage import Stage, paths_so_far
+from stackwise.training.checkpoint import read_manifest, read_part, weights_hash
+from stackwise.training.saved import AVERAGE, BEST, MASTER, RACK
+from stackwise.training.tensorfile import LazyTensor
+
+NO_START = (
+    "the vector of [START], which every text began with in training, has no row in a Llama: a "
+    "prompt begins with its own first token"
+)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export will write.
+
+    Attributes:
+        folder: Where it is read from.
+        config: The config.json.
+        tensors: By the names that a Llama gives them, in the order they run.
+        copied: Small files that go along, by the name that they get.
+        weights: Which weights they are, as a sentence.
+        notes: What stays behind.
+        origin: Where they come from: a name and a hash.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, LazyTensor]
+    copied: Mapping[str, Path]
+    weights: str
+    notes: tuple[str, ...]
+    origin: Mapping[str, str]
+
+    @property
+    def bytes(self) -> int:
+        """Of all tensors."""
+        return sum(size_bytes(tensor) for tensor in self.tensors.values())
+
+
+def prepared(
+    source: str | Path | Run,
+    *,
+    runs_dir: str | Path = "runs",
+    raw: bool = False,
+    best: bool = False,
+) -> Export:
+    """Look at what is to be exported, and refuse what cannot be; files are read once, for hashes.
+
+    Args:
+        source: A model folder, a run, its folder or its id.
+        runs_dir: Folder in which an id is looked up.
+        raw: Of a run that is not finished, the weights themselves and not their average.
+        best: Of a run, the weights of the lowest held-out loss in its last stage.
+
+    Raises:
+        ModelError: If it is no model and no run, damaged, or no Llama, with every reason.
+        RunError: If there is no such run.
+        CheckpointError: If a run's weights are damaged, or there are none yet.
+    """
+    if isinstance(source, Run):
+        return of_run(source, raw=raw, best=best)
+    folder = Path(source)
+    if not is_model(folder):
+        return of_run(run_of(folder, runs_dir), raw=raw, best=best)
+    for name, asked in (("raw", raw), ("best", best)):
+        if asked:
+            raise ModelError(f"{name}: a model folder has one set of weights; leave it out")
+    return of_model(folder)
+
+
+def run_of(folder: Path, runs_dir: str | Path) -> Run:
+    """A run by its folder or id."""
+    try:
+        return attach(folder, runs_dir)
+    except RunError:
+        if not os.path.isdir(folder):  # False where the system will not say
+            raise
+        raise ModelError(
+            f"{folder}: is neither a model folder (it has no model.yaml) nor a run (it has no "
+            "stages.json); name one, or a run's id"
+        ) from None
+
+
+def of_model(folder: Path) -> Export:
+    """The export of a model folder: what was imported, bit for bit."""
+    model = read_model(folder, verify=True)
+    path = stack_ids(model.rack)
+    shapes = part_shapes(model.rack, model.attention)
+    parts = {
+        part: weights_of(model.checkpoint, model.manifest, part, shapes[part])
+        for part in ("embedding", *path, "head")
+    }
+    tensors = llama_from(parts, path, model.rack, model.vocab)
+    if HEAD in model.source.repeated:
+        tensors[HEAD] = tensors[TABLE]
+    refuse_what_is_no_llama(model.rack, model.attention, model.objective, str(folder))
+    return Export(
+        folder=folder,
+        config=config_of(model.rack, model.vocab, model.source.config, length=LENGTH, dtype=None),
+        tensors=tensors,
+        copied={name: folder / name for name in KEPT if (folder / name).is_file()},
+        weights=f"the weights of {folder.name}, as they were imported from {model.source.name}",
+        notes=mixed(tensors),
+        origin={"model": model.source.name, "checkpoint": model.weights_hash},
+    )
+
+
+def of_run(run: Run, *, raw: bool, best: bool) -> Export:
+    """The export of a run's last checkpoint, on the path that it runs."""
+    exp, folder = run.experiment, run.path / RACK
+    if run.state == "running":
+        raise ModelError(
+            f"run {run.id}: is training, and its files change; stop it with Ctrl-C, export, and "
+            "resume it"
+        )
+    refuse_what_is_no_llama(exp.rack, exp.attention, exp.objective.choice, f"run {run.id}")
+    manifest = read_manifest(folder)
+    counters = manifest["counters"]
+    stages = tuple(Stage.model_validate(value) for value in run.stages())
+    begun = stages[: counters["stage"] + (counters["step"] > 0)]
+    path = paths_so_far(begun)[0][2]
+    names = ("embedding", *path, "head")
+    places = {part: (folder, manifest) for part in names}
+    if best:
+        better = read_manifest(run.path / BEST)
+        places |= {part: (run.path / BEST, better) for part in names if part in better["parts"]}
+    vocab = vocab_size(exp)
+    weights = getattr(torch, exp.precision.weights)
+    shapes = part_shapes(exp.rack.model_copy(update={"vocab": vocab}), exp.attention)
+    parts = {}
+    for part, (place, listed) in places.items():
+        for name in (part, f"{part}.{MASTER}", *([] if raw else [f"{part}.{AVERAGE}"])):
+            if name == part or name in listed["parts"]:
+                read_part(place, listed, name)
+        parts[part] = weights_of(place, listed, part, shapes[part], averages=not raw, dtype=weights)
+    tied = "weight" not in parts["head"]
+    shape = RackShape(**{**exp.rack.model_dump(), "stacks": len(path), "tied": tied})
+    tensors = llama_from(parts, path, shape, vocab)
+    dtype = main_dtype(tensors.values())
+    left = [part for part in stack_ids(exp.rack) if part in manifest["parts"] and part not in path]
+    copied, notes = tokenizer_of(run)
+    if left:
+        notes += (f"{', '.join(left)} are not on the path that it runs, and stay behind",)
+    return Export(
+        folder=run.path,
+        config=config_of(shape, vocab, {}, length=exp.data.seq_len, dtype=dtype),
+        tensors=tensors,
+        copied=copied,
+        weights=which_weights(run, manifest, raw=raw, best=best),
+        notes=(*notes, *mixed(tensors), NO_START),
+        origin={"run": run.id, "checkpoint": weights_hash(folder)},
+    )
+
+
+def mixed(tensors: Mapping[str, LazyTensor]) -> tuple[str, ...]:
+    """A note where some weights have another dtype than most."""
+    most = main_dtype(tensors.values())
+    others = {str(t.dtype).removeprefix("torch.") for t in tensors.values()} - {most}
+    if not others:
+        return ()
+    return (
+        f"some weights are {' or '.join(sorted(others))}; from_pretrained makes all of them {most} "
+        "unless it is given another dtype",
+    )
+
+
+def which_weights(run: Run, manifest: Mapping[str, Any], *, raw: bool, best: bool) -> str:
+    """Which weights of a run are given, as a sentence."""
+    ema = run.experiment.optim.ema
+    training = sorted(
+        name.partition(".")[0] for name in manifest["parts"] if name.endswith(f".{AVERAGE}")
+    )
+    kind = (
+        f"the moving average (optim.ema={ema:g})" if ema is not None else "the weights as they are"
+    )
+    if best:
+        return f"{kind} of run {run.id}, where the last stage's held-out loss was lowest"
+    if raw and training:
+        return f"the raw weights of run {run.id}, without averaging in {', '.join(training)}"
+    packed = {k for k, entry in manifest["parts"].items() if entry.get("format")}
+    masters = {part for part in packed if f"{part}.{MASTER}" in manifest["parts"]}
+    if masters:
+        kind += f" (the masters of {len(masters)} frozen stacks)"
+    if packed - masters:
+        kind += f" (of {len(packed - masters)} stacks what freezing to less has left)"
+    why = (
+        "; it is not in the middle of a stage, and has no others" if raw and ema is not None else ""
+    )
+    return f"{kind} of run {run.id}{why}"
+
+
+def tokenizer_of(run: Run) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """The run's tokenizer.json, and a note where there is none."""
+    path = run.path / TOKENIZER
+    if path.is_file():
+        return {TOKENIZER: path}, ()
+    return {}, (f"it has no {TOKENIZER}, so that none goes along",)

@@ -1,0 +1,234 @@
+"""A model folder: what an import leaves, and what a run can start from.
+
+    model.yaml        sizes, attention, dtype, a hash over the weights, where it came from
+    rack/             a checkpoint, one safetensors file per part (`training/checkpoint.py`)
+    tokenizer.json    and the other small files of KEPT (`model_file.py`), where the source had them
+
+Weights that are read lazily, of a model folder or of a run, come from `weights_of`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stackwise.choice import Params, parse
+from stackwise.errors import ExperimentError, said_in
+from stackwise.interop.errors import ModelError, refuse
+from stackwise.interop.model_file import MODEL, ModelFile, Origin
+from stackwise.interop.stored import tensors_in
+from stackwise.interop.unpacking import unpacked
+from stackwise.model.attention import ATTENTION
+from stackwise.model.formats import format_called
+from stackwise.model.rack import Rack
+from stackwise.model.shape import RackShape
+from stackwise.training.checkpoint import (
+    MANIFEST,
+    RESTORE,
+    CheckpointError,
+    home_of,
+    read_manifest,
+    read_part,
+    weights_hash,
+)
+from stackwise.training.parts import fill
+from stackwise.training.saved import AVERAGE, MASTER, RACK
+from stackwise.training.tensorfile import LazyTensor
+from stackwise.yaml_text import read_mapping, read_text
+
+AGAIN = "import it again, or restore it from a copy"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model folder that has been looked at: sizes, names and lengths go together.
+
+    Attributes:
+        path: The folder.
+        rack: Its sizes; `rack.vocab` is given.
+        attention: Its attention kind.
+        objective: The objective it was trained with.
+        dtype: Of most of its weights, as stored: `bfloat16`.
+        weights_hash: One hash over them.
+        manifest: What `rack/manifest.json` says.
+        source: Where it came from.
+    """
+
+    path: Path
+    rack: RackShape
+    attention: Params
+    objective: str
+    dtype: str
+    weights_hash: str
+    manifest: Mapping[str, Any]
+    source: Origin
+
+    @property
+    def vocab(self) -> int:
+        """Entries of the head."""
+        return self.rack.vocab or 0
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder of the weights."""
+        return self.path / RACK
+
+
+def is_model(path: Path) -> bool:
+    """Whether a folder is a model folder: it has a model.yaml."""
+    return os.path.isfile(path / MODEL)  # False where the system will not say
+
+
+def read_model(folder: str | Path, *, verify: bool = False) -> ModelFolder:
+    """Look at a model folder: its files' headers, not their weights.
+
+    Args:
+        folder: What `import_model` made.
+        verify: Compare every file's hash too, which reads all of it.
+
+    Raises:
+        ModelError: If it is no model folder, or a file of it is missing, cut, altered, or of
+            another model.
+    """
+    folder = Path(folder)
+    if not is_model(folder):
+        raise ModelError(
+            f"{folder}: is no model folder (it has no {MODEL}); make one with: stackwise import"
+        )
+    where = str(folder / MODEL)
+    try:
+        values = read_mapping(read_text(where), where, "a model")
+        with said_in(where):
+            said = ModelFile.model_validate(values)
+            attention = parse(ATTENTION, said.attention, "attention", "kind")
+    except ExperimentError as error:
+        raise ModelError(str(error)) from None
+    if said.rack.vocab is None:
+        raise ModelError(f"{folder / MODEL}: rack.vocab: is empty; {AGAIN}")
+    if not (folder / RACK / MANIFEST).is_file():
+        raise ModelError(f"{folder / RACK / MANIFEST}: is missing; {AGAIN}")
+    try:
+        manifest = read_manifest(folder / RACK)
+        check_parts(folder, manifest, said, attention)
+        for part in manifest["parts"] if verify else ():
+            read_part(folder / RACK, manifest, part)
+    except CheckpointError as error:
+        raise ModelError(f"{folder}: {str(error).replace(RESTORE, AGAIN)}") from None
+    return ModelFolder(
+        path=folder,
+        rack=said.rack,
+        attention=attention,
+        objective=said.objective,
+        dtype=said.dtype,
+        weights_hash=said.weights,
+        manifest=manifest,
+        source=said.source,
+    )
+
+
+def check_parts(
+    folder: Path, manifest: Mapping[str, Any], said: ModelFile, attention: Params
+) -> None:
+    """Refuse files that are not those that model.yaml means, by hash of the list, length, header.
+
+    Raises:
+        ModelError: With every tensor that differs.
+    """
+    if weights_hash(folder / RACK) != said.weights:
+        raise ModelError(f"{folder / RACK}: is not the rack that {MODEL} was written with; {AGAIN}")
+    problems = []
+    for part, wanted in part_shapes(said.rack, attention).items():
+        if part not in manifest["parts"]:
+            problems.append(f"{folder / RACK}: has no part {part!r}; {AGAIN}")
+            continue
+        entry = manifest["parts"][part]
+        path = home_of(folder / RACK, part) / entry["file"]
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            why = "is not as long as it was written" if path.is_file() else "is missing"
+            problems.append(f"{path}: {why}; {AGAIN}")
+            continue
+        found = {name: tensor.shape for name, tensor in tensors_in(path).items()}
+        if found != wanted:
+            odd = sorted(found.items() ^ wanted.items())[0][0]
+            problems.append(
+                f"{path}: {odd} is {found.get(odd, 'missing')}, and {MODEL} says "
+                f"{wanted.get(odd, 'nothing of it')}; {AGAIN}"
+            )
+    refuse(problems)
+
+
+def part_shapes(shape: RackShape, attention: Params) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Name and shape of every tensor of a rack's parts, without making any."""
+    with torch.device("meta"):
+        rack = Rack(shape, attention, shape.vocab or 0)
+    return {
+        part: {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        for part, module in rack.parts().items()
+    }
+
+
+def weights_of(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    part: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    averages: bool = True,
+    dtype: torch.dtype = torch.bfloat16,
+) -> dict[str, LazyTensor]:
+    """The weights of one part of a checkpoint, by the header of its file.
+
+    Of a part that is frozen to less they are its master's, if one is kept; else what is left.
+
+    Args:
+        folder: The checkpoint's: the `rack` of a run or of a model folder.
+        manifest: What `read_manifest` gave.
+        part: The part's name.
+        shapes: Of the part's tensors as they train, by name.
+        averages: Where the part was training, its moving average, if there is one.
+        dtype: Of weights that are unpacked.
+
+    Raises:
+        CheckpointError: If the part is not listed.
+        ModelError: If its file is missing or cut.
+    """
+    if part not in manifest["parts"]:
+        raise CheckpointError(
+            f"{folder.name}: no part {part!r}; it has {', '.join(manifest['parts'])}"
+        )
+    form, master = manifest["parts"][part].get("format"), f"{part}.{MASTER}"
+    if form and master not in manifest["parts"]:
+        return unpacked(_tensors(folder, manifest, part), format_called(form), shapes, dtype)
+    found = _tensors(folder, manifest, master if form else part)
+    if averages and f"{part}.{AVERAGE}" in manifest["parts"]:
+        found |= _tensors(folder, manifest, f"{part}.{AVERAGE}")
+    return found
+
+
+def _tensors(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, LazyTensor]:
+    """What one file of a checkpoint holds."""
+    return tensors_in(home_of(folder, name) / manifest["parts"][name]["file"])
+
+
+def open_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Rack:
+    """The rack of a model folder, whole in memory: for models that fit there.
+
+    Args:
+        folder: What `import_model` made.
+        dtype: Of its weights in memory.
+
+    Raises:
+        ModelError: As `read_model`, or if a file's hash differs.
+    """
+    model = read_model(folder)
+    rack = Rack(model.rack, model.attention, model.vocab, seed=model.source.seed).to(dtype)
+    try:
+        fill(rack, model.checkpoint, dict(model.manifest))
+    except CheckpointError as error:
+        raise ModelError(f"{folder}: {str(error).replace(RESTORE, AGAIN)}") from None
+    return rack.eval()

@@ -1,0 +1,167 @@
+"""What a stage's trunk puts out, computed once and read from disk.
+
+Row r of a stage's cache is what the trunk gives for its r-th sample, under that sample's mask. Rows
+repeat where the experiment lets order and masks repeat (`data.distinct_epochs`). With
+`data.restart` every stage reads the same samples, so a stage's rows follow from those of the stage
+before it by running the one stack that was frozen since: then the older cache is read, and goes
+when the newer one is whole.
+
+The files are in `trunk/cache.py`. A trunk's output is the same whether it is cached or computed:
+both round it in the same places, and rows are made in micro-batches of the training's size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stackwise.memory.disk import layout_of
+from stackwise.objective import is_causal
+from stackwise.stage import trunk_of
+from stackwise.training.checkpoint import read_manifest
+from stackwise.training.saved import RACK
+from stackwise.training.step import autocast
+from stackwise.training.work import Work
+from stackwise.trunk.border import border_of, through
+from stackwise.trunk.cache import TrunkCache
+from stackwise.trunk.room import bytes_held, remove
+from stackwise.trunk.shards import CacheError, DamagedShard
+from stackwise.trunk.writer import CacheWriter
+
+
+def is_cached(work: Work, number: int) -> bool:
+    """Whether a stage reads its input from a cache: where it has a trunk of stacks."""
+    return work.placement.trunk == "cached" and bool(trunk_of(work.stages[number]))
+
+
+def rows_of(work: Work, number: int) -> int:
+    """Different samples of a stage, masks included."""
+    read = work.steps_of(number) * work.exp.optim.batch
+    period = work.exp.data.distinct_epochs
+    return read if period is None else min(read, period * work.epoch_samples)
+
+
+def open_cache(work: Work, number: int) -> TrunkCache:
+    """The whole cache of a stage, made or completed now if it must be; older ones are removed."""
+    folder, key = home_of(work, number), key_of(work, number, trunk_of(work.stages[number]))
+    began, source = time.monotonic(), None
+    with writer_of(work, number, folder, key) as writer:
+        made = not writer.complete
+        if made:
+            source = fill(work, number, writer)
+    cache = TrunkCache(folder, key)
+    if made:
+        seconds = time.monotonic() - began
+        facts = {"rows": cache.layout.rows, "bytes": bytes_held(folder), "seconds": seconds}
+        work.writer.event("cache_filled", stage=number, from_stage=source, **facts)
+    for other in folder.parent.iterdir():
+        if other != folder:
+            remove(other)
+    return cache
+
+
+def home_of(work: Work, number: int) -> Path:
+    """The folder of a stage's cache."""
+    base = work.placement.cache_dir
+    home = work.run.path / "cache" if base is None else work.run.path / base / work.run.id
+    return home / str(number)
+
+
+def drop_caches(work: Work) -> None:
+    """Remove what is left of a run's caches."""
+    home = home_of(work, 0).parent
+    for folder in home.iterdir() if home.is_dir() else ():
+        remove(folder)
+    if home.is_dir():
+        home.rmdir()
+
+
+def writer_of(work: Work, number: int, folder: Path, key: str) -> CacheWriter:
+    """The writer of a stage's rows, at the first one that is not there.
+
+    What else lies in the folder is of weights or samples that this stage does not have.
+    """
+    layout = layout_of(work.exp, rows_of(work, number))
+    try:
+        return CacheWriter(folder, key, layout)
+    except CacheError:
+        remove(folder)
+        return CacheWriter(folder, key, layout)
+
+
+def key_of(work: Work, number: int, trunk: Sequence[str]) -> str:
+    """A hash of all that decides the rows of a stage after `trunk`."""
+    exp = work.exp
+    parts = read_manifest(work.run.path / RACK)["parts"]
+    sections = {"rack", "attention", "objective", "masking", "data", "seed"}
+    facts = {
+        "science": exp.model_dump(mode="json", include=sections),
+        "numbers": [exp.precision.compute, border_of(exp.precision)],
+        "batch": [exp.optim.batch, work.placement.micro_batch],
+        "data": work.dataset.fingerprint,
+        "band": work.stages[number].band,
+        "first": work.first_sample(number, 0),
+        "weights": [parts[name]["sha256"] for name in ("embedding", *trunk)],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def fill(work: Work, number: int, writer: CacheWriter) -> int | None:
+    """Write the rows that a stage's cache lacks.
+
+    Returns:
+        The stage whose cache they were made from; None if from the tokens.
+    """
+    older = older_cache(work, number)
+    for first in range(writer.rows_done, rows_of(work, number), work.exp.optim.batch):
+        for row, x_BTD in outputs(work, number, first, older):
+            writer.write(row, x_BTD)
+    return None if older is None else number - 1
+
+
+def mend(work: Work, number: int, cache: TrunkCache, damage: DamagedShard) -> None:
+    """Make a damaged shard of a cache anew, from the tokens, and say so."""
+    work.writer.event("cache_mended", stage=number, why=str(damage))
+    rows, size = damage.rows, work.exp.optim.batch
+    batches = (outputs(work, number, first, None) for first in range(rows.start, rows.stop, size))
+    cache.rebuild(damage.shard, (x_BTD for batch in batches for _, x_BTD in batch))
+
+
+def older_cache(work: Work, number: int) -> TrunkCache | None:
+    """The cache of the stage before, if its rows are those of this one but for the last stack."""
+    key = key_of(work, number, trunk_of(work.stages[number])[:-1])
+    try:
+        older = TrunkCache(home_of(work, number - 1), key)
+    except CacheError:
+        return None
+    return older if older.layout.rows >= rows_of(work, number) else None
+
+
+@torch.no_grad()
+def outputs(
+    work: Work, number: int, first: int, older: TrunkCache | None
+) -> Iterator[tuple[int, Tensor]]:
+    """The trunk's outputs for the batch that begins at row `first`, a micro-batch at a time."""
+    exp, causal = work.exp, is_causal(work.exp.objective)
+    size = exp.optim.batch
+    micro = work.placement.micro_batch or size
+    trunk = trunk_of(work.stages[number])
+    rest = [[*work.rack.blocks([stack])] for stack in (trunk if older is None else trunk[-1:])]
+    noisy = work.noisy_batch(number, first // size) if older is None else None
+    for row in range(first, first + size, micro):
+        count = min(micro, first + size - row)
+        with autocast(work.device, getattr(torch, exp.precision.compute)):
+            if noisy is None:
+                assert older is not None
+                x_BTD = older.read(row, count, torch.float32).to(work.device)
+            else:
+                ids_BT = noisy.input_BT[row - first : row - first + count]
+                x_BTD = work.rack.embedding(ids_BT.to(work.device))
+            border = border_of(exp.precision)
+            yield row, through(x_BTD, rest, causal=causal, border=border)

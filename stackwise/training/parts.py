@@ -1,0 +1,101 @@
+"""From a part's tensors on disk to a module of a rack, as it trains or frozen.
+
+Which parts a checkpoint has is in `saved.py`; which stacks are in memory in a stage, and in what
+form, in `residence.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from stackwise.model.formats import format_called
+from stackwise.model.freezing import replace_linears
+from stackwise.model.frozen import FrozenLinear
+from stackwise.model.rack import Rack
+from stackwise.training.checkpoint import CheckpointError, read_part
+
+
+def fill(rack: Rack, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Load the parts of a checkpoint into a rack, adding the stacks that it lacks.
+
+    Raises:
+        CheckpointError: If a part is damaged, or of a rack that is built otherwise.
+    """
+    for name, entry in manifest["parts"].items():
+        if "." not in name:
+            if name not in rack.parts():
+                rack.add(name, empty=True)
+            put(rack, name, read_part(folder, manifest, name), folder, entry.get("format"))
+
+
+def put(
+    rack: Rack,
+    name: str,
+    tensors: Mapping[str, Tensor],
+    folder: Path,
+    form: str | None = None,
+) -> None:
+    """Load a part's tensors into its module.
+
+    Args:
+        rack: Has the part.
+        name: The part's.
+        tensors: By name, as its file holds them.
+        folder: Where they come from, for messages.
+        form: What the part's matrices are frozen to; None if they are as they train.
+
+    Raises:
+        CheckpointError: If they are of a rack that is built otherwise.
+    """
+    module = rack.parts()[name]
+    if name == "head" and "weight" in tensors:
+        rack.untie()
+    with built_alike(folder, name):
+        if form is not None:
+            freeze_to(module, form, tensors)
+        module.load_state_dict(tensors)
+
+
+def put_rest(rack: Rack, name: str, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Load what of a part is no matrix of a linear layer, reading nothing else of its file."""
+    module = rack.parts()[name]
+    linears = [key for key, inner in module.named_modules() if isinstance(inner, nn.Linear)]
+    wanted = {
+        key: value
+        for key, value in read_part(folder, manifest, name, verify=False).items()
+        if key.rpartition(".")[0] not in linears or key.endswith(".bias")
+    }
+    with built_alike(folder, name):
+        missing, odd = module.load_state_dict(wanted, strict=False)
+        lacks = [key for key in missing if key.removesuffix(".weight") not in linears]
+        if odd or lacks:
+            raise RuntimeError(f"{odd or lacks}")
+
+
+def freeze_to(module: nn.Module, form: str, tensors: Mapping[str, Tensor]) -> None:
+    """Put a `FrozenLinear` in the place of each linear layer, for the tensors that a file has."""
+    chosen = format_called(form)
+
+    def made(name: str, linear: nn.Linear) -> FrozenLinear:
+        shape = (linear.out_features, linear.in_features)
+        kept = {code: tensors[f"{name}.{code}"] for code in chosen.layout(shape)}
+        return FrozenLinear(chosen, shape, kept, linear.bias, dtype=linear.weight.dtype)
+
+    replace_linears(module, made)
+
+
+@contextmanager
+def built_alike(folder: Path, name: str) -> Iterator[None]:
+    """Say in words of ours that tensors do not fit a module."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError):
+        raise CheckpointError(
+            f"{folder}: part {name!r} has other tensors than this version's rack; train it "
+            "again, or open it with the version in provenance.json"
+        ) from None

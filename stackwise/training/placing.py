@@ -1,0 +1,110 @@
+"""Whether an experiment can be carried out as a placement says, asked before anything is made.
+
+What an experiment can be by itself is in `rules.py` and `completion.py`; whether the memory is
+there in `memory/room.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stackwise.errors import ExperimentError
+from stackwise.memory.disk import cache_bytes, checkpoint_bytes
+from stackwise.objective import schedule_of
+from stackwise.report import bytes_text
+from stackwise.schedules import schedule_kind
+from stackwise.stage import Stage, trunk_of
+
+if TYPE_CHECKING:
+    from stackwise.config import Experiment, Placement
+
+
+def check_trunk(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> None:
+    """Raise if the trunks of these stages cannot be cached as the placement asks.
+
+    Raises:
+        ExperimentError: With every problem at once.
+    """
+    problems = [*cache_problems(exp, placement, made)]
+    if problems:
+        raise ExperimentError("\n".join(problems))
+
+
+def cache_problems(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> Iterator[str]:
+    """Why what a trunk puts out could not be read again: it would be something else by then."""
+    if placement.trunk != "cached":
+        return
+    for number, stage in enumerate(made):
+        active = [stage.path.index(stack) for stack in stage.active or ()]
+        before = stage.path[: min(active, default=len(stage.path))]
+        if stage.embedding and before:
+            yield (
+                f"placement.trunk: cached, but stage {number} ({stage.name}) trains the embedding "
+                f"under the frozen {', '.join(before)}, whose outputs change with it; give a "
+                "curriculum that trains the embedding in its first stage only "
+                "(curriculum.embedding=first), or trunk=recompute or streamed"
+            )
+    schedule = schedule_of(exp.objective, exp.masking.schedule)
+    moves = schedule is not None and schedule_kind(schedule.choice) == "progress"
+    repeats = exp.data.distinct_epochs is not None and any(map(trunk_of, made))
+    if moves and repeats and schedule is not None and schedule.choice != "constant":
+        yield (
+            f"placement.trunk: cached, but masking.schedule={schedule.choice} masks more or less "
+            "as training goes on, so that rows never repeat; leave data.distinct_epochs empty, or "
+            "use trunk=recompute or streamed"
+        )
+
+
+def check_disk(
+    exp: Experiment,
+    placement: Placement,
+    made: Sequence[Stage],
+    epoch_samples: int,
+    run: Path,
+) -> None:
+    """Raise if the folders of a run have no room for what it will write, by arithmetic.
+
+    Args:
+        exp: The experiment.
+        placement: Names the folders.
+        made: Its stages.
+        epoch_samples: Samples of an epoch.
+        run: The run's folder; what it holds already counts as there.
+
+    Raises:
+        ExperimentError: If so, or if the caches take more than `placement.cache_gb`.
+    """
+    runs, kept = Path(placement.runs_dir), checkpoint_bytes(exp, made)
+    held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    caches = cache_bytes(exp, placement, made, epoch_samples)
+    if placement.cache_gb is not None and caches > placement.cache_gb * 1e9:
+        raise ExperimentError(
+            f"placement.cache_gb: {placement.cache_gb} < {caches / 1e9:.3g}, which the outputs of "
+            "the trunk take by arithmetic; raise it, lower budget, give data.distinct_epochs, or "
+            "use trunk=streamed"
+        )
+    cache_dir = Path(placement.cache_dir) if placement.cache_dir else runs
+    shared = same_disk(cache_dir, runs)
+    wanted = [(runs, kept + caches if shared else kept, "runs_dir")]
+    wanted += [] if shared else [(cache_dir, caches, "cache_dir")]
+    for folder, need, key in wanted:
+        free = shutil.disk_usage(there(folder)).free
+        if need > free + held:
+            raise ExperimentError(
+                f"placement.{key}: {folder} has {bytes_text(free)} free, and the run takes "
+                f"{bytes_text(need)} there by arithmetic (checkpoints {bytes_text(kept)}, cached "
+                f"outputs {bytes_text(caches)}); make room, or name another folder"
+            )
+
+
+def there(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def same_disk(one: Path, other: Path) -> bool:
+    """Whether two folders lie on one file system."""
+    return there(one).stat().st_dev == there(other).stat().st_dev

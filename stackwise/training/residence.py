@@ -1,0 +1,160 @@
+"""Which stacks lie in memory in a stage, and in what form.
+
+A stack that trains is there as it trains. A frozen one is there as it trained, or packed in the
+format of `precision.frozen`; or it is lent, its matrices being read from where they lie when a step
+needs them, a block at a time. So what a stage takes does not grow with the stacks that are done.
+
+How a stack is packed is in `model/frozen.py`, how lent matrices are read ahead in `trunk/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from stackwise.completion import packing
+from stackwise.model.freezing import freeze_linears
+from stackwise.model.init import grow
+from stackwise.stage import NewStack
+from stackwise.training.checkpoint import read_manifest, read_part
+from stackwise.training.optim import Optimizer
+from stackwise.training.parts import put
+from stackwise.training.saved import MASTER, MASTERS, RACK, save_parts
+from stackwise.training.tensorfile import LazyTensor
+from stackwise.training.work import Work
+
+if TYPE_CHECKING:
+    from stackwise.interop.model_folder import ModelFolder
+
+
+def arrange(work: Work, number: int) -> None:
+    """Bring every stack into the form that a stage needs, one after the other.
+
+    New ones are made, those that train are loaded if they are not there, and the others are put
+    away. Afterwards the lent ones are read in the order of the stage's path.
+    """
+    stage = work.stages[number]
+    trains = set(stage.active or ())
+    for stack in work.rack.held():
+        if stack in trains:
+            bring_back(work, stack)
+        else:
+            put_away(work, number, stack)
+    for entry in stage.new or ():
+        if entry.stack not in work.rack.stacks:
+            add_stack(work, entry)
+            if entry.stack not in trains:
+                put_away(work, number, entry.stack)
+    if work.shelf is not None:
+        work.shelf.order(stage.path)
+
+
+def gather(work: Work) -> None:
+    """Have every stack there, or lent, though a run resumed at its end enters no stage."""
+    for stack in sorted(work.empty):
+        put_away(work, len(work.stages) - 1, stack)
+    if work.shelf is not None:
+        work.shelf.order(work.rack.held())
+
+
+def add_stack(work: Work, entry: NewStack) -> None:
+    """Put a new stack into the rack, initialised as the stage says."""
+    model = work.model if entry.init == "random" else None
+    stack = work.rack.add(entry.stack, empty=model is not None)
+    if model is not None:
+        begin(work, model, entry.stack)
+        return
+    grow(stack, entry.init, None if entry.source is None else work.rack.stacks[entry.source])
+
+
+def begin_ends(work: Work) -> None:
+    """Give embedding and head the weights of the model that the experiment starts from."""
+    if work.model is not None:
+        for name in ("embedding", "head"):
+            begin(work, work.model, name)
+
+
+def begin(work: Work, model: ModelFolder, name: str) -> None:
+    """Give a part the weights that it has in a model."""
+    put(work.rack, name, read_part(model.checkpoint, model.manifest, name), model.path)
+
+
+def put_away(work: Work, number: int, stack: str) -> None:
+    """Let a stack that does not train take no more memory than it must."""
+    form = packing(work.exp.precision)
+    masters = {}
+    if form is not None and stack not in work.packed and stack not in work.empty:
+        masters = pack(work, [stack])
+        work.on_disk.discard(stack)
+    if stack not in work.on_disk and (form is not None or work.shelf is not None):
+        save_parts(work, number, {stack}, masters)
+    if work.shelf is not None:
+        if stack not in work.lent:
+            work.shelf.lend(stack, loaded=stack not in work.empty)
+            work.lent.add(stack)
+    elif stack in work.empty:
+        load(work, stack, form if stack in work.packed else None)
+    work.empty.discard(stack)
+
+
+def pack(
+    work: Work, stacks: Sequence[str], optimizer: Optimizer | None = None
+) -> dict[str, dict[str, LazyTensor]]:
+    """Freeze stacks to the experiment's format, in place.
+
+    Args:
+        work: The run.
+        stacks: As they train.
+        optimizer: Knows the exact values of bfloat16 weights; None if they have never moved.
+
+    Returns:
+        Their weights in the dtype of `precision.master`, if masters are kept.
+    """
+    form, kept = packing(work.exp.precision), {}
+    dtype = MASTERS[work.exp.precision.master]
+    assert form is not None, "these stacks freeze as they trained"
+    for stack in stacks:
+        module = work.rack.stacks[stack]
+        if dtype is not None:
+            values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            kept[stack] = {k: master(value, dtype, optimizer) for k, value in values.items()}
+        freeze_linears(module, form)
+        work.packed.add(stack)
+    return kept
+
+
+def master(value: Tensor, dtype: torch.dtype, optimizer: Optimizer | None) -> LazyTensor:
+    """A weight as a master is written: some rows at a time, from its exact value."""
+
+    def rows(start: int, stop: int) -> Tensor:
+        if optimizer is not None and isinstance(value, nn.Parameter):
+            return optimizer.exact(value, slice(start, stop)).to(dtype)
+        return value.detach()[start:stop].to(dtype)
+
+    return LazyTensor(dtype, tuple(value.shape), rows)
+
+
+def bring_back(work: Work, stack: str) -> None:
+    """Load a stack that is about to train, as it trains: from its master if it was packed."""
+    if not {stack} & (work.packed | work.lent | work.empty):
+        return
+    if work.shelf is not None:
+        work.shelf.take(stack)
+    del work.rack.stacks[stack]
+    work.rack.add(stack, empty=True)
+    load(work, stack, None)
+    for names in (work.packed, work.lent, work.empty):
+        names.discard(stack)
+
+
+def load(work: Work, stack: str, form: str | None) -> None:
+    """Fill a stack from the last checkpoint."""
+    folder = work.run.path / RACK
+    manifest = read_manifest(folder)
+    master = f"{stack}.{MASTER}"
+    name = master if form is None and master in manifest["parts"] else stack
+    put(work.rack, stack, read_part(folder, manifest, name), folder, form)
+    work.rack.stacks[stack].to(work.device)

@@ -1,0 +1,111 @@
+"""A Llama folder is imported, trained one stack at a time, exported, and loaded by transformers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+import stackwise as sw
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def llama(request, tmp_path):
+    """A Llama of three layers with random weights, as transformers saves one, and its dtype."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=256,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
+    model = LlamaForCausalLM(config).to(request.param)
+    model.save_pretrained(tmp_path / "llama")
+    return tmp_path / "llama", request.param
+
+
+PRECISIONS = {
+    "as they are": {},
+    "nf4": {"frozen": "nf4", "master": "bf16"},
+    "fp8": {"frozen": "fp8", "master": "fp32"},
+}
+
+
+@pytest.mark.parametrize("frozen", PRECISIONS)
+@pytest.mark.parametrize("trunk", ["recompute", "streamed"])
+def test_block_coordinates_change_every_stack_and_the_export_loads(
+    llama, tmp_path, place, frozen, trunk
+) -> None:
+    folder, dtype = llama
+    model = sw.read_model(sw.import_model(folder, tmp_path / "model"))
+    low = dtype == torch.bfloat16
+    exp = sw.Experiment(
+        title="again",
+        start="model",
+        rack=model.rack,
+        attention=model.attention,
+        objective="clm",
+        curriculum={"name": "block_coordinate", "cycles": 2, "embedding": "never"},
+        data={"corpus": {"kind": "markov", "size_bytes": 40_000}, "seq_len": 32},
+        optim={"batch": 2, "lr": 1e-3, "ema": None, "clip": None, "grads": "in_backward"},
+        budget={"tokens": 12 * 64},
+        precision={
+            "compute": "bfloat16" if low else "float32",
+            "weights": "bfloat16" if low else "float32",
+            **PRECISIONS[frozen],
+        },
+    )
+    run = sw.train(exp, place.replace(data_dir=str(tmp_path), trunk=trunk))
+    assert [stage["active"] for stage in run.stages()] == [["s0"], ["s1"], ["s2"]] * 2
+    target = sw.export_model(run, tmp_path / "out")
+    there = AutoModelForCausalLM.from_pretrained(target, dtype=dtype)
+    before = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    assert there.dtype == dtype
+    for (name, new), (_, old) in zip(
+        there.named_parameters(), before.named_parameters(), strict=True
+    ):
+        moved = not new.equal(old)
+        assert moved == ("embed_tokens" not in name), name
+
+
+def test_a_run_begins_with_exactly_the_models_weights(llama, tmp_path, place) -> None:
+    folder, dtype = llama
+    model = sw.read_model(sw.import_model(folder, tmp_path / "model"))
+    exp = sw.Experiment(
+        start="model",
+        rack=model.rack,
+        attention=model.attention,
+        objective="clm",
+        data={"corpus": {"kind": "markov", "size_bytes": 40_000}, "seq_len": 32},
+        optim={"batch": 2, "lr": 1e-30, "ema": None, "weight_decay": 0},
+        budget={"tokens": 64},
+    )
+    run = sw.train(exp, place.replace(data_dir=str(tmp_path)))
+    assert run.provenance()["start"]["weights"] == model.weights_hash
+    there = AutoModelForCausalLM.from_pretrained(sw.export_model(run, tmp_path / "out"))
+    before = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for (name, new), (_, old) in zip(
+        there.named_parameters(), before.named_parameters(), strict=True
+    ):
+        assert new.equal(old), name
+
+
+@pytest.mark.parametrize("form", ["nf4", "int8", "bf16"])
+def test_without_masters_the_export_gives_what_freezing_left(tiny, place, tmp_path, form) -> None:
+    exp = tiny.replace(
+        rack={"d_model": 64},
+        objective="clm",
+        curriculum="left_to_right",
+        precision={"frozen": form},
+    )
+    run = sw.train(exp, place)
+    there = AutoModelForCausalLM.from_pretrained(sw.export_model(run, tmp_path / "out"))
+    frozen, other = run.rack().stacks["s0"].blocks[0], there.model.layers[0]
+    assert other.mlp.gate_proj.weight.equal(frozen.ffn.gate.weight)
+    ids_BT = torch.randint(256, (2, 9))
+    with torch.no_grad():
+        ours, theirs = run.rack()(ids_BT, causal=True), there(ids_BT).logits
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()  # float32, other orders of sums

@@ -1,0 +1,74 @@
+"""A trunk in memory, read block by block, or read from a cache: the same losses to the last bit."""
+
+from __future__ import annotations
+
+import pytest
+
+import stackwise as sw
+
+SCIENCE = {
+    "left_to_right": {"curriculum": "left_to_right"},
+    "again": {"curriculum": "left_to_right", "data": {"restart": True}},
+    "repeating": {
+        "curriculum": "left_to_right",
+        "data": {"corpus": {"kind": "markov", "size_bytes": 600}, "distinct_epochs": 1},
+        "budget": {"tokens": 40 * 4 * 16},
+    },
+    "right_to_left": {"curriculum": "right_to_left", "masking": {"bands": "equal_mass"}},
+    "cycling": {"curriculum": "block_coordinate"},
+    "causal": {"curriculum": "left_to_right", "objective": "clm", "data": {"restart": True}},
+}
+SOURCES = {
+    "streamed": {"trunk": "streamed"},
+    "host": {"trunk": "streamed", "stream_from": "host"},
+    "cached": {"trunk": "cached"},
+}
+NUMBERS = ["loss", "grad_norm", "flops", "masked_frac"]
+
+
+def trained(exp: sw.Experiment, place: sw.Placement, **placement) -> sw.Run:
+    """A run of its own, whatever was trained before."""
+    return sw.train(exp, place.replace(**placement), rerun=True)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("name", SCIENCE)
+def test_losses_and_weights_are_equal(tiny, place, name, source) -> None:
+    exp = tiny.replace(**SCIENCE[name])
+    resident = trained(exp, place, micro_batch=2)
+    other = trained(exp, place, micro_batch=2, **SOURCES[source])
+    assert other.metrics()[NUMBERS].equals(resident.metrics()[NUMBERS])
+    assert other.weights_hash() == resident.weights_hash()
+    assert other.result()["bits_per_byte"] == resident.result()["bits_per_byte"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("frozen", ["bf16", "fp8", "int8", "nf4"])
+def test_so_they_are_over_a_quantised_trunk_or_suffix(tiny, place, frozen, source) -> None:
+    precision = {"frozen": frozen, "master": "fp32"}
+    for curriculum in ("left_to_right", "block_coordinate"):
+        exp = tiny.replace(curriculum=curriculum, rack={"d_model": 64}, precision=precision)
+        resident, other = trained(exp, place), trained(exp, place, **SOURCES[source])
+        assert other.metrics()[NUMBERS].equals(resident.metrics()[NUMBERS])
+        assert other.weights_hash() == resident.weights_hash()
+
+
+@pytest.mark.parametrize("border", ["bfloat16", "fp8"])
+def test_a_border_in_fewer_bits_is_rounded_alike_in_all_of_them(tiny, place, border) -> None:
+    exp = tiny.replace(
+        curriculum="left_to_right", precision={"border": border}, data={"restart": True}
+    )
+    plain = trained(exp.replace(precision={"border": "float32"}), place)
+    resident = trained(exp, place)
+    assert not resident.metrics()["loss"].equals(plain.metrics()["loss"])  # it does round
+    for source in SOURCES.values():
+        assert trained(exp, place, **source).metrics()[NUMBERS].equals(resident.metrics()[NUMBERS])
+
+
+def test_the_cache_of_a_stage_is_made_from_that_of_the_stage_before(tiny, place) -> None:
+    exp = tiny.replace(curriculum="left_to_right", data={"restart": True})
+    run = trained(exp, place, trunk="cached")
+    made = run.events("cache_filled")
+    assert [event["stage"] for event in made] == [1, 2, 3]
+    assert [event["from_stage"] for event in made] == [None, 1, 2]
+    assert not (run.path / "cache").exists()  # nothing is left of it at the end

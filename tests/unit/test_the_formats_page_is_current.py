@@ -1,0 +1,58 @@
+"""docs/formats.md says what the code says, and what integration says of the same errors."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+AGAIN = "write it again: python docs/formats.py"
+NUMBER = re.compile(r"\d[\d.,]*")
+
+
+@pytest.fixture(scope="module")
+def maker():
+    spec = importlib.util.spec_from_file_location("formats_page", DOCS / "formats.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_the_code_makes(maker):
+    kept, made = (DOCS / "formats.md").read_text("utf-8"), maker.page()
+    assert NUMBER.sub("#", kept) == NUMBER.sub("#", made), AGAIN
+    # Rounded to two digits or a tenth: another processor may round the last one otherwise.
+    numbers = [
+        [float(n.rstrip(".,").replace(",", "")) for n in NUMBER.findall(text)]
+        for text in (kept, made)
+    ]
+    assert numbers[0] == pytest.approx(numbers[1], rel=0.1, abs=0.101), AGAIN
+    rows = [line.split("|")[2:4] for line in maker.errors().splitlines()[2:]]
+    assert all(f"|{'|'.join(cells)}|" in kept for cells in rows), AGAIN
+
+
+def test_the_page_knows_every_format_that_loses_something(maker):
+    assert maker.FORMATS.keys() - maker.LOSSY.keys() == {"fp32"}
+    for made in (maker.errors(), maker.kept()):
+        assert [line.split("`")[1] for line in made.splitlines()[2:]] == list(maker.LOSSY)
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16", "fp8", "int8", "nf4", "fp4"])
+def test_the_error_is_the_one_that_integration_gives(maker, name):
+    """A million weights: their mean square error is known to 0.2 %, one row's scale to less."""
+    weight_OI = maker.weights()
+    found = maker.rms(maker.through(name, weight_OI) - weight_OI) / maker.rms(weight_OI)
+    assert found == pytest.approx(maker.expected(name), rel=0.01)
+
+
+def test_nf4_forgets_small_updates_and_that_is_why_masters_exist(maker):
+    """The largest of each block of 64 takes its update whole: 1/64 is what a small one leaves."""
+    start_OI = maker.weights()
+    frozen_OI = maker.through("nf4", start_OI)
+    drawn_OI = start_OI.flip(0)  # another independent draw of the same law
+    small, large = (maker.share_kept("nf4", frozen_OI, size * drawn_OI) for size in (0.003, 0.03))
+    assert small == pytest.approx(1 / 64, rel=0.1)
+    assert small < large < 0.04
+    bf16_OI = maker.through("bf16", start_OI)
+    assert maker.share_kept("bf16", bf16_OI, 0.03 * drawn_OI) > 0.95

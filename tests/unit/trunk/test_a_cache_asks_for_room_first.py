@@ -1,0 +1,122 @@
+"""The bytes of a cache: known before it is written, refused where there is no room, given back."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stackwise.errors import ExperimentError
+from stackwise.trunk.cache import TrunkCache
+from stackwise.trunk.room import bytes_held, bytes_needed, check_space, remove
+from stackwise.trunk.rounding import STORED
+from stackwise.trunk.shards import CacheError, Layout
+from stackwise.trunk.writer import CacheWriter
+
+SMALL = Layout(rows=4, tokens=2, width=3, dtype="float32")
+
+
+@settings(max_examples=25)  # every shard is flushed to the disk
+@given(
+    rows=st.integers(1, 20),
+    tokens=st.integers(1, 4),
+    width=st.integers(1, 5),
+    dtype=st.sampled_from(list(STORED)),
+    shard_bytes=st.integers(1, 300),
+    key=st.text("k\u00e9\U0001f600", min_size=1, max_size=256),
+)
+def test_it_takes_what_was_said(tmp_path_factory, rows, tokens, width, dtype, shard_bytes, key):
+    layout = Layout(rows, tokens, width, dtype, shard_bytes=shard_bytes)
+    folder = tmp_path_factory.mktemp("cache")
+    with CacheWriter(folder, key, layout) as writer:
+        writer.write(0, torch.zeros(rows, tokens, width))
+    shards = sum(path.stat().st_size for path in folder.glob("rows-*"))
+    manifest = (folder / "cache.json").stat().st_size
+    each = {"float32": 4 * width, "bfloat16": 2 * width, "fp8": width + 4}[dtype]
+    assert shards == rows * tokens * each
+    assert shards + manifest == bytes_held(folder)
+    assert 2 * manifest <= bytes_needed(layout) - shards
+
+
+def test_at_70b_width_a_cache_is_its_rows():
+    """100 M tokens of 16 KiB each are 1.64 TB; the manifest is nothing beside them."""
+    layout = Layout(rows=48829, tokens=2048, width=8192, dtype="bfloat16", group=8)
+    rows = layout.rows * 2048 * 16384
+    assert rows == pytest.approx(1.64e12, rel=0.01)
+    assert 0 < bytes_needed(layout) - rows < 1e-5 * rows
+
+
+def test_a_disk_that_is_too_small_is_refused_with_the_figures(tmp_path):
+    need = bytes_needed(SMALL)
+    check_space(tmp_path / "trunk", need, free=lambda folder: need)
+    with pytest.raises(ExperimentError) as error:
+        check_space(tmp_path / "trunk", need, free=lambda folder: need - 1)
+    assert str(error.value).endswith(
+        "placement.trunk: the cache takes 4.4 KiB more, and the disk of trunk has 4.4 KiB free; "
+        "make room, or lower data or draws, keep it in fp8, or give placement.trunk=recompute"
+    )
+
+
+def test_a_budget_that_is_too_small_is_refused_with_the_figures(tmp_path):
+    need = bytes_needed(SMALL)
+    check_space(tmp_path, need, need)
+    with pytest.raises(ExperimentError) as error:
+        check_space(tmp_path, need, need - 1)
+    assert str(error.value).endswith(
+        "placement.trunk: the cache takes 4.4 KiB, over its budget of 4.4 KiB; lower data or "
+        "draws, keep it in fp8, or give placement.trunk=recompute"
+    )
+
+
+def test_what_is_there_already_needs_no_more_room(tmp_path, written):
+    """A resumed run is not refused for the disk that its own cache takes."""
+    need = bytes_needed(SMALL)
+    written(tmp_path, SMALL, torch.zeros(4, 2, 3))
+    held = bytes_held(tmp_path)
+    assert held > 4 * 24
+    check_space(tmp_path, need, free=lambda folder: need - held)
+    with pytest.raises(ExperimentError):
+        check_space(tmp_path, need, free=lambda folder: need - held - 1)
+
+
+def test_the_disk_that_is_asked_is_that_of_the_folder(tmp_path):
+    asked = []
+    check_space(tmp_path / "a" / "b", 1, free=lambda folder: asked.append(folder) or 1)
+    assert asked == [tmp_path]
+    with pytest.raises(ExperimentError, match=r"takes 1024.0 TiB more"):
+        check_space(tmp_path, 1 << 50)
+    check_space(tmp_path, 0)
+    assert shutil.disk_usage(tmp_path).free < 1 << 50
+
+
+def test_removing_takes_the_cache_and_its_folder(tmp_path, written):
+    folder = written(tmp_path / "trunk", SMALL, torch.zeros(4, 2, 3))
+    (folder / ".rows-000007.bin.123-0.part").write_bytes(b"half")
+    (folder / ".cache.json.123-4.part").write_bytes(b"half")
+    remove(folder)
+    assert not folder.exists()
+    remove(folder)
+
+
+def test_removing_leaves_what_is_not_ours(tmp_path, written):
+    folder = written(tmp_path / "trunk", SMALL, torch.zeros(4, 2, 3))
+    others = {"notes.txt", "rows-1.bin", "rows-000000.bin.bak", ".part", "my-rows-000000.bin"}
+    for name in others:
+        (folder / name).write_text("mine")
+    (folder / "below").mkdir()
+    (folder / "below" / "rows-000000.bin").write_text("mine")
+    remove(folder)
+    assert {path.name for path in folder.iterdir()} == {*others, "below"}
+    assert (folder / "below" / "rows-000000.bin").read_text() == "mine"
+
+
+def test_a_cache_that_was_removed_by_half_is_none(tmp_path, written, monkeypatch):
+    folder = written(tmp_path / "trunk", SMALL, torch.zeros(4, 2, 3))
+    monkeypatch.setattr("stackwise.trunk.room._ours", lambda folder: [])  # killed there
+    remove(folder)
+    assert (folder / "rows-000000.bin").exists()
+    with pytest.raises(CacheError, match="holds no cache"):
+        TrunkCache(folder, "key")
