@@ -84,6 +84,16 @@ class Optimizer:
             return weight.float()
         return joined(weight.reshape(-1), lower[rows].reshape(-1)).view(weight.shape)
 
+    @torch.no_grad()
+    def put(self, parameter: nn.Parameter, exact: Tensor) -> None:
+        """Let a parameter stand for float32 values, which its master keeps where it has one."""
+        kept = self._kept(parameter)
+        if LOWER in kept:
+            flat_n = exact.to(torch.float32, copy=True).view(-1)
+            split_(flat_n, parameter.detach().view(-1), kept[LOWER].view(-1))
+        else:
+            parameter.copy_(exact)
+
     def _move_in_slices(self, parameter: nn.Parameter, decay: float) -> None:
         kept = self._kept(parameter)
         weight_n, grad_n = parameter.detach().view(-1), _grad(parameter).reshape(-1)

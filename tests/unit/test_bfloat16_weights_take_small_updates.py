@@ -47,6 +47,22 @@ def test_with_a_master_they_are_float32_training_bit_for_bit(name) -> None:
     assert bool(((weight.float() - exact).abs() <= spacing / 2).all())  # they are its nearest
 
 
+def test_a_master_is_put_back_as_it_was() -> None:
+    named = parameters(torch.bfloat16)
+    (weight,) = named.values()
+    before = Optimizer(Optim(lr=1e-4), named)
+    train(before, named, 3)
+    exact, shown = before.exact(weight), weight.detach().clone()
+    weight.data.zero_()
+    after = Optimizer(Optim(lr=1e-4), named)
+    after.put(weight, exact)
+    assert torch.equal(after.exact(weight), exact)
+    assert torch.equal(weight, shown)
+    rounded = Optimizer(Optim(), named, rounding="stochastic")
+    rounded.put(weight, exact)
+    assert torch.equal(weight, exact.bfloat16())  # no master: its nearest number
+
+
 def test_both_halves_hold_every_float32_number() -> None:
     edges = [0.0, -0.0, 1.0, 1 + 2**-8, -1 - 2**-8, 3.4e38, -3.4e38, 1e-45, math.inf, -math.inf]
     bits = torch.randint(-(2**31), 2**31, (1 << 16,), dtype=torch.int64).to(torch.int32)

@@ -15,6 +15,7 @@ from stackwise.stage import Stage
 from stackwise.training import chunked, layers
 from stackwise.training.in_backward import InBackward, PartlyTaken, stepping_of
 from stackwise.training.optim import Optimizer
+from stackwise.training.scratch import Scratch, borrow
 from stackwise.training.step import Trainee, setting_of, training_step
 from stackwise.training.trained import freeze_all_but, to_weights_dtype
 from stackwise.training.updates import OPTIMIZERS
@@ -177,6 +178,25 @@ def test_one_buffer_serves_every_layer_and_no_gradient_is_copied() -> None:
         assert len(places) == len(named)
     assert len(stepping.scratch.free) == 1 and not stepping.scratch.lent
     assert stepping.scratch.nbytes == max(layer.weight.nbytes for layer in linears)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_that_borrows_has_the_gradients_of_one_that_does_not(dtype, bias) -> None:
+    # Wide enough for the products to be cut into tiles and summed in stretches.
+    layer = nn.Linear(1024, 512, bias=bias).to(dtype)
+    x_BTD = torch.randn(3, 100, 1024).to(dtype).requires_grad_()
+    grad_BTD, found = torch.randn(3, 100, 512).to(dtype), []
+    for scratch in (None, Scratch()):
+        if scratch is not None:
+            borrow(layer, scratch)
+        out_BTD = layer(x_BTD)
+        out_BTD.backward(grad_BTD)
+        found.append([out_BTD, x_BTD.grad, *(p.grad for p in layer.parameters())])
+        x_BTD.grad = layer.weight.grad = None
+        layer.zero_grad()
+    assert scratch is not None and scratch.lent
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
 
 
 def test_leaving_the_stage_leaves_plain_layers_and_no_hooks() -> None:
