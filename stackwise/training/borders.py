@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from stackwise.completion import packing
 from stackwise.memory.meter import Kept
+from stackwise.model.frozen import bytes_in
 from stackwise.stage import untied_from
 from stackwise.training.average import Average
 from stackwise.training.in_backward import stepping_of
@@ -69,7 +70,7 @@ def measured(work: Work, trainee: Trainee) -> Iterator[None]:
     moments = optimizer_state(trainee.optimizer, trainee.named)
     averages = trainee.average.state() if trainee.average is not None else {}
     trainee.measured = {
-        "weights": sum(p.nbytes for p in work.rack.parameters()),
+        "weights": bytes_in(work.rack) + (work.shelf.slot_bytes if work.shelf is not None else 0),
         "gradients": trainee.gradient_bytes,
         "optimizer": sum(t.nbytes for part in moments.values() for t in part.values()),
         "average": sum(t.nbytes for part in averages.values() for t in part.values()),
