@@ -48,8 +48,7 @@ def test_some_windows_are_scored_where_the_experiment_says_so(tiny, place) -> No
     whole, some = (sw.train(tiny.replace(eval={"final": n}), place) for n in (None, 5))
     assert whole.weights_hash() == some.weights_hash()
     assert some.result()["tokens"] == 5 * 16 < whole.result()["tokens"]
-    share = (some.result()["probe_flops"] - whole.result()["probe_flops"]) / 16
-    assert share < 0  # and what they cost is counted
+    assert some.result()["probe_flops"] < whole.result()["probe_flops"]  # what they cost is counted
 
 
 def test_with_the_threads_that_it_was_trained_with(tiny, place) -> None:
