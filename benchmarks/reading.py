@@ -82,13 +82,12 @@ def plain(files: list[Path]) -> Arm:
 
 
 def from_cache(cache: TrunkCache) -> Arm:
-    """All batches of a cache, through its thread, into one buffer: somebody takes every byte."""
-    buffer_BTD = pages(PIECE).view(torch.bfloat16).view(ROWS, LAYOUT.tokens, LAYOUT.width)
+    """All batches of a cache, through its thread, and a sum that reads every byte of them."""
 
     def read() -> None:
         with cache.batches(0, ROWS, PIECES, dtype=torch.bfloat16) as batches:
             for x_BTD in batches:
-                buffer_BTD.copy_(x_BTD)
+                x_BTD.view(torch.int64).sum()
 
     return read
 

@@ -80,17 +80,18 @@ def eval_command(options: argparse.Namespace) -> int:
 
 def sample_command(options: argparse.Namespace) -> int:
     """Write text."""
+    from stackwise.config import Placement
     from stackwise.objective import is_causal
     from stackwise.runs import attach
     from stackwise.sampling import sample
-    from stackwise.training.start import changed_placement, lent_from
+    from stackwise.training.start import lent_from
 
     check_prompt(options.prompt)
     run = attach(options.run, options.runs_dir)
     causal = is_causal(run.experiment.objective)
     usual = "autoregressive" if causal else "ancestral"
     check_sampling(options, run.experiment.objective.choice, causal)
-    placement = changed_placement(run, None)
+    placement = Placement.load(run.path / "placement.yaml")
     print(
         sample(
             run.rack(lent=lent_from(placement)),

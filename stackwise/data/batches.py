@@ -116,8 +116,9 @@ class Prefetcher(Generic[Item]):
     the thread and closes the iterator, whether or not it was at its end.
     """
 
-    def __init__(self, items: Iterator[Item], ahead: int) -> None:
+    def __init__(self, items: Iterator[Item], ahead: int, aside: bool) -> None:
         self._items = items
+        self._aside = aside
         self._queue: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(ahead)
         self._ended = False
         self._stopping = threading.Event()
@@ -150,7 +151,8 @@ class Prefetcher(Generic[Item]):
 
     def _run(self) -> None:
         """Fill the queue until the end, an error, or the request to stop."""
-        step_aside()
+        if self._aside:
+            step_aside()
         end: BaseException | None = None
         try:
             for item in self._items:
@@ -184,13 +186,14 @@ def step_aside() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice, 19))
 
 
-def prefetch(items: Iterator[Item], ahead: int = 2) -> Prefetcher[Item]:
+def prefetch(items: Iterator[Item], ahead: int = 2, *, aside: bool = True) -> Prefetcher[Item]:
     """Make items in a background thread, at most `ahead` of them before they are asked for.
 
     Args:
         items: Usually a generator; it is run in one thread only, in order.
         ahead: 1 or more.
+        aside: Lower the thread's priority. Not for what must keep up where other programs run.
     """
     if ahead < 1:
         raise ValueError(f"ahead: {ahead} must be 1 or more")
-    return Prefetcher(items, ahead)
+    return Prefetcher(items, ahead, aside)

@@ -1,10 +1,11 @@
-"""One buffer that dequantised weights pass through, instead of new memory for each.
+"""One buffer that large dequantised weights pass through, instead of new memory for each.
 
-A CPU hands out memory page by page, and clears each page: that takes longer than dequantising, and
-a tenth of a bfloat16 product of 512 tokens (`benchmarks/formats.py`, `forward` beside `reused`).
-Inside `workspace` the layers of `frozen.py` write their weights into the same memory, which is as
-large as the largest of them and is given back at the end. An accelerator's allocator does this by
-itself, so there, and under fake tensors, nothing changes.
+From 32 MiB on, glibc takes memory from the system and gives it back each time, and the system
+clears every page: that takes longer than dequantising, and a tenth of a bfloat16 product of 512
+tokens (`benchmarks/formats.py`, `forward` beside `reused`). Inside `workspace` the layers of
+`frozen.py` write such weights into the same memory, which is as large as the largest of them and is
+given back at the end. Smaller ones get memory that is warm already, and an accelerator's allocator
+keeps its own: there, and under fake tensors, nothing changes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from stackwise.model.codes import Shape
 from stackwise.model.formats import room_for
+
+MAPPED_BYTES = 32 << 20  # glibc's largest threshold for memory of its own mapping
 
 _entered = threading.local()  # a thread's own: two threads may compute at once
 
@@ -35,7 +38,7 @@ def workspace() -> Iterator[None]:
 
 
 def room(like: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor | None:
-    """The buffer, flat, for a weight of this shape; None where it is made in new memory.
+    """The buffer, flat, for a weight of this shape; None where it gets memory of its own.
 
     Args:
         like: Says where: a tensor that the weight is made of.
@@ -44,6 +47,8 @@ def room(like: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor | None:
     """
     buffers: dict[torch.dtype, Tensor] | None = getattr(_entered, "buffers", None)
     if buffers is None or not like.is_cpu or isinstance(like, FakeTensor):
+        return None
+    if room_for(shape) * dtype.itemsize < MAPPED_BYTES:
         return None
     if dtype not in buffers or len(buffers[dtype]) < room_for(shape):
         buffers.pop(dtype, None)  # before the larger one is made

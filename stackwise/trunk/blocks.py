@@ -2,9 +2,10 @@
 
 Only headers are read here, and every size in them is checked against the file before anything is
 allocated. A block's bytes in a buffer are its image, in the order of the file. On the CPU each has
-there the place within a cache line that it has in the file: from the page cache that is read a
-third faster, and neighbours stay neighbours. On a card every tensor begins at a multiple of 256, as
-its kernels like it. Neighbours are read by one system call. Who reads and when is in `stream.py`.
+there the place within a cache line that it has in the file, since copies between such places are
+the fastest (`benchmarks/reading.py` bounds the rate), and neighbours stay neighbours. On a card
+each begins at a multiple of 256, as its kernels like it. Neighbours are read by one system call.
+Who reads and when is in `stream.py`.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class TrunkCache:
         Raises:
             ValueError, DamagedShard: As `read`, where the batch is taken.
         """
-        return prefetch(self._batches(first, size, count, dtype), ahead)
+        return prefetch(self._batches(first, size, count, dtype), ahead, aside=False)
 
     def _batches(self, first: int, size: int, count: int, dtype: torch.dtype) -> Iterator[Tensor]:
         for number in range(count):

@@ -72,7 +72,7 @@ def test_block_coordinates_change_every_stack_and_the_export_loads(
 
 
 def test_a_run_begins_with_exactly_the_models_weights(llama, tmp_path, place) -> None:
-    folder, dtype = llama
+    folder, _ = llama
     model = sw.read_model(sw.import_model(folder, tmp_path / "model"))
     exp = sw.Experiment(
         start="model",

@@ -15,6 +15,11 @@ from stackwise.model.workspace import room, workspace
 SHAPES = [(72, 40), (40, 72), (33, 40), (7, 33)]  # larger, equal, smaller, not of whole blocks
 
 
+@pytest.fixture(autouse=True)
+def small_ones_too(monkeypatch):
+    monkeypatch.setattr(module, "MAPPED_BYTES", 0)
+
+
 def layers(name):
     torch.manual_seed(0)
     made = nn.Sequential(*(nn.Linear(i, o) for o, i in SHAPES))
@@ -54,6 +59,13 @@ def test_there_is_one_buffer_as_large_as_the_largest_and_it_goes(name):
     assert room(buffer, (7, 33), torch.float32) is None
 
 
+def test_what_malloc_keeps_warm_is_left_to_it(monkeypatch):
+    monkeypatch.setattr(module, "MAPPED_BYTES", room_for((72, 40)) * 4)
+    with workspace():
+        assert room(torch.ones(1), (72, 40), torch.bfloat16) is None
+        assert len(room(torch.ones(1), (72, 40), torch.float32)) == 72 * 40
+
+
 def test_a_weight_that_is_read_is_never_in_the_buffer():
     made = layers("nf4")
     with workspace():
@@ -66,7 +78,9 @@ def test_a_weight_that_is_read_is_never_in_the_buffer():
 def test_another_thread_has_no_part_in_it():
     found = []
     with workspace():
-        thread = threading.Thread(target=lambda: found.append(room(torch.ones(1), (8, 8), None)))
+        thread = threading.Thread(
+            target=lambda: found.append(room(torch.ones(1), (8, 8), torch.half))
+        )
         thread.start()
         thread.join()
     assert found == [None]
