@@ -35,7 +35,8 @@ def enter_stage(work: Work, number: int) -> Trainee:
         work.writer.event("untied", stage=number, why="head and embedding no longer train together")
     named = freeze_all_but(work.rack.parts(), stage)
     optimizer = Optimizer(exp.optim, named, rounding=exp.precision.rounding, seed=exp.seed)
-    average = Average(named, exp.optim.ema) if exp.optim.ema is not None else None
+    ema = exp.optim.ema
+    average = None if ema is None else Average(named, ema, optimizer.put)
     trains = {part for part, _ in named}
     if not fresh or stage.optimizer_state == "keep":
         load_optimizer_state(optimizer, named, read_state(work, MOMENTS, trains))

@@ -130,7 +130,7 @@ def master(value: Tensor, dtype: torch.dtype, optimizer: Optimizer | None) -> La
     """A weight as a master is written: some rows at a time, from its exact value."""
 
     def rows(start: int, stop: int) -> Tensor:
-        if optimizer is not None and isinstance(value, nn.Parameter):
+        if optimizer is not None and isinstance(value, nn.Parameter) and value.dtype != dtype:
             return optimizer.exact(value, slice(start, stop)).to(dtype)
         return value.detach()[start:stop].to(dtype)
 
