@@ -5,9 +5,9 @@
 Makes a Llama folder of random bfloat16 weights (32000 entries, two layers of Llama 2 70B's), then,
 each in a process of its own: `import`; `export` of that, which must give back every tensor bit for
 bit; a run of `block_coordinate`, one visit to each block, embedding fixed, that begins with the
-model; `export` of the run; and a process that knows transformers alone, which loads the result and
-reads some text. Takes about 25 GB of disk in FOLDER (default: a temporary one), all of it removed at
-the end, and prints seconds and peak memory of each.
+model; `export` of the run; and a process that loads the result with transformers and reads some
+text. Takes about 25 GB of disk in FOLDER (default: a temporary one), all of it removed at the end,
+and prints seconds and peak memory of each.
 
 It exits with 1 if importing or exporting holds more than a block, if a tensor does not come back,
 or if a block has not moved.
@@ -96,7 +96,7 @@ def take_out(folder: Path) -> None:
 
 
 def load(folder: Path) -> None:
-    """Read text with it; this process has not imported stackwise's torch code."""
+    """Read text with it, by transformers alone."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder / "trained", dtype="auto")

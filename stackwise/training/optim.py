@@ -91,8 +91,8 @@ class Optimizer:
             parameter.copy_(exact)
             return
         lower_n, weight_n = self._kept(parameter)[LOWER].view(-1), parameter.detach().view(-1)
-        slices = zip(exact.reshape(-1).split(SLICE), weight_n.split(SLICE), lower_n.split(SLICE))
-        for exact_n, part_n, rest_n in slices:
+        slices = (numbers.split(SLICE) for numbers in (exact.reshape(-1), weight_n, lower_n))
+        for exact_n, part_n, rest_n in zip(*slices, strict=True):
             split_(exact_n.to(torch.float32, copy=True), part_n, rest_n)
 
     def _move_in_slices(self, parameter: nn.Parameter, decay: float) -> None:
