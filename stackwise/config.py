@@ -185,6 +185,11 @@ class Eval(Section):
     draws: int = Field(
         1, ge=1, le=1024, description="masks per window, at the end of the run; clm draws none"
     )
+    final: int | None = Field(
+        None,
+        ge=1,
+        description="held-out windows that are scored at the end, evenly spread; empty: all",
+    )
 
 
 class Experiment(Checked):

@@ -160,8 +160,10 @@ def _draws(exp: Experiment) -> Iterator[str]:
 
 
 def _frozen(exp: Experiment) -> Iterator[str]:
-    if exp.precision.frozen is None:
-        for line in unread(exp.precision, "master", "frozen empty, which loses nothing"):
+    if packing(exp.precision) is None:
+        same = exp.precision.frozen or "empty"
+        why = f"frozen={same}, which loses nothing of {exp.precision.weights} weights"
+        for line in unread(exp.precision, "master", why):
             yield f"precision.{line}"
 
 

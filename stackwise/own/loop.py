@@ -111,7 +111,7 @@ def enter_stage(work: OwnWork, number: int) -> Trainee:
     optimizer = Optimizer(optim, named, rounding=precision.rounding, seed=work.exp.seed)
     if stage.optimizer_state == "keep":
         load_optimizer_state(optimizer, named, work.moments)
-    average = Average(named, optim.ema) if optim.ema is not None else None
+    average = None if optim.ema is None else Average(named, optim.ema, optimizer.put)
     stepping = InBackward(named, optimizer) if optim.grads == "in_backward" else None
     return Trainee(number, stage, named, optimizer, average, stepping)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stackwise.stage import Stage, parts_trained
 from stackwise.training.optim import SLICE
 from stackwise.training.trained import Named, State
+
+Put = Callable[[nn.Parameter, Tensor], None]
 
 
 class Average:
@@ -19,10 +21,16 @@ class Average:
     The decay warms up as min(decay, (1 + n) / (10 + n)), n updates in, so that a short stage is
     not held back by its first weights (tf.train.ExponentialMovingAverage's rule). Of bfloat16
     weights it is kept in float32: a tenth of a percent of a difference is far under their spacing.
+
+    Args:
+        named: What trains.
+        decay: Part of the average that is kept in a step, once it is warm.
+        put: Makes a parameter stand for float32 values; None for a plain copy. Where bfloat16
+            weights have a master, it has to be the optimizer's, or the master would be another's.
     """
 
-    def __init__(self, named: Named, decay: float) -> None:
-        self.decay, self.updates = decay, 0
+    def __init__(self, named: Named, decay: float, put: Put | None = None) -> None:
+        self.decay, self.updates, self.put = decay, 0, put or copy_to
         self.named = named
         self.values = {key: exact_copy(p.detach()) for key, p in named.items()}
 
@@ -62,7 +70,7 @@ class Average:
         with torch.no_grad():
             for key, parameter in self.named.items():
                 if key[0] in parts:
-                    parameter.copy_(self.values[key])
+                    self.put(parameter, self.values[key])
 
     def adopt_what_freezes(self, following: Stage | None) -> None:
         """Freeze at their average the parts that the stage to come, if any, does not train."""
@@ -82,6 +90,11 @@ class Average:
         for part, name in self.values:
             if name in state.get(part, {}):
                 self.values[part, name] = state[part][name].clone()
+
+
+def copy_to(parameter: nn.Parameter, value: Tensor) -> None:
+    """Write a value, rounded to the parameter's dtype."""
+    parameter.copy_(value)
 
 
 def exact_copy(weight: Tensor) -> Tensor:

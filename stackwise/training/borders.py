@@ -13,7 +13,7 @@ from stackwise.training.average import Average
 from stackwise.training.in_backward import stepping_of
 from stackwise.training.layers import grow_tables
 from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
-from stackwise.training.residence import arrange, pack
+from stackwise.training.residence import arrange, pack, take_masters
 from stackwise.training.saved import AVERAGE, MOMENTS, Parts, read_state, save_border
 from stackwise.training.step import Trainee
 from stackwise.training.trained import freeze_all_but
@@ -36,10 +36,13 @@ def enter_stage(work: Work, number: int) -> Trainee:
         work.writer.event("untied", stage=number, why="head and embedding no longer train together")
     named = freeze_all_but(work.rack.parts(), stage)
     optimizer = Optimizer(exp.optim, named, rounding=exp.precision.rounding, seed=exp.seed)
-    average = Average(named, exp.optim.ema) if exp.optim.ema is not None else None
+    ema = exp.optim.ema
+    average = None if ema is None else Average(named, ema, optimizer.put)
     trains = {part for part, _ in named}
     if not fresh or stage.optimizer_state == "keep":
         load_optimizer_state(optimizer, named, read_state(work, MOMENTS, trains))
+    if fresh:
+        take_masters(work, named, optimizer)
     if not fresh and average is not None:
         average.load(read_state(work, AVERAGE, trains), work.at.updates)
     work.stage_peak = None

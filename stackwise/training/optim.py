@@ -87,12 +87,13 @@ class Optimizer:
     @torch.no_grad()
     def put(self, parameter: nn.Parameter, exact: Tensor) -> None:
         """Let a parameter stand for float32 values, which its master keeps where it has one."""
-        kept = self._kept(parameter)
-        if LOWER in kept:
-            flat_n = exact.to(torch.float32, copy=True).view(-1)
-            split_(flat_n, parameter.detach().view(-1), kept[LOWER].view(-1))
-        else:
+        if parameter.dtype != torch.bfloat16 or self.rounding != "master":
             parameter.copy_(exact)
+            return
+        lower_n, weight_n = self._kept(parameter)[LOWER].view(-1), parameter.detach().view(-1)
+        slices = (numbers.split(SLICE) for numbers in (exact.reshape(-1), weight_n, lower_n))
+        for exact_n, part_n, rest_n in zip(*slices, strict=True):
+            split_(exact_n.to(torch.float32, copy=True), part_n, rest_n)
 
     def _move_in_slices(self, parameter: nn.Parameter, decay: float) -> None:
         kept = self._kept(parameter)

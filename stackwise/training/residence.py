@@ -24,6 +24,7 @@ from stackwise.training.optim import Optimizer
 from stackwise.training.parts import put
 from stackwise.training.saved import MASTER, MASTERS, RACK, save_parts
 from stackwise.training.tensorfile import LazyTensor
+from stackwise.training.trained import Named
 from stackwise.training.work import Work
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def master(value: Tensor, dtype: torch.dtype, optimizer: Optimizer | None) -> La
     """A weight as a master is written: some rows at a time, from its exact value."""
 
     def rows(start: int, stop: int) -> Tensor:
-        if optimizer is not None and isinstance(value, nn.Parameter):
+        if optimizer is not None and isinstance(value, nn.Parameter) and value.dtype != dtype:
             return optimizer.exact(value, slice(start, stop)).to(dtype)
         return value.detach()[start:stop].to(dtype)
 
@@ -148,6 +149,21 @@ def bring_back(work: Work, stack: str) -> None:
     load(work, stack, None)
     for names in (work.packed, work.lent, work.empty):
         names.discard(stack)
+
+
+@torch.no_grad()
+def take_masters(work: Work, named: Named, optimizer: Optimizer) -> None:
+    """Let bfloat16 weights go on from the float32 values that their masters kept."""
+    precision, folder = work.exp.precision, work.run.path / RACK
+    if precision.master != "fp32" or precision.weights == "float32":
+        return
+    for part in sorted({part for part, _ in named} & work.rack.stacks.keys()):
+        manifest = read_manifest(folder)
+        if f"{part}.{MASTER}" in manifest["parts"]:
+            values = read_part(folder, manifest, f"{part}.{MASTER}")
+            for (owner, name), parameter in named.items():
+                if owner == part:
+                    optimizer.put(parameter, values[name].to(parameter.device))
 
 
 def load(work: Work, stack: str, form: str | None) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from stackwise.config import Experiment
 from stackwise.data.dataset import Dataset
+from stackwise.data.heldout import some_windows
 from stackwise.evaluation import Evaluation, evaluate
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
@@ -59,11 +60,12 @@ def score(
     draws: int | None = None,
 ) -> Evaluation:
     """Score a rack with the seed, the draws and the precision of its experiment, or others."""
+    windows_NT, size = some_windows(dataset, exp.eval.final)
     with autocast(device, getattr(torch, exp.precision.compute)):
         return evaluate(
             rack,
-            dataset.heldout_windows(),
-            dataset.heldout_bytes(),
+            windows_NT,
+            size,
             objective=exp.objective,
             seed=exp.seed if seed is None else seed,
             draws=exp.eval.draws if draws is None else draws,

@@ -12,11 +12,13 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
+
+from stackwise.model.codes import operators
 
 if TYPE_CHECKING:
     from stackwise.config import Optim
@@ -132,9 +134,7 @@ def _bitsandbytes(
     state: Kept,
 ) -> None:
     """One call of bitsandbytes' kernels, without its trust ratio and its scaling of gradients."""
-    import bitsandbytes  # noqa: F401  registers the kernels
-
-    kernels: Any = torch.ops.bitsandbytes
+    kernels = operators()
     step, (one, two) = int(state["step"]), (state["state1"], state.get("state2"))
     betas = (optim.beta1, optim.beta2, 0.0, 0.0)
     eps = optim.eps if name == "adam" else 0.0
@@ -154,6 +154,7 @@ def _bitsandbytes(
 @cache
 def _codes(device: torch.device) -> tuple[Tensor, Tensor]:
     """The 256 values that a byte of state stands for, with and without a sign."""
+    operators()
     from bitsandbytes.functional import create_dynamic_map
 
     return create_dynamic_map(signed=True).to(device), create_dynamic_map(signed=False).to(device)

@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any
 
-import numpy as np
 import torch
 
-from stackwise.data.dataset import Dataset
+from stackwise.data.heldout import chosen, some_windows
 from stackwise.memory.flops import (
     entry_flops,
     evaluation_flops,
@@ -102,12 +100,6 @@ def loss_now(work: Work, number: int) -> float:
         return path_loss(work.rack, noisy, causal=is_causal(exp.objective), path=path)
 
 
-def some_windows(dataset: Dataset, count: int) -> tuple[np.ndarray[Any, Any], int]:
-    """At most `count` held-out windows, evenly spread over the text, and their bytes."""
-    chosen = np.unique(np.linspace(0, dataset.n_windows - 1, count).round().astype(int))
-    return dataset.heldout_windows(chosen), int(dataset.heldout_bytes(chosen).sum())
-
-
 def finish(work: Work) -> None:
     """Measure the finished rack on all held-out text, and write what the run came to."""
     exp = work.exp
@@ -115,7 +107,9 @@ def finish(work: Work) -> None:
     found = score(work.rack, work.dataset, exp, work.device)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
         depths = depth_losses(work)
-    work.at.probe_flops += evaluation_flops(exp, work.rack, work.dataset.n_windows)
+    work.at.probe_flops += evaluation_flops(
+        exp, work.rack, len(chosen(work.dataset, exp.eval.final))
+    )
     epoch_tokens = work.dataset.n_samples * exp.data.seq_len
     work.writer.event(
         "result",

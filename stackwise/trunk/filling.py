@@ -232,3 +232,12 @@ def queued(device: torch.device) -> torch.cuda.Event:
     event = torch.cuda.Event()
     event.record(torch.cuda.current_stream(device))
     return event
+
+
+def empty_slot(count: int, device: torch.device) -> Slot:
+    """An empty slot; on a card its memory may still be in use by work that was queued before."""
+    if device.type == "cpu":
+        return Slot(pages(count))
+    slot = Slot(torch.empty(count, dtype=torch.uint8, device=device))
+    slot.left = queued(device)
+    return slot

@@ -1,7 +1,7 @@
 """Frozen blocks that do not stay in memory: a few slots, refilled ahead of whoever asks.
 
     with BlockReader(blocks) as reader:
-        linear.lend(lambda: reader.tensors("s3.0"))
+        linear.lend(reader.lender("s3.0", "attention.qkv."))
 
 A thread reads ahead what will be asked for next (`travel.py`). Slots carry the key of what is in
 them, and the block last asked for is never overwritten; so what is lent is always that block's,
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, Self
@@ -25,8 +25,7 @@ from torch import Tensor
 
 from stackwise.errors import closest
 from stackwise.trunk.blocks import Image, StoredBlock, images_of
-from stackwise.trunk.filling import SOURCES, Slot, Source, queued
-from stackwise.trunk.pages import pages
+from stackwise.trunk.filling import SOURCES, Slot, Source, empty_slot, queued
 from stackwise.trunk.travel import Travel
 
 CPU = torch.device("cpu")
@@ -83,7 +82,7 @@ class BlockReader:
         self._images = {image.key: image for image in images}
         self._device = device
         largest = max(image.bytes for image in images)
-        self._slots = [_slot(largest, device) for _ in range(slots)]  # last used, last
+        self._slots = [empty_slot(largest, device) for _ in range(slots)]  # last used, last
         self._source: Source = SOURCES[source](images, device)
         self._lent: tuple[Slot, Mapping[str, Tensor]] | None = None
         self._travel = Travel([image.key for image in images])
@@ -140,9 +139,34 @@ class BlockReader:
                 torch.cuda.current_stream(self._device).wait_event(slot.filled)
             return tensors
 
-    def _check(self, key: str) -> None:
+    def lender(self, key: str, prefix: str) -> Callable[[], Mapping[str, Tensor]]:
+        """What lends the tensors of one layer of a block, by their names without its prefix.
+
+        Args:
+            key: The block's.
+            prefix: As in `attention.qkv.`.
+
+        Raises:
+            ValueError: If there is no such block, or no tensor of it begins so.
+        """
+        tensors = self._known(key).tensors
+        names = [each.name for each in tensors if each.name.startswith(prefix)]
+        if not names:
+            raise ValueError(f"block {key!r}: lends no tensor that begins with {prefix!r}")
+
+        def lend() -> Mapping[str, Tensor]:
+            lent = self.tensors(key)
+            return {name.removeprefix(prefix): lent[name] for name in names}
+
+        return lend
+
+    def _known(self, key: str) -> Image:
         if key not in self._images:
             raise ValueError(f"block {key!r}: is not lent here{closest(key, self._images)}")
+        return self._images[key]
+
+    def _check(self, key: str) -> None:
+        self._known(key)
         if self._closed:
             raise RuntimeError(f"block {key!r}: its reader is closed; open another one")
         if self._failure is not None:
@@ -237,12 +261,3 @@ class BlockReader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _slot(count: int, device: torch.device) -> Slot:
-    """An empty slot; on a card its memory may still be in use by work that was queued before."""
-    if device.type == "cpu":
-        return Slot(pages(count))
-    slot = Slot(torch.empty(count, dtype=torch.uint8, device=device))
-    slot.left = queued(device)
-    return slot

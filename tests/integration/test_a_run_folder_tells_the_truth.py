@@ -8,11 +8,11 @@ import shutil
 import pytest
 
 import stackwise as sw
+from stackwise.data.heldout import some_windows
 from stackwise.memory.flops import vocab_size
 from stackwise.objective import Corruption
 from stackwise.probe import exit_losses, fixed_draws
 from stackwise.training.start import dataset_of
-from stackwise.training.watch import some_windows
 
 
 def test_the_folder_holds_what_it_should_and_no_absolute_path(arm, place, tmp_path) -> None:

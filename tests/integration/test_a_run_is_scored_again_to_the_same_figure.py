@@ -35,12 +35,20 @@ def test_every_curriculum_is_scored_as_it_was(arm, place) -> None:
         {"precision.compute": "bfloat16"},
         {"objective": "clm", "precision.compute": "bfloat16"},
         {"objective": "mlm"},
+        {"eval.final": 5},
     ],
     ids=str,
 )
 def test_with_its_own_seed_draws_and_precision(tiny, place, changes) -> None:
     run = sw.train(tiny.replace(**changes), place)
     assert found(run) == reported(run)
+
+
+def test_some_windows_are_scored_where_the_experiment_says_so(tiny, place) -> None:
+    whole, some = (sw.train(tiny.replace(eval={"final": n}), place) for n in (None, 5))
+    assert whole.weights_hash() == some.weights_hash()
+    assert some.result()["tokens"] == 5 * 16 < whole.result()["tokens"]
+    assert some.result()["probe_flops"] < whole.result()["probe_flops"]  # what they cost is counted
 
 
 def test_with_the_threads_that_it_was_trained_with(tiny, place) -> None:

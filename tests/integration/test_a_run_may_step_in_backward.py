@@ -29,11 +29,19 @@ def test_every_curriculum_ends_at_the_same_weights(arm, place) -> None:
     assert all(one < all_of_them for one, all_of_them in zip(*held, strict=True))
 
 
-@pytest.mark.parametrize("name", ["adamw", "adamw8bit"])
-def test_one_that_is_stopped_goes_on_to_the_same_weights(tiny, place, tmp_path, name) -> None:
+LOW = {"compute": "bfloat16", "weights": "bfloat16"}
+
+
+@pytest.mark.parametrize("precision", [{}, LOW, {**LOW, "rounding": "stochastic"}], ids=str)
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "lion8bit"])
+def test_one_that_is_stopped_goes_on_to_the_same_weights(
+    tiny, place, tmp_path, name, precision
+) -> None:
     if name != "adamw":
         pytest.importorskip("bitsandbytes")
-    exp = tiny.replace(optim={**IN_BACKWARD, "name": name}, curriculum="left_to_right")
+    exp = tiny.replace(
+        optim={**IN_BACKWARD, "name": name}, curriculum="left_to_right", precision=precision
+    )
     straight = sw.train(exp, place.replace(runs_dir=str(tmp_path / "straight")))
 
     def stop(work, numbers) -> None:

@@ -7,8 +7,10 @@ import torch
 
 import stackwise as sw
 from stackwise.choice import parse
+from stackwise.config import Optim
 from stackwise.model.attention import ATTENTION
 from stackwise.training.average import Average
+from stackwise.training.optim import Optimizer
 from stackwise.training.trained import global_norms, to_weights_dtype
 
 V = 71
@@ -80,6 +82,27 @@ def test_the_average_is_kept_in_float32_and_shown_rounded() -> None:
     assert weight.unique().tolist() == [raw]
     average.adopt(["s0"])
     assert torch.equal(weight.detach(), value.bfloat16())
+
+
+def test_what_freezes_at_its_average_has_the_averages_master() -> None:
+    weight = torch.nn.Parameter(torch.randn(8, 9).bfloat16())
+    named = {("s0", "weight"): weight}
+    optimizer = Optimizer(Optim(lr=1e-4), named)
+    average = Average(named, 0.9, optimizer.put)
+    for _ in range(3):
+        weight.grad = torch.randn_like(weight)
+        optimizer.step()
+        average.update()
+    wanted, raw = average.values["s0", "weight"].clone(), optimizer.exact(weight)
+    average.adopt(["s0"])
+    assert torch.equal(optimizer.exact(weight), wanted)
+    assert not torch.equal(raw, wanted)
+    # The control: a plain copy leaves the lower halves of the raw weights under the average.
+    optimizer.put(weight, raw)
+    plain = Average(named, 0.9)
+    plain.values["s0", "weight"] = wanted
+    plain.adopt(["s0"])
+    assert not torch.equal(optimizer.exact(weight), wanted)
 
 
 def test_norms_of_bfloat16_gradients_are_summed_in_float32() -> None:

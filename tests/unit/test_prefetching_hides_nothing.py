@@ -1,5 +1,7 @@
 """Items made in a background thread: same order, same errors, and no thread left behind."""
 
+import os
+import sys
 import threading
 
 import pytest
@@ -88,3 +90,14 @@ def test_none_is_an_item_like_any_other():
 def test_ahead_of_nothing_is_refused():
     with pytest.raises(ValueError, match="ahead: 0 must be 1 or more"):
         prefetch(iter([]), ahead=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux")
+def test_it_steps_aside_unless_told_otherwise():
+    def priorities():
+        yield os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    with prefetch(priorities()) as aside, prefetch(priorities(), aside=False) as beside:
+        assert next(iter(aside)) == min(mine + 10, 19)
+        assert next(iter(beside)) == mine

@@ -96,6 +96,17 @@ def test_a_slot_is_refilled_after_the_work_on_it_and_used_after_its_copy(card, s
     assert log.index(("record", "work", left)) < waited < min(copies)
 
 
+def test_the_first_copy_waits_for_what_its_memory_was_used_for(card, six):
+    """A card's allocator hands out memory that work queued before may still read."""
+    with BlockReader(six.blocks, slots=2, device=CUDA) as reader:
+        reader.tensors(six.keys[1])
+    fences = [entry[2] for entry in card.log if entry[:2] == ("record", "work")][:2]
+    assert len(set(fences)) == 2
+    for fence in fences:
+        assert ("wait", "copies", fence) in card.log
+    assert card.log.index(("wait", "copies", fences[0])) < [e[0] for e in card.log].index("copy")
+
+
 def test_work_waits_for_the_copy_of_its_block(card, six):
     with BlockReader(six.blocks, slots=2, device=CUDA) as reader:
         reader.tensors(six.keys[3])

@@ -151,3 +151,15 @@ def test_an_unknown_block_is_refused_by_name(six):
     assert (
         str(error.value) == f"block 's0.9': is not lent here; did you mean 's0.2'? known: {known}"
     )
+
+
+def test_a_layer_is_lent_by_itself(six, right):
+    with BlockReader(six.blocks, slots=2) as reader:
+        lenders = {key: reader.lender(key, "ffn.up.") for key in six.keys}
+        for key in [*six.keys, *reversed(six.keys)]:
+            truth = six.truth[key]
+            layer = {"packed": truth["ffn.up.packed"], "scale": truth["ffn.up.scale"]}
+            assert right(lenders[key](), layer)
+        with pytest.raises(ValueError) as error:
+            reader.lender("s0.0", "ffn.down.")
+    assert str(error.value) == "block 's0.0': lends no tensor that begins with 'ffn.down.'"

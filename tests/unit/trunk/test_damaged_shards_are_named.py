@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 import torch
@@ -125,6 +126,7 @@ def test_a_shard_that_the_disk_does_not_give_is_damaged(folder, monkeypatch):
         cache.read(0, 1, torch.bfloat16)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can say so")
 def test_a_mapped_page_that_the_disk_does_not_give_is_damage(folder, monkeypatch):
     """The file is cut between the look at its size and the first touch: by that, a bus error."""
     cache = TrunkCache(folder, "key")

@@ -84,3 +84,17 @@ def test_an_unknown_dtype_lists_the_known():
     assert str(error.value) == (
         "dtype: 'fp9' is not known; did you mean 'fp8'? known: float32, bfloat16, fp8"
     )
+
+
+@pytest.mark.parametrize(
+    ("largest", "scale"), [(448, 1), (448.0001, 2), (224.0001, 1), (224, 0.5), (1, 2**-8)]
+)
+def test_the_scale_is_the_least_that_holds_the_largest(largest, scale):
+    """448 is the largest code."""
+    codes_D, found = fp8(torch.tensor([0, -largest]))
+    assert codes_D.float().isfinite().all()
+    assert float(found) == scale
+
+
+def test_zeros_stay_zeros():
+    assert torch.equal(round_to(torch.zeros(2, 3), "fp8"), torch.zeros(2, 3))

@@ -73,7 +73,7 @@ def test_what_was_handed_over_may_be_written_to(tmp_path):
 
 def test_no_more_wait_than_may(tmp_path, monkeypatch):
     """The disk stands still: one batch is in hand and one waits, so the third is not taken."""
-    gate, begun, taken = threading.Event(), threading.Event(), []
+    gate, begun, second, taken = threading.Event(), threading.Event(), threading.Event(), []
     rows = shardfile.encode
 
     def held(*arguments):
@@ -88,10 +88,13 @@ def test_no_more_wait_than_may(tmp_path, monkeypatch):
             for first in (0, 2, 4):
                 writer.write(first, ROWS_BTD[first : first + 2])
                 taken.append(first)
+                if first == 2:
+                    second.set()
 
         giver = threading.Thread(target=hand_over)
         giver.start()
         assert begun.wait(10)
+        assert second.wait(10)
         giver.join(0.2)
         assert giver.is_alive()
         assert taken == [0, 2]
