@@ -6,7 +6,6 @@ What is open then is in `work.py`; what a run folder, a placement and this machi
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 
@@ -19,6 +18,7 @@ from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.meter import Meter
+from stackwise.model.codes import operators
 from stackwise.model.formats import format_called
 from stackwise.model.rack import Rack
 from stackwise.runs import Run, RunWriter
@@ -83,8 +83,8 @@ def load_packages(exp: Experiment) -> None:
     form, package = packing(exp.precision), OPTIMIZERS[exp.optim.name].needs
     if form is not None:
         format_called(form).load()
-    if package is not None:
-        importlib.import_module(package)
+    if package == "bitsandbytes":
+        operators()
 
 
 def name_of(device: torch.device) -> str:
