@@ -207,12 +207,22 @@ def inputs(work: Work, number: int) -> Generator[Corrupted]:
 
 def noisy_batches(work: Work, number: int, cache: TrunkCache | None) -> Iterator[Corrupted]:
     """The corrupted batches that are left of a stage; a pure function of the counters."""
-    size = work.exp.optim.batch
-    for step in range(work.at.step, work.steps_of(number)):
-        noisy = work.noisy_batch(number, step)
-        if cache is not None:
-            noisy = replace(noisy, trunk_BTD=cache.read(step * size, size, torch.float32))
-        yield noisy.pinned() if work.device.type == "cuda" else noisy
+    steps, size = range(work.at.step, work.steps_of(number)), work.exp.optim.batch
+    noisy: Iterator[Corrupted] = (work.noisy_batch(number, step) for step in steps)
+    if cache is not None:
+        noisy = with_rows(noisy, cache, steps.start * size, size, len(steps))
+    for batch in noisy:
+        yield batch.pinned() if work.device.type == "cuda" else batch
+
+
+def with_rows(
+    noisy: Iterator[Corrupted], cache: TrunkCache, first: int, size: int, count: int
+) -> Iterator[Corrupted]:
+    """Batches with what the trunk gives for them, read ahead from row `first` on."""
+    dtype = torch.float32 if cache.layout.dtype == "float32" else torch.bfloat16  # both exact
+    with cache.batches(first, size, count, dtype=dtype) as rows:
+        for batch, x_BTD in zip(noisy, rows, strict=True):
+            yield replace(batch, trunk_BTD=x_BTD)
 
 
 @contextmanager

@@ -219,7 +219,7 @@ def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -
 def trunk_output(rack: Rack, noisy: Corrupted, setting: Setting) -> Tensor:
     """Embedding and trunk, (B, T, D), or what was read of them. Kept for backward if it trains."""
     if noisy.trunk_BTD is not None:
-        return noisy.trunk_BTD
+        return noisy.trunk_BTD.to(torch.float32)
     frozen = bool(setting.trunk) or not any(p.requires_grad for p in rack.embedding.parameters())
     with torch.no_grad() if frozen else nullcontext():
         x_BTD = rack.embedding(noisy.input_BT)

@@ -98,7 +98,7 @@ def seen(monkeypatch) -> list[list[int]]:
         batches.append(batch.sample_B.tolist())
         return corrupt(rule, batch, progress=progress)
 
-    monkeypatch.setattr("stackwise.training.run.corrupt", noting)
+    monkeypatch.setattr("stackwise.training.work.corrupt", noting)
     return batches
 
 
