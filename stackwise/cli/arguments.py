@@ -34,6 +34,8 @@ examples:
   stackwise run mine.yaml data.corpus=text:book.txt budget.flops=1e12 placement.device=cuda"""
 IMPORT_MORE = """Weights keep their dtype, bit for bit, and are streamed: a few rows of a tensor
 are in memory at a time, however large the model is. Only safetensors and JSON are read, no pickle.
+An experiment begins with the model if its `start` is the new folder and its sections `rack` and
+`attention` are those of the folder's model.yaml.
 
 examples:
   stackwise import Llama-3.1-8B
