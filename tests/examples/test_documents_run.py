@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import stackwise as sw
+from stackwise.model.formats import FORMATS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -80,7 +81,7 @@ def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def own_registries() -> Iterator[None]:
     """What an example registers is gone after it."""
-    registries = [getattr(sw, name) for name in REGISTRIES]
+    registries = [*(getattr(sw, name) for name in REGISTRIES), FORMATS]
     before = [dict(registry) for registry in registries]
     yield
     for registry, entries in zip(registries, before, strict=True):
