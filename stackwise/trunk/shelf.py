@@ -96,6 +96,12 @@ class Shelf:
         if chosen:
             self.open.append(BlockReader(chosen, source=self.source, device=self.device))
 
+    @property
+    def bytes(self) -> int:
+        """Of matrices in memory where the rack computes: slots, and on the CPU a host copy."""
+        cpu = self.device.type == "cpu"
+        return sum(each.slot_bytes + cpu * each.host_bytes for each in self.open)
+
     def tensors_of(self, key: str, called: Mapping[str, str]) -> Callable[[], dict[str, Tensor]]:
         """What a layer of a block borrows, by the names that its format has for them."""
 
