@@ -62,8 +62,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
-        elif exp.start is not None:
-            begin_ends(work)
+        begin_ends(work)
         if placement != before:
             write_placement(work, before)
         with closing(shelf) if shelf is not None else nullcontext():

@@ -47,15 +47,21 @@ def cache_problems(exp: Experiment, placement: Placement, made: Sequence[Stage])
                 "curriculum that trains the embedding in its first stage only "
                 "(curriculum.embedding=first), or trunk=recompute or streamed"
             )
-    schedule = schedule_of(exp.objective, exp.masking.schedule)
-    moves = schedule is not None and schedule_kind(schedule.choice) == "progress"
     repeats = exp.data.distinct_epochs is not None and any(map(trunk_of, made))
-    if moves and repeats and schedule is not None and schedule.choice != "constant":
+    if repeats and (schedule := masks_move(exp)):
         yield (
-            f"placement.trunk: cached, but masking.schedule={schedule.choice} masks more or less "
+            f"placement.trunk: cached, but masking.schedule={schedule} masks more or less "
             "as training goes on, so that rows never repeat; leave data.distinct_epochs empty, or "
             "use trunk=recompute or streamed"
         )
+
+
+def masks_move(exp: Experiment) -> str | None:
+    """The schedule that masks more or less as training goes on; None if none does."""
+    schedule = schedule_of(exp.objective, exp.masking.schedule)
+    if schedule is None or schedule_kind(schedule.choice) != "progress":
+        return None
+    return None if schedule.choice == "constant" else schedule.choice
 
 
 def check_disk(

@@ -40,16 +40,12 @@ from stackwise.training.start import (
 )
 from stackwise.training.step import StepNumbers, setting_of, training_step
 from stackwise.training.watch import finish, watch
-from stackwise.training.work import Work
+from stackwise.training.work import Stopped, Work
 from stackwise.trunk.border import border_of
 from stackwise.trunk.cache import TrunkCache
 from stackwise.trunk.shards import DamagedShard
 
 OnStep = Callable[[Work, StepNumbers], None]
-
-
-class Stopped(Exception):
-    """The user asked a run to stop; its state is saved."""
 
 
 def train(
