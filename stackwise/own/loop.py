@@ -140,7 +140,7 @@ def leave_stage(work: OwnWork, trainee: Trainee) -> None:
     number = trainee.number
     following = work.stages[number + 1] if number + 1 < len(work.stages) else None
     if trainee.average is not None:
-        trainee.average.adopt_what_freezes(following)
+        trainee.average.adopt_what_freezes(following, trainee.optimizer)
     keeps = following is not None and following.optimizer_state == "keep"
     work.moments = optimizer_state(trainee.optimizer, trainee.named) if keeps else {}
     if work.folder is not None:

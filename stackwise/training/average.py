@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stackwise.stage import Stage, parts_trained
-from stackwise.training.optim import SLICE
+from stackwise.training.optim import SLICE, Optimizer
 from stackwise.training.trained import Named, State
 
 
@@ -57,17 +57,26 @@ class Average:
             for key, parameter in self.named.items():
                 parameter.data = held[key]
 
-    def adopt(self, parts: Sequence[str]) -> None:
-        """Make the average the weights of `parts`, for good."""
+    def adopt(self, parts: Sequence[str], optimizer: Optimizer | None = None) -> None:
+        """Make the average the weights of `parts`, for good.
+
+        Args:
+            parts: Their names.
+            optimizer: Keeps the masters of bfloat16 weights, which then stand for the average too.
+        """
         with torch.no_grad():
             for key, parameter in self.named.items():
-                if key[0] in parts:
+                if key[0] not in parts:
+                    continue
+                if optimizer is not None and parameter.dtype != self.values[key].dtype:
+                    optimizer.put(parameter, self.values[key])
+                else:
                     parameter.copy_(self.values[key])
 
-    def adopt_what_freezes(self, following: Stage | None) -> None:
+    def adopt_what_freezes(self, following: Stage | None, optimizer: Optimizer) -> None:
         """Freeze at their average the parts that the stage to come, if any, does not train."""
         goes_on = parts_trained(following) if following is not None else set()
-        self.adopt(sorted({part for part, _ in self.named} - goes_on))
+        self.adopt(sorted({part for part, _ in self.named} - goes_on), optimizer)
 
     def state(self) -> State:
         """The averages by part and tensor name."""

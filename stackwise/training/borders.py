@@ -12,7 +12,7 @@ from stackwise.training.average import Average
 from stackwise.training.in_backward import stepping_of
 from stackwise.training.layers import grow_tables
 from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
-from stackwise.training.residence import arrange, pack
+from stackwise.training.residence import arrange, pack, take_masters
 from stackwise.training.saved import AVERAGE, MOMENTS, Parts, read_state, save_border
 from stackwise.training.step import Trainee
 from stackwise.training.trained import freeze_all_but
@@ -39,6 +39,8 @@ def enter_stage(work: Work, number: int) -> Trainee:
     trains = {part for part, _ in named}
     if not fresh or stage.optimizer_state == "keep":
         load_optimizer_state(optimizer, named, read_state(work, MOMENTS, trains))
+    if fresh:
+        take_masters(work, optimizer, named)
     if not fresh and average is not None:
         average.load(read_state(work, AVERAGE, trains), work.at.updates)
     work.stage_peak = None
@@ -84,7 +86,7 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     number = trainee.number
     following = work.stages[number + 1] if number + 1 < len(work.stages) else None
     if trainee.average is not None:
-        trainee.average.adopt_what_freezes(following)
+        trainee.average.adopt_what_freezes(following, trainee.optimizer)
     work.note_peak()
     work.writer.event("memory", stage=number, **(trainee.measured or {}), peak=work.stage_peak)
     work.writer.event("stage_finished", stage=number, name=trainee.stage.name, step=work.at.step)

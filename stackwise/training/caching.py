@@ -21,8 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from stackwise.config import Placement
 from stackwise.memory.disk import layout_of
 from stackwise.objective import is_causal
+from stackwise.runs import Run
 from stackwise.stage import trunk_of
 from stackwise.training.checkpoint import read_manifest
 from stackwise.training.placing import masks_move
@@ -71,14 +73,17 @@ def open_cache(work: Work, number: int) -> TrunkCache:
 
 def home_of(work: Work, number: int) -> Path:
     """The folder of a stage's cache."""
-    base = work.placement.cache_dir
-    home = work.run.path / "cache" if base is None else work.run.path / base / work.run.id
-    return home / str(number)
+    return caches_of(work.run, work.placement) / str(number)
 
 
-def drop_caches(work: Work) -> None:
+def caches_of(run: Run, placement: Placement) -> Path:
+    """The folder of a run's caches."""
+    base = placement.cache_dir
+    return run.path / "cache" if base is None else run.path / base / run.id
+
+
+def drop_caches(home: Path) -> None:
     """Remove what is left of a run's caches."""
-    home = home_of(work, 0).parent
     for folder in home.iterdir() if home.is_dir() else ():
         remove(folder)
     if home.is_dir():

@@ -6,6 +6,7 @@ there in `memory/room.py`.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,7 +85,6 @@ def check_disk(
         ExperimentError: If so, or if the caches take more than `placement.cache_gb`.
     """
     runs, kept = Path(placement.runs_dir), checkpoint_bytes(exp, made)
-    held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     caches = cache_bytes(exp, placement, made, epoch_samples)
     if placement.cache_gb is not None and caches > placement.cache_gb * 1e9:
         raise ExperimentError(
@@ -93,17 +93,41 @@ def check_disk(
             "use trunk=streamed"
         )
     cache_dir = Path(placement.cache_dir) if placement.cache_dir else runs
-    shared = same_disk(cache_dir, runs)
-    wanted = [(runs, kept + caches if shared else kept, "runs_dir")]
-    wanted += [] if shared else [(cache_dir, caches, "cache_dir")]
-    for folder, need, key in wanted:
+    for folder, key in ((runs, "runs_dir"), (cache_dir, "cache_dir")):
+        check_folder(folder, key)
+    shared, held = same_disk(cache_dir, runs), bytes_in(run)
+    held_apart = bytes_in(cache_dir / run.name) if cache_dir != runs else 0
+    wanted = [(runs, kept, held, "runs_dir"), (cache_dir, caches, held_apart, "cache_dir")]
+    if shared:
+        wanted = [(runs, kept + caches, held + held_apart, "runs_dir")]
+    for folder, need, there_now, key in wanted:
         free = shutil.disk_usage(there(folder)).free
-        if need > free + held:
+        if need > free + there_now:
             raise ExperimentError(
                 f"placement.{key}: {folder} has {bytes_text(free)} free, and the run takes "
                 f"{bytes_text(need)} there by arithmetic (checkpoints {bytes_text(kept)}, cached "
                 f"outputs {bytes_text(caches)}); make room, or name another folder"
             )
+
+
+def check_folder(folder: Path, key: str) -> None:
+    """Raise if a folder is none, or nothing can be made in it.
+
+    Raises:
+        ExperimentError: If so.
+    """
+    found = there(folder)
+    if not found.is_dir():
+        raise ExperimentError(f"placement.{key}: {found} is a file; name a folder")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise ExperimentError(
+            f"placement.{key}: {found} may not be written to; name another folder, or let it be"
+        )
+
+
+def bytes_in(folder: Path) -> int:
+    """Of all files under a folder; 0 if it is not there."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def there(folder: Path) -> Path:

@@ -24,6 +24,7 @@ from stackwise.training.optim import Optimizer
 from stackwise.training.parts import put
 from stackwise.training.saved import MASTER, MASTERS, RACK, save_parts
 from stackwise.training.tensorfile import LazyTensor
+from stackwise.training.trained import Named
 from stackwise.training.work import Work
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def master(value: Tensor, dtype: torch.dtype, optimizer: Optimizer | None) -> La
     """A weight as a master is written: some rows at a time, from its exact value."""
 
     def rows(start: int, stop: int) -> Tensor:
+        if value.dtype == dtype:  # what a bfloat16 weight keeps beside it, its moments have
+            return value.detach()[start:stop]
         if optimizer is not None and isinstance(value, nn.Parameter):
             return optimizer.exact(value, slice(start, stop)).to(dtype)
         return value.detach()[start:stop].to(dtype)
@@ -149,6 +152,23 @@ def bring_back(work: Work, stack: str) -> None:
     load(work, stack, None)
     for names in (work.packed, work.lent, work.empty):
         names.discard(stack)
+
+
+def take_masters(work: Work, optimizer: Optimizer, named: Named) -> None:
+    """Let bfloat16 weights stand for the float32 values that their masters on disk have."""
+    if work.exp.precision.rounding == "stochastic" or not work.on_disk:
+        return
+    folder = work.run.path / RACK
+    manifest = read_manifest(folder)
+    masters = {
+        part: read_part(folder, manifest, f"{part}.{MASTER}", verify=False)
+        for part in {part for part, _ in named}
+        if f"{part}.{MASTER}" in manifest["parts"]
+    }
+    for (part, name), parameter in named.items():
+        master = masters.get(part, {}).get(name)
+        if master is not None and master.dtype != parameter.dtype == torch.bfloat16:
+            optimizer.put(parameter, master.to(work.device))
 
 
 def load(work: Work, stack: str, form: str | None) -> None:
