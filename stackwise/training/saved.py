@@ -22,7 +22,7 @@ from stackwise.completion import packing
 from stackwise.memory.flops import vocab_size
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
-from stackwise.stage import paths_so_far, trained_next
+from stackwise.stage import keeps_state, paths_so_far
 from stackwise.training.checkpoint import (
     MANIFEST,
     RESTORE,
@@ -69,7 +69,7 @@ def save_border(work: Work, trainee: Trainee, masters: Parts) -> None:
     """
     trained, number = {part for part, _ in trainee.named}, trainee.number
     states = optimizer_state(trainee.optimizer, trainee.named)
-    kept = {part: tensors for part, tensors in states.items() if keeps_moments(work, number, part)}
+    kept = {part: state for part, state in states.items() if keeps_state(work.stages, number, part)}
     parts: dict[str, Tensors] = {f"{part}.{MOMENTS}": state for part, state in kept.items()}
     parts |= {f"{part}.{MASTER}": tensors for part, tensors in masters.items()}
     commit(work, number, {**weights_of(work, trained), **parts}, trained)
@@ -120,13 +120,7 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
 def still_wanted(work: Work, number: int, name: str) -> bool:
     """Whether a part of the last checkpoint, not written now, belongs into this one."""
     part, _, kind = name.partition(".")
-    return kind in ("", MASTER) or (kind == MOMENTS and keeps_moments(work, number, part))
-
-
-def keeps_moments(work: Work, number: int, part: str) -> bool:
-    """Whether the next stage that trains a part begins with the moments that it has now."""
-    later = trained_next(work.stages, number, part)
-    return later is not None and work.stages[later].optimizer_state == "keep"
+    return kind in ("", MASTER) or (kind == MOMENTS and keeps_state(work.stages, number, part))
 
 
 def restore(work: Work) -> None:
