@@ -169,8 +169,9 @@ def _draws(exp: Experiment) -> Iterator[str]:
 
 
 def _frozen(exp: Experiment) -> Iterator[str]:
-    if exp.precision.frozen is None:
-        for line in unread(exp.precision, "master", "frozen empty, which loses nothing"):
+    if packing(exp.precision) is None:
+        frozen = exp.precision.frozen or "empty"
+        for line in unread(exp.precision, "master", f"frozen {frozen}, which loses nothing"):
             yield f"precision.{line}"
 
 

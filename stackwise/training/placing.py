@@ -12,8 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+
+from stackwise.completion import packing
 from stackwise.errors import ExperimentError
 from stackwise.memory.disk import cache_bytes, checkpoint_bytes
+from stackwise.model.block import Block
+from stackwise.model.shape import cycle, total_blocks
 from stackwise.objective import schedule_of
 from stackwise.report import bytes_text
 from stackwise.schedules import schedule_kind
@@ -24,12 +30,12 @@ if TYPE_CHECKING:
 
 
 def check_trunk(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> None:
-    """Raise if the trunks of these stages cannot be cached as the placement asks.
+    """Raise if the trunks of these stages cannot be frozen or cached as it is asked.
 
     Raises:
         ExperimentError: With every problem at once.
     """
-    problems = [*cache_problems(exp, placement, made)]
+    problems = [*cache_problems(exp, placement, made), *packing_problems(exp)]
     if problems:
         raise ExperimentError("\n".join(problems))
 
@@ -55,6 +61,27 @@ def cache_problems(exp: Experiment, placement: Placement, made: Sequence[Stage])
             "as training goes on, so that rows never repeat; leave data.distinct_epochs empty, or "
             "use trunk=recompute or streamed"
         )
+
+
+def packing_problems(exp: Experiment) -> Iterator[str]:
+    """Which matrix of a block would stay as it trained, though stacks are to be frozen to less."""
+    form, shape = packing(exp.precision), exp.rack
+    if form is None:
+        return
+    with torch.device("meta"):
+        blocks = [
+            Block(shape, exp.attention, i) for i in range(min(cycle(shape), total_blocks(shape)))
+        ]
+    for block in blocks:
+        linears = [name for name, inner in block.named_modules() if isinstance(inner, nn.Linear)]
+        for name, parameter in block.named_parameters():
+            if parameter.ndim >= 2 and name.rpartition(".")[0] not in linears:
+                yield (
+                    f"precision.frozen: {form} is made of the matrices of nn.Linear layers, and "
+                    f"{name} of attention={exp.attention.choice} is in none; keep it in an "
+                    "nn.Linear, or leave precision.frozen empty"
+                )
+                return
 
 
 def masks_move(exp: Experiment) -> str | None:
