@@ -189,6 +189,13 @@ class FrozenLinear(nn.Linear):
         )
 
 
+def numbers_in(module: nn.Module) -> int:
+    """Weights and biases of a module, whether they train, are frozen, or lent to it."""
+    frozen = (layer for layer in module.modules() if isinstance(layer, FrozenLinear))
+    kept = sum(layer.out_features * layer.in_features for layer in frozen)
+    return kept + sum(parameter.numel() for parameter in module.parameters())
+
+
 class _Lent:
     """A source, which stays one when the layer is copied."""
 

@@ -12,11 +12,14 @@ from contextlib import closing, contextmanager, nullcontext
 import torch
 
 from stackwise.atomic import write_text
-from stackwise.config import Placement
+from stackwise.completion import packing
+from stackwise.config import Experiment, Placement
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.meter import Meter
+from stackwise.model.codes import operators
+from stackwise.model.formats import format_called
 from stackwise.model.rack import Rack
 from stackwise.runs import Run, RunWriter
 from stackwise.training.caching import caches_of, drop_caches
@@ -24,6 +27,7 @@ from stackwise.training.checkpoint import MANIFEST
 from stackwise.training.residence import begin_ends
 from stackwise.training.saved import RACK, restore
 from stackwise.training.start import data_of, device_of, lent_from, stages_of, threads_of
+from stackwise.training.updates import OPTIMIZERS
 from stackwise.training.work import Work
 from stackwise.trunk.shelf import Shelf
 
@@ -51,6 +55,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     dataset = data_of(run, placement)
     with threads_of(placement), RunWriter(run.path) as writer:
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
+        load_packages(exp)
         meter = Meter(device)
         if meter.blind is not None:
             writer.event("peak_unknown", why=meter.blind)
@@ -70,6 +75,18 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
                 drop_caches(old)
         with closing(shelf) if shelf is not None else nullcontext():
             yield work
+
+
+def load_packages(exp: Experiment) -> None:
+    """Import what the experiment needs beside torch now, so that it is not counted as the rack's.
+
+    It would be more than a small rack (`tests/integration/test_the_meter_measures_memory.py`).
+    """
+    form, package = packing(exp.precision), OPTIMIZERS[exp.optim.name].needs
+    if form is not None:
+        format_called(form).load()
+    if package == "bitsandbytes":
+        operators()
 
 
 def name_of(device: torch.device) -> str:

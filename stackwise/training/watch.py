@@ -20,6 +20,7 @@ from stackwise.memory.flops import (
     forward_flops_per_token,
     head_flops_per_position,
 )
+from stackwise.model.frozen import numbers_in
 from stackwise.model.rack import Rack
 from stackwise.objective import is_causal
 from stackwise.probe import entry_losses, exit_losses, fixed_draws, path_loss
@@ -127,8 +128,8 @@ def finish(work: Work) -> None:
 
 
 def parameters_of(rack: Rack) -> int:
-    """Trainable numbers of the parts that are held, as publications count: without [MASK]."""
-    return sum(p.numel() for p in rack.parameters()) - rack.embedding.special.numel()
+    """Weights of the parts that are there or lent, as publications count: without [MASK]."""
+    return numbers_in(rack) - rack.embedding.special.numel()
 
 
 def grows_left(work: Work) -> bool:

@@ -1,8 +1,9 @@
 """The Python in README.md, CONTRIBUTING.md and docs/ runs as it stands.
 
-The blocks of one document run in order and share their names, in an empty folder. The presets that
-they name are made tiny first, so that what takes minutes for a reader takes a second here. A block
-right after `<!-- example: skip, REASON -->` is left out.
+The blocks of one document run in order and share their names, in an empty folder; there is a tiny
+Llama in it where they name one. The presets that they name are made tiny first, so that what takes
+minutes for a reader takes a second here. A block right after `<!-- example: skip, REASON -->` is
+left out.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ DOCUMENTS = [
     if path.exists()
 ]
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<label>.*)$")
+LLAMA = "Llama-3.1-8B"
 LEFT_OUT = re.compile(r"<!--\s*example:\s*skip,\s*\w.*-->")
 REGISTRIES = ("CURRICULA", "SCHEDULES", "ATTENTION", "OBJECTIVES", "CORPORA", "TOKENIZERS")
 
@@ -65,7 +67,7 @@ def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
         "rack": {"blocks_per_stack": 1, "d_model": 8, "heads": 2, "kv_heads": None, "d_ff": 8},
         "data": {"corpus": "kjv", "tokenizer": "bytes", "seq_len": 8, "heldout_frac": 0.001},
         "optim": {"batch": 2},
-        "eval": {"points": 1, "windows": 2, "draws": 1},
+        "eval": {"points": 1, "windows": 2, "draws": 1, "final": 64},
     }
 
     def made(name: str) -> sw.Experiment:
@@ -86,14 +88,24 @@ def own_registries() -> Iterator[None]:
         registry.update(entries)
 
 
+def put_a_llama(folder: Path) -> None:
+    """A Llama of two layers over bytes where the reader has one: what a run of ours exports."""
+    exp = sw.Experiment.preset("8b").replace(rack={"stacks": 2}, budget={"tokens": 16})
+    run = sw.train(exp, sw.Placement(device="cpu", runs_dir=str(folder / "other")))
+    sw.export_model(run, folder / LLAMA)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 @pytest.mark.usefixtures("tiny_presets", "own_registries")
 def test_the_examples_of_a_document_run(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    text = document.read_text("utf-8")
+    if LLAMA in text:
+        put_a_llama(tmp_path)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "example"}
-    for example in examples_in(document.read_text("utf-8")):
+    for example in examples_in(text):
         if example.runs:
             at_its_line = "\n" * (example.line - 1) + example.code
             exec(compile(at_its_line, document.name, "exec", dont_inherit=True), names)

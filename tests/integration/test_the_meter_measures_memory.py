@@ -75,6 +75,29 @@ def test_a_run_takes_at_least_what_it_counts(tmp_path):
     assert run["peak"] >= sum(parts.values()) - TOLERANCE
 
 
+@linux_only
+def test_what_a_format_imports_is_not_the_racks(tmp_path):
+    """Frozen to nf4 or as it trained, a small rack takes the same."""
+    pytest.importorskip("bitsandbytes")
+    plain, packed = (
+        in_a_process(
+            "import json\n"
+            "import stackwise as sw\n"
+            "exp = sw.Experiment(\n"
+            "    rack={'stacks': 2, 'blocks_per_stack': 1, 'd_model': 64, 'heads': 2},\n"
+            "    data={'corpus': {'kind': 'markov', 'size_bytes': 4000}, 'seq_len': 16},\n"
+            "    curriculum='left_to_right', optim={'batch': 1}, budget=128,\n"
+            "    eval={'points': 1, 'windows': 1, 'draws': 1},\n"
+            f"    precision={precision},\n"
+            ")\n"
+            f"run = sw.train(exp, sw.Placement(device='cpu', runs_dir={str(tmp_path)!r}))\n"
+            "print(json.dumps(run.result()['peak_bytes']))\n"
+        )
+        for precision in ({}, {"frozen": "nf4"})
+    )
+    assert abs(packed - plain) <= 2 * TOLERANCE
+
+
 @pytest.fixture
 def status(tmp_path, monkeypatch):
     """Stands in for /proc/self/status and /proc/self/clear_refs."""

@@ -1,0 +1,26 @@
+"""A stack that is frozen to less, or lent, still counts: as parameters, and for what it takes."""
+
+from __future__ import annotations
+
+import pytest
+
+import stackwise as sw
+
+FORMATS = [None, "bf16", "nf4"]
+TRUNKS = ["recompute", "streamed", "cached"]
+PADDING = 3 * 2 * 5 * 64  # slots; of each linear codes and scales, each to its place in a line
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+@pytest.mark.parametrize("frozen", FORMATS)
+@pytest.mark.parametrize("curriculum", ["left_to_right", "block_coordinate"])
+def test_predicted_bytes_and_parameters_are_those_measured(
+    tiny, place, curriculum, frozen, trunk
+) -> None:
+    kept = {"frozen": frozen, "master": "bf16"} if frozen else {}
+    exp = tiny.replace(rack={"d_model": 64}, curriculum=curriculum, precision=kept)
+    run = sw.train(exp, place.replace(trunk=trunk))
+    memory = run.memory().set_index(["category", "stage"]).loc["weights"]
+    differences = memory["measured"] - memory["predicted"]
+    assert differences.between(0, PADDING * (trunk != "recompute")).all()
+    assert run.result()["parameters"] == sw.count_parameters(exp.rack, exp.attention, 256)
