@@ -126,12 +126,7 @@ def still_wanted(work: Work, number: int, name: str) -> bool:
 def restore(work: Work) -> None:
     """Put a run back to where its last checkpoint was written; its stacks are still empty."""
     folder = work.run.path / RACK
-    manifest = read_manifest(folder)
-    if manifest.get("experiment", work.exp.hash) != work.exp.hash:
-        raise CheckpointError(
-            f"{folder}/{MANIFEST}: is of experiment {manifest['experiment']}, and the run's is "
-            f"{work.exp.hash}; {RESTORE}"
-        )
+    manifest = own_manifest(work.run)
     work.at = Counters(**manifest["counters"])
     for name in (name for name in manifest["parts"] if "." not in name):
         if name in ("embedding", "head"):
@@ -143,6 +138,21 @@ def restore(work: Work) -> None:
         if manifest["parts"][name].get("format"):
             work.packed.add(name)
     work.writer.event("resumed", stage=work.at.stage, step=work.at.total_steps)
+
+
+def own_manifest(run: Run) -> dict[str, Any]:
+    """The manifest of a run's last checkpoint.
+
+    Raises:
+        CheckpointError: If there is none, or it is damaged or of another experiment.
+    """
+    manifest, own = read_manifest(run.path / RACK), run.experiment.hash
+    if manifest.get("experiment", own) != own:
+        raise CheckpointError(
+            f"{RACK}/{MANIFEST}: is of experiment {manifest['experiment']}, and run {run.id} is of "
+            f"{own}; {RESTORE}"
+        )
+    return manifest
 
 
 def read_state(work: Work, kind: str, parts: set[str]) -> State:
@@ -194,7 +204,7 @@ def read_rack(
         CheckpointError: If there is none of a training step yet, or it is damaged.
     """
     exp, folder, device = run.experiment, run.path / RACK, device or torch.device("cpu")
-    manifest, stages = read_manifest(folder), stages_of(run)
+    manifest, stages = own_manifest(run), stages_of(run)
     at = Counters(**manifest["counters"])
     if not at.total_steps:  # only stacks that wait for their stage were put away
         raise CheckpointError(f"run {run.id}: has no checkpoint yet; it is {run.state}")

@@ -91,12 +91,13 @@ def test_a_manifest_of_another_experiment(exp, place) -> None:
     run, other = stopped(exp, place), stopped(exp.replace(seed=1), place)
     manifest = "rack/manifest.json"
     (run.path / manifest).write_bytes((other.path / manifest).read_bytes())
-    with pytest.raises(CheckpointError) as caught:
-        sw.resume(run)
-    assert str(caught.value) == (
-        f"{run.path}/{manifest}: is of experiment {other.experiment.hash}, and the run's is "
-        f"{run.experiment.hash}; {RESTORE}"
-    )
+    for use in (sw.resume, sw.Run.rack):
+        with pytest.raises(CheckpointError) as caught:
+            use(run)
+        assert str(caught.value) == (
+            f"{manifest}: is of experiment {other.experiment.hash}, and run {run.id} is of "
+            f"{run.experiment.hash}; {RESTORE}"
+        )
 
 
 @pytest.mark.parametrize("damage", [cut, alter])
