@@ -123,13 +123,16 @@ class Kept:
 
     Args:
         rack: Its parameters and attention's tables are left out.
+        given: What it is handed, left out too: it may be a whole file, mapped.
     """
 
-    def __init__(self, rack: Rack) -> None:
+    def __init__(self, rack: Rack, given: Tensor | None = None) -> None:
         self.skipped = {p.untyped_storage().data_ptr() for p in rack.parameters()}
         for module in rack.modules():
             if isinstance(module, Rotary):
                 self.skipped.add(module.table_TF2.untyped_storage().data_ptr())
+        if given is not None:
+            self.skipped.add(given.untyped_storage().data_ptr())
         self.users: dict[int, int] = {}
         self.bytes = self.peak_bytes = 0
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)

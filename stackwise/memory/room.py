@@ -33,7 +33,8 @@ def check_room(exp: Experiment, placement: Placement) -> None:
         raise ExperimentError(
             f"rack: training takes {bytes_text(takes)} by arithmetic, and this "
             f"{'card' if card else 'machine'} has {bytes_text(has)}; make the rack smaller, or "
-            "lower placement.micro_batch, or give placement.checkpointing=true"
+            "lower placement.micro_batch, or give placement.checkpointing=true, or, with a "
+            "curriculum that freezes stacks, placement.trunk=streamed"
         )
 
 

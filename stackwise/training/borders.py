@@ -10,6 +10,7 @@ from torch import Tensor
 from stackwise.completion import packing
 from stackwise.memory.meter import Kept
 from stackwise.model.frozen import FrozenLinear
+from stackwise.objective import Corrupted
 from stackwise.stage import untied_from
 from stackwise.training.average import Average
 from stackwise.training.in_backward import stepping_of
@@ -64,12 +65,12 @@ def enter_stage(work: Work, number: int) -> Trainee:
 
 
 @contextmanager
-def measured(work: Work, trainee: Trainee) -> Iterator[None]:
+def measured(work: Work, trainee: Trainee, noisy: Corrupted) -> Iterator[None]:
     """Measure bytes by category over the first step of a stage; other steps run untouched."""
     if trainee.measured is not None:
         yield
         return
-    with Kept(work.rack) as kept:
+    with Kept(work.rack, noisy.trunk_BTD) as kept:
         yield
     plain = not (work.placement.checkpointing or work.placement.compile)
     moments = optimizer_state(trainee.optimizer, trainee.named)

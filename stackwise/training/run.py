@@ -155,7 +155,7 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
         for noisy in batches:
             began = time.perf_counter()
             rate = stage_lr(exp.optim, stage, work.at.step, steps)
-            with measured(work, trainee), refusals_named(work, number):
+            with measured(work, trainee, noisy), refusals_named(work, number):
                 numbers = training_step(work.rack, noisy, setting, trainee, rate)
             work.count(number, noisy, numbers, rate, time.perf_counter() - began)
             if on_step is not None:

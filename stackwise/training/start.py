@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from stackwise.choice import Params
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.data.batches import samples_per_epoch
@@ -210,12 +211,22 @@ def model_of(exp: Experiment, data_dir: str | Path, *, verify: bool = False) -> 
         if ours[key] != theirs[key] and key != "init_std"
     ]
     if exp.attention != model.attention:
-        problems.append(f"attention: {exp.attention.choice} is not the model's, {model.attention}")
+        problems.append(
+            f"attention: {attention_text(exp.attention)} is not {attention_text(model.attention)}, "
+            "that of the model to start from"
+        )
     if problems:
         raise ExperimentError(
             "\n".join(f"{line}; take the sections of {exp.start}/model.yaml" for line in problems)
         )
     return model
+
+
+def attention_text(params: Params) -> str:
+    """`gqa`; with its parameters, where it has any: `mla (kv_rank=8)`."""
+    rest = params.model_dump(exclude={"kind"})
+    more = ", ".join(f"{key}={value}" for key, value in rest.items())
+    return f"{params.choice} ({more})" if more else params.choice
 
 
 def data_of(run: Run, placement: Placement) -> Dataset:

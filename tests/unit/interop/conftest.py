@@ -49,7 +49,7 @@ def llama(tmp_path: Path) -> Callable[..., Path]:
         dtype: torch.dtype = torch.float32, shard: str = "1GB", name: str = "theirs", **keys: Any
     ) -> Path:
         config = LlamaConfig(
-            vocab_size=VOCAB,
+            vocab_size=keys.pop("vocab_size", VOCAB),
             hidden_size=64,
             intermediate_size=96,
             num_hidden_layers=4,
