@@ -55,6 +55,10 @@ def _unplaceable(exp: Experiment, placement: Placement) -> Iterator[str]:
             "forward passes, and with optim.grads=in_backward none is kept; leave micro_batch "
             "empty, or use optim.grads=whole"
         )
+    for key in () if placement.trunk == "cached" else ("cache_dir", "cache_gb"):
+        yield from _unread_by(placement, key)
+    if placement.trunk == "recompute":
+        yield from _unread_by(placement, "stream_from")
     form = packing(exp.precision)
     if form is not None and (lacks := missing_package(form)):
         yield f"precision.frozen: {lacks}"
@@ -63,6 +67,11 @@ def _unplaceable(exp: Experiment, placement: Placement) -> Iterator[str]:
             f"optim.name: {optim.name} needs the package {OPTIMIZERS[optim.name].needs}, which is "
             'not installed; pip install "stackwise[quant]", or use optim.name=adamw'
         )
+
+
+def _unread_by(placement: Placement, key: str) -> Iterator[str]:
+    for line in unread(placement, key, f"trunk={placement.trunk}"):
+        yield f"placement.{line}"
 
 
 def _problem(line: str) -> Problem:
@@ -161,9 +170,8 @@ def _draws(exp: Experiment) -> Iterator[str]:
 
 def _frozen(exp: Experiment) -> Iterator[str]:
     if packing(exp.precision) is None:
-        same = exp.precision.frozen or "empty"
-        why = f"frozen={same}, which loses nothing of {exp.precision.weights} weights"
-        for line in unread(exp.precision, "master", why):
+        frozen = exp.precision.frozen or "empty"
+        for line in unread(exp.precision, "master", f"frozen {frozen}, which loses nothing"):
             yield f"precision.{line}"
 
 

@@ -134,6 +134,12 @@ def trained_next(made: Sequence[Stage], number: int, part: str) -> int | None:
     return next((n for n in later if part in parts_trained(made[n])), None)
 
 
+def keeps_state(made: Sequence[Stage], number: int, part: str) -> bool:
+    """Whether the stage that trains a part next begins with its moments of after `number`."""
+    later = trained_next(made, number, part)
+    return later is not None and made[later].optimizer_state == "keep"
+
+
 def thaws(made: Sequence[Stage]) -> Iterator[tuple[str, int, int]]:
     """Each stack that is frozen and trains later: its id, a stage where it is frozen, the other."""
     held: set[str] = set()

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from stackwise.completion import packing
 from stackwise.curriculum import stages
 from stackwise.memory.flops import (
@@ -89,6 +91,7 @@ def stage_bytes(
     """
     role, form = roles(stage), packing(exp.precision)
     lends = placement.trunk != "recompute"
+    hosted = lends and placement.stream_from == "host" and not on_card(placement)
     trains = parts_trained(stage)
     parts = {}
     for part in ("embedding", *sorted(held, key=lambda s: int(s[1:])), "head"):
@@ -98,19 +101,23 @@ def stage_bytes(
             tensors = part_tensors(exp, part, untied=untied)
             parts[part] = Bytes(weights=trained_bytes(exp, tensors))
         else:
-            kept = rest_bytes(exp, form) if lends else stack_bytes(exp, form)
+            kept = rest_bytes(exp, form) if lends and not hosted else stack_bytes(exp, form)
             parts[part] = Bytes(weights=kept)
         if part in held:
             activations = _activations(exp, placement, role.get(part))
             parts[part] += Bytes(activations=activations)
     parts["head"] += Bytes(activations=_head_activations(exp, placement, stage))
-    lent = sum(stack in held and stack not in trains for stack in held if lends)
+    lent = exp.rack.blocks_per_stack * sum(stack not in trains for stack in stage.path if lends)
     if lent:
-        blocks = min(SLOTS, lent * exp.rack.blocks_per_stack)
-        parts["slots"] = Bytes(weights=max(2, blocks) * lent_bytes(exp, form))
+        parts["slots"] = Bytes(weights=min(SLOTS, lent) * lent_bytes(exp, form))
     if exp.optim.grads == "in_backward":
         parts["scratch"] = Bytes(gradients=_in_hand(exp, placement, stage, untied))
     return parts
+
+
+def on_card(placement: Placement) -> bool:
+    """Whether a placement computes on a card here."""
+    return placement.device != "cpu" and torch.cuda.is_available()
 
 
 def _in_hand(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from stackwise.errors import ExperimentError
-from stackwise.memory.bytes import training_bytes
+from stackwise.memory.bytes import on_card, training_bytes
 from stackwise.report import bytes_text
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def check_room(exp: Experiment, placement: Placement) -> None:
     Raises:
         ExperimentError: If it does, or if the stages cannot be made.
     """
-    card = placement.device != "cpu" and torch.cuda.is_available()
+    card = on_card(placement)
     has = torch.cuda.mem_get_info()[1] if card else machine_bytes()
     takes = training_bytes(exp, placement)
     if has is not None and takes > has:

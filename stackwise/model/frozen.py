@@ -196,13 +196,6 @@ def numbers_in(module: nn.Module) -> int:
     return kept + sum(parameter.numel() for parameter in module.parameters())
 
 
-def bytes_in(module: nn.Module) -> int:
-    """What a module's weights and biases take in memory; what is lent to it lies elsewhere."""
-    frozen = (layer for layer in module.modules() if isinstance(layer, FrozenLinear))
-    kept = sum(tensor.nbytes for layer in frozen for tensor in layer.buffers())
-    return kept + sum(parameter.nbytes for parameter in module.parameters())
-
-
 class _Lent:
     """A source, which stays one when the layer is copied."""
 

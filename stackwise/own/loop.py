@@ -20,7 +20,7 @@ from stackwise.config import Experiment
 from stackwise.own.batches import Batches, OwnBatch
 from stackwise.own.module import OwnModule
 from stackwise.own.rack import OwnRack
-from stackwise.stage import Stage
+from stackwise.stage import Stage, keeps_state
 from stackwise.training.average import Average
 from stackwise.training.checkpoint import read_manifest, save
 from stackwise.training.in_backward import InBackward
@@ -141,8 +141,8 @@ def leave_stage(work: OwnWork, trainee: Trainee) -> None:
     following = work.stages[number + 1] if number + 1 < len(work.stages) else None
     if trainee.average is not None:
         trainee.average.adopt_what_freezes(following)
-    keeps = following is not None and following.optimizer_state == "keep"
-    work.moments = optimizer_state(trainee.optimizer, trainee.named) if keeps else {}
+    moments = {**work.moments, **optimizer_state(trainee.optimizer, trainee.named)}
+    work.moments = {k: state for k, state in moments.items() if keeps_state(work.stages, number, k)}
     if work.folder is not None:
         folder = work.folder / f"stage-{number}"
         parts = {name: apart(tensors) for name, tensors in work.own.state(work.held).items()}

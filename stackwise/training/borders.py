@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from torch import Tensor
+
 from stackwise.completion import packing
 from stackwise.memory.meter import Kept
-from stackwise.model.frozen import bytes_in
+from stackwise.model.frozen import FrozenLinear
 from stackwise.objective import Corrupted
 from stackwise.stage import untied_from
 from stackwise.training.average import Average
@@ -74,12 +76,21 @@ def measured(work: Work, trainee: Trainee, noisy: Corrupted) -> Iterator[None]:
     moments = optimizer_state(trainee.optimizer, trainee.named)
     averages = trainee.average.state() if trainee.average is not None else {}
     trainee.measured = {
-        "weights": bytes_in(work.rack) + (work.shelf.slot_bytes if work.shelf is not None else 0),
+        "weights": weight_bytes(work),
         "gradients": trainee.gradient_bytes,
         "optimizer": sum(t.nbytes for part in moments.values() for t in part.values()),
         "average": sum(t.nbytes for part in averages.values() for t in part.values()),
         "activations": kept.peak_bytes if plain else None,
     }
+
+
+def weight_bytes(work: Work) -> int:
+    """Of all weights in memory: as they train, as they are frozen, and the slots of lent ones."""
+    kept: list[Tensor] = [*work.rack.parameters()]
+    for module in work.rack.modules():
+        if isinstance(module, FrozenLinear) and not module.is_lent:
+            kept += module.tensors().values()
+    return sum(tensor.nbytes for tensor in kept) + (work.shelf.bytes if work.shelf else 0)
 
 
 def leave_stage(work: Work, trainee: Trainee) -> None:

@@ -21,13 +21,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from stackwise.config import Placement
 from stackwise.memory.disk import layout_of
 from stackwise.objective import is_causal
+from stackwise.runs import Run
 from stackwise.stage import trunk_of
 from stackwise.training.checkpoint import read_manifest
-from stackwise.training.saved import RACK
+from stackwise.training.placing import masks_move
+from stackwise.training.saved import RACK, save_parts
 from stackwise.training.step import autocast
-from stackwise.training.work import Work
+from stackwise.training.work import Stopped, Work
 from stackwise.trunk.border import border_of, through
 from stackwise.trunk.cache import TrunkCache
 from stackwise.trunk.room import bytes_held, remove
@@ -49,6 +52,8 @@ def rows_of(work: Work, number: int) -> int:
 
 def open_cache(work: Work, number: int) -> TrunkCache:
     """The whole cache of a stage, made or completed now if it must be; older ones are removed."""
+    if "embedding" not in work.on_disk:  # its hash is part of the key
+        save_parts(work, number, {"embedding"}, {})
     folder, key = home_of(work, number), key_of(work, number, trunk_of(work.stages[number]))
     began, source = time.monotonic(), None
     with writer_of(work, number, folder, key) as writer:
@@ -68,14 +73,17 @@ def open_cache(work: Work, number: int) -> TrunkCache:
 
 def home_of(work: Work, number: int) -> Path:
     """The folder of a stage's cache."""
-    base = work.placement.cache_dir
-    home = work.run.path / "cache" if base is None else work.run.path / base / work.run.id
-    return home / str(number)
+    return caches_of(work.run, work.placement) / str(number)
 
 
-def drop_caches(work: Work) -> None:
+def caches_of(run: Run, placement: Placement) -> Path:
+    """The folder of a run's caches."""
+    base = placement.cache_dir
+    return run.path / "cache" if base is None else run.path / base / run.id
+
+
+def drop_caches(home: Path) -> None:
     """Remove what is left of a run's caches."""
-    home = home_of(work, 0).parent
     for folder in home.iterdir() if home.is_dir() else ():
         remove(folder)
     if home.is_dir():
@@ -107,9 +115,16 @@ def key_of(work: Work, number: int, trunk: Sequence[str]) -> str:
         "data": work.dataset.fingerprint,
         "band": work.stages[number].band,
         "first": work.first_sample(number, 0),
+        "progress": progress_of(work, number),
         "weights": [parts[name]["sha256"] for name in ("embedding", *trunk)],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def progress_of(work: Work, number: int) -> list[int] | None:
+    """Where in training a stage is, if it matters to its masks."""
+    moves = masks_move(work.exp)
+    return [work.samples_before(number), work.total_samples] if moves else None
 
 
 def fill(work: Work, number: int, writer: CacheWriter) -> int | None:
@@ -117,11 +132,16 @@ def fill(work: Work, number: int, writer: CacheWriter) -> int | None:
 
     Returns:
         The stage whose cache they were made from; None if from the tokens.
+
+    Raises:
+        Stopped: If it is asked meanwhile; whole shards stay, and a resumed run goes on after them.
     """
     older = older_cache(work, number)
     for first in range(writer.rows_done, rows_of(work, number), work.exp.optim.batch):
         for row, x_BTD in outputs(work, number, first, older):
             writer.write(row, x_BTD)
+        if work.stop_requested:
+            raise Stopped
     return None if older is None else number - 1
 
 
@@ -131,6 +151,15 @@ def mend(work: Work, number: int, cache: TrunkCache, damage: DamagedShard) -> No
     rows, size = damage.rows, work.exp.optim.batch
     batches = (outputs(work, number, first, None) for first in range(rows.start, rows.stop, size))
     cache.rebuild(damage.shard, (x_BTD for batch in batches for _, x_BTD in batch))
+
+
+def read_whole(work: Work, number: int, cache: TrunkCache, first: int, count: int) -> Tensor:
+    """Rows of a cache, of which damaged shards are made anew."""
+    while True:
+        try:
+            return cache.read(first, count, torch.float32)
+        except DamagedShard as damage:
+            mend(work, number, cache, damage)
 
 
 def older_cache(work: Work, number: int) -> TrunkCache | None:
@@ -159,7 +188,7 @@ def outputs(
         with autocast(work.device, getattr(torch, exp.precision.compute)):
             if noisy is None:
                 assert older is not None
-                x_BTD = older.read(row, count, torch.float32).to(work.device)
+                x_BTD = read_whole(work, number - 1, older, row, count).to(work.device)
             else:
                 ids_BT = noisy.input_BT[row - first : row - first + count]
                 x_BTD = work.rack.embedding(ids_BT.to(work.device))

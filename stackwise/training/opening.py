@@ -22,6 +22,7 @@ from stackwise.model.codes import operators
 from stackwise.model.formats import format_called
 from stackwise.model.rack import Rack
 from stackwise.runs import Run, RunWriter
+from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.checkpoint import MANIFEST
 from stackwise.training.residence import begin_ends
 from stackwise.training.saved import RACK, restore
@@ -67,10 +68,11 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
-        elif exp.start is not None:
-            begin_ends(work)
+        begin_ends(work)
         if placement != before:
             write_placement(work, before)
+            if (old := caches_of(run, before)) != caches_of(run, placement):
+                drop_caches(old)
         with closing(shelf) if shelf is not None else nullcontext():
             yield work
 

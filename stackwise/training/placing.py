@@ -6,13 +6,20 @@ there in `memory/room.py`.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+
+from stackwise.completion import packing
 from stackwise.errors import ExperimentError
 from stackwise.memory.disk import cache_bytes, checkpoint_bytes
+from stackwise.model.block import Block
+from stackwise.model.shape import cycle, total_blocks
 from stackwise.objective import schedule_of
 from stackwise.report import bytes_text
 from stackwise.schedules import schedule_kind
@@ -23,12 +30,12 @@ if TYPE_CHECKING:
 
 
 def check_trunk(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> None:
-    """Raise if the trunks of these stages cannot be cached as the placement asks.
+    """Raise if the trunks of these stages cannot be frozen or cached as it is asked.
 
     Raises:
         ExperimentError: With every problem at once.
     """
-    problems = [*cache_problems(exp, placement, made)]
+    problems = [*cache_problems(exp, placement, made), *packing_problems(exp)]
     if problems:
         raise ExperimentError("\n".join(problems))
 
@@ -47,15 +54,42 @@ def cache_problems(exp: Experiment, placement: Placement, made: Sequence[Stage])
                 "curriculum that trains the embedding in its first stage only "
                 "(curriculum.embedding=first), or trunk=recompute or streamed"
             )
-    schedule = schedule_of(exp.objective, exp.masking.schedule)
-    moves = schedule is not None and schedule_kind(schedule.choice) == "progress"
     repeats = exp.data.distinct_epochs is not None and any(map(trunk_of, made))
-    if moves and repeats and schedule is not None and schedule.choice != "constant":
+    if repeats and (schedule := masks_move(exp)):
         yield (
-            f"placement.trunk: cached, but masking.schedule={schedule.choice} masks more or less "
+            f"placement.trunk: cached, but masking.schedule={schedule} masks more or less "
             "as training goes on, so that rows never repeat; leave data.distinct_epochs empty, or "
             "use trunk=recompute or streamed"
         )
+
+
+def packing_problems(exp: Experiment) -> Iterator[str]:
+    """Which matrix of a block would stay as it trained, though stacks are to be frozen to less."""
+    form, shape = packing(exp.precision), exp.rack
+    if form is None:
+        return
+    with torch.device("meta"):
+        blocks = [
+            Block(shape, exp.attention, i) for i in range(min(cycle(shape), total_blocks(shape)))
+        ]
+    for block in blocks:
+        linears = [name for name, inner in block.named_modules() if isinstance(inner, nn.Linear)]
+        for name, parameter in block.named_parameters():
+            if parameter.ndim >= 2 and name.rpartition(".")[0] not in linears:
+                yield (
+                    f"precision.frozen: {form} is made of the matrices of nn.Linear layers, and "
+                    f"{name} of attention={exp.attention.choice} is in none; keep it in an "
+                    "nn.Linear, or leave precision.frozen empty"
+                )
+                return
+
+
+def masks_move(exp: Experiment) -> str | None:
+    """The schedule that masks more or less as training goes on; None if none does."""
+    schedule = schedule_of(exp.objective, exp.masking.schedule)
+    if schedule is None or schedule_kind(schedule.choice) != "progress":
+        return None
+    return None if schedule.choice == "constant" else schedule.choice
 
 
 def check_disk(
@@ -78,7 +112,6 @@ def check_disk(
         ExperimentError: If so, or if the caches take more than `placement.cache_gb`.
     """
     runs, kept = Path(placement.runs_dir), checkpoint_bytes(exp, made)
-    held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     caches = cache_bytes(exp, placement, made, epoch_samples)
     if placement.cache_gb is not None and caches > placement.cache_gb * 1e9:
         raise ExperimentError(
@@ -87,17 +120,41 @@ def check_disk(
             "use trunk=streamed"
         )
     cache_dir = Path(placement.cache_dir) if placement.cache_dir else runs
-    shared = same_disk(cache_dir, runs)
-    wanted = [(runs, kept + caches if shared else kept, "runs_dir")]
-    wanted += [] if shared else [(cache_dir, caches, "cache_dir")]
-    for folder, need, key in wanted:
+    for folder, key in ((runs, "runs_dir"), (cache_dir, "cache_dir")):
+        check_folder(folder, key)
+    shared, held = same_disk(cache_dir, runs), bytes_in(run)
+    held_apart = bytes_in(cache_dir / run.name) if cache_dir != runs else 0
+    wanted = [(runs, kept, held, "runs_dir"), (cache_dir, caches, held_apart, "cache_dir")]
+    if shared:
+        wanted = [(runs, kept + caches, held + held_apart, "runs_dir")]
+    for folder, need, there_now, key in wanted:
         free = shutil.disk_usage(there(folder)).free
-        if need > free + held:
+        if need > free + there_now:
             raise ExperimentError(
                 f"placement.{key}: {folder} has {bytes_text(free)} free, and the run takes "
                 f"{bytes_text(need)} there by arithmetic (checkpoints {bytes_text(kept)}, cached "
                 f"outputs {bytes_text(caches)}); make room, or name another folder"
             )
+
+
+def check_folder(folder: Path, key: str) -> None:
+    """Raise if a folder is none, or nothing can be made in it.
+
+    Raises:
+        ExperimentError: If so.
+    """
+    found = there(folder)
+    if not found.is_dir():
+        raise ExperimentError(f"placement.{key}: {found} is a file; name a folder")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise ExperimentError(
+            f"placement.{key}: {found} may not be written to; name another folder, or let it be"
+        )
+
+
+def bytes_in(folder: Path) -> int:
+    """Of all files under a folder; 0 if it is not there."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def there(folder: Path) -> Path:

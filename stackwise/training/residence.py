@@ -72,9 +72,10 @@ def add_stack(work: Work, entry: NewStack) -> None:
 
 
 def begin_ends(work: Work) -> None:
-    """Give embedding and head the weights of the model that the experiment starts from."""
-    if work.model is not None:
-        for name in ("embedding", "head"):
+    """Give embedding and head, unless a checkpoint has them, the weights of a model."""
+    missing = [name for name in ("embedding", "head") if name not in work.on_disk]
+    if missing and work.model is not None:
+        for name in missing:
             begin(work, work.model, name)
 
 

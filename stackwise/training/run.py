@@ -25,7 +25,7 @@ from stackwise.data.batches import prefetch
 from stackwise.objective import Corrupted, is_causal
 from stackwise.runs import Run, attach
 from stackwise.training.borders import enter_stage, leave_stage, measured
-from stackwise.training.caching import drop_caches, is_cached, mend, open_cache
+from stackwise.training.caching import caches_of, drop_caches, is_cached, mend, open_cache
 from stackwise.training.in_backward import PartlyTaken
 from stackwise.training.opening import open_work
 from stackwise.training.rates import stage_lr
@@ -40,16 +40,13 @@ from stackwise.training.start import (
 )
 from stackwise.training.step import StepNumbers, setting_of, training_step
 from stackwise.training.watch import finish, watch
+from stackwise.training.work import Stopped as Stopped
 from stackwise.training.work import Work
 from stackwise.trunk.border import border_of
 from stackwise.trunk.cache import TrunkCache
 from stackwise.trunk.shards import DamagedShard
 
 OnStep = Callable[[Work, StepNumbers], None]
-
-
-class Stopped(Exception):
-    """The user asked a run to stop; its state is saved."""
 
 
 def train(
@@ -130,7 +127,7 @@ def execute(run: Run, placement: Placement | None = None, *, on_step: OnStep | N
                 train_stage(work, number, on_step)
             gather(work)
             finish(work)
-            drop_caches(work)
+            drop_caches(caches_of(work.run, work.placement))
         except Stopped:
             work.writer.close("stopped")
     return run

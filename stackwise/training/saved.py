@@ -22,7 +22,7 @@ from stackwise.completion import packing
 from stackwise.memory.flops import vocab_size
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
-from stackwise.stage import paths_so_far, trained_next
+from stackwise.stage import keeps_state, paths_so_far
 from stackwise.training.checkpoint import (
     MANIFEST,
     RESTORE,
@@ -69,7 +69,7 @@ def save_border(work: Work, trainee: Trainee, masters: Parts) -> None:
     """
     trained, number = {part for part, _ in trainee.named}, trainee.number
     states = optimizer_state(trainee.optimizer, trainee.named)
-    kept = {part: tensors for part, tensors in states.items() if keeps_moments(work, number, part)}
+    kept = {part: state for part, state in states.items() if keeps_state(work.stages, number, part)}
     parts: dict[str, Tensors] = {f"{part}.{MOMENTS}": state for part, state in kept.items()}
     parts |= {f"{part}.{MASTER}": tensors for part, tensors in masters.items()}
     commit(work, number, {**weights_of(work, trained), **parts}, trained)
@@ -79,7 +79,7 @@ def save_parts(work: Work, number: int, chosen: set[str], masters: Parts) -> Non
     """Write the weights of some parts; everything else of the last checkpoint stays valid."""
     parts = {name: dict(work.rack.parts()[name].state_dict()) for name in chosen}
     kept = {f"{part}.{MASTER}": tensors for part, tensors in masters.items()}
-    commit(work, number, {**parts, **kept}, set())
+    write(work, number, {**parts, **kept}, listed(work))
 
 
 def weights_of(work: Work, trained: set[str]) -> Parts:
@@ -90,15 +90,24 @@ def weights_of(work: Work, trained: set[str]) -> Parts:
 
 def commit(work: Work, number: int, parts: Parts, trained: set[str]) -> None:
     """Write these parts, and keep those of the last checkpoint that are still wanted."""
-    folder = work.run.path / RACK
-    old = read_manifest(folder)["parts"] if (folder / MANIFEST).exists() else {}
-    unchanged = {name for name in old if name not in parts and still_wanted(work, number, name)}
+    unchanged = {name for name in listed(work) if still_wanted(work, number, name)}
     unchanged -= {f"{part}.{kind}" for part in trained for kind in (MOMENTS, AVERAGE, MASTER)}
+    write(work, number, parts, unchanged)
+
+
+def listed(work: Work) -> set[str]:
+    """The parts of the last checkpoint; none before the first."""
+    folder = work.run.path / RACK
+    return set(read_manifest(folder)["parts"]) if (folder / MANIFEST).exists() else set()
+
+
+def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
+    """Write a checkpoint of these parts, and of those of the last one that are `unchanged`."""
     work.writer.flush()  # no step that a checkpoint stands on may be missing from the metrics
     save(
-        folder,
+        work.run.path / RACK,
         parts,
-        unchanged=unchanged,
+        unchanged=unchanged - parts.keys(),
         written_in=number,
         formats={name: str(packing(work.exp.precision)) for name in parts if name in work.packed},
         experiment=work.exp.hash,
@@ -111,24 +120,13 @@ def commit(work: Work, number: int, parts: Parts, trained: set[str]) -> None:
 def still_wanted(work: Work, number: int, name: str) -> bool:
     """Whether a part of the last checkpoint, not written now, belongs into this one."""
     part, _, kind = name.partition(".")
-    return kind in ("", MASTER) or (kind == MOMENTS and keeps_moments(work, number, part))
-
-
-def keeps_moments(work: Work, number: int, part: str) -> bool:
-    """Whether the next stage that trains a part begins with the moments that it has now."""
-    later = trained_next(work.stages, number, part)
-    return later is not None and work.stages[later].optimizer_state == "keep"
+    return kind in ("", MASTER) or (kind == MOMENTS and keeps_state(work.stages, number, part))
 
 
 def restore(work: Work) -> None:
     """Put a run back to where its last checkpoint was written; its stacks are still empty."""
     folder = work.run.path / RACK
-    manifest = read_manifest(folder)
-    if manifest.get("experiment", work.exp.hash) != work.exp.hash:
-        raise CheckpointError(
-            f"{folder}/{MANIFEST}: is of experiment {manifest['experiment']}, and the run's is "
-            f"{work.exp.hash}; {RESTORE}"
-        )
+    manifest = own_manifest(work.run)
     work.at = Counters(**manifest["counters"])
     for name in (name for name in manifest["parts"] if "." not in name):
         if name in ("embedding", "head"):
@@ -140,6 +138,21 @@ def restore(work: Work) -> None:
         if manifest["parts"][name].get("format"):
             work.packed.add(name)
     work.writer.event("resumed", stage=work.at.stage, step=work.at.total_steps)
+
+
+def own_manifest(run: Run) -> dict[str, Any]:
+    """The manifest of a run's last checkpoint.
+
+    Raises:
+        CheckpointError: If there is none, or it is damaged or of another experiment.
+    """
+    manifest, own = read_manifest(run.path / RACK), run.experiment.hash
+    if manifest.get("experiment", own) != own:
+        raise CheckpointError(
+            f"{RACK}/{MANIFEST}: is of experiment {manifest['experiment']}, and run {run.id} is of "
+            f"{own}; {RESTORE}"
+        )
+    return manifest
 
 
 def read_state(work: Work, kind: str, parts: set[str]) -> State:
@@ -188,11 +201,13 @@ def read_rack(
             are needed: in their files, or in a copy in memory.
 
     Raises:
-        CheckpointError: If there is none yet, or it is damaged.
+        CheckpointError: If there is none of a training step yet, or it is damaged.
     """
     exp, folder, device = run.experiment, run.path / RACK, device or torch.device("cpu")
-    manifest, stages = read_manifest(folder), stages_of(run)
+    manifest, stages = own_manifest(run), stages_of(run)
     at = Counters(**manifest["counters"])
+    if not at.total_steps:  # only stacks that wait for their stage were put away
+        raise CheckpointError(f"run {run.id}: has no checkpoint yet; it is {run.state}")
     rack = Rack(
         exp.rack,
         exp.attention,

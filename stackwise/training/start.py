@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from stackwise.interop.model_folder import ModelFolder
 
 
+CACHED_ONLY = ("cache_dir", "cache_gb")
+
+
 class TrainingError(RuntimeError):
     """Training that cannot go on."""
 
@@ -89,8 +92,8 @@ def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) ->
 
     Args:
         run: The run.
-        change: None for none; a mapping changes the keys that it names; a placement all keys but
-            those of folders.
+        change: None for none; a mapping changes the keys that it names, and empties those that are
+            not read any more; a placement all keys but those of folders.
 
     Raises:
         ExperimentError: If a key is unknown or out of range, would move the run, or names a
@@ -108,10 +111,24 @@ def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) ->
     new = present.replace(**keys)
     for key in {"data_dir", "cache_dir"} & keys.keys():
         new = new.replace(**{key: getattr(seen_from(run.path, new), key)})
+    left = (*CACHED_ONLY, "stream_from") if new.trunk == "recompute" else CACHED_ONLY
+    if new.trunk != present.trunk and new.trunk != "cached":
+        usual = Placement()
+        new = new.replace(**{key: getattr(usual, key) for key in left if key not in keys})
+    exp, made = run.experiment, stages_of(run)
     device_of(new)
-    check_placement(run.experiment, new)
-    check_trunk(run.experiment, new, stages_of(run))
+    check_placement(exp, new)
+    check_trunk(exp, new, made)
+    if new.trunk == "cached" and {"trunk", *CACHED_ONLY} & keys.keys():
+        samples = samples_per_epoch(data_of(run, new), exp.optim.batch)
+        check_disk(exp, seen_from_here(run.path, new), made, samples, run.path)
     return new
+
+
+def seen_from_here(folder: Path, placement: Placement) -> Placement:
+    """A run's placement with its folders named from where this process works."""
+    cache_dir = None if placement.cache_dir is None else str(folder / placement.cache_dir)
+    return placement.replace(runs_dir=str(folder.parent), cache_dir=cache_dir)
 
 
 def device_of(placement: Placement) -> torch.device:

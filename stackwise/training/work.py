@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from stackwise.interop.model_folder import ModelFolder
 
 
+class Stopped(Exception):
+    """The user asked a run to stop; its state is saved."""
+
+
 @dataclass
 class Counters:
     """How far a run has come; written into every checkpoint.

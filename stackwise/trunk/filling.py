@@ -105,6 +105,11 @@ class Files:
 class Source(Protocol):
     """What fills slots; used by one thread."""
 
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of blocks that it holds in host memory."""
+        ...
+
     def fill(self, slot: Slot, image: Image) -> None:
         """Bring a block into a slot.
 
@@ -135,6 +140,11 @@ class Disk:
         self._free = [torch.cuda.Event() for _ in self._staging]
         for buffer in self._staging:
             pin(buffer)
+
+    @property
+    def host_bytes(self) -> int:
+        """None: they are read each time."""
+        return 0
 
     def fill(self, slot: Slot, image: Image) -> None:
         """Read a block; to a card one staging buffer is read while the other one is copied."""
@@ -181,6 +191,11 @@ class Host:
             raise
         finally:
             files.close()
+
+    @property
+    def host_bytes(self) -> int:
+        """Of all blocks."""
+        return sum(held.numel() for held in self._held.values())
 
     def fill(self, slot: Slot, image: Image) -> None:
         """Copy a block."""

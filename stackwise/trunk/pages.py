@@ -16,8 +16,15 @@ POPULATE_READ = 22  # of Linux's madvise; Python has no name for it
 
 
 def pages(count: int) -> Tensor:
-    """`count` bytes of memory of their own, uint8, aligned to pages: large ones where there are."""
-    memory = mmap.mmap(-1, max(count, 1))
+    """`count` bytes of memory of their own, uint8, aligned to pages: large ones where there are.
+
+    Private, though Python would have them shared: shared memory is a file to the kernel, has no
+    large pages unless the system was told so, and no account of a process's own bytes lists it.
+    """
+    if sys.platform == "win32":
+        memory = mmap.mmap(-1, max(count, 1))
+    else:
+        memory = mmap.mmap(-1, max(count, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if sys.platform == "linux":
         memory.madvise(mmap.MADV_HUGEPAGE)  # fewer faults when it is first read into
     return torch.frombuffer(memory, dtype=torch.uint8)[:count]

@@ -22,7 +22,7 @@ from stackwise.model.rack import Rack
 from stackwise.training.checkpoint import home_of, read_manifest, verify_part
 from stackwise.training.parts import put_rest
 from stackwise.trunk.blocks import StoredBlock
-from stackwise.trunk.stream import SLOTS, BlockReader
+from stackwise.trunk.stream import BlockReader
 
 AS_TRAINED = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
@@ -94,15 +94,13 @@ class Shelf:
         self.close()
         chosen = [b for stack in path for k, b in self.blocks.items() if k.split(".")[0] == stack]
         if chosen:
-            slots = max(2, min(SLOTS, len(chosen)))
-            self.open.append(
-                BlockReader(chosen, source=self.source, slots=slots, device=self.device)
-            )
+            self.open.append(BlockReader(chosen, source=self.source, device=self.device))
 
     @property
-    def slot_bytes(self) -> int:
-        """Of the slots that lent blocks are read into."""
-        return sum(reader.slot_bytes for reader in self.open)
+    def bytes(self) -> int:
+        """Of matrices in memory where the rack computes: slots, and on the CPU a host copy."""
+        cpu = self.device.type == "cpu"
+        return sum(each.slot_bytes + cpu * each.host_bytes for each in self.open)
 
     def tensors_of(self, key: str, called: Mapping[str, str]) -> Callable[[], dict[str, Tensor]]:
         """What a layer of a block borrows, by the names that its format has for them."""

@@ -57,6 +57,7 @@ class BlockReader:
         source: `disk` reads a block each time it comes; `host` reads all of them once, and keeps
             them in memory, pinned where the slots are on a card.
         slots: Buffers of the largest block's size, 2 or more: one is in use, the others are ahead.
+            No more than there are blocks are made.
         device: Where the slots are.
 
     Raises:
@@ -82,7 +83,8 @@ class BlockReader:
         self._images = {image.key: image for image in images}
         self._device = device
         largest = max(image.bytes for image in images)
-        self._slots = [empty_slot(largest, device) for _ in range(slots)]  # last used, last
+        count = min(slots, len(images))
+        self._slots = [empty_slot(largest, device) for _ in range(count)]  # last used, last
         self._source: Source = SOURCES[source](images, device)
         self._lent: tuple[Slot, Mapping[str, Tensor]] | None = None
         self._travel = Travel([image.key for image in images])
@@ -103,6 +105,11 @@ class BlockReader:
     def slot_bytes(self) -> int:
         """Of all slots."""
         return sum(slot.buffer.numel() for slot in self._slots)
+
+    @property
+    def host_bytes(self) -> int:
+        """Of the blocks that are held in host memory beside the slots."""
+        return self._source.host_bytes
 
     def has(self, key: str) -> bool:
         """Whether it lends a block."""

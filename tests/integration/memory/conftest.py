@@ -1,0 +1,40 @@
+"""Processes of their own: what a test before it left in the heap would hide what is allocated."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackwise.memory import meter
+
+# malloc is told to hand back what is freed, from 64 KiB on. Left to itself it keeps pieces of up to
+# 32 MiB, which are whole tensors here and none at the widths that this is about.
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Callable[..., Any]:
+    """Runs code that imports `peak` in a process of its own; gives what it prints, as JSON."""
+    if not (meter.STATUS.exists() and meter.CLEAR_REFS.exists()):
+        pytest.skip("only Linux keeps a high-water mark of memory")
+
+    def run(code: str, **facts: Any) -> Any:
+        folder = tmp_path / "alone"
+        folder.mkdir()
+        words = [sys.executable, "-c", code, json.dumps({**facts, "folder": str(folder)})]
+        paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        given = {**os.environ, **GIVES_BACK, "PYTHONPATH": os.pathsep.join(paths)}
+        done = subprocess.run(words, capture_output=True, text=True, env=given)
+        shutil.rmtree(folder)  # hundreds of megabytes, which pytest would keep
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run

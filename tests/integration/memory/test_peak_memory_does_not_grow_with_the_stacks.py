@@ -1,0 +1,57 @@
+"""Stages build, train, freeze and release stacks one at a time: the whole process's peak is flat.
+
+A lent stack leaves its norms in memory, and a suffix that gradient crosses the input of each block:
+under a percent of a stack each, here.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+RUN = """
+from peak import *
+from stackwise.memory.stored import frozen_form, stack_bytes
+facts, folder = told()
+peak, found = Peak(), []
+place = sw.Placement(device="cpu", threads=1, runs_dir=str(folder), **facts["placement"])
+for stacks in facts["stacks"]:
+    exp = experiment(stacks, **facts["science"])
+    warm(exp, place)
+    found.append(peak.of(lambda: sw.train(exp, place)))
+print(json.dumps([found, stack_bytes(exp, None), stack_bytes(exp, frozen_form(exp))]))
+"""
+BF16 = {"weights": "bfloat16", "compute": "bfloat16"}
+NF4 = {"frozen": "nf4", "master": "none"}
+CYCLE = {"curriculum": {"name": "block_coordinate", "cycles": 1}}
+CASES = {
+    "nf4 of float32": ({"precision": NF4}, {"trunk": "streamed"}),
+    "as trained, bfloat16": ({"precision": BF16}, {"trunk": "streamed"}),
+    "nf4 of bfloat16, cached": ({"precision": {**BF16, **NF4}}, {"trunk": "cached"}),
+    "as trained, float32, cached": ({}, {"trunk": "cached"}),
+    "cycling": (
+        {**CYCLE, "precision": {"frozen": "nf4", "master": "fp32"}},
+        {"trunk": "streamed", "checkpointing": True},
+    ),
+    "cycling, bfloat16, cached": (
+        {**CYCLE, "precision": {**BF16, "frozen": "nf4", "master": "bf16"}},
+        {"trunk": "cached", "checkpointing": True},
+    ),
+}
+SLOPE = 0.05  # of a stack as it trains, per stack
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_of_two_four_and_eight(alone, case) -> None:
+    science, placement = CASES[case]
+    stacks = [2, 8] if "cycling" in case else [2, 4, 8]
+    found, stack, _ = alone(RUN, stacks=stacks, science=science, placement=placement)
+    assert min(found) > 4 * stack  # weights, gradients, moments: it is the training that is seen
+    assert max(found) - min(found) < (8 - 2) * SLOPE * stack, found
+
+
+@pytest.mark.parametrize("precision", [{}, NF4])
+def test_where_all_are_resident_it_grows_by_each_as_it_is_frozen(alone, precision) -> None:
+    science, placement = {"precision": precision}, {"trunk": "recompute"}
+    (few, many), stack, frozen = alone(RUN, stacks=[2, 6], science=science, placement=placement)
+    assert many - few == pytest.approx(4 * frozen, abs=4 * SLOPE * stack)
+    assert 4 * frozen > (6 - 2) * SLOPE * stack  # so that it would be seen above

@@ -1,0 +1,146 @@
+"""Files of a stopped run that are cut, altered or of another run are named and never trained on.
+
+Of a cache only the damaged shard is made again, and the losses are those of an untouched run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import stackwise as sw
+from stackwise.training.checkpoint import CheckpointError
+
+RESTORE = "restore it from a copy of the run, or train again with rerun=True"
+NUMBERS = ["loss", "grad_norm", "flops", "masked_frac"]
+
+
+def stopped(exp: sw.Experiment, place: sw.Placement, step: int = 6) -> sw.Run:
+    """A run that has been stopped in its second stage; it has four steps in each."""
+
+    def on_step(work, numbers):
+        work.stop_requested = work.at.total_steps == step
+
+    return sw.train(exp, place, on_step=on_step, rerun=True)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def alter(path: Path) -> None:
+    """Flip one bit near the end: in a number, not in a header."""
+    bytes_ = bytearray(path.read_bytes())
+    bytes_[-3] ^= 1
+    path.write_bytes(bytes_)
+
+
+def file_of(run: sw.Run, part: str) -> Path:
+    """The file of a part of the last checkpoint."""
+    entry = json.loads((run.path / "rack" / "manifest.json").read_text())["parts"][part]
+    return run.path / ("state" if "." in part else "rack") / entry["file"]
+
+
+@pytest.fixture
+def exp(tiny) -> sw.Experiment:
+    """Four stages of four steps, whose stacks are all there from the start."""
+    curriculum = {"name": "block_coordinate", "cycles": 1, "optimizer_state": "keep"}
+    return tiny.replace(curriculum=curriculum, precision={"frozen": "nf4", "master": "bf16"})
+
+
+PARTS = ["embedding", "s0", "s1", "s2", "s2.master", "s1.optimizer", "s1.average", "head"]
+
+
+@pytest.mark.parametrize("trunk", ["recompute", "streamed"])
+@pytest.mark.parametrize("damage", [cut, alter])
+def test_of_a_checkpoint(exp, place, damage, trunk) -> None:
+    """Frozen and lent or resident, training, its moments and average, the ends; the whole run."""
+    run = stopped(exp, place.replace(trunk=trunk))
+    done = len(run.metrics())
+    for part in PARTS:
+        path = file_of(run, part)
+        whole = path.read_bytes()
+        damage(path)
+        if part == "s2.master":  # nothing reads it yet
+            path.write_bytes(whole)
+            continue
+        with pytest.raises(CheckpointError) as caught:
+            sw.resume(run)
+        assert str(caught.value) == (
+            f"{path.parent.name}/{path.name}: is not what was written (its bytes or hash differ); "
+            f"{RESTORE}"
+        )
+        assert len(run.metrics()) == done, "no step is trained on it"
+        path.write_bytes(whole)
+    sw.resume(run)
+    assert run.state == "finished"
+
+
+@pytest.mark.parametrize("damage", [cut, alter])
+def test_of_a_master_that_a_stack_comes_back_from(exp, place, damage) -> None:
+    run = stopped(exp, place, step=8)  # at the border: next trains s2
+    path = file_of(run, "s2.master")
+    damage(path)
+    with pytest.raises(CheckpointError, match=f"^state/{path.name}: is not what was written"):
+        sw.resume(run)
+
+
+def test_a_manifest_of_another_experiment(exp, place) -> None:
+    run, other = stopped(exp, place), stopped(exp.replace(seed=1), place)
+    manifest = "rack/manifest.json"
+    (run.path / manifest).write_bytes((other.path / manifest).read_bytes())
+    for use in (sw.resume, sw.Run.rack):
+        with pytest.raises(CheckpointError) as caught:
+            use(run)
+        assert str(caught.value) == (
+            f"{manifest}: is of experiment {other.experiment.hash}, and run {run.id} is of "
+            f"{run.experiment.hash}; {RESTORE}"
+        )
+
+
+@pytest.mark.parametrize("damage", [cut, alter])
+def test_of_a_cache_that_is_being_read(tiny, place, damage) -> None:
+    exp = tiny.replace(curriculum={"name": "left_to_right", "split": "tokens"})
+    whole = sw.train(exp, place)
+    run = stopped(exp, place.replace(trunk="cached"))
+    (shard,) = (run.path / "cache" / "1").glob("rows-*.bin")
+    damage(shard)
+    sw.resume(run)
+    assert run.metrics()[NUMBERS].equals(whole.metrics()[NUMBERS])
+    assert run.weights_hash() == whole.weights_hash()
+    if damage is alter:
+        (event,) = run.events("cache_mended")
+        assert event["stage"] == 1
+        assert event["why"] == (
+            f"1/{shard.name}: is not what was written (its hash differs); its rows 0 to 15 must "
+            "be made again: rebuild shard 0"
+        )
+    else:
+        assert [event["stage"] for event in run.events("cache_filled")] == [1, 1, 2, 3]
+
+
+def test_of_a_cache_from_which_the_next_is_made(tiny, place) -> None:
+    exp = tiny.replace(
+        curriculum={"name": "left_to_right", "split": "tokens"}, data={"restart": True}
+    )
+    whole = sw.train(exp, place)
+    run = stopped(exp, place.replace(trunk="cached"), step=8)  # at the border to the third
+    (shard,) = (run.path / "cache" / "1").glob("rows-*.bin")
+    alter(shard)
+    sw.resume(run)
+    assert [event["stage"] for event in run.events("cache_mended")] == [1]
+    assert [event["from_stage"] for event in run.events("cache_filled")] == [None, 1, 2]
+    assert run.metrics()[NUMBERS].equals(whole.metrics()[NUMBERS])
+
+
+@pytest.mark.parametrize("trunk", ["streamed", "cached"])
+def test_of_a_cache_manifest(tiny, place, trunk) -> None:
+    """A cache whose manifest says nothing sensible is made again; streaming does not look at it."""
+    exp = tiny.replace(curriculum={"name": "left_to_right", "split": "tokens"})
+    run = stopped(exp, place.replace(trunk="cached"))
+    (run.path / "cache" / "1" / "cache.json").write_text("{}")
+    sw.resume(run, placement={"trunk": trunk})
+    assert run.metrics()[NUMBERS].equals(sw.train(exp, place).metrics()[NUMBERS])
+    assert not (run.path / "cache").exists()
