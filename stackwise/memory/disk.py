@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
-from stackwise.memory.stored import part_tensors, stack_bytes, trained_bytes
-from stackwise.stage import Stage, parts_trained, trunk_of, untied_from
+from stackwise.memory.stored import Tensors, part_tensors, stack_bytes, trained_bytes
+from stackwise.stage import Stage, parts_trained, trained_next, trunk_of, untied_from
 from stackwise.training.optim import state_bytes
 from stackwise.trunk.border import border_of
 from stackwise.trunk.room import bytes_needed
@@ -15,6 +15,8 @@ from stackwise.trunk.shards import Layout
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
+
+NAME_BYTES = 160  # of a tensor in the header of its file; the longest name of a block's included
 
 
 def layout_of(exp: Experiment, rows: int) -> Layout:
@@ -41,29 +43,51 @@ def cache_bytes(
 def checkpoint_bytes(exp: Experiment, made: Sequence[Stage]) -> int:
     """The most that a run's checkpoints take at a time: while one takes the place of the last.
 
-    Every part that is there, the states of those that train, and, while they are written, what
-    changes a second time; the best weights of the last stage; masters of frozen stacks.
+    Every part that is there, with the moments that a later stage begins with; what trains, with its
+    states, and a second time while it is written anew, or is frozen and its master is written; and
+    the best weights of the last stage.
+
+    Source: `tests/integration/test_a_run_takes_the_disk_that_it_says.py`.
     """
-    form, most = packing(exp.precision), 0
-    held: set[str] = set()
+    most, held, trained = 0, set[str](), set[str]()
     apart = untied_from(exp.rack, made)
-    master = {"none": 0, "bf16": 2, "fp32": 4}[exp.precision.master]
     for number, stage in enumerate(made):
         held |= {entry.stack for entry in stage.new or ()}
         untied = apart is not None and number >= apart
         trains = parts_trained(stage)
-        still = changing = 0
-        for part in ("embedding", "head", *held):
+        trained |= trains
+        still = changing = after = best = 0
+        for part in ("embedding", "head", *sorted(held)):
             tensors = part_tensors(exp, part, untied=untied)
-            numbers = sum(count for count, _ in tensors)
+            frozen = frozen_bytes(exp, part, tensors)
             if part in trains:
-                states = sum(state_bytes(exp.optim, exp.precision, *each) for each in tensors)
-                average = 4 * numbers if exp.optim.ema is not None else 0
-                changing += trained_bytes(exp, tensors) + states + average
-            elif part in held:
-                still += stack_bytes(exp, form)
-                still += master * numbers * (form is not None)
+                while_it_trains = trained_bytes(exp, tensors) + _states(exp, tensors)
+                changing += while_it_trains
+                after += max(while_it_trains, frozen)
+                best += trained_bytes(exp, tensors) * (number == len(made) - 1)
             else:
-                still += trained_bytes(exp, tensors)
-        most = max(most, still + 2 * changing)
+                later = trained_next(made, number, part) if part in trained else None
+                kept = later is not None and made[later].optimizer_state == "keep"
+                still += frozen + kept * _moments(exp, tensors)
+        most = max(most, still + changing + after + best)
     return most
+
+
+def frozen_bytes(exp: Experiment, part: str, tensors: Tensors) -> int:
+    """Of a part that does not train, and its master, on disk."""
+    form = packing(exp.precision)
+    if part in ("embedding", "head") or form is None:
+        return trained_bytes(exp, tensors) + NAME_BYTES * len(tensors)
+    each = {"none": 0, "bf16": 2, "fp32": 4}[exp.precision.master]
+    masters = sum(each * count + NAME_BYTES for count, _ in tensors)
+    return stack_bytes(exp, form) + masters + 2 * NAME_BYTES * len(tensors)
+
+
+def _moments(exp: Experiment, tensors: Tensors) -> int:
+    return sum(state_bytes(exp.optim, exp.precision, *each) + 6 * NAME_BYTES for each in tensors)
+
+
+def _states(exp: Experiment, tensors: Tensors) -> int:
+    """What a checkpoint inside a stage has of a part beside its weights, and its names."""
+    average = 4 * sum(count for count, _ in tensors) if exp.optim.ema is not None else 0
+    return _moments(exp, tensors) + average + 2 * NAME_BYTES * len(tensors)

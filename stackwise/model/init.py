@@ -91,6 +91,7 @@ def draw_(parameter: Tensor, std: float, generator: torch.Generator) -> None:
         end = end if end + 16 <= len(flat) else len(flat)  # torch draws a shorter rest otherwise
         drawn = torch.empty(end - start, device="cpu").normal_(0.0, std, generator=generator)
         flat[start:end] = drawn
+        del drawn  # before the next one is made
         start = end
 
 

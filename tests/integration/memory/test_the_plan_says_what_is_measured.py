@@ -1,7 +1,7 @@
-"""The bytes that the plan predicts for a stage are those measured, by category and at peak.
+"""The bytes that the plan predicts for a stage are those that are measured: each kind, and the peak.
 
 Beyond the plan a process holds what a step in slices takes (`test_a_step_takes_a_slice_of_memory`
-bounds it), and two megabytes of its own.
+bounds it), and three megabytes of its own.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ CASES = {
     "checkpointing": ({**CYCLE, "optim": {"batch": 8}}, {"checkpointing": True}),
 }
 EXACT = ["gradients", "optimizer", "average"]
-OWN_BYTES = 2 << 20
-STEP_BYTES = 96 * SLICE
+OWN_BYTES = 3 << 20
+STEP_BYTES = 48 * SLICE  # 9 MB have been measured
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -60,9 +60,7 @@ def test_of_every_stage(alone, case) -> None:
     sliced = bool({"name", "grads"} & science.get("optim", {}).keys()) or "weights" in str(science)
     beyond = OWN_BYTES + sliced * STEP_BYTES
     for predicted, event in found:
-        print(predicted, event["peak"], event)
-    for predicted, event in found:
         assert {key: event[key] for key in EXACT} == {key: predicted[key] for key in EXACT}
         # In a slot a tensor lies at its file's place within a cache line.
         assert predicted["weights"] <= event["weights"] <= predicted["weights"] + 3 * 4 * 20 * 64
-        assert 0.8 * predicted["total"] < event["peak"] < 1.2 * predicted["total"] + beyond
+        assert 0.95 * predicted["total"] < event["peak"] < 1.02 * predicted["total"] + beyond

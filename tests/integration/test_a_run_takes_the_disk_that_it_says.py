@@ -1,0 +1,121 @@
+"""What is asked of the disk before a run is what the run takes of it at its worst moment.
+
+That moment is when a checkpoint is whole and the one before it is still there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+import stackwise as sw
+from stackwise.errors import ExperimentError
+from stackwise.memory.disk import cache_bytes, checkpoint_bytes
+from stackwise.report import bytes_text
+from stackwise.training import caching, checkpoint
+from stackwise.training.start import create_run
+
+BF16 = {"weights": "bfloat16", "compute": "bfloat16"}
+KEPT = {"name": "block_coordinate", "optimizer_state": "keep"}
+LEAN = {"name": "lion8bit", "ema": None}
+CASES = {
+    "left to right, nf4": {
+        "curriculum": "left_to_right",
+        "precision": {"frozen": "nf4", "master": "fp32"},
+    },
+    "left to right, lean": {
+        "curriculum": "left_to_right",
+        "optim": LEAN,
+        "precision": {**BF16, "rounding": "stochastic", "frozen": "nf4", "master": "fp32"},
+    },
+    "cycling": {
+        "curriculum": {"name": "block_coordinate"},
+        "precision": {"frozen": "nf4", "master": "bf16"},
+    },
+    "cycling, moments kept": {"curriculum": KEPT},
+    "end to end": {"curriculum": "end_to_end"},
+    "end to end, bfloat16": {"curriculum": "end_to_end", "precision": BF16},
+}
+
+
+def bytes_in(*folders: Path) -> int:
+    return sum(path.stat().st_size for folder in folders for path in folder.rglob("*.*"))
+
+
+@pytest.fixture
+def wide(tiny) -> sw.Experiment:
+    """Wide enough that names and counters are little beside weights."""
+    budget = {"tokens": 2 * tiny.budget.tokens}  # checkpoints that replace each other in a stage
+    return tiny.replace(rack={"d_model": 64}, eval={"points": 16}, budget=budget)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_of_checkpoints(wide, place, monkeypatch, case) -> None:
+    exp, seen = wide.replace(**CASES[case]), list[int]()
+    place = place.replace(checkpoint_seconds=1e-9)
+    run = create_run(exp, place)
+    stale = checkpoint._remove_stale
+
+    def noted(folder, entries) -> None:
+        seen.append(bytes_in(*(run.path / name for name in ("rack", "state", "best"))))
+        stale(folder, entries)
+
+    monkeypatch.setattr(checkpoint, "_remove_stale", noted)
+    sw.train(exp, place)
+    said = checkpoint_bytes(exp, sw.stages(exp))
+    assert max(seen) <= said <= 1.3 * max(seen), max(seen) / said
+
+
+def test_of_cached_outputs(tiny, place, monkeypatch) -> None:
+    exp = tiny.replace(curriculum="left_to_right", data={"restart": True})
+    place = place.replace(trunk="cached")
+    seen, held = list[int](), caching.bytes_held
+
+    def noted(folder: Path) -> int:
+        seen.append(bytes_in(folder.parent))
+        return held(folder)
+
+    monkeypatch.setattr(caching, "bytes_held", noted)
+    sw.train(exp, place)
+    said = cache_bytes(exp, place, sw.stages(exp), 10**9)
+    assert len(seen) == 3
+    assert max(seen) <= said <= 1.3 * max(seen), max(seen) / said
+
+
+Disk = namedtuple("Disk", "total used free")
+
+
+def refusal(exp, place, monkeypatch, free: int) -> str:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(10**12, 0, free))
+    with pytest.raises(ExperimentError) as error:
+        create_run(exp, place)
+    assert not Path(place.runs_dir).exists()
+    return str(error.value)
+
+
+def test_too_little_disk_is_refused_before_anything_is_made(tiny, place, monkeypatch) -> None:
+    exp, place = tiny.replace(curriculum="left_to_right"), place.replace(trunk="cached")
+    checkpoints = checkpoint_bytes(exp, sw.stages(exp))
+    caches = cache_bytes(exp, place, sw.stages(exp), 10**9)
+    assert refusal(exp, place, monkeypatch, 300_000) == (
+        f"placement.runs_dir: {place.runs_dir} has 293.0 KiB free, and the run takes "
+        f"{bytes_text(checkpoints + caches)} there by arithmetic (checkpoints "
+        f"{bytes_text(checkpoints)}, cached outputs {bytes_text(caches)}); make room, or name "
+        "another folder"
+    )
+    refusal(exp, place, monkeypatch, checkpoints + caches - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(10**12, 0, checkpoints + caches))
+    create_run(exp, place)
+
+
+def test_so_are_caches_over_their_budget(tiny, place, monkeypatch) -> None:
+    exp = tiny.replace(curriculum="left_to_right")
+    place = place.replace(trunk="cached", cache_gb=1e-6)
+    assert refusal(exp, place, monkeypatch, 10**12) == (
+        "placement.cache_gb: 1e-06 < 4.16e-05, which the outputs of the trunk take by arithmetic; "
+        "raise it, lower budget, give data.distinct_epochs, or use trunk=streamed"
+    )
+    create_run(exp, place.replace(cache_gb=1.0))
