@@ -209,8 +209,15 @@ def model_of(exp: Experiment, data_dir: str | Path, *, verify: bool = False) -> 
         for key in ours
         if ours[key] != theirs[key] and key != "init_std"
     ]
-    if exp.attention != model.attention:
-        problems.append(f"attention: {exp.attention.choice} is not the model's, {model.attention}")
+    ours, theirs = exp.attention.model_dump(), model.attention.model_dump()
+    if exp.attention.choice != model.attention.choice:
+        ours, theirs = {"": exp.attention.choice}, {"": model.attention.choice}
+    problems += [
+        f"{'.'.join(filter(None, ('attention', key)))}: {ours[key]} is not {theirs[key]}, that of "
+        "the model to start from"
+        for key in ours
+        if ours[key] != theirs[key]
+    ]
     if problems:
         raise ExperimentError(
             "\n".join(f"{line}; take the sections of {exp.start}/model.yaml" for line in problems)
