@@ -75,9 +75,11 @@ RACK = {"stacks": 3, "blocks_per_stack": 2, "d_model": 768, "heads": 6}
 BF16 = {"weights": "bfloat16", "compute": "bfloat16"}
 CYCLE = {"curriculum": {"name": "block_coordinate", "cycles": 1}}
 CASES = {
-    "float32, master float32": {"precision": {"frozen": "nf4", "master": "fp32"}},
     "bfloat16, master float32": {"precision": {**BF16, "frozen": "nf4", "master": "fp32"}},
-    "cycling, master bfloat16": {**CYCLE, "precision": {"frozen": "nf4", "master": "bf16"}},
+    "float32, cycling, master bfloat16": {
+        **CYCLE,
+        "precision": {"frozen": "nf4", "master": "bf16"},
+    },
 }
 OWN_BYTES = 3 << 20
 

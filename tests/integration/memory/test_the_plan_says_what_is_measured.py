@@ -1,4 +1,4 @@
-"""The bytes that the plan predicts for a stage are those measured, by category and at peak.
+"""The bytes that the plan predicts for a stage are those that are measured, each kind and the peak.
 
 Beyond the plan a process holds what a step in slices takes (`test_a_step_takes_a_slice_of_memory`
 bounds it), and three megabytes of its own.
