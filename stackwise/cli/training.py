@@ -30,7 +30,7 @@ def run_command(options: argparse.Namespace) -> int:
 def resume_command(options: argparse.Namespace) -> int:
     """Go on with a run."""
     from stackwise.runs import attach
-    from stackwise.training.start import changed_placement
+    from stackwise.training.moving import changed_placement
 
     keys = placement_keys(options.changes)
     run = attach(options.run, options.runs_dir)

@@ -27,13 +27,13 @@ from stackwise.runs import Run, attach
 from stackwise.training.borders import enter_stage, leave_stage, measured
 from stackwise.training.caching import caches_of, drop_caches, is_cached, mend, open_cache
 from stackwise.training.in_backward import PartlyTaken
+from stackwise.training.moving import changed_placement
 from stackwise.training.opening import open_work
 from stackwise.training.rates import stage_lr
 from stackwise.training.residence import gather
 from stackwise.training.saved import save_work
 from stackwise.training.start import (
     TrainingError,
-    changed_placement,
     create_run,
     seen_from,
     settled,

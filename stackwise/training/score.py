@@ -14,7 +14,8 @@ from stackwise.data.heldout import some_windows
 from stackwise.evaluation import Evaluation, evaluate
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
-from stackwise.training.start import changed_placement, data_of, device_of, lent_from, threads_of
+from stackwise.training.moving import changed_placement
+from stackwise.training.start import data_of, device_of, lent_from, threads_of
 from stackwise.training.step import autocast
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -31,9 +31,6 @@ from stackwise.training.placing import check_disk, check_trunk
 
 if TYPE_CHECKING:
     from stackwise.interop.model_folder import ModelFolder
-
-
-CACHED_ONLY = ("cache_dir", "cache_gb")
 
 
 class TrainingError(RuntimeError):
@@ -85,50 +82,6 @@ def seen_from(folder: Path, placement: Placement) -> Placement:
     data_dir, caches = os.path.relpath(placement.data_dir, folder), placement.cache_dir
     cache_dir = None if caches is None else os.path.relpath(caches, folder)
     return placement.replace(data_dir=data_dir, cache_dir=cache_dir, runs_dir="..")
-
-
-def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) -> Placement:
-    """The placement of a run, as its folder holds it, with another laid over it.
-
-    Args:
-        run: The run.
-        change: None for none; a mapping changes the keys that it names, and empties those that are
-            not read any more; a placement all keys but those of folders.
-
-    Raises:
-        ExperimentError: If a key is unknown or out of range, would move the run, or names a
-            device that is not here, or the experiment cannot be carried out so.
-    """
-    present = Placement.load(run.path / "placement.yaml")
-    if isinstance(change, Placement):
-        change = change.model_dump(exclude={"runs_dir", "data_dir", "cache_dir"})
-    keys = dict(change or {})
-    if "runs_dir" in keys:
-        raise ExperimentError(
-            f"placement.runs_dir: {keys['runs_dir']!r}, but the run is there already; move its "
-            "folder instead"
-        )
-    new = present.replace(**keys)
-    for key in {"data_dir", "cache_dir"} & keys.keys():
-        new = new.replace(**{key: getattr(seen_from(run.path, new), key)})
-    left = (*CACHED_ONLY, "stream_from") if new.trunk == "recompute" else CACHED_ONLY
-    if new.trunk != present.trunk and new.trunk != "cached":
-        usual = Placement()
-        new = new.replace(**{key: getattr(usual, key) for key in left if key not in keys})
-    exp, made = run.experiment, stages_of(run)
-    device_of(new)
-    check_placement(exp, new)
-    check_trunk(exp, new, made)
-    if new.trunk == "cached" and {"trunk", *CACHED_ONLY} & keys.keys():
-        samples = samples_per_epoch(data_of(run, new), exp.optim.batch)
-        check_disk(exp, seen_from_here(run.path, new), made, samples, run.path)
-    return new
-
-
-def seen_from_here(folder: Path, placement: Placement) -> Placement:
-    """A run's placement with its folders named from where this process works."""
-    cache_dir = None if placement.cache_dir is None else str(folder / placement.cache_dir)
-    return placement.replace(runs_dir=str(folder.parent), cache_dir=cache_dir)
 
 
 def device_of(placement: Placement) -> torch.device:

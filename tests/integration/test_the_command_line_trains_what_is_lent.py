@@ -1,0 +1,39 @@
+"""A run with a streamed, quantised trunk in a process of its own, looked at and taken out again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import stackwise as sw
+from stackwise.cli import main
+
+KEYS = """
+    placement.trunk=streamed precision.frozen=nf4 curriculum=left_to_right objective=clm
+    rack.d_model=32 rack.heads=2 rack.blocks_per_stack=1 data.corpus=markov data.seq_len=16
+    optim.batch=4 budget.tokens=1024 eval.windows=8 eval.points=2 placement.device=cpu
+"""
+
+
+def test_run_eval_sample_export(tmp_path, monkeypatch, capsys) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stackwise.cli", "run", "toy", *KEYS.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "bits per byte held-out" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    (folder,) = (tmp_path / "runs").iterdir()
+    run = sw.Run(folder)
+    assert [event["format"] for event in run.events("frozen")] == ["nf4"] * 3
+    assert main(["eval", run.id]) == 0
+    assert main(["sample", run.id, "a"]) == 0
+    assert main(["export", run.id, "out"]) == 0
+    assert "of 3 stacks what freezing to less has left" in capsys.readouterr().out
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert main(["run", "toy", *KEYS.split(), "placement.cache_gb=1"]) == 2
+    assert capsys.readouterr().err == (
+        "stackwise: placement.cache_gb: 1.0 is not read with trunk=streamed; leave it empty\n"
+    )
