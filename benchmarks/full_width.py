@@ -170,8 +170,8 @@ def side(name: str) -> None:
     for _ in sys.stdin:
         rate = matmul_rate()
         seconds, moving = step()
-        share = flops / (seconds - moving) / rate
-        print(json.dumps([rate, seconds, moving, share, peak_gib()]), flush=True)
+        passes = seconds - moving
+        print(json.dumps([rate, passes, moving, flops / passes / rate, peak_gib()]), flush=True)
 
 
 def child(name: str) -> subprocess.Popen[str]:
@@ -201,7 +201,7 @@ def main() -> int:
     rows, good = [], True
     for name, process in sides.items():
         process.communicate()
-        rate, seconds, moving, share, _ = (
+        rate, passes, moving, share, _ = (
             statistics.median(column) for column in zip(*rounds[name], strict=True)
         )
         peak = rounds[name][-1][-1]
@@ -209,7 +209,7 @@ def main() -> int:
             [
                 name,
                 f"{rate / 1e9:.0f}",
-                f"{seconds - moving:.2f}",
+                f"{passes:.2f}",
                 f"{share:.3f}",
                 f"{moving:.2f}",
                 f"{peak:.2f}",

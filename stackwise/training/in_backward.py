@@ -116,6 +116,8 @@ class InBackward:
 
 def square_of(grad: Tensor) -> float:
     """The sum of a gradient's squares; in slices, since a float32 copy of all would be large."""
-    pieces = grad.reshape(-1).split(SLICE)
-    norms = [torch.linalg.vector_norm(piece, dtype=torch.float32) for piece in pieces]
-    return float(torch.stack(norms).double().square().sum())
+    squares = []
+    for piece in grad.reshape(-1).split(SLICE):
+        wide = piece.float()  # and one product: two thirds of the time of a norm in float32
+        squares.append(torch.dot(wide, wide))
+    return float(torch.stack(squares).double().sum())
