@@ -19,7 +19,7 @@ from stackwise.completion import packing
 from stackwise.model.freezing import freeze_linears
 from stackwise.model.init import grow
 from stackwise.stage import NewStack
-from stackwise.training.checkpoint import read_manifest, read_part
+from stackwise.training.checkpoint import MANIFEST, read_manifest, read_part
 from stackwise.training.optim import Optimizer
 from stackwise.training.parts import put
 from stackwise.training.saved import MASTER, MASTERS, RACK, save_parts
@@ -157,6 +157,8 @@ def take_masters(work: Work, named: Named, optimizer: Optimizer) -> None:
     """Let bfloat16 weights go on from the float32 values that their masters kept."""
     precision, folder = work.exp.precision, work.run.path / RACK
     if precision.master != "fp32" or precision.weights == "float32":
+        return
+    if not (folder / MANIFEST).exists():  # the first stage of all
         return
     for part in sorted({part for part, _ in named} & work.rack.stacks.keys()):
         manifest = read_manifest(folder)

@@ -53,8 +53,8 @@ def test_it_is_the_average_that_the_stack_was_frozen_at(cycling, place, monkeypa
 def test_a_stack_that_comes_back_stands_for_it(cycling, place, monkeypatch) -> None:
     take, compared = borders.take_masters, []
 
-    def checked(work, optimizer, named):
-        take(work, optimizer, named)
+    def checked(work, named, optimizer):
+        take(work, named, optimizer)
         trained = {part for part, _ in named} - {"embedding", "head"}
         for stack in trained if work.at.stage else ():
             master = master_of(work.run, stack)
