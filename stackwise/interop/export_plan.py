@@ -24,9 +24,10 @@ from stackwise.interop.model_folder import is_model, part_shapes, read_model, we
 from stackwise.memory.flops import vocab_size
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.runs import Run, RunError, attach
-from stackwise.stage import Stage, paths_so_far
-from stackwise.training.checkpoint import read_manifest, read_part, weights_hash
+from stackwise.stage import paths_so_far
+from stackwise.training.checkpoint import read_manifest, verify_part, weights_hash
 from stackwise.training.saved import AVERAGE, BEST, MASTER, RACK
+from stackwise.training.start import stages_of
 from stackwise.training.tensorfile import LazyTensor
 
 NO_START = (
@@ -142,7 +143,7 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
     refuse_what_is_no_llama(exp.rack, exp.attention, exp.objective.choice, f"run {run.id}")
     manifest = read_manifest(folder)
     counters = manifest["counters"]
-    stages = tuple(Stage.model_validate(value) for value in run.stages())
+    stages = stages_of(run)
     begun = stages[: counters["stage"] + (counters["step"] > 0)]
     path = paths_so_far(begun)[0][2]
     names = ("embedding", *path, "head")
@@ -157,7 +158,7 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
     for part, (place, listed) in places.items():
         for name in (part, f"{part}.{MASTER}", *([] if raw else [f"{part}.{AVERAGE}"])):
             if name == part or name in listed["parts"]:
-                read_part(place, listed, name)
+                verify_part(place, listed, name)
         parts[part] = weights_of(place, listed, part, shapes[part], averages=not raw, dtype=weights)
     tied = "weight" not in parts["head"]
     shape = RackShape(**{**exp.rack.model_dump(), "stacks": len(path), "tied": tied})

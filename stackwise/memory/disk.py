@@ -25,6 +25,12 @@ def layout_of(exp: Experiment, rows: int) -> Layout:
     return Layout(rows, size, exp.rack.d_model, border, group=exp.optim.batch)
 
 
+def rows_of(exp: Experiment, stage: Stage, epoch_samples: int) -> int:
+    """Different samples of a stage, masks included."""
+    read, period = (stage.tokens or 0) // exp.data.seq_len, exp.data.distinct_epochs
+    return read if period is None else min(read, period * epoch_samples)
+
+
 def cache_bytes(
     exp: Experiment, placement: Placement, made: Sequence[Stage], epoch_samples: int
 ) -> int:
@@ -33,9 +39,7 @@ def cache_bytes(
         return 0
     taken = []
     for stage in made:
-        rows = (stage.tokens or 0) // exp.data.seq_len
-        if exp.data.distinct_epochs is not None:
-            rows = min(rows, exp.data.distinct_epochs * epoch_samples)
+        rows = rows_of(exp, stage, epoch_samples)
         taken.append(bytes_needed(layout_of(exp, rows)) if trunk_of(stage) else 0)
     return max(sum(pair) for pair in zip([0, *taken], [*taken, 0], strict=True))
 

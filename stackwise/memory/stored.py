@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from stackwise.choice import Params
-from stackwise.completion import packing
 from stackwise.memory.flops import vocab_size
 from stackwise.model.block import Block
 from stackwise.model.formats import format_called
@@ -93,8 +92,3 @@ def _linear_bytes(exp: Experiment) -> int:
 def rest_bytes(exp: Experiment, form: str | None) -> int:
     """What of a lent stack stays in memory: norms and biases."""
     return stack_bytes(exp, form) - exp.rack.blocks_per_stack * lent_bytes(exp, form)
-
-
-def frozen_form(exp: Experiment) -> str | None:
-    """The format of frozen stacks; None: as they trained."""
-    return packing(exp.precision)

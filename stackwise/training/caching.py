@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from stackwise.config import Placement
-from stackwise.memory.disk import layout_of
+from stackwise.memory.disk import layout_of, rows_of
 from stackwise.objective import is_causal
 from stackwise.runs import Run
 from stackwise.stage import trunk_of
@@ -41,13 +41,6 @@ from stackwise.trunk.writer import CacheWriter
 def is_cached(work: Work, number: int) -> bool:
     """Whether a stage reads its input from a cache: where it has a trunk of stacks."""
     return work.placement.trunk == "cached" and bool(trunk_of(work.stages[number]))
-
-
-def rows_of(work: Work, number: int) -> int:
-    """Different samples of a stage, masks included."""
-    read = work.steps_of(number) * work.exp.optim.batch
-    period = work.exp.data.distinct_epochs
-    return read if period is None else min(read, period * work.epoch_samples)
 
 
 def open_cache(work: Work, number: int) -> TrunkCache:
@@ -69,6 +62,11 @@ def open_cache(work: Work, number: int) -> TrunkCache:
         if other != folder:
             remove(other)
     return cache
+
+
+def rows_in(work: Work, number: int) -> int:
+    """Rows of a stage's cache."""
+    return rows_of(work.exp, work.stages[number], work.epoch_samples)
 
 
 def home_of(work: Work, number: int) -> Path:
@@ -95,7 +93,7 @@ def writer_of(work: Work, number: int, folder: Path, key: str) -> CacheWriter:
 
     What else lies in the folder is of weights or samples that this stage does not have.
     """
-    layout = layout_of(work.exp, rows_of(work, number))
+    layout = layout_of(work.exp, rows_in(work, number))
     try:
         return CacheWriter(folder, key, layout)
     except CacheError:
@@ -137,7 +135,7 @@ def fill(work: Work, number: int, writer: CacheWriter) -> int | None:
         Stopped: If it is asked meanwhile; whole shards stay, and a resumed run goes on after them.
     """
     older = older_cache(work, number)
-    for first in range(writer.rows_done, rows_of(work, number), work.exp.optim.batch):
+    for first in range(writer.rows_done, rows_in(work, number), work.exp.optim.batch):
         for row, x_BTD in outputs(work, number, first, older):
             writer.write(row, x_BTD)
         if work.stop_requested:
@@ -169,7 +167,7 @@ def older_cache(work: Work, number: int) -> TrunkCache | None:
         older = TrunkCache(home_of(work, number - 1), key)
     except CacheError:
         return None
-    return older if older.layout.rows >= rows_of(work, number) else None
+    return older if older.layout.rows >= rows_in(work, number) else None
 
 
 @torch.no_grad()

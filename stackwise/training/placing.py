@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from stackwise.completion import packing
 from stackwise.errors import ExperimentError
 from stackwise.memory.disk import cache_bytes, checkpoint_bytes
 from stackwise.model.block import Block
+from stackwise.model.init import Unfilled
 from stackwise.model.shape import cycle, total_blocks
 from stackwise.objective import schedule_of
 from stackwise.report import bytes_text
@@ -68,7 +68,7 @@ def packing_problems(exp: Experiment) -> Iterator[str]:
     form, shape = packing(exp.precision), exp.rack
     if form is None:
         return
-    with torch.device("meta"):
+    with Unfilled():
         blocks = [
             Block(shape, exp.attention, i) for i in range(min(cycle(shape), total_blocks(shape)))
         ]

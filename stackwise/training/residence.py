@@ -160,10 +160,10 @@ def take_masters(work: Work, named: Named, optimizer: Optimizer) -> None:
         return
     if not (folder / MANIFEST).exists():  # the first stage of all
         return
+    manifest = read_manifest(folder)
     for part in sorted({part for part, _ in named} & work.rack.stacks.keys()):
-        manifest = read_manifest(folder)
-        if f"{part}.{MASTER}" in manifest["parts"]:
-            values = read_part(folder, manifest, f"{part}.{MASTER}")
+        if f"{part}.{MASTER}" in manifest["parts"]:  # verified when the stack was loaded from it
+            values = read_part(folder, manifest, f"{part}.{MASTER}", verify=False)
             for (owner, name), parameter in named.items():
                 if owner == part:
                     optimizer.put(parameter, values[name].to(parameter.device))

@@ -1,8 +1,8 @@
 """What a run's checkpoints hold of it: the rack, and what resuming needs.
 
 In `rack/` each part (`s0`) has its weights, and while it trains its moments (`s0.optimizer`) and
-its moving average (`s0.average`); of a stack that is frozen to less and trains again later,
-`s0.master` has the weights that it goes on with. The counters stand in the manifest. `best/` has
+its moving average (`s0.average`); where masters are kept, `s0.master` has the weights that a stack
+frozen to less trains on with and is exported from. The counters stand in the manifest. `best/` has
 the weights that the last stage trains, where their held-out loss was lowest.
 
 How their files are written and committed is in `checkpoint.py`, how a part's tensors become a
@@ -65,7 +65,7 @@ def save_border(work: Work, trainee: Trainee, masters: Parts) -> None:
     Args:
         work: The run.
         trainee: What trained in the stage.
-        masters: Weights of the stacks that have just been frozen to less and train again.
+        masters: Weights of the stacks that have just been frozen to less, if they are kept.
     """
     trained, number = {part for part, _ in trainee.named}, trainee.number
     states = optimizer_state(trainee.optimizer, trainee.named)

@@ -10,7 +10,8 @@ import pytest
 
 RUN = """
 from peak import *
-from stackwise.memory.stored import frozen_form, stack_bytes
+from stackwise.completion import packing
+from stackwise.memory.stored import stack_bytes
 facts, folder = told()
 peak, found = Peak(), []
 place = sw.Placement(device="cpu", threads=1, runs_dir=str(folder), **facts["placement"])
@@ -18,7 +19,7 @@ for stacks in facts["stacks"]:
     exp = experiment(stacks, **facts["science"])
     warm(exp, place)
     found.append(peak.of(lambda: sw.train(exp, place)))
-print(json.dumps([found, stack_bytes(exp, None), stack_bytes(exp, frozen_form(exp))]))
+print(json.dumps([found, stack_bytes(exp, None), stack_bytes(exp, packing(exp.precision))]))
 """
 BF16 = {"weights": "bfloat16", "compute": "bfloat16"}
 NF4 = {"frozen": "nf4", "master": "none"}
