@@ -75,7 +75,7 @@ def train(folder: Path) -> None:
             "grads": "in_backward",
             "ema": None,
             "clip": None,
-            "lr": 1e-3,
+            "lr": 2e-5,
         },
         precision={"compute": "bfloat16", "weights": "bfloat16", "rounding": "stochastic"},
         budget={"tokens": 2 * 2 * TOKENS},
