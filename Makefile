@@ -54,8 +54,10 @@ examples: $(READY) ## tests/examples alone
 notebooks: $(READY) ## execute every notebook
 	$(PY) tests/run_tests.py --notebooks
 
-bench: $(READY) ## speed and memory of a training step beside a peer's
+bench: $(READY) ## speed and memory: the toy's step and a 70B-wide block beside a peer's, reading
 	$(PY) benchmarks/step.py
+	$(PY) benchmarks/full_width.py
+	$(PY) benchmarks/reading.py
 
 clean: ## remove what make made (.venv, caches, coverage); runs stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* build *.egg-info

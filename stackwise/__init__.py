@@ -68,6 +68,7 @@ _HOME = {
     "export_model": "interop.exporting",
     "read_model": "interop.model_folder",
     "open_model": "interop.model_folder",
+    "experiment_from": "interop.beginning",
     "ModelFolder": "interop.model_folder",
     "ModelError": "interop.errors",
     "Study": "study",

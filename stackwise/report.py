@@ -64,7 +64,7 @@ def program() -> str:
         return "stackwise"
     if os.path.exists(beside_python):  # as in a clone whose .venv is not activated
         return os.path.relpath(beside_python)
-    return f"{os.path.basename(sys.executable)} -m stackwise.cli"
+    return f"{os.path.basename(sys.executable)} -m stackwise"
 
 
 def called(run: Run) -> str:

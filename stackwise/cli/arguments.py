@@ -31,11 +31,11 @@ answered with those that there are.
 examples:
   stackwise run toy
   stackwise run toy curriculum=right_to_left masking.bands=linear seed=1
-  stackwise run mine.yaml data.corpus=text:book.txt budget.flops=1e12 placement.device=cuda"""
+  stackwise run mine.yaml data.corpus=text:book.txt budget.flops=1e12 placement.device=cuda
+  stackwise run models/Llama-3.1-8B data.corpus=text:book.txt optim.name=adamw8bit"""
 IMPORT_MORE = """Weights keep their dtype, bit for bit, and are streamed: a few rows of a tensor
 are in memory at a time, however large the model is. Only safetensors and JSON are read, no pickle.
-An experiment begins with the model if its `start` is the new folder and its sections `rack` and
-`attention` are those of the folder's model.yaml.
+`stackwise run` of the new folder trains the model a stack at a time.
 
 examples:
   stackwise import Llama-3.1-8B
@@ -66,11 +66,11 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(command=function)
         return made
 
-    run = add("run", run_command, "train an experiment: a preset's name or a YAML file", RUN_MORE)
+    run = add("run", run_command, "train: a preset, a YAML file or an imported model", RUN_MORE)
     run.add_argument(
         "experiment",
         metavar="EXPERIMENT",
-        help="a name that `stackwise presets` lists, or a YAML file",
+        help="a name that `stackwise presets` lists, a YAML file, or a folder of `import`",
     )
     run.add_argument(
         "changes",

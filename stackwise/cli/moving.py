@@ -37,6 +37,7 @@ def import_command(options: argparse.Namespace) -> int:
     )
     for note in model.source.notes:
         print(f"note: {note}")
+    print(f"train it a stack at a time with: {program()} run {quote(str(path))}")
     print(f"give it back with: {program()} export {quote(str(path))} TARGET")
     return 0
 

@@ -1,7 +1,8 @@
-"""What a preset or YAML file and `key=value` pairs say: an experiment and a placement."""
+"""What a preset, file or model folder and `key=value` pairs say: an experiment, a placement."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 
 def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
-    """The experiment and placement that a preset or file and `key=value` pairs say.
+    """The experiment and placement that a preset, file or model folder and `key=value` pairs say.
 
     A file may hold a section `placement` beside those of the experiment.
 
@@ -25,6 +26,10 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     asked, section = science.pop("placement", {}), {}
     if source in presets():
         exp = Experiment.preset(source)
+    elif os.path.isfile(Path(source, "model.yaml")):
+        from stackwise.interop.beginning import experiment_from
+
+        exp = experiment_from(source)
     elif Path(source).suffix in (".yaml", ".yml") or (source and Path(source).exists()):
         values = read_mapping(read_text(source), source)
         section = values.pop("placement", {})
@@ -36,7 +41,8 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
         )
     else:
         raise ExperimentError(
-            f"{source!r} is neither a YAML file nor a preset{closest(source, presets())}"
+            f"{source!r} is neither a YAML file, a model folder nor a preset"
+            f"{closest(source, presets())}"
         )
     with said_in(source):
         placement = Placement.model_validate(section)

@@ -16,13 +16,11 @@ STOPPED = 130
 
 def run_command(options: argparse.Namespace) -> int:
     """Train, with a progress bar; Ctrl-C stops and keeps everything."""
-    from stackwise.memory.room import check_room
     from stackwise.training.start import create_run, seen_from, settled
 
     exp, placement = settings(options.experiment, options.changes)
     given = bool(placement.model_fields_set)
     exp, placement = settled(exp, placement)
-    check_room(exp, placement)
     run = create_run(exp, placement, rerun=options.rerun)
     return carry_out(run, seen_from(run.path, placement) if given else None)
 
@@ -46,7 +44,8 @@ def carry_out(run: Any, placement: Any = None) -> int:
     from stackwise.training.run import execute
 
     print(f"{run.id}: {run.experiment}")
-    for note in run.provenance()["data"]["notes"]:
+    facts = run.provenance()
+    for note in [*facts["data"]["notes"], *facts.get("notes", ())]:
         print(f"note: {note}")
     if run.state != "finished":
         try:

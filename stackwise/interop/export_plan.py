@@ -16,6 +16,7 @@ import torch
 
 from stackwise.interop.errors import ModelError
 from stackwise.interop.importing import main_dtype, size_bytes
+from stackwise.interop.kept import config_kept, files_kept
 from stackwise.interop.llama import HEAD, TABLE, llama_from
 from stackwise.interop.llama_config import LENGTH, config_of
 from stackwise.interop.llama_rules import refuse_what_is_no_llama
@@ -26,7 +27,7 @@ from stackwise.model.shape import RackShape, stack_ids
 from stackwise.runs import Run, RunError, attach
 from stackwise.stage import paths_so_far
 from stackwise.training.checkpoint import read_manifest, verify_part, weights_hash
-from stackwise.training.saved import AVERAGE, BEST, MASTER, RACK
+from stackwise.training.saved import AVERAGE, BEST, MASTER, RACK, own_manifest
 from stackwise.training.start import stages_of
 from stackwise.training.tensorfile import LazyTensor
 
@@ -141,7 +142,7 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
             "resume it"
         )
     refuse_what_is_no_llama(exp.rack, exp.attention, exp.objective.choice, f"run {run.id}")
-    manifest = read_manifest(folder)
+    manifest, length = own_manifest(run), exp.data.seq_len
     counters = manifest["counters"]
     stages = stages_of(run)
     begun = stages[: counters["stage"] + (counters["step"] > 0)]
@@ -166,11 +167,12 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
     dtype = main_dtype(tensors.values())
     left = [part for part in stack_ids(exp.rack) if part in manifest["parts"] and part not in path]
     copied, notes = tokenizer_of(run)
+    base = config_kept(run, length)
     if left:
         notes += (f"{', '.join(left)} are not on the path that it runs, and stay behind",)
     return Export(
         folder=run.path,
-        config=config_of(shape, vocab, {}, length=exp.data.seq_len, dtype=dtype),
+        config=config_of(shape, vocab, base, length=length, dtype=dtype),
         tensors=tensors,
         copied=copied,
         weights=which_weights(run, manifest, raw=raw, best=best),
@@ -217,8 +219,10 @@ def which_weights(run: Run, manifest: Mapping[str, Any], *, raw: bool, best: boo
 
 
 def tokenizer_of(run: Run) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """The run's tokenizer.json, and a note where there is none."""
+    """The files of the run's tokenizer, and a note where there are none."""
     path = run.path / TOKENIZER
+    if found := files_kept(run):
+        return found, ()
     if path.is_file():
         return {TOKENIZER: path}, ()
     return {}, (f"it has no {TOKENIZER}, so that none goes along",)

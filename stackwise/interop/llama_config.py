@@ -20,6 +20,7 @@ from stackwise.model.shape import RackShape, d_ff, head_dim, kv_heads, total_blo
 ARCHITECTURES = {"LlamaForCausalLM": "llama"}
 EPS, STD, LENGTH = 1e-6, 0.02, 2048  # what LlamaConfig takes for a missing key
 DIVIDE = "transformers' Llama asks for that, whatever head_dim is; use heads that divide it"
+LONGEST = "max_position_embeddings"
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")  # it would invent the first two
 
 
@@ -154,7 +155,7 @@ def config_of(
     dropped = () if dtype is None else ("dtype", "torch_dtype")
     if base and means(base, shape, vocab):
         return {**{key: value for key, value in base.items() if key not in dropped}, **stored}
-    unsaid = {"max_position_embeddings": length, **dict.fromkeys(TOKENS)}
+    unsaid = {LONGEST: length, **dict.fromkeys(TOKENS)}
     kept = {key: value for key, value in base.items() if key not in dropped}
     return {**unsaid, **kept, **made, **stored}
 

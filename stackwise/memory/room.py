@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from stackwise.errors import ExperimentError
-from stackwise.memory.bytes import on_card, training_bytes
+from stackwise.memory.bytes import on_card
 from stackwise.report import bytes_text
 
 if TYPE_CHECKING:
-    from stackwise.config import Experiment, Placement
+    from stackwise.config import Placement
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def check_room(exp: Experiment, placement: Placement) -> None:
+def check_room(plan: Sequence[Mapping[str, Any]], placement: Placement) -> None:
     """Raise if training takes more memory by arithmetic than the device has in all.
 
     What other programs hold of it is not looked at: it changes, and the arithmetic does not.
 
+    Args:
+        plan: What `plan_rows` gave.
+        placement: The placement that it was made for.
+
     Raises:
-        ExperimentError: If it does, or if the stages cannot be made.
+        ExperimentError: If it does.
     """
     card = on_card(placement)
     has = torch.cuda.mem_get_info()[1] if card else machine_bytes()
-    takes = training_bytes(exp, placement)
+    takes = max(row["bytes"]["total"] for row in plan)
     if has is not None and takes > has:
         raise ExperimentError(
             f"rack: training takes {bytes_text(takes)} by arithmetic, and this "

@@ -7,6 +7,7 @@
       status.json  exit.json  lock                   how it stands; how it ended; who trains it now
       rack/  state/  best/                           weights, one safetensors file per part
       tokenizer.json  metrics.parquet                made at the start; at the end
+      start/                                         of the model that it began with, if any
 
 Nothing inside is an absolute path, so a run can be moved, zipped and opened elsewhere. Runs are
 made and found in `listing.py`, written by `writer.py`.

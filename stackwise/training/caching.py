@@ -26,7 +26,7 @@ from stackwise.memory.disk import layout_of, rows_of
 from stackwise.objective import is_causal
 from stackwise.runs import Run
 from stackwise.stage import trunk_of
-from stackwise.training.checkpoint import read_manifest
+from stackwise.training.checkpoint import CheckpointError, read_manifest
 from stackwise.training.placing import masks_move
 from stackwise.training.saved import RACK, save_parts
 from stackwise.training.step import autocast
@@ -36,6 +36,8 @@ from stackwise.trunk.cache import TrunkCache
 from stackwise.trunk.room import bytes_held, remove
 from stackwise.trunk.shards import CacheError, DamagedShard
 from stackwise.trunk.writer import CacheWriter
+
+MENDS = 3  # of one shard, while a stage reads it
 
 
 def is_cached(work: Work, number: int) -> bool:
@@ -144,7 +146,16 @@ def fill(work: Work, number: int, writer: CacheWriter) -> int | None:
 
 
 def mend(work: Work, number: int, cache: TrunkCache, damage: DamagedShard) -> None:
-    """Make a damaged shard of a cache anew, from the tokens, and say so."""
+    """Make a damaged shard of a cache anew, from the tokens, and say so.
+
+    Raises:
+        CheckpointError: If it was, again and again: then the disk does not keep it.
+    """
+    if cache.rebuilt[damage.shard] >= MENDS:
+        raise CheckpointError(
+            f"{damage}, and it has been, {MENDS} times: the disk does not keep what is written; "
+            "go on with another placement.cache_dir, or with placement.trunk=streamed"
+        ) from damage
     work.writer.event("cache_mended", stage=number, why=str(damage))
     rows, size = damage.rows, work.exp.optim.batch
     batches = (outputs(work, number, first, None) for first in range(rows.start, rows.stop, size))

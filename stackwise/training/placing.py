@@ -84,6 +84,21 @@ def packing_problems(exp: Experiment) -> Iterator[str]:
                 return
 
 
+def without_effect(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> Iterator[str]:
+    """What is asked for frozen stacks where no stage has one, as in a study's control."""
+    frozen = any(set(stage.path) - set(stage.active or ()) for stage in made)
+    if placement.trunk != "recompute" and not frozen:
+        yield f"placement.trunk={placement.trunk} has no effect: no stage has a frozen stack"
+    elif placement.trunk == "cached" and not any(map(trunk_of, made)):
+        yield (
+            "placement.trunk=cached streams and caches nothing: no stage has frozen stacks before "
+            "those that train"
+        )
+    for key in () if frozen else ("frozen", "border"):
+        if (asked := getattr(exp.precision, key)) is not None:
+            yield f"precision.{key}={asked} has no effect: no stage has a frozen stack"
+
+
 def masks_move(exp: Experiment) -> str | None:
     """The schedule that masks more or less as training goes on; None if none does."""
     schedule = schedule_of(exp.objective, exp.masking.schedule)

@@ -24,10 +24,11 @@ from stackwise.data.tokenizer import load_tokenizer
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.flops import vocab_size
+from stackwise.memory.room import check_room
 from stackwise.rules import check_placement
 from stackwise.runs import Run, make_run
 from stackwise.stage import Stage
-from stackwise.training.placing import check_disk, check_trunk
+from stackwise.training.placing import check_disk, check_trunk, without_effect
 
 if TYPE_CHECKING:
     from stackwise.interop.model_folder import ModelFolder
@@ -52,15 +53,22 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
     device_of(placement)
     check_placement(exp, placement)
     made = stages(exp)
+    plan = plan_rows(exp, placement, made)
+    check_room(plan, placement)
+    check_trunk(exp, placement, made)
     dataset = dataset_of(exp, placement.data_dir)
     epoch_samples = samples_per_epoch(dataset, exp.optim.batch)
     model = model_of(exp, placement.data_dir, verify=True)
-    facts = {"seed": exp.seed, "experiment": exp.hash, "data": dataset.provenance()}
+    facts = {
+        "seed": exp.seed,
+        "experiment": exp.hash,
+        "data": dataset.provenance(),
+        "notes": list(without_effect(exp, placement, made)),
+    }
     if model is not None:
         facts["start"] = {"model": model.source.name, "weights": model.weights_hash}
     names = [dataset.fingerprint, *([model.weights_hash] if model is not None else [])]
     run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, *names)}"
-    check_trunk(exp, placement, made)
     check_disk(exp, placement, made, epoch_samples, Path(placement.runs_dir, run_id))
     with threads_of(placement):
         run = make_run(
@@ -69,11 +77,15 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
             experiment=exp.to_yaml(),
             placement=seen_from(Path(placement.runs_dir, run_id), placement).to_yaml(),
             stages=[stage.model_dump(mode="json") for stage in made],
-            plan=plan_rows(exp, placement, made),
+            plan=plan,
             facts=facts,
             rerun=rerun,
         )
     dataset.tokenizer.save(run.path / "tokenizer.json")
+    if model is not None:
+        from stackwise.interop.kept import keep
+
+        keep(model, dataset.tokenizer, run.path)
     return run
 
 

@@ -34,16 +34,6 @@ def freeze_all_but(parts: Mapping[str, nn.Module], stage: Stage) -> Named:
     return named
 
 
-def to_weights_dtype(module: nn.Module, dtype: torch.dtype) -> None:
-    """Keep the matrices of a module in `dtype`, in place and one at a time; vectors stay float32.
-
-    Norms and biases are few and take small updates; they would lose most by it and save nothing.
-    """
-    for parameter in module.parameters():
-        if parameter.ndim >= 2:
-            parameter.data = parameter.data.to(dtype)
-
-
 def global_norms(named: Named) -> tuple[float, dict[str, float]]:
     """The gradient norm of everything, and of each block (`s0.0`), embedding and head."""
     owned = {key: p.grad for key, p in named.items() if p.grad is not None}

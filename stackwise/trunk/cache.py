@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -49,6 +49,9 @@ class TrunkCache:
         folder: Where it is.
         key: Of what it must be the cache.
 
+    Attributes:
+        rebuilt: How often each shard was written again.
+
     Raises:
         CacheError: If there is none, it is not complete, or of something else.
         DamagedShard: If a shard is missing or has another length.
@@ -59,6 +62,7 @@ class TrunkCache:
         self._key = key
         self._guard = threading.Lock()
         self._hashed: set[int] = set()
+        self.rebuilt: Counter[int] = Counter()
         self._load()
         for shard in range(self.layout.shards):
             if not has_size(folder, self.layout, shard):
@@ -135,6 +139,7 @@ class TrunkCache:
         with self._guard:
             same = rebuild(self.folder, self._key, shard, batches)
             self._hashed.discard(shard)
+            self.rebuilt[shard] += 1
             self._load()
         return same
 

@@ -76,6 +76,10 @@ def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
         return small.replace(budget={"tokens": 16 * 8 * small.rack.stacks})
 
     monkeypatch.setattr(sw.Experiment, "preset", staticmethod(made))
+    begun, short = sw.experiment_from, {"data": {"seq_len": 8}, "eval": tiny["eval"]}
+    monkeypatch.setattr(
+        sw, "experiment_from", lambda folder: begun(folder).replace(budget={"tokens": 128}, **short)
+    )
 
 
 @pytest.fixture

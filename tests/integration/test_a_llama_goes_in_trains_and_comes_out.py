@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import stackwise as sw
+from stackwise.data.library_tokenizer import trained_bpe
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -109,3 +113,47 @@ def test_without_masters_the_export_gives_what_freezing_left(tiny, place, tmp_pa
     with torch.no_grad():
         ours, theirs = run.rack()(ids_BT, causal=True), there(ids_BT).logits
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()  # float32, other orders of sums
+
+
+SMALL_FILES = {
+    "generation_config.json": {"eos_token_id": 9, "temperature": 0.6},
+    "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>"},
+    "special_tokens_map.json": {"eos_token": "<end>"},
+}
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["its own tokenizer", "bytes"])
+def test_what_a_model_says_of_itself_comes_out_again(llama, tmp_path, place, own) -> None:
+    folder, _ = llama
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"eos_token_id": 9, "pad_token_id": 3, "max_position_embeddings": 48, "mine": "kept"}
+    (folder / "config.json").write_text(json.dumps(config))
+    trained_bpe(iter(["of the king"]), 256).save(folder / "tokenizer.json")
+    for name, content in SMALL_FILES.items():
+        (folder / name).write_text(json.dumps(content))
+    model = sw.read_model(sw.import_model(folder, tmp_path / "model"))
+    exp = sw.Experiment(
+        start="model",
+        rack=model.rack,
+        attention=model.attention,
+        objective="clm",
+        data={
+            "corpus": {"kind": "markov", "size_bytes": 40_000},
+            "tokenizer": "json:model/tokenizer.json" if own else "bytes",
+            "seq_len": 64,
+        },
+        optim={"batch": 2},
+        budget={"tokens": 128},
+    )
+    run = sw.train(exp, place.replace(data_dir=str(tmp_path)))
+    shutil.rmtree(tmp_path / "model")  # a run tells the whole truth about itself
+    target = sw.export_model(run, tmp_path / "out")
+    out = json.loads((target / "config.json").read_text())
+    assert {key: out[key] for key in config if key not in ("dtype", "torch_dtype")} == {
+        **{key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")},
+        "max_position_embeddings": 64,  # it read that many
+    }
+    for name, content in SMALL_FILES.items():
+        kept = json.loads((target / name).read_text()) if (target / name).exists() else None
+        assert (kept == content) == own, name
+    assert AutoTokenizer.from_pretrained(target).encode("king")

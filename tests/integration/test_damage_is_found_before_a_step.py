@@ -12,6 +12,7 @@ import pytest
 
 import stackwise as sw
 from stackwise.training.checkpoint import CheckpointError
+from stackwise.trunk.cache import TrunkCache
 
 RESTORE = "restore it from a copy of the run, or train again with rerun=True"
 NUMBERS = ["loss", "grad_norm", "flops", "masked_frac"]
@@ -119,6 +120,28 @@ def test_of_a_cache_that_is_being_read(tiny, place, damage) -> None:
         )
     else:
         assert [event["stage"] for event in run.events("cache_filled")] == [1, 1, 2, 3]
+
+
+def test_of_a_cache_on_a_disk_that_does_not_keep_it(tiny, place, monkeypatch) -> None:
+    exp = tiny.replace(curriculum={"name": "left_to_right", "split": "tokens"})
+    run = stopped(exp, place.replace(trunk="cached"))
+    (shard,) = (run.path / "cache" / "1").glob("rows-*.bin")
+    rebuild = TrunkCache.rebuild
+
+    def rebuild_and_lose(cache, number, rows):
+        rebuild(cache, number, rows)
+        alter(shard)
+
+    monkeypatch.setattr(TrunkCache, "rebuild", rebuild_and_lose)
+    alter(shard)
+    done = len(run.metrics())
+    with pytest.raises(CheckpointError, match="3 times: the disk does not keep what is written"):
+        sw.resume(run)
+    assert len(run.events("cache_mended")) == 3
+    assert len(run.metrics()) == done
+    monkeypatch.undo()
+    sw.resume(run, placement={"trunk": "streamed"})
+    assert run.weights_hash() == sw.train(exp, place, rerun=True).weights_hash()
 
 
 def test_of_a_cache_from_which_the_next_is_made(tiny, place) -> None:

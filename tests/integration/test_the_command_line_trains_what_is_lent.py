@@ -17,7 +17,7 @@ KEYS = """
 
 def test_run_eval_sample_export(tmp_path, monkeypatch, capsys) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "stackwise.cli", "run", "toy", *KEYS.split()],
+        [sys.executable, "-m", "stackwise", "run", "toy", *KEYS.split()],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import stackwise as sw
+from stackwise.cli import main
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
 
@@ -205,3 +206,31 @@ def test_a_matrix_outside_a_linear_layer_is_not_frozen_to_less(tiny, place, monk
         sw.train(exp, place.replace(trunk="streamed"), rerun=True),
     )
     assert lent.weights_hash() == resident.weights_hash(), "unpacked it is lent around"
+
+
+IDLE = {
+    "streamed": ("placement.trunk=streamed has no effect: no stage has a frozen stack",),
+    "cached": ("placement.trunk=cached has no effect: no stage has a frozen stack",),
+    "recompute": (),
+}
+
+
+@pytest.mark.parametrize("trunk", IDLE)
+def test_what_has_no_effect_on_a_control_is_noted(tiny, place, trunk) -> None:
+    exp = tiny.replace(precision={"frozen": "bf16"})
+    run = sw.train(exp, place.replace(trunk=trunk))
+    frozen = "precision.frozen=bf16 has no effect: no stage has a frozen stack"
+    assert run.provenance()["notes"] == [*IDLE[trunk], frozen]
+    left_to_right = sw.train(exp.replace(curriculum="left_to_right"), place.replace(trunk=trunk))
+    assert left_to_right.provenance()["notes"] == []
+
+
+def test_a_cache_without_a_trunk_is_noted_by_the_command(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = "data.corpus=markov data.corpus.size_bytes=40000 budget.tokens=4096 eval.points=1"
+    more = "rack.stacks=2 curriculum=right_to_left masking.bands=linear placement.trunk=cached"
+    assert main(["run", "toy", *data.split(), *more.split()]) == 0
+    assert (
+        "note: placement.trunk=cached streams and caches nothing: no stage has frozen stacks "
+        "before those that train\n"
+    ) in capsys.readouterr().out

@@ -11,21 +11,18 @@ from stackwise.config import Optim
 from stackwise.model.attention import ATTENTION
 from stackwise.training.average import Average
 from stackwise.training.optim import Optimizer
-from stackwise.training.trained import global_norms, to_weights_dtype
+from stackwise.training.trained import global_norms
 
 V = 71
 
 
-def rack_of(attention: str = "mha", **shape) -> sw.Rack:
+def rack_of(attention: str = "mha", dtype=torch.bfloat16, **shape) -> sw.Rack:
     made = sw.RackShape(stacks=2, blocks_per_stack=1, d_model=32, heads=4, **shape)
-    return sw.Rack(made, parse(ATTENTION, attention, "attention", "kind"), V)
+    return sw.Rack(made, parse(ATTENTION, attention, "attention", "kind"), V, dtype=dtype)
 
 
 def test_matrices_are_bfloat16_and_vectors_float32() -> None:
     rack = rack_of(bias=True, tied=False, head_bias=True, positions="learned", max_positions=16)
-    names = list(rack.state_dict())
-    to_weights_dtype(rack, torch.bfloat16)
-    assert list(rack.state_dict()) == names
     for parameter in rack.parameters():
         assert parameter.dtype == (torch.bfloat16 if parameter.ndim >= 2 else torch.float32)
 
@@ -33,7 +30,6 @@ def test_matrices_are_bfloat16_and_vectors_float32() -> None:
 @pytest.mark.parametrize("attention", ATTENTION)
 def test_the_residual_stream_is_float32_between_blocks(attention) -> None:
     rack = rack_of(attention)
-    to_weights_dtype(rack, torch.bfloat16)
     ids_BT = torch.randint(V, (2, 8))
     with torch.autocast("cpu", torch.bfloat16):
         assert {x_BTD.dtype for x_BTD in rack.exits(ids_BT)} == {torch.float32}
@@ -58,10 +54,9 @@ def test_autocast_copies_no_weight(attention) -> None:
             rack(torch.randint(V, (2, 9)))
         return found
 
-    rack = rack_of(attention, bias=False, tied=False)
-    assert copies(rack) > 0  # the control: float32 weights are cast
-    to_weights_dtype(rack, torch.bfloat16)
-    assert copies(rack) == 0
+    sizes = {"bias": False, "tied": False}
+    assert copies(rack_of(attention, torch.float32, **sizes)) > 0  # the control: they are cast
+    assert copies(rack_of(attention, **sizes)) == 0
 
 
 def test_the_average_is_kept_in_float32_and_shown_rounded() -> None:

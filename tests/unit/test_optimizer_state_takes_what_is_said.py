@@ -12,7 +12,6 @@ import stackwise as sw
 from stackwise.config import Optim, Precision
 from stackwise.training.in_backward import InBackward
 from stackwise.training.optim import Optimizer, gradient_bytes, state_bytes
-from stackwise.training.trained import to_weights_dtype
 from stackwise.training.updates import OPTIMIZERS
 
 PRECISIONS = [
@@ -27,10 +26,10 @@ CASES = list(itertools.product(OPTIMIZERS, PRECISIONS))
 def test_of_matrices_and_vectors_of_any_size(name, precision) -> None:
     if OPTIMIZERS[name].missing():
         pytest.skip(f"{OPTIMIZERS[name].needs} is not installed")
-    optim, module = Optim(name=name), nn.ParameterDict()
+    optim, module, low = Optim(name=name), nn.ParameterDict(), getattr(torch, precision.weights)
     for number, shape in enumerate([(64, 65), (8, 8), (4096,), (4095,), (5000,), (3, 5, 300)]):
-        module[f"p{number}"] = nn.Parameter(torch.ones(shape))
-    to_weights_dtype(module, getattr(torch, precision.weights))
+        dtype = low if len(shape) >= 2 else torch.float32
+        module[f"p{number}"] = nn.Parameter(torch.ones(shape, dtype=dtype))
     named = {("s0", key): parameter for key, parameter in module.named_parameters()}
     optimizer = Optimizer(optim, named, rounding=precision.rounding)
     for parameter in named.values():
@@ -45,8 +44,8 @@ def test_of_matrices_and_vectors_of_any_size(name, precision) -> None:
 @pytest.mark.parametrize("precision", [*PRECISIONS[:2], Precision(compute="bfloat16")], ids=str)
 def test_gradients_are_all_or_the_buffer_and_the_largest_beside_it(precision, tied) -> None:
     shape = sw.RackShape(stacks=1, blocks_per_stack=2, d_model=16, heads=2, bias=True, tied=tied)
-    rack = sw.Rack(shape, sw.Experiment().attention, 50)
-    to_weights_dtype(rack, getattr(torch, precision.weights))
+    dtype = getattr(torch, precision.weights)
+    rack = sw.Rack(shape, sw.Experiment().attention, 50, dtype=dtype)
     named = {(part, k): p for part, m in rack.parts().items() for k, p in m.named_parameters()}
     layers = [m.weight for m in rack.modules() if isinstance(m, nn.Linear)]
     linears = [weight.numel() for weight in layers]

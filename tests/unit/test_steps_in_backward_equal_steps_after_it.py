@@ -17,7 +17,7 @@ from stackwise.training.in_backward import InBackward, PartlyTaken, stepping_of
 from stackwise.training.optim import Optimizer
 from stackwise.training.scratch import Scratch, borrow
 from stackwise.training.step import Trainee, setting_of, training_step
-from stackwise.training.trained import freeze_all_but, to_weights_dtype
+from stackwise.training.trained import freeze_all_but
 from stackwise.training.updates import OPTIMIZERS
 
 VOCAB, PATH = 67, ("s0", "s1", "s2")
@@ -40,9 +40,7 @@ RACKS = {
 
 def rack_of(name: str = "untied", attention: str = "mha", dtype=torch.float32) -> sw.Rack:
     shape = sw.RackShape(stacks=3, blocks_per_stack=2, d_model=32, heads=4, **RACKS[name])
-    rack = sw.Rack(shape, parse(ATTENTION, attention, "attention", "kind"), VOCAB)
-    to_weights_dtype(rack, dtype)
-    return rack
+    return sw.Rack(shape, parse(ATTENTION, attention, "attention", "kind"), VOCAB, dtype=dtype)
 
 
 def batch(seed: int) -> Corrupted:

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from stackwise import Experiment, Placement
+import stackwise as sw
+from stackwise import Experiment, ExperimentError, Placement
 from stackwise.cli import main
 from stackwise.cli.training import hangup_saves
 from stackwise.memory.room import check_room
@@ -18,7 +19,7 @@ CALLS = {
     "an unknown command": (["frobnicate"], "invalid choice: 'frobnicate'"),
     "no experiment": (["run"], "the following arguments are required: EXPERIMENT\n"),
     "an unknown preset": (["run", "toyy"], "nor a preset; did you mean 'toy'? known: "),
-    "an empty name": (["run", ""], "'' is neither a YAML file nor a preset"),
+    "an empty name": (["run", ""], "'' is neither a YAML file, a model folder nor a preset"),
     "a change and no experiment": (
         ["run", "rack.heads=4"],
         "'rack.heads=4' is a change; name what it changes first, as: toy rack.heads=4",
@@ -211,8 +212,12 @@ def test_a_rack_larger_than_the_machine_is_refused_with_the_figures(monkeypatch,
         r"that freezes stacks, placement\.trunk=streamed",
         capsys.readouterr().err.strip(),
     )
+    plan = [{"bytes": {"total": 1 << 50}}]
     monkeypatch.setattr("stackwise.memory.room.machine_bytes", lambda: None)
-    check_room(Experiment.preset("toy"), Placement(device="cpu"))
+    check_room(plan, Placement(device="cpu"))
+    monkeypatch.setattr("stackwise.memory.room.machine_bytes", lambda: 1 << 20)
+    with pytest.raises(ExperimentError, match=r"^rack: training takes .* by arithmetic"):
+        sw.train("toy", "cpu")
 
 
 def finished(folder, **changes):
@@ -310,6 +315,7 @@ def test_a_run_without_its_tokenizer_says_so(tmp_path):
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminal to close")
 def test_a_closed_terminal_stops_a_run_as_sigterm_does():
     caught, before = [], signal.signal(signal.SIGTERM, lambda *_: caught.append("SIGTERM"))
+    outside = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where tests run under nohup
     try:
         with hangup_saves():
             signal.raise_signal(signal.SIGHUP)
@@ -318,5 +324,5 @@ def test_a_closed_terminal_stops_a_run_as_sigterm_does():
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, outside)
     assert caught == ["SIGTERM"]

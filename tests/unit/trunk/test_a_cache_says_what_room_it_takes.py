@@ -1,17 +1,14 @@
-"""The bytes of a cache: known before it is written, refused where there is no room, given back."""
+"""The bytes of a cache: known before it is written, and given back."""
 
 from __future__ import annotations
-
-import shutil
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackwise.errors import ExperimentError
 from stackwise.trunk.cache import TrunkCache
-from stackwise.trunk.room import bytes_held, bytes_needed, check_space, remove
+from stackwise.trunk.room import bytes_held, bytes_needed, remove
 from stackwise.trunk.rounding import STORED
 from stackwise.trunk.shards import CacheError, Layout
 from stackwise.trunk.writer import CacheWriter
@@ -47,49 +44,6 @@ def test_at_70b_width_a_cache_is_its_rows():
     rows = layout.rows * 2048 * 16384
     assert rows == pytest.approx(1.64e12, rel=0.01)
     assert 0 < bytes_needed(layout) - rows < 1e-5 * rows
-
-
-def test_a_disk_that_is_too_small_is_refused_with_the_figures(tmp_path):
-    need = bytes_needed(SMALL)
-    check_space(tmp_path / "trunk", need, free=lambda folder: need)
-    with pytest.raises(ExperimentError) as error:
-        check_space(tmp_path / "trunk", need, free=lambda folder: need - 1)
-    assert str(error.value).endswith(
-        "placement.trunk: the cache takes 4.4 KiB more, and the disk of trunk has 4.4 KiB free; "
-        "make room, or lower data or draws, keep it in fp8, or give placement.trunk=recompute"
-    )
-
-
-def test_a_budget_that_is_too_small_is_refused_with_the_figures(tmp_path):
-    need = bytes_needed(SMALL)
-    check_space(tmp_path, need, need)
-    with pytest.raises(ExperimentError) as error:
-        check_space(tmp_path, need, need - 1)
-    assert str(error.value).endswith(
-        "placement.trunk: the cache takes 4.4 KiB, over its budget of 4.4 KiB; lower data or "
-        "draws, keep it in fp8, or give placement.trunk=recompute"
-    )
-
-
-def test_what_is_there_already_needs_no_more_room(tmp_path, written):
-    """A resumed run is not refused for the disk that its own cache takes."""
-    need = bytes_needed(SMALL)
-    written(tmp_path, SMALL, torch.zeros(4, 2, 3))
-    held = bytes_held(tmp_path)
-    assert held > 4 * 24
-    check_space(tmp_path, need, free=lambda folder: need - held)
-    with pytest.raises(ExperimentError):
-        check_space(tmp_path, need, free=lambda folder: need - held - 1)
-
-
-def test_the_disk_that_is_asked_is_that_of_the_folder(tmp_path):
-    asked = []
-    check_space(tmp_path / "a" / "b", 1, free=lambda folder: asked.append(folder) or 1)
-    assert asked == [tmp_path]
-    with pytest.raises(ExperimentError, match=r"takes 1024.0 TiB more"):
-        check_space(tmp_path, 1 << 50)
-    check_space(tmp_path, 0)
-    assert shutil.disk_usage(tmp_path).free < 1 << 50
 
 
 def test_removing_takes_the_cache_and_its_folder(tmp_path, written):

@@ -1,4 +1,4 @@
-"""`python -m stackwise.cli`, where no `stackwise` is on the path."""
+"""`python -m stackwise`, where no `stackwise` is on the path."""
 
 import sys
 
