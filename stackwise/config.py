@@ -228,7 +228,7 @@ class Experiment(Checked):
     eval: Eval = Field(Eval(), description="what is measured on held-out text")
     seed: int = Field(0, ge=0, lt=1 << 31, description="of every random draw")
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ExperimentError as error:

@@ -195,27 +195,23 @@ def mixed(tensors: Mapping[str, LazyTensor]) -> tuple[str, ...]:
 
 def which_weights(run: Run, manifest: Mapping[str, Any], *, raw: bool, best: bool) -> str:
     """Which weights of a run are given, as a sentence."""
-    ema = run.experiment.optim.ema
-    training = sorted(
-        name.partition(".")[0] for name in manifest["parts"] if name.endswith(f".{AVERAGE}")
-    )
-    kind = (
-        f"the moving average (optim.ema={ema:g})" if ema is not None else "the weights as they are"
-    )
+    ema, parts = run.experiment.optim.ema, manifest["parts"]
+    kind = "the weights as they are" if ema is None else f"the moving average (optim.ema={ema:g})"
     if best:
         return f"{kind} of run {run.id}, where the last stage's held-out loss was lowest"
+    training = sorted(name.partition(".")[0] for name in parts if name.endswith(f".{AVERAGE}"))
     if raw and training:
         return f"the raw weights of run {run.id}, without averaging in {', '.join(training)}"
-    packed = {k for k, entry in manifest["parts"].items() if entry.get("format")}
-    masters = {part for part in packed if f"{part}.{MASTER}" in manifest["parts"]}
+    packed = {part for part, entry in parts.items() if entry.get("format")}
+    masters = {part for part in packed if f"{part}.{MASTER}" in parts}
+    said = [f"{kind} of run {run.id}"]
     if masters:
-        kind += f" (the masters of {len(masters)} frozen stacks)"
+        said.append(f"of {len(masters)} frozen stacks their masters")
     if packed - masters:
-        kind += f" (of {len(packed - masters)} stacks what freezing to less has left)"
-    why = (
-        "; it is not in the middle of a stage, and has no others" if raw and ema is not None else ""
-    )
-    return f"{kind} of run {run.id}{why}"
+        said.append(f"of {len(packed - masters)} stacks what freezing to less has left")
+    if raw and ema is not None:
+        said.append("it is not in the middle of a stage, and has no others")
+    return "; ".join(said)
 
 
 def tokenizer_of(run: Run) -> tuple[dict[str, Path], tuple[str, ...]]:

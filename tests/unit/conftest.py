@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +17,23 @@ from stackwise.model.attention import ATTENTION
 from stackwise.objective import OBJECTIVES
 from stackwise.schedules import SCHEDULES
 
+DOCS = Path(__file__).parents[2] / "docs"
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def maker(request: pytest.FixtureRequest) -> ModuleType:
+    """The module that writes a page of docs/: the one that the test's own names as PAGE."""
+    name = request.module.PAGE
+    spec = importlib.util.spec_from_file_location(f"{name}_page", DOCS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
 
 
 @pytest.fixture

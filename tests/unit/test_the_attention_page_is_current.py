@@ -1,22 +1,14 @@
 """docs/attention.md says what the code says."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
+PAGE = "attention"
 AGAIN = "write it again: python docs/attention.py"
 NUMBER = re.compile(r"[\d.,]*\d")
-
-
-@pytest.fixture(scope="module")
-def maker():
-    spec = importlib.util.spec_from_file_location("attention_page", DOCS / "attention.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_page_is_what_the_code_makes(maker):

@@ -1,22 +1,14 @@
 """docs/formats.md says what the code says, and what integration says of the same errors."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
+PAGE = "formats"
 AGAIN = "write it again: python docs/formats.py"
 NUMBER = re.compile(r"\d[\d.,]*")
-
-
-@pytest.fixture(scope="module")
-def maker():
-    spec = importlib.util.spec_from_file_location("formats_page", DOCS / "formats.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_page_is_what_the_code_makes(maker):

@@ -1,6 +1,5 @@
 """docs/large_racks.md says what the arithmetic says, and its examples are experiments."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -8,14 +7,7 @@ import pytest
 import stackwise as sw
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture(scope="module")
-def maker():
-    spec = importlib.util.spec_from_file_location("large_racks_page", DOCS / "large_racks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+PAGE = "large_racks"
 
 
 def test_the_page_is_what_the_code_makes(maker):
