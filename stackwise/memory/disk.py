@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
 from stackwise.memory.stored import Tensors, part_tensors, stack_bytes, trained_bytes
-from stackwise.stage import Stage, parts_trained, trained_next, trunk_of, untied_from
+from stackwise.stage import Stage, keeps_state, parts_trained, trained_next, trunk_of, untied_from
 from stackwise.training.optim import state_bytes
 from stackwise.trunk.border import border_of
 from stackwise.trunk.room import bytes_needed
@@ -70,9 +70,10 @@ def checkpoint_bytes(exp: Experiment, made: Sequence[Stage]) -> int:
                 after += max(while_it_trains, frozen)
                 best += trained_bytes(exp, tensors) * (number == len(made) - 1)
             else:
-                later = trained_next(made, number, part) if part in trained else None
-                kept = later is not None and made[later].optimizer_state == "keep"
-                still += frozen + kept * _moments(exp, tensors)
+                still += frozen
+                if part in trained and trained_next(made, number, part) is not None:
+                    keeps = keeps_state(made, number, part)
+                    still += _moments(exp, tensors) if keeps else _lower(exp, part, tensors)
         most = max(most, still + changing + after + best)
     return most
 
@@ -83,12 +84,22 @@ def frozen_bytes(exp: Experiment, part: str, tensors: Tensors) -> int:
     if part in ("embedding", "head") or form is None:
         return trained_bytes(exp, tensors) + NAME_BYTES * len(tensors)
     each = {"none": 0, "bf16": 2, "fp32": 4}[exp.precision.master]
-    masters = sum(each * count + NAME_BYTES for count, _ in tensors)
+    masters = sum((each if axes >= 2 else 4) * count + NAME_BYTES for count, axes in tensors)
+    masters *= bool(each)
     return stack_bytes(exp, form) + masters + 2 * NAME_BYTES * len(tensors)
 
 
 def _moments(exp: Experiment, tensors: Tensors) -> int:
     return sum(state_bytes(exp.optim, exp.precision, *each) + 6 * NAME_BYTES for each in tensors)
+
+
+def _lower(exp: Experiment, part: str, tensors: Tensors) -> int:
+    """Lower halves of bfloat16 weights, where no master on disk takes their place."""
+    packed = part not in ("embedding", "head") and packing(exp.precision) is not None
+    low = exp.precision.weights == "bfloat16" and exp.precision.rounding == "master"
+    if packed or not low:
+        return 0
+    return sum(2 * count + NAME_BYTES for count, axes in tensors if axes >= 2)
 
 
 def _states(exp: Experiment, tensors: Tensors) -> int:

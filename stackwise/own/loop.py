@@ -20,11 +20,17 @@ from stackwise.config import Experiment
 from stackwise.own.batches import Batches, OwnBatch
 from stackwise.own.module import OwnModule
 from stackwise.own.rack import OwnRack
-from stackwise.stage import Stage, keeps_state
+from stackwise.stage import Stage
 from stackwise.training.average import Average
 from stackwise.training.checkpoint import read_manifest, save
 from stackwise.training.in_backward import InBackward
-from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
+from stackwise.training.optim import (
+    Optimizer,
+    carried,
+    load_optimizer_state,
+    lower_halves,
+    optimizer_state,
+)
 from stackwise.training.rates import stage_lr
 from stackwise.training.start import TrainingError
 from stackwise.training.step import Trainee, backward, refuse_infinite, take_step
@@ -107,11 +113,11 @@ def enter_stage(work: OwnWork, number: int) -> Trainee:
         named.pop(key).requires_grad_(False)
     if not named:
         raise ValueError("nothing trains: every parameter of its parts has requires_grad=False")
-    precision = work.exp.precision
-    optimizer = Optimizer(optim, named, rounding=precision.rounding, seed=work.exp.seed)
-    if stage.optimizer_state == "keep":
-        load_optimizer_state(optimizer, named, work.moments)
-    average = None if optim.ema is None else Average(named, optim.ema, optimizer.put)
+    rounding, seed = work.exp.precision.rounding, work.exp.seed
+    optimizer = Optimizer(optim, named, rounding=rounding, seed=seed, stage=number)
+    keeps = stage.optimizer_state == "keep"
+    load_optimizer_state(optimizer, named, work.moments if keeps else lower_halves(work.moments))
+    average = None if optim.ema is None else Average(named, optim.ema, optimizer)
     stepping = InBackward(named, optimizer) if optim.grads == "in_backward" else None
     return Trainee(number, stage, named, optimizer, average, stepping)
 
@@ -142,7 +148,7 @@ def leave_stage(work: OwnWork, trainee: Trainee) -> None:
     if trainee.average is not None:
         trainee.average.adopt_what_freezes(following)
     moments = {**work.moments, **optimizer_state(trainee.optimizer, trainee.named)}
-    work.moments = {k: state for k, state in moments.items() if keeps_state(work.stages, number, k)}
+    work.moments = carried(moments, work.stages, number)
     if work.folder is not None:
         folder = work.folder / f"stage-{number}"
         parts = {name: apart(tensors) for name, tensors in work.own.state(work.held).items()}

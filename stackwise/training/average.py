@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stackwise.stage import Stage, parts_trained
-from stackwise.training.optim import SLICE
+from stackwise.training.optim import SLICE, Optimizer
 from stackwise.training.trained import Named, State
-
-Put = Callable[[nn.Parameter, Tensor], None]
 
 
 class Average:
@@ -20,19 +18,24 @@ class Average:
 
     The decay warms up as min(decay, (1 + n) / (10 + n)), n updates in, so that a short stage is
     not held back by its first weights (tf.train.ExponentialMovingAverage's rule). Of bfloat16
-    weights it is kept in float32: a tenth of a percent of a difference is far under their spacing.
+    weights it is kept in float32, and follows the values that they stand for: a tenth of a percent
+    of a difference is far under their spacing.
 
     Args:
         named: What trains.
         decay: Part of the average that is kept in a step, once it is warm.
-        put: Makes a parameter stand for float32 values; None for a plain copy. Where bfloat16
-            weights have a master, it has to be the optimizer's, or the master would be another's.
+        optimizer: Knows those values, where bfloat16 weights have a master.
     """
 
-    def __init__(self, named: Named, decay: float, put: Put | None = None) -> None:
-        self.decay, self.updates, self.put = decay, 0, put or copy_to
+    def __init__(self, named: Named, decay: float, optimizer: Optimizer) -> None:
+        self.decay, self.updates, self.optimizer = decay, 0, optimizer
         self.named = named
-        self.values = {key: exact_copy(p.detach()) for key, p in named.items()}
+        self.values = {
+            key: optimizer.exact_n(p).view(p.shape)
+            if p.dtype == torch.bfloat16
+            else p.detach().clone()
+            for key, p in named.items()
+        }
 
     def update(self) -> None:
         """Move the average towards the weights, once per optimizer step."""
@@ -44,11 +47,10 @@ class Average:
             weights = [self.named[key].detach() for key in same]
             torch._foreach_lerp_([self.values[key] for key in same], weights, 1 - keep)
         for key in low:
-            slices = self.named[key].detach().view(-1).split(SLICE)
-            for average_n, weight_n in zip(
-                self.values[key].view(-1).split(SLICE), slices, strict=True
-            ):
-                average_n.lerp_(weight_n.float(), 1 - keep)
+            average_n = self.values[key].view(-1)
+            for start in range(0, len(average_n), SLICE):
+                weight_n = self.optimizer.exact_n(self.named[key], start, start + SLICE)
+                average_n[start : start + SLICE].lerp_(weight_n, 1 - keep)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -70,7 +72,7 @@ class Average:
         with torch.no_grad():
             for key, parameter in self.named.items():
                 if key[0] in parts:
-                    self.put(parameter, self.values[key])
+                    self.optimizer.put(parameter, self.values[key])
 
     def adopt_what_freezes(self, following: Stage | None) -> None:
         """Freeze at their average the parts that the stage to come, if any, does not train."""
@@ -90,14 +92,3 @@ class Average:
         for part, name in self.values:
             if name in state.get(part, {}):
                 self.values[part, name] = state[part][name].clone()
-
-
-def copy_to(parameter: nn.Parameter, value: Tensor) -> None:
-    """Write a value, rounded to the parameter's dtype."""
-    parameter.copy_(value)
-
-
-def exact_copy(weight: Tensor) -> Tensor:
-    """A copy of a weight in which averages are kept: float32 of a bfloat16 one."""
-    dtype = torch.float32 if weight.dtype == torch.bfloat16 else weight.dtype
-    return weight.to(dtype, copy=True)

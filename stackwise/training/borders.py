@@ -15,7 +15,12 @@ from stackwise.stage import untied_from
 from stackwise.training.average import Average
 from stackwise.training.in_backward import stepping_of
 from stackwise.training.layers import grow_tables
-from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
+from stackwise.training.optim import (
+    Optimizer,
+    load_optimizer_state,
+    lower_halves,
+    optimizer_state,
+)
 from stackwise.training.residence import arrange, pack, take_masters
 from stackwise.training.saved import AVERAGE, MOMENTS, Parts, read_state, save_border
 from stackwise.training.step import Trainee
@@ -38,14 +43,14 @@ def enter_stage(work: Work, number: int) -> Trainee:
         work.on_disk.discard("head")  # it has grown a table, whether it trains or not
         work.writer.event("untied", stage=number, why="head and embedding no longer train together")
     named = freeze_all_but(work.rack.parts(), stage)
-    optimizer = Optimizer(exp.optim, named, rounding=exp.precision.rounding, seed=exp.seed)
-    ema = exp.optim.ema
-    average = None if ema is None else Average(named, ema, optimizer.put)
-    trains = {part for part, _ in named}
-    if not fresh or stage.optimizer_state == "keep":
-        load_optimizer_state(optimizer, named, read_state(work, MOMENTS, trains))
+    rounding, trains = exp.precision.rounding, {part for part, _ in named}
+    optimizer = Optimizer(exp.optim, named, rounding=rounding, seed=exp.seed, stage=number)
+    state = read_state(work, MOMENTS, trains)
+    goes_on = not fresh or stage.optimizer_state == "keep"
+    load_optimizer_state(optimizer, named, state if goes_on else lower_halves(state))
     if fresh:
         take_masters(work, named, optimizer)
+    average = None if exp.optim.ema is None else Average(named, exp.optim.ema, optimizer)
     if not fresh and average is not None:
         average.load(read_state(work, AVERAGE, trains), work.at.updates)
     work.stage_peak = None

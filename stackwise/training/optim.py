@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from stackwise.stage import Stage, keeps_state, trained_next
 from stackwise.training.rounding import draws_for, joined, scattered_, split_
 from stackwise.training.trained import Named, State
 from stackwise.training.updates import OPTIMIZERS, Kept, sliced
@@ -37,6 +38,7 @@ class Optimizer:
         named: What trains.
         rounding: How bfloat16 weights take small updates.
         seed: Of stochastic rounding.
+        stage: The number of the stage, in which it draws otherwise than in any other.
 
     Attributes:
         rate: The learning rate of the next step.
@@ -44,10 +46,16 @@ class Optimizer:
     """
 
     def __init__(
-        self, optim: Optim, named: Named, *, rounding: Rounding = "master", seed: int = 0
+        self,
+        optim: Optim,
+        named: Named,
+        *,
+        rounding: Rounding = "master",
+        seed: int = 0,
+        stage: int = 0,
     ) -> None:
         self.optim, self.rule, self.rate = optim, OPTIMIZERS[optim.name], optim.lr
-        self.rounding, self.seed = rounding, seed
+        self.rounding, self.seed, self.stage = rounding, seed, stage
         self.names = {parameter: "/".join(key) for key, parameter in named.items()}
         self.state: dict[nn.Parameter, Kept] = {}
 
@@ -77,12 +85,12 @@ class Optimizer:
                     self._move_in_slices(parameter, decay)
         torch.autograd.graph.increment_version(parameters)  # the kernels write past autograd
 
-    def exact(self, parameter: nn.Parameter, rows: slice = slice(None)) -> Tensor:
-        """The float32 value that a parameter stands for: its master's, where it has one."""
-        weight, lower = parameter.detach()[rows], self.state.get(parameter, {}).get(LOWER)
-        if lower is None:
-            return weight.float()
-        return joined(weight.reshape(-1), lower[rows].reshape(-1)).view(weight.shape)
+    def exact_n(self, parameter: nn.Parameter, start: int = 0, stop: int | None = None) -> Tensor:
+        """Some of the float32 numbers that a parameter stands for: its master's, if it has one."""
+        weight_n, kept = parameter.detach().reshape(-1)[start:stop], self.state.get(parameter, {})
+        if LOWER not in kept:
+            return weight_n.float()
+        return joined(weight_n, kept[LOWER].view(-1)[start:stop])
 
     @torch.no_grad()
     def put(self, parameter: nn.Parameter, exact: Tensor) -> None:
@@ -122,7 +130,8 @@ class Optimizer:
         if LOWER in part:
             split_(exact_n, weight_n, part[LOWER])
         else:
-            draws = draws_for(self.seed, name, int(part["step"]), place, weight_n.device)
+            step = int(part["step"])
+            draws = draws_for(self.seed, self.stage, name, step, place, weight_n.device)
             scattered_(exact_n, weight_n, draws)
 
     def _kept(self, parameter: nn.Parameter) -> Kept:
@@ -196,13 +205,35 @@ def optimizer_state(optimizer: Optimizer, named: Named) -> State:
     return out
 
 
+def lower_halves(state: State) -> State:
+    """Of states by part, what belongs to the bfloat16 weights themselves and not to the rule."""
+    suffix = f"/{LOWER}"
+    halves = {
+        part: {key: value for key, value in entries.items() if key.endswith(suffix)}
+        for part, entries in state.items()
+    }
+    return {part: entries for part, entries in halves.items() if entries}
+
+
+def carried(state: State, made: Sequence[Stage], number: int) -> State:
+    """What of the states after a stage later ones begin with.
+
+    Whole states where `optimizer_state` says keep; else what belongs to the weights.
+    """
+    later = {part for part in state if trained_next(made, number, part) is not None}
+    kept = {part: state[part] for part in later if keeps_state(made, number, part)}
+    return {**lower_halves({part: state[part] for part in later}), **kept}
+
+
 def load_optimizer_state(optimizer: Optimizer, named: Named, state: State) -> None:
-    """Put back what `optimizer_state` gave; tensors without an entry start afresh."""
+    """Put back what `optimizer_state` gave, or `lower_halves` of it; the rest starts afresh."""
     for (part, name), parameter in named.items():
         entries = {
             key.rsplit("/", 1)[1]: value.clone()
             for key, value in state.get(part, {}).items()
             if key.rsplit("/", 1)[0] == name
         }
+        if entries.keys() == {LOWER}:
+            entries |= optimizer.rule.start(parameter.detach())
         if entries:
             optimizer.state[parameter] = entries

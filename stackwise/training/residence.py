@@ -113,7 +113,8 @@ def pack(
         optimizer: Knows the exact values of bfloat16 weights; None if they have never moved.
 
     Returns:
-        Their weights in the dtype of `precision.master`, if masters are kept.
+        Their weights, if masters are kept: what is packed in the dtype of `precision.master`, the
+        rest as it trains.
     """
     form, kept = packing(work.exp.precision), {}
     dtype = MASTERS[work.exp.precision.master]
@@ -122,7 +123,11 @@ def pack(
         module = work.rack.stacks[stack]
         if dtype is not None:
             values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-            kept[stack] = {k: master(value, dtype, optimizer) for k, value in values.items()}
+            packed = {id(each.weight) for each in module.modules() if isinstance(each, nn.Linear)}
+            kept[stack] = {
+                key: master(value, dtype if id(value) in packed else value.dtype, optimizer)
+                for key, value in values.items()
+            }
         freeze_linears(module, form)
         work.packed.add(stack)
     return kept
@@ -130,10 +135,12 @@ def pack(
 
 def master(value: Tensor, dtype: torch.dtype, optimizer: Optimizer | None) -> LazyTensor:
     """A weight as a master is written: some rows at a time, from its exact value."""
+    width = value.shape[1:].numel()
 
     def rows(start: int, stop: int) -> Tensor:
         if optimizer is not None and isinstance(value, nn.Parameter) and value.dtype != dtype:
-            return optimizer.exact(value, slice(start, stop)).to(dtype)
+            exact_n = optimizer.exact_n(value, start * width, stop * width)
+            return exact_n.view(-1, *value.shape[1:]).to(dtype)
         return value.detach()[start:stop].to(dtype)
 
     return LazyTensor(dtype, tuple(value.shape), rows)

@@ -8,8 +8,8 @@ is lost when the sum is rounded to nearest. Two ways out:
       upper = (bits + 0x8000) >> 16,  lower = bits - (upper << 16), which lies in -2^15 .. 2^15 - 1.
 - `stochastic`: add a uniform 16-bit number to the bits and cut: a value between two neighbours goes
   to either with the probability that makes its mean right (arXiv 1502.02551). What is exactly a
-  bfloat16 number never moves. The draws are a pure function of (seed, name, step, place), so that a
-  run that is resumed draws the same.
+  bfloat16 number never moves. The draws are a pure function of (seed, stage, name, step, place), so
+  that a run that is resumed draws the same, and a stage that comes back to a tensor draws anew.
 
 All tensors here are flat; the halves are read as on a little-endian machine.
 """
@@ -61,7 +61,9 @@ def scattered_(exact_n: Tensor, weight_n: Tensor, draws: torch.Generator) -> Non
     weight_n.view(torch.int16).copy_(halves_n2[:, UPPER])
 
 
-def draws_for(seed: int, name: str, step: int, place: int, device: torch.device) -> torch.Generator:
+def draws_for(
+    seed: int, stage: int, name: str, step: int, place: int, device: torch.device
+) -> torch.Generator:
     """The generator of one slice of one tensor in one step; it depends on nothing else."""
-    digest = hashlib.sha256(f"rounding/{seed}/{name}/{step}/{place}".encode()).digest()
+    digest = hashlib.sha256(f"rounding/{seed}/{stage}/{name}/{step}/{place}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))

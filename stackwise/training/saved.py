@@ -1,9 +1,11 @@
 """What a run's checkpoints hold of it: the rack, and what resuming needs.
 
 In `rack/` each part (`s0`) has its weights, and while it trains its moments (`s0.optimizer`) and
-its moving average (`s0.average`); where masters are kept, `s0.master` has the weights that a stack
-frozen to less trains on with and is exported from. The counters stand in the manifest. `best/` has
-the weights that the last stage trains, where their held-out loss was lowest.
+its moving average (`s0.average`). Between stages the moments remain where they are kept; else, of
+bfloat16 weights that train again, the lower halves of their exact values. Where masters are kept,
+`s0.master` has the weights that a stack frozen to less trains on with and is exported from. The
+counters stand in the manifest. `best/` has the weights that the last stage trains, where their
+held-out loss was lowest.
 
 How their files are written and committed is in `checkpoint.py`, how a part's tensors become a
 module again in `parts.py`.
@@ -22,7 +24,7 @@ from stackwise.completion import packing
 from stackwise.memory.flops import vocab_size
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
-from stackwise.stage import keeps_state, paths_so_far
+from stackwise.stage import keeps_state, paths_so_far, trained_next
 from stackwise.training.checkpoint import (
     MANIFEST,
     RESTORE,
@@ -31,7 +33,7 @@ from stackwise.training.checkpoint import (
     read_part,
     save,
 )
-from stackwise.training.optim import optimizer_state
+from stackwise.training.optim import carried, optimizer_state
 from stackwise.training.parts import fill, put
 from stackwise.training.start import stages_of
 from stackwise.training.step import Trainee
@@ -69,8 +71,11 @@ def save_border(work: Work, trainee: Trainee, masters: Parts) -> None:
     """
     trained, number = {part for part, _ in trainee.named}, trainee.number
     states = optimizer_state(trainee.optimizer, trainee.named)
-    kept = {part: state for part, state in states.items() if keeps_state(work.stages, number, part)}
-    parts: dict[str, Tensors] = {f"{part}.{MOMENTS}": state for part, state in kept.items()}
+    parts: dict[str, Tensors] = {
+        f"{part}.{MOMENTS}": state
+        for part, state in carried(states, work.stages, number).items()
+        if part not in work.packed or keeps_state(work.stages, number, part)  # else by its master
+    }
     parts |= {f"{part}.{MASTER}": tensors for part, tensors in masters.items()}
     commit(work, number, {**weights_of(work, trained), **parts}, trained)
 
@@ -120,7 +125,8 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
 def still_wanted(work: Work, number: int, name: str) -> bool:
     """Whether a part of the last checkpoint, not written now, belongs into this one."""
     part, _, kind = name.partition(".")
-    return kind in ("", MASTER) or (kind == MOMENTS and keeps_state(work.stages, number, part))
+    trains_again = trained_next(work.stages, number, part) is not None
+    return kind in ("", MASTER) or (kind == MOMENTS and trains_again)
 
 
 def restore(work: Work) -> None:

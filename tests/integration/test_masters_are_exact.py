@@ -100,7 +100,8 @@ def test_a_stack_that_comes_back_stands_for_it(averaged, place, monkeypatch) -> 
             master = master_of(work.run, stack)
             for (part, name), parameter in named.items():
                 if part == stack:
-                    assert torch.equal(optimizer.exact(parameter), master[name]), (part, name)
+                    exact = optimizer.exact_n(parameter).view(parameter.shape)
+                    assert torch.equal(exact, master[name]), (part, name)
                     compared.append((work.at.stage, part))
 
     monkeypatch.setattr(borders, "take_masters", checked)
@@ -111,3 +112,25 @@ def test_a_stack_that_comes_back_stands_for_it(averaged, place, monkeypatch) -> 
     run = sw.train(averaged, place, on_step=stop)
     sw.resume(run)
     assert {(4, "s0"), (5, "s1"), (6, "s2"), (7, "s3")} <= {*compared}
+
+
+@pytest.mark.parametrize("master", ["bf16", "fp32"])
+def test_what_is_not_packed_is_in_the_master_as_it_trains(averaged, place, master) -> None:
+    """Norms, biases, and the directions of random features, which never train."""
+    exp = averaged.replace(
+        attention="kernel", rack={"bias": True}, precision={"master": master}, optim={"ema": None}
+    )
+    run = sw.train(exp, place)
+    begun = sw.Rack(exp.rack, exp.attention, sw.vocab_size(exp), seed=exp.seed)
+    low = torch.bfloat16 if master == "bf16" else torch.float32
+    for stack in ("s0", "s1", "s2"):
+        values = master_of(run, stack)
+        for name, value in values.items():
+            linear = value.ndim == 2 and not name.endswith("omega_EM")
+            assert value.dtype == (low if linear else torch.float32), name
+        name = "blocks.0.attention.omega_EM"
+        assert torch.equal(values[name], begun.stacks[stack].get_buffer(name))
+    assert torch.equal(
+        run.rack().stacks["s0"].blocks[0].attention.omega_EM,
+        begun.stacks["s0"].blocks[0].attention.omega_EM,
+    )

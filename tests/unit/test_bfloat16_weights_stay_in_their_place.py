@@ -61,7 +61,8 @@ def test_autocast_copies_no_weight(attention) -> None:
 
 def test_the_average_is_kept_in_float32_and_shown_rounded() -> None:
     weight = torch.nn.Parameter(torch.ones(3, 5, dtype=torch.bfloat16))
-    average, expected = Average({("s0", "weight"): weight}, 0.9), 1.0
+    named = {("s0", "weight"): weight}
+    average, expected = Average(named, 0.9, Optimizer(Optim(), named)), 1.0
     raw = 1.0
     for step in range(40):
         raw = float(torch.tensor(1 + step / 7).bfloat16())
@@ -83,21 +84,36 @@ def test_what_freezes_at_its_average_has_the_averages_master() -> None:
     weight = torch.nn.Parameter(torch.randn(8, 9).bfloat16())
     named = {("s0", "weight"): weight}
     optimizer = Optimizer(Optim(lr=1e-4), named)
-    average = Average(named, 0.9, optimizer.put)
+    average = Average(named, 0.9, optimizer)
     for _ in range(3):
         weight.grad = torch.randn_like(weight)
         optimizer.step()
         average.update()
-    wanted, raw = average.values["s0", "weight"].clone(), optimizer.exact(weight)
+    wanted, raw_n = average.values["s0", "weight"].clone(), optimizer.exact_n(weight)
     average.adopt(["s0"])
-    assert torch.equal(optimizer.exact(weight), wanted)
-    assert not torch.equal(raw, wanted)
+    assert torch.equal(optimizer.exact_n(weight), wanted.view(-1))
+    assert not torch.equal(raw_n, wanted.view(-1))
     # The control: a plain copy leaves the lower halves of the raw weights under the average.
-    optimizer.put(weight, raw)
-    plain = Average(named, 0.9)
-    plain.values["s0", "weight"] = wanted
-    plain.adopt(["s0"])
-    assert not torch.equal(optimizer.exact(weight), wanted)
+    optimizer.put(weight, raw_n.view_as(weight))
+    weight.data.copy_(wanted)
+    assert not torch.equal(optimizer.exact_n(weight), wanted.view(-1))
+
+
+def test_the_average_is_that_of_float32_weights_bit_for_bit() -> None:
+    start, averages = torch.randn(700, 900).bfloat16(), {}  # two slices and a part of one
+    for dtype in (torch.bfloat16, torch.float32):
+        torch.manual_seed(0)
+        weight = torch.nn.Parameter(start.to(dtype, copy=True))
+        named = {("s0", "weight"): weight}
+        optimizer = Optimizer(Optim(lr=1e-5), named)
+        average = Average(named, 0.9, optimizer)
+        for _ in range(3):
+            weight.grad = torch.randn(weight.shape).bfloat16().to(dtype)
+            optimizer.step()
+            average.update()
+        averages[dtype] = average.values["s0", "weight"]
+        assert not torch.equal(averages[dtype], start.float())
+    assert torch.equal(averages[torch.bfloat16], averages[torch.float32])
 
 
 def test_norms_of_bfloat16_gradients_are_summed_in_float32() -> None:

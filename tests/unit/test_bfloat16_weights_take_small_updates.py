@@ -41,7 +41,7 @@ def test_with_a_master_they_are_float32_training_bit_for_bit(name) -> None:
     train(ours, low, 6)
     train(reference, full, 6)
     (weight,), (exact,) = low.values(), full.values()
-    assert torch.equal(ours.exact(weight), exact)
+    assert torch.equal(ours.exact_n(weight).view_as(exact), exact)
     assert not torch.equal(weight.float(), exact)  # the weights alone are not the master
     spacing = 2.0 ** (exact.abs().log2().floor() - 7)
     assert bool(((weight.float() - exact).abs() <= spacing / 2).all())  # they are its nearest
@@ -52,11 +52,11 @@ def test_a_master_is_put_back_as_it_was() -> None:
     (weight,) = named.values()
     before = Optimizer(Optim(lr=1e-4), named)
     train(before, named, 3)
-    exact, shown = before.exact(weight), weight.detach().clone()
+    exact, shown = before.exact_n(weight).view(weight.shape), weight.detach().clone()
     weight.data.zero_()
     after = Optimizer(Optim(lr=1e-4), named)
     after.put(weight, exact)
-    assert torch.equal(after.exact(weight), exact)
+    assert torch.equal(after.exact_n(weight).view_as(exact), exact)
     assert torch.equal(weight, shown)
     rounded = Optimizer(Optim(), named, rounding="stochastic")
     rounded.put(weight, exact)
@@ -87,7 +87,7 @@ def test_the_mean_over_many_draws_is_the_value() -> None:
     for part in (0.5, 0.1, 1 / 256):
         exact = torch.full((draws,), 1 + part * spacing)
         rounded = torch.empty(draws, dtype=torch.bfloat16)
-        scattered_(exact.clone(), rounded, draws_for(0, "mean", 1, 0, CPU))
+        scattered_(exact.clone(), rounded, draws_for(0, 0, "mean", 1, 0, CPU))
         assert set(rounded.unique().tolist()) == {1.0, 1 + spacing}
         # Each draw is one of two numbers: the mean's standard error is at most this; 5 of them.
         error = spacing * math.sqrt(part * (1 - part) / draws)
@@ -102,7 +102,7 @@ def test_what_is_a_bfloat16_number_never_moves() -> None:
     finite = weights[~weights.isnan()]
     for place in range(8):
         rounded = torch.empty_like(finite)
-        scattered_(finite.float(), rounded, draws_for(0, "all", 1, place, CPU))
+        scattered_(finite.float(), rounded, draws_for(0, 0, "all", 1, place, CPU))
         assert torch.equal(rounded, finite)
 
 
@@ -127,17 +127,18 @@ def test_an_update_far_under_the_spacing_moves_the_mean() -> None:
     assert abs(moved - steps * rate) < 5 * error
 
 
-def test_draws_follow_from_seed_name_step_and_place_alone() -> None:
-    def rounded(seed: int = 0, name: str = "s0/weight", step: int = 1, place: int = 0):
+def test_draws_follow_from_seed_stage_name_step_and_place_alone() -> None:
+    def rounded(seed=0, stage=0, name="s0/weight", step=1, place=0):
         out = torch.empty(64, dtype=torch.bfloat16)
-        scattered_(torch.full((64,), 1.003), out, draws_for(seed, name, step, place, CPU))
+        scattered_(torch.full((64,), 1.003), out, draws_for(seed, stage, name, step, place, CPU))
         return out.tolist()
 
     torch.manual_seed(1)
     first = rounded()
     torch.manual_seed(2)
     assert rounded() == first
-    others = [rounded(seed=1), rounded(name="s1/weight"), rounded(step=2), rounded(place=SLICE)]
+    keys = [{"seed": 1}, {"stage": 1}, {"name": "s1/weight"}, {"step": 2}, {"place": SLICE}]
+    others = [rounded(**key) for key in keys]
     assert all(other != first for other in others)
 
 

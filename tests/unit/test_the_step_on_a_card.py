@@ -78,7 +78,7 @@ def test_halves_and_draws_are_as_on_the_cpu() -> None:
     split_(exact.clone(), weight, lower)
     assert torch.equal(joined(weight, lower), exact)
     value = torch.full((1 << 16,), 1 + 2.0**-7 / 4, device=CARD)
-    scattered_(value.clone(), weight, draws_for(0, "w", 1, 0, CARD))
+    scattered_(value.clone(), weight, draws_for(0, 0, "w", 1, 0, CARD))
     # A quarter of the coins go up: 5 standard errors of 65536 of them.
     up = (weight > 1).double().mean().item()
     assert abs(up - 0.25) < 5 * (0.25 * 0.75 / (1 << 16)) ** 0.5
