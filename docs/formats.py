@@ -30,8 +30,8 @@ Written by `python docs/formats.py`; a test makes it again and compares.
 
 A stack that stops training can be kept in fewer bytes: `freeze_linears(stack, "nf4")` puts a
 `FrozenLinear` in the place of every linear. Norms and biases stay as they are. A frozen linear is
-the linear of its dequantised weight, bit for bit, in forward and backward; its weight gets no
-gradient, and is dequantised again in backward.
+the linear of its dequantised weight, bit for bit, in forward and, where its input is contiguous, in
+backward; its weight gets no gradient, and is dequantised again in backward.
 
 The tensors in the state dict of a linear called `qkv`, with O outputs, I inputs and N blocks of 64
 numbers along the rows:

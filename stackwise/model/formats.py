@@ -24,7 +24,9 @@ from stackwise.errors import ExperimentError, closest
 from stackwise.model import codes
 from stackwise.model.codes import BLOCK, Layout, Shape, Tensors
 
+WEIGHTS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # what can be packed
 OLDEST = (0, 50)  # of bitsandbytes: the first with 4-bit kernels for a CPU
+BF16_LARGEST = torch.finfo(torch.bfloat16).max
 WAY_OUT = 'pip install "stackwise[quant]", or choose fp16, bf16 or fp8'
 
 
@@ -59,12 +61,12 @@ class Format:
         """Quantise a weight, a few rows at a time: beside the result it takes a few MiB.
 
         Args:
-            weight_OI: Floating point, on any device. On `meta` or under fake tensors the result is
-                of that kind too.
+            weight_OI: float64, float32, bfloat16 or float16, on any device. On `meta` or under fake
+                tensors the result is of that kind too.
 
         Raises:
-            ValueError: If it is no matrix of floating-point numbers, or one of them is infinite, no
-                number, or over `largest`.
+            ValueError: If it is no matrix of such numbers, or one of them is infinite, no number,
+                or over `largest`.
             ExperimentError: If the package is missing.
         """
         self.load()
@@ -138,20 +140,21 @@ class Format:
     def _check_range(self, part_RI: Tensor) -> None:
         if part_RI.is_meta or isinstance(part_RI, FakeTensor):
             return
-        largest = float(torch.linalg.vector_norm(part_RI, torch.inf, dtype=torch.float32))
+        wide = torch.promote_types(part_RI.dtype, torch.float32)
+        largest = float(torch.linalg.vector_norm(part_RI, torch.inf, dtype=wide))
         if not largest <= self.largest:
             raise ValueError(
                 f"a weight of {largest:g} does not go into {self.name}, which takes finite numbers "
                 f"up to {self.largest:g}; "
-                + ("freeze to bf16" if largest < torch.inf else "freeze a stack that is sound")
+                + ("freeze to bf16" if largest <= BF16_LARGEST else "freeze a stack that is sound")
             )
 
 
 def _matrix(weight_OI: Tensor) -> Shape:
-    if weight_OI.ndim != 2 or not weight_OI.numel() or not weight_OI.is_floating_point():
+    if weight_OI.ndim != 2 or not weight_OI.numel() or weight_OI.dtype not in WEIGHTS:
         raise ValueError(
             f"{weight_OI.dtype} of shape {tuple(weight_OI.shape)} cannot be packed; "
-            "give a matrix of floating-point numbers"
+            "give a matrix of float64, float32, bfloat16 or float16"
         )
     return (weight_OI.shape[0], weight_OI.shape[1])
 

@@ -26,6 +26,10 @@ Source = Callable[[], Mapping[str, Tensor]]
 class FrozenLinear(nn.Linear):
     """y = x W^T + b with a W that is kept in few bytes and gets no gradient.
 
+    Output and gradients are those of `F.linear` with the dequantised weight, bit for bit; that of
+    an input that is not contiguous, or one number wide, but for rounding: torch may take it as
+    (W^T g^T)^T there, summed in another order.
+
     It computes in the dtype of its input, or in autocast's. The kept tensors are buffers, called as
     in `format.layout`: `qkv.nf4` and `qkv.scale` in a state dict. They stay as they are under
     `.to(dtype)`, which changes `dtype` alone.

@@ -11,6 +11,7 @@ Shapes: B samples, T tokens, D width, V entries of the head, N positions chosen 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -130,7 +131,8 @@ class Rack(nn.Module):
             the same whichever others exist.
         paths: Which stacks serve which masked fraction, as (low, high, stacks); None for all that
             are held, from left to right. Training sets them.
-        dtype: Of matrices; vectors (norms, biases) are float32.
+        dtype: Of matrices; vectors (norms, biases) are float32. bfloat16 ones are multiplied under
+            autocast, as in training, whether the caller has entered it or not.
 
     Raises:
         ExperimentError: If the attention is unknown, or its parameters are wrong.
@@ -233,14 +235,16 @@ class Rack(nn.Module):
             path: Stacks, in the order they run; None for the rack's own at full noise, which is
                 the only one it has without noise bands.
         """
-        x_BTD = self.embedding(ids_BT)
-        for stack in self.path_for(1.0) if path is None else path:
-            x_BTD = self.stacks[stack](x_BTD, causal=causal)
+        with self._autocast(ids_BT.device):
+            x_BTD = self.embedding(ids_BT)
+            for stack in self.path_for(1.0) if path is None else path:
+                x_BTD = self.stacks[stack](x_BTD, causal=causal)
         return cast(Tensor, x_BTD)
 
     def logits(self, x_ND: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., V)."""
-        return cast(Tensor, self.head(x_ND, self.embedding.table))
+        with self._autocast(x_ND.device):
+            return cast(Tensor, self.head(x_ND, self.embedding.table))
 
     def forward(
         self, ids_BT: Tensor, *, causal: bool = False, path: Sequence[str] | None = None
@@ -252,11 +256,19 @@ class Rack(nn.Module):
         self, ids_BT: Tensor, *, causal: bool = False, path: Sequence[str] | None = None
     ) -> Iterator[Tensor]:
         """(B, T, D) after the embedding, then after every block of the path."""
-        x_BTD = self.embedding(ids_BT)
+        with self._autocast(ids_BT.device):
+            x_BTD = self.embedding(ids_BT)
         yield x_BTD
         for block in self.blocks(self.path_for(1.0) if path is None else path):
-            x_BTD = block(x_BTD, causal=causal)
+            with self._autocast(ids_BT.device):  # not over the yield: the caller would be under it
+                x_BTD = block(x_BTD, causal=causal)
             yield x_BTD
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """What bfloat16 matrices need, since norms give float32; nothing where it is on already."""
+        if self.embedding.table.dtype != torch.bfloat16 or torch.is_autocast_enabled(device.type):
+            return nullcontext()
+        return torch.autocast(device.type, dtype=torch.bfloat16)
 
     def untie(self) -> bool:
         """Give a tied head a copy of the token table, so that the two part. True if it was tied."""

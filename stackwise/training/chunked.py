@@ -1,11 +1,13 @@
 """The loss of a linear head, whose logits are never held whole.
 
 Forward goes over rows, a few at a time: their logits, the loss, and at once the gradient of the
-hidden states. Backward, where the head trains, goes over columns: logits again from what forward
-kept of each row (its log-sum-exp), and each stretch of the weight's gradient by one product over
-all rows, so that nothing is added up in bfloat16. With a frozen head that is two products, with one
-that trains four; `benchmarks/head.py` has the figures beside the plain formula and torch's chunked
-`linear_cross_entropy`, which takes more than twice as long in bfloat16 on a CPU.
+hidden states. Backward, where the head trains, goes over columns: logits again, probabilities from
+what forward kept of each row, and each stretch of the weight's gradient by one product over all
+rows, so that nothing is added up in bfloat16. Kept are the largest logit m and the sum of
+exp(logit - m), apart: in their log-sum-exp a large m leaves the sum no digits. With a frozen head
+that is two products, with one that trains four; `benchmarks/head.py` has the figures beside the
+plain formula and torch's chunked `linear_cross_entropy`, which takes more than twice as long in
+bfloat16 on a CPU.
 
 Shapes: N counted positions, P of them at once; D width; V entries, C of them at once.
 """
@@ -73,19 +75,24 @@ class _Chunked(torch.autograd.Function):
     ) -> Tensor:
         ctx.take = take
         grad_x_ND = torch.empty_like(x_ND) if ctx.needs_input_grad[0] else None
-        nats_N, total_N = torch.empty_like(scale_N), torch.empty_like(scale_N)
+        nats_N, largest_N, sum_N = (torch.empty_like(scale_N) for _ in range(3))
         size = max(1, LOGITS_AT_ONCE // len(weight_VD))
         for rows in _pieces(len(x_ND), size):
             logits_PV = F.linear(x_ND[rows], weight_VD, bias_V).float()
-            total_N[rows] = logits_PV.logsumexp(1)
             at_P1 = target_N[rows, None]
-            nats_N[rows] = total_N[rows] - logits_PV.gather(1, at_P1)[:, 0]
+            largest_P1 = logits_PV.amax(1, keepdim=True)
+            below_P1 = logits_PV.sub_(largest_P1).gather(1, at_P1)
+            power_PV = logits_PV.exp_()
+            sum_P1 = power_PV.sum(1, keepdim=True)
+            largest_N[rows], sum_N[rows] = largest_P1[:, 0], sum_P1[:, 0]
+            nats_N[rows] = (sum_P1.log() - below_P1)[:, 0]
             if grad_x_ND is not None:
-                slope_PV = logits_PV.sub_(total_N[rows, None]).exp_()
-                slope_PV.scatter_add_(1, at_P1, torch.full_like(at_P1, -1.0, dtype=torch.float32))
-                slope_PV = slope_PV.mul_(scale_N[rows, None]).to(x_ND.dtype)
-                torch.mm(slope_PV, weight_VD, out=grad_x_ND[rows])
-        ctx.save_for_backward(x_ND, weight_VD, bias_V, target_N, scale_N, total_N, grad_x_ND)
+                slope_PV = power_PV.scatter_add_(1, at_P1, -sum_P1)
+                slope_PV.mul_(scale_N[rows, None] / sum_P1)
+                torch.mm(slope_PV.to(x_ND.dtype), weight_VD, out=grad_x_ND[rows])
+        ctx.save_for_backward(
+            x_ND, weight_VD, bias_V, target_N, scale_N, largest_N, sum_N, grad_x_ND
+        )
         return (scale_N * nats_N).sum()
 
     @staticmethod
@@ -93,7 +100,7 @@ class _Chunked(torch.autograd.Function):
     def backward(
         ctx: Any, grad: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
-        x_ND, weight_VD, bias_V, target_N, scale_N, total_N, grad_x_ND = ctx.saved_tensors
+        x_ND, weight_VD, bias_V, target_N, scale_N, largest_N, sum_N, grad_x_ND = ctx.saved_tensors
         if grad_x_ND is not None:
             grad_x_ND = grad_x_ND * grad.to(grad_x_ND.dtype)
         _, weight_trains, bias_trains, *_ = ctx.needs_input_grad
@@ -104,11 +111,11 @@ class _Chunked(torch.autograd.Function):
         for columns in _pieces(len(weight_VD), max(1, LOGITS_AT_ONCE // max(1, len(x_ND)))):
             bias_C = None if bias_V is None else bias_V[columns]
             slope_NC = F.linear(x_ND, weight_VD[columns], bias_C).float()
-            slope_NC.sub_(total_N[:, None]).exp_()
+            slope_NC.sub_(largest_N[:, None]).exp_()
             inside = (target_N >= columns.start) & (target_N < columns.stop)
             rows = inside.nonzero()[:, 0]
-            slope_NC[rows, target_N[rows] - columns.start] -= 1
-            slope_NC = slope_NC.mul_((scale_N * grad)[:, None]).to(x_ND.dtype)
+            slope_NC[rows, target_N[rows] - columns.start] -= sum_N[rows]
+            slope_NC = slope_NC.mul_((scale_N * grad / sum_N)[:, None]).to(x_ND.dtype)
             if grad_weight_VD is not None:
                 torch.mm(slope_NC.t(), x_ND, out=grad_weight_VD[columns])
             if grad_bias_V is not None:

@@ -96,7 +96,6 @@ def head_of(rack: Rack, *, compiled: bool, scratch: Scratch | None = None) -> He
 
 def grow_tables(rack: Rack, path: Sequence[str], length: int, device: torch.device) -> None:
     """Run a path once, so that tables which grow on first use are there before it is compiled."""
-    x_BTD = torch.zeros(1, length, rack.shape.d_model, device=device)
+    ids_BT = torch.zeros(1, length, dtype=torch.int64, device=device)
     with torch.no_grad():
-        for block in rack.blocks(path):
-            block(x_BTD, causal=False)
+        rack.hidden(ids_BT, path=path)

@@ -1,4 +1,7 @@
-"""Matrices in bfloat16, vectors and the residual stream in float32, and no copy of a weight."""
+"""Matrices in bfloat16, vectors and the residual stream in float32, and no copy of a weight.
+
+Whoever calls a rack of such matrices gets what training computes, which enters autocast.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,86 @@ def test_the_residual_stream_is_float32_between_blocks(attention) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert {x_BTD.dtype for x_BTD in rack.exits(ids_BT)} == {torch.float32}
         assert rack(ids_BT).dtype == torch.bfloat16
+
+
+SHAPES = {
+    "plain": {},
+    "Llama's": {"tied": False, "qk_norm": True},
+    "BERT's": {
+        "norm": "layernorm",
+        "norm_place": "post",
+        "bias": True,
+        "ffn": "gelu",
+        "positions": "learned",
+        "max_positions": 16,
+        "embed_norm": True,
+        "head_transform": True,
+        "head_bias": True,
+    },
+}
+everywhere = pytest.mark.parametrize("device", ["cpu", "cuda"])
+
+
+def on(device: str, rack: sw.Rack) -> sw.Rack:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA card here")
+    return rack.to(device)
+
+
+@everywhere
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("attention", ATTENTION)
+def test_every_call_gives_what_training_computes(attention, causal, shape, device) -> None:
+    rack = on(device, rack_of(attention, **SHAPES[shape]))
+    ids_BT = torch.randint(V, (2, 8), device=device)
+
+    def found() -> list[torch.Tensor]:
+        hidden_BTD = rack.hidden(ids_BT, causal=causal)
+        logits = [rack(ids_BT, causal=causal), rack.logits(hidden_BTD[:, -1])]
+        return [hidden_BTD, *logits, *rack.exits(ids_BT, causal=causal)]
+
+    alone = found()
+    with torch.autocast(device, torch.bfloat16):
+        trained = found()
+    assert [x.dtype for x in alone] == [x.dtype for x in trained]
+    assert all(torch.equal(one, other) for one, other in zip(alone, trained, strict=True))
+
+
+def test_gradients_of_a_call_are_those_of_training() -> None:
+    rack, ids_BT, found = rack_of(), torch.randint(V, (2, 8)), []
+    for within in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=within):
+            logits_BTV = rack(ids_BT)
+        rack.zero_grad()
+        logits_BTV.float().logsumexp(-1).sum().backward()
+        found.append([p.grad.clone() for p in rack.parameters() if p.grad is not None])
+    assert found[0] and all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_only_what_the_rack_computes_is_under_autocast() -> None:
+    rack, ids_BT = rack_of(), torch.randint(V, (2, 8))
+    for _ in rack.exits(ids_BT):
+        assert not torch.is_autocast_enabled("cpu")
+    rack(ids_BT)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_float32_rack_is_left_to_its_caller() -> None:
+    ids_BT = torch.randint(V, (2, 8))
+    assert rack_of(dtype=torch.float32)(ids_BT).dtype == torch.float32
+    assert rack_of().float()(ids_BT).dtype == torch.float32
+    rack_of().double()(ids_BT)  # which autocast does not know
+    assert rack_of(dtype=torch.float32).bfloat16()(ids_BT).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_can_be_compiled(shape) -> None:
+    rack, ids_BT = rack_of(**SHAPES[shape]), torch.randint(V, (2, 8))
+    compiled = torch.compile(rack, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        # Compiled norms sum in another order; 8 bits of logits of size 1.
+        torch.testing.assert_close(compiled(ids_BT), rack(ids_BT), rtol=2**-6, atol=2**-6)
 
 
 @pytest.mark.parametrize("attention", ATTENTION)

@@ -105,13 +105,14 @@ def test_a_weight_over_the_range_is_refused(name):
         (torch.ones(3), "torch.float32 of shape (3,)"),
         (torch.ones(0, 3), "torch.float32 of shape (0, 3)"),
         (torch.ones(2, 3, dtype=torch.int64), "torch.int64 of shape (2, 3)"),
+        (torch.ones(2, 3).to(torch.float8_e4m3fn), "torch.float8_e4m3fn of shape (2, 3)"),
     ],
 )
 def test_what_is_no_matrix_of_numbers_is_refused(weight, said):
     with pytest.raises(ValueError) as caught:
         FORMATS["nf4"].pack(weight)
     assert str(caught.value) == (
-        f"{said} cannot be packed; give a matrix of floating-point numbers"
+        f"{said} cannot be packed; give a matrix of float64, float32, bfloat16 or float16"
     )
 
 

@@ -54,6 +54,25 @@ def test_forward_and_backward_are_those_of_the_dequantised_weight(name, bias, dt
         assert one.dtype == other.dtype and torch.equal(one, other)
 
 
+def test_the_gradient_of_a_transposed_input_is_the_same_but_for_rounding():
+    shape = (512, 256)
+    layer = frozen("bf16", shape, bias=False)
+    weight_OI = layer.weight
+    x = torch.randn(shape[1], 6).t()
+
+    def gradients(direction):
+        ours, theirs = (x.detach().requires_grad_() for _ in range(2))  # a clone would be row-major
+        y, wanted = layer(ours), F.linear(theirs, weight_OI)
+        assert torch.equal(y, wanted)
+        return [torch.autograd.grad(*pair, direction)[0] for pair in ((y, ours), (wanted, theirs))]
+
+    direction = torch.randn(6, shape[0])
+    found, wanted = gradients(direction)
+    # Each sums O products of the size of its largest; float32 rounds each partial sum by 2^-24.
+    most = float(direction.abs().max() * weight_OI.abs().max())
+    torch.testing.assert_close(found, wanted, rtol=0, atol=2 * shape[0] * most * 2**-24)
+
+
 @everywhere
 def test_under_autocast_it_computes_as_a_linear_does(name):
     layer = frozen(name)

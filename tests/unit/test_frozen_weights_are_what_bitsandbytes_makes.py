@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from stackwise.model import codes
 from stackwise.model.formats import FORMATS
+from stackwise.model.frozen import FrozenLinear
 
 FOUR_BIT = ("nf4", "fp4")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -157,3 +158,18 @@ def test_a_format_keeps_exactly_what_it_says(name):
         weight_OI[::2] *= 2**-20
         again_OI = FORMATS[name].unpack(FORMATS[name].pack(weight_OI), (16, 64), dtype)
         assert torch.equal(again_OI, weight_OI) == (dtype in FORMATS[name].keeps)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_weight_in_float64_is_packed_as_in_float32(name):
+    weight_OI = normal((24, 40))
+    packed, double = (FORMATS[name].pack(weight) for weight in (weight_OI, weight_OI.double()))
+    assert all(torch.equal(packed[key], double[key]) for key in packed)
+    frozen = FrozenLinear.of(torch.nn.Linear(40, 24).double(), FORMATS[name])
+    assert frozen(torch.randn(2, 40).double()).dtype == frozen.weight.dtype == torch.float64
+
+
+def test_a_float64_number_over_the_range_is_shown_as_it_is():
+    said = r"^a weight of 1e\+39 does not go into fp16, .*; freeze a stack that is sound$"
+    with pytest.raises(ValueError, match=said):
+        FORMATS["fp16"].pack(torch.full((2, 2), 1e39, dtype=torch.float64))

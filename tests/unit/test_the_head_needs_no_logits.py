@@ -71,6 +71,26 @@ def test_loss_and_gradients_are_those_of_the_formula(monkeypatch, wanted, logits
             assert value.grad is None
 
 
+@pytest.mark.parametrize("shift", [0, 1e2, 1e3, 1e4, -1e4])
+def test_large_logits_cost_the_gradients_no_digits(monkeypatch, shift) -> None:
+    monkeypatch.setattr(chunked, "LOGITS_AT_ONCE", 10 * V)
+    # Quarters: their products and sums are exact in float32, in whichever order.
+    values = {key: (value * 4).round() / 4 for key, value in inputs(torch.float32).items()}
+    values["bias_V"] += shift
+    target_N, scale_N = torch.randint(V, (N,)), torch.rand(N)
+    for value in values.values():
+        value.requires_grad_()
+    loss = chunked_loss(*values.values(), target_N, scale_N)
+    logits_NV = F.linear(*values.values()).double()
+    nats_N = F.cross_entropy(logits_NV, target_N, reduction="none")
+    reference = (scale_N * nats_N).sum()
+    # A dozen roundings by 2^-24 each; a log-sum-exp of 1e3 alone would round by 500 of them.
+    torch.testing.assert_close(loss.double(), reference, rtol=12 * 2**-24, atol=0)
+    found, exact = (torch.autograd.grad(out, [*values.values()]) for out in (loss, reference))
+    for one, other in zip(found, exact, strict=True):
+        assert (one - other).norm() <= 12 * 2**-24 * other.norm()
+
+
 def test_the_gradients_are_those_of_finite_differences(monkeypatch) -> None:
     monkeypatch.setattr(chunked, "LOGITS_AT_ONCE", 3 * 7)
     torch.manual_seed(0)
