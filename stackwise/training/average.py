@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stackwise.stage import Stage, parts_trained
 from stackwise.training.optim import SLICE, Optimizer
+from stackwise.training.rounding import exchange_, exchange_back_
 from stackwise.training.trained import Named, State
 
 
@@ -54,18 +55,27 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the rack holds the average; afterwards, its weights again.
+        """Inside, the rack holds the average, rounded as its weights are; afterwards, its weights.
 
-        Copies nothing, but for bfloat16 weights, in whose place a rounded copy stands.
+        Nothing is copied: they change places with the average, in which nothing may be looked up
+        meanwhile.
         """
-        held = {key: parameter.data for key, parameter in self.named.items()}
-        for key, parameter in self.named.items():
-            parameter.data = self.values[key].to(parameter.dtype)
+        self._exchange(exchange_)
         try:
             yield
         finally:
-            for key, parameter in self.named.items():
-                parameter.data = held[key]
+            self._exchange(exchange_back_)
+
+    @torch.no_grad()
+    def _exchange(self, pieces: Callable[[Tensor, Tensor], None]) -> None:
+        for key, parameter in self.named.items():
+            value = self.values[key]
+            if parameter.dtype == value.dtype:
+                self.values[key], parameter.data = parameter.data, value
+                continue
+            slices = (numbers.view(-1).split(SLICE) for numbers in (value, parameter.detach()))
+            for wide_n, weight_n in zip(*slices, strict=True):
+                pieces(wide_n, weight_n)
 
     def adopt(self, parts: Sequence[str]) -> None:
         """Make the average the weights of `parts`, for good."""

@@ -106,7 +106,6 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     following = work.stages[number + 1] if number + 1 < len(work.stages) else None
     if trainee.average is not None:
         trainee.average.adopt_what_freezes(following)
-    work.note_peak()
     work.writer.event("memory", stage=number, **(trainee.measured or {}), peak=work.stage_peak)
     work.writer.event("stage_finished", stage=number, name=trainee.stage.name, step=work.at.step)
     done = (

@@ -11,6 +11,9 @@ is lost when the sum is rounded to nearest. Two ways out:
   bfloat16 number never moves. The draws are a pure function of (seed, stage, name, step, place), so
   that a run that is resumed draws the same, and a stage that comes back to a tensor draws anew.
 
+An average of such weights is float32, and takes their place in the same bytes while it is looked at
+(`exchange_`).
+
 All tensors here are flat; the halves are read as on a little-endian machine.
 """
 
@@ -44,6 +47,30 @@ def split_(exact_n: Tensor, weight_n: Tensor, lower_n: Tensor) -> None:
     halves_n2 = exact_n.view(torch.int32).add_(HALF).view(torch.int16).view(-1, 2)
     weight_n.view(torch.int16).copy_(halves_n2[:, UPPER])
     lower_n.copy_(halves_n2[:, LOWER]).bitwise_xor_(-HALF)  # 0 .. 2^16 - 1 less 2^15
+
+
+def exchange_(wide_n: Tensor, weight_n: Tensor) -> None:
+    """Put float32 values, rounded, in the place of bfloat16 weights, and the weights into theirs.
+
+    Each number of `wide_n` then holds the lower half of what it was and the weight;
+    `exchange_back_` undoes it, to the last bit. Nothing else is held but a slice.
+
+    Args:
+        wide_n: float32, used as a store.
+        weight_n: bfloat16, written.
+    """
+    halves_n2 = wide_n.view(torch.int16).view(-1, 2)
+    kept_n = weight_n.view(torch.int16).clone()
+    split_(wide_n.clone(), weight_n, halves_n2[:, LOWER])
+    halves_n2[:, UPPER] = kept_n
+
+
+def exchange_back_(wide_n: Tensor, weight_n: Tensor) -> None:
+    """Undo `exchange_`."""
+    halves_n2 = wide_n.view(torch.int16).view(-1, 2)
+    kept_n = halves_n2[:, UPPER].clone()
+    wide_n.copy_(joined(weight_n, halves_n2[:, LOWER]))
+    weight_n.view(torch.int16).copy_(kept_n)
 
 
 def scattered_(exact_n: Tensor, weight_n: Tensor, draws: torch.Generator) -> None:

@@ -18,6 +18,8 @@ from stackwise.training.moving import changed_placement
 from stackwise.training.start import data_of, device_of, lent_from, threads_of
 from stackwise.training.step import autocast
 
+MOST_ROWS = 64
+
 
 def evaluate_run(
     run: Run,
@@ -70,4 +72,13 @@ def score(
             objective=exp.objective,
             seed=exp.seed if seed is None else seed,
             draws=exp.eval.draws if draws is None else draws,
+            batch=rows(exp),
         )
+
+
+def rows(exp: Experiment) -> int:
+    """Windows of one forward pass on held-out text: what a training step takes is there anyway.
+
+    It does not follow the placement, which would change the last bit of a sum.
+    """
+    return min(MOST_ROWS, exp.optim.batch)

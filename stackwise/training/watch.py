@@ -27,7 +27,7 @@ from stackwise.probe import entry_losses, exit_losses, fixed_draws, path_loss
 from stackwise.stage import FULL_BAND, band_paths
 from stackwise.training.checkpoint import save
 from stackwise.training.saved import BEST
-from stackwise.training.score import score
+from stackwise.training.score import rows, score
 from stackwise.training.step import Trainee, autocast
 from stackwise.training.work import Work
 
@@ -63,7 +63,9 @@ def look(work: Work, trainee: Trainee) -> None:
     windows_NT, size = some_windows(work.dataset, exp.eval.windows)
     noisy = fixed_draws(work.corruption(trainee.number), windows_NT, progress=AT_THE_END)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
-        exits = exit_losses(work.rack, noisy, causal=is_causal(exp.objective), path=stage.path)
+        exits = exit_losses(
+            work.rack, noisy, causal=is_causal(exp.objective), path=stage.path, batch=rows(exp)
+        )
     whole = stage.band == FULL_BAND and exp.objective.choice != "mlm"
     bits = exits[-1] * windows_NT.size / size / math.log(2) if whole else None
     counted = int(noisy.counted_BT.sum())
@@ -97,7 +99,9 @@ def loss_now(work: Work, number: int) -> float:
     spent = forward_flops_per_token(exp, path) * tokens + head_flops_per_position(exp) * counted
     work.at.probe_flops += spent
     with autocast(work.device, getattr(torch, exp.precision.compute)):
-        return path_loss(work.rack, noisy, causal=is_causal(exp.objective), path=path)
+        return path_loss(
+            work.rack, noisy, causal=is_causal(exp.objective), path=path, batch=rows(exp)
+        )
 
 
 def finish(work: Work) -> None:
@@ -152,4 +156,4 @@ def depth_losses(work: Work) -> list[float]:
     cost, measure = (entry_flops, entry_losses) if left else (exit_flops, exit_losses)
     counted = int(noisy.counted_BT.sum())
     work.at.probe_flops += cost(exp, path, noisy.input_BT.numel(), counted)
-    return measure(work.rack, noisy, causal=is_causal(exp.objective), path=path)
+    return measure(work.rack, noisy, causal=is_causal(exp.objective), path=path, batch=rows(exp))

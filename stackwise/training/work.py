@@ -48,7 +48,7 @@ class Counters:
         flops: FLOPs spent on training, the head at the positions that really counted.
         probe_flops: FLOPs spent on held-out measurements, counted apart.
         seconds: Time in training steps.
-        best: Lowest held-out bits per byte of the last stage.
+        best: Lowest held-out loss of the last stage, nats per token.
         updates: Updates of the moving average in this stage.
         peak_bytes: Largest memory above the baseline so far.
     """

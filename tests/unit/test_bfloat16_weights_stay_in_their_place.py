@@ -156,11 +156,26 @@ def test_the_average_is_kept_in_float32_and_shown_rounded() -> None:
     value = average.values["s0", "weight"]
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, torch.full((3, 5), expected))
+    shown = value.bfloat16()
     with average.applied():
-        assert torch.equal(weight.detach(), value.bfloat16())
+        assert torch.equal(weight.detach(), shown)
     assert weight.unique().tolist() == [raw]
     average.adopt(["s0"])
     assert torch.equal(weight.detach(), value.bfloat16())
+
+
+def test_looking_through_the_average_changes_no_bit_of_it_or_of_the_weights() -> None:
+    weight = torch.nn.Parameter(torch.randn(700, 900).bfloat16())
+    named = {("s0", "weight"): weight}
+    average = Average(named, 0.9, Optimizer(Optim(), named))
+    value = average.values["s0", "weight"]
+    bits = torch.randint(-(2**31), 2**31, value.shape, dtype=torch.int64).to(torch.int32)
+    value.copy_(bits.view(torch.float32))  # any numbers, infinite ones and none too
+    before, kept = weight.detach().clone(), value.view(torch.int32).clone()
+    with average.applied():
+        assert weight.data_ptr() and not torch.equal(weight.detach(), before)
+    assert torch.equal(weight.detach(), before)
+    assert torch.equal(average.values["s0", "weight"].view(torch.int32), kept)
 
 
 def test_what_freezes_at_its_average_has_the_averages_master() -> None:

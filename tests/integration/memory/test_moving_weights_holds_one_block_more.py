@@ -80,6 +80,11 @@ CASES = {
         **CYCLE,
         "precision": {"frozen": "nf4", "master": "bf16"},
     },
+    "bfloat16 in backward, averaged": {
+        **CYCLE,
+        "precision": {**BF16, "frozen": "nf4", "master": "bf16"},
+        "optim": {"name": "adamw8bit", "grads": "in_backward", "clip": None, "ema": 0.99},
+    },
 }
 OWN_BYTES = 3 << 20
 
