@@ -32,6 +32,7 @@ from stackwise.training.checkpoint import (
     read_manifest,
     read_part,
     save,
+    verify_part,
 )
 from stackwise.training.optim import carried, optimizer_state
 from stackwise.training.parts import fill, put
@@ -130,13 +131,23 @@ def still_wanted(work: Work, number: int, name: str) -> bool:
 
 
 def restore(work: Work) -> None:
-    """Put a run back to where its last checkpoint was written; its stacks are still empty."""
+    """Put a run back to where its last checkpoint was written; its stacks are still empty.
+
+    All that its manifest lists is compared with its hash now, or as the stage in hand is entered:
+    nothing trains before, and no later stage finds damage that was there already.
+
+    Raises:
+        CheckpointError: If a file is missing, cut, altered, or of another run.
+    """
     folder = work.run.path / RACK
     manifest = own_manifest(work.run)
+    for name in manifest["parts"]:
+        if not read_on_entering(manifest, name):
+            verify_part(folder, manifest, name)
     work.at = Counters(**manifest["counters"])
     for name in (name for name in manifest["parts"] if "." not in name):
         if name in ("embedding", "head"):
-            put(work.rack, name, read_part(folder, manifest, name), folder)
+            put(work.rack, name, read_part(folder, manifest, name, verify=False), folder)
         else:
             work.rack.add(name, empty=True)
             work.empty.add(name)
@@ -144,6 +155,12 @@ def restore(work: Work) -> None:
         if manifest["parts"][name].get("format"):
             work.packed.add(name)
     work.writer.event("resumed", stage=work.at.stage, step=work.at.total_steps)
+
+
+def read_on_entering(manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether every stage that is entered reads and verifies a part: a stack without a master."""
+    ends = ("embedding", "head")
+    return "." not in name and name not in ends and f"{name}.{MASTER}" not in manifest["parts"]
 
 
 def own_manifest(run: Run) -> dict[str, Any]:
@@ -162,16 +179,22 @@ def own_manifest(run: Run) -> dict[str, Any]:
 
 
 def read_state(work: Work, kind: str, parts: set[str]) -> State:
-    """Moments or averages of some parts, as far as the last checkpoint has them."""
+    """Moments or averages of some parts, as far as the last checkpoint has them.
+
+    In the middle of a stage they have just been verified as the run was restored.
+
+    Raises:
+        CheckpointError: If a file is missing, cut or altered.
+    """
     folder = work.run.path / RACK
     if not (folder / MANIFEST).exists():
         return {}
-    manifest = read_manifest(folder)
+    manifest, border = read_manifest(folder), work.at.step == 0
     found = {part for part in parts if f"{part}.{kind}" in manifest["parts"]}
     return {
         part: {
             key: value.to(work.device)
-            for key, value in read_part(folder, manifest, f"{part}.{kind}").items()
+            for key, value in read_part(folder, manifest, f"{part}.{kind}", verify=border).items()
         }
         for part in sorted(found)
     }

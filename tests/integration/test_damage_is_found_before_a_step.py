@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import stackwise as sw
+from stackwise.training import checkpoint
 from stackwise.training.checkpoint import CheckpointError
 from stackwise.trunk.cache import TrunkCache
 
@@ -38,9 +39,17 @@ def alter(path: Path) -> None:
     path.write_bytes(bytes_)
 
 
+def lose(path: Path) -> None:
+    path.unlink()
+
+
+def manifest_of(run: sw.Run) -> dict:
+    return json.loads((run.path / "rack" / "manifest.json").read_text())
+
+
 def file_of(run: sw.Run, part: str) -> Path:
     """The file of a part of the last checkpoint."""
-    entry = json.loads((run.path / "rack" / "manifest.json").read_text())["parts"][part]
+    entry = manifest_of(run)["parts"][part]
     return run.path / ("state" if "." in part else "rack") / entry["file"]
 
 
@@ -51,32 +60,63 @@ def exp(tiny) -> sw.Experiment:
     return tiny.replace(curriculum=curriculum, precision={"frozen": "nf4", "master": "bf16"})
 
 
-PARTS = ["embedding", "s0", "s1", "s2", "s2.master", "s1.optimizer", "s1.average", "head"]
+PARTS = {"embedding", "s0", "s1", "s2", "s2.master", "s1.optimizer", "s1.average", "head"}
 
 
 @pytest.mark.parametrize("trunk", ["recompute", "streamed"])
-@pytest.mark.parametrize("damage", [cut, alter])
+@pytest.mark.parametrize("damage", [cut, alter, lose])
 def test_of_a_checkpoint(exp, place, damage, trunk) -> None:
-    """Frozen and lent or resident, training, its moments and average, the ends; the whole run."""
+    """Every part that the manifest lists, whether this stage reads it or a later one."""
     run = stopped(exp, place.replace(trunk=trunk))
-    done = len(run.metrics())
-    for part in PARTS:
+    done, parts = len(run.metrics()), manifest_of(run)["parts"]
+    assert parts.keys() >= PARTS
+    for part in parts:
         path = file_of(run, part)
         whole = path.read_bytes()
         damage(path)
-        if part == "s2.master":  # nothing reads it yet
-            path.write_bytes(whole)
-            continue
         with pytest.raises(CheckpointError) as caught:
             sw.resume(run)
-        assert str(caught.value) == (
-            f"{path.parent.name}/{path.name}: is not what was written (its bytes or hash differ); "
-            f"{RESTORE}"
-        )
+        what = "missing" if damage is lose else "not what was written (its bytes or hash differ)"
+        assert str(caught.value) == f"{path.parent.name}/{path.name}: is {what}; {RESTORE}"
         assert len(run.metrics()) == done, "no step is trained on it"
         path.write_bytes(whole)
     sw.resume(run)
     assert run.state == "finished"
+
+
+@pytest.mark.parametrize("damage", [cut, alter])
+def test_of_moments_that_a_later_stage_goes_on_from(tiny, place, damage) -> None:
+    """At the first border s0 is frozen, and trains again in the third cycle's stage."""
+    run = stopped(
+        tiny.replace(curriculum={"name": "block_coordinate", "optimizer_state": "keep"}), place
+    )
+    parts = [part for part in manifest_of(run)["parts"] if part.endswith(".optimizer")]
+    for part in parts:
+        path = file_of(run, part)
+        whole = path.read_bytes()
+        damage(path)
+        with pytest.raises(CheckpointError, match=f"^state/{path.name}: is not what was written"):
+            sw.resume(run)
+        path.write_bytes(whole)
+    assert len(parts) > 1
+
+
+def test_no_file_is_hashed_twice_in_the_middle_of_a_stage(exp, place, monkeypatch) -> None:
+    """But those of a stack with a master, of which a stage takes one or the other."""
+    run, hashed = stopped(exp, place), []
+    whole = checkpoint.sha256_of
+    monkeypatch.setattr(checkpoint, "sha256_of", lambda path: hashed.append(path) or whole(path))
+
+    def stop(work, numbers):
+        raise KeyboardInterrupt
+
+    parts = manifest_of(run)["parts"]
+    files = {part: file_of(run, part) for part in parts}
+    with pytest.raises(KeyboardInterrupt):
+        sw.resume(run, on_step=stop)
+    for part, path in files.items():
+        both = f"{part}.master" in parts or part.endswith(".master")
+        assert hashed.count(path) in ((1, 2) if both else (1,)), part
 
 
 @pytest.mark.parametrize("damage", [cut, alter])
