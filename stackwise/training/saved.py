@@ -27,7 +27,6 @@ from stackwise.runs import Run
 from stackwise.stage import keeps_state, paths_so_far, trained_next
 from stackwise.training.checkpoint import (
     MANIFEST,
-    RESTORE,
     CheckpointError,
     read_manifest,
     read_part,
@@ -35,6 +34,7 @@ from stackwise.training.checkpoint import (
     verify_part,
 )
 from stackwise.training.optim import carried, optimizer_state
+from stackwise.training.ownership import identity_of, own_manifest
 from stackwise.training.parts import fill, put
 from stackwise.training.start import stages_of
 from stackwise.training.step import Trainee
@@ -116,7 +116,7 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
         unchanged=unchanged - parts.keys(),
         written_in=number,
         formats={name: str(packing(work.exp.precision)) for name in parts if name in work.packed},
-        experiment=work.exp.hash,
+        run=identity_of(work.run),
         counters=asdict(work.at),
     )
     work.on_disk |= {name for name in parts if "." not in name}
@@ -140,7 +140,9 @@ def restore(work: Work) -> None:
         CheckpointError: If a file is missing, cut, altered, or of another run.
     """
     folder = work.run.path / RACK
-    manifest = own_manifest(work.run)
+    manifest = own_manifest(work.run, RACK)
+    if (work.run.path / BEST / MANIFEST).exists():
+        own_manifest(work.run, BEST)
     for name in manifest["parts"]:
         if not read_on_entering(manifest, name):
             verify_part(folder, manifest, name)
@@ -161,21 +163,6 @@ def read_on_entering(manifest: Mapping[str, Any], name: str) -> bool:
     """Whether every stage that is entered reads and verifies a part: a stack without a master."""
     ends = ("embedding", "head")
     return "." not in name and name not in ends and f"{name}.{MASTER}" not in manifest["parts"]
-
-
-def own_manifest(run: Run) -> dict[str, Any]:
-    """The manifest of a run's last checkpoint.
-
-    Raises:
-        CheckpointError: If there is none, or it is damaged or of another experiment.
-    """
-    manifest, own = read_manifest(run.path / RACK), run.experiment.hash
-    if manifest.get("experiment", own) != own:
-        raise CheckpointError(
-            f"{RACK}/{MANIFEST}: is of experiment {manifest['experiment']}, and run {run.id} is of "
-            f"{own}; {RESTORE}"
-        )
-    return manifest
 
 
 def read_state(work: Work, kind: str, parts: set[str]) -> State:
@@ -230,10 +217,13 @@ def read_rack(
             are needed: in their files, or in a copy in memory.
 
     Raises:
-        CheckpointError: If there is none of a training step yet, or it is damaged.
+        CheckpointError: If there is none of a training step yet, or it is damaged or of another
+            run.
+        RunError: If the run's own files are missing or damaged.
+        ExperimentError: If a frozen stack's format needs a package that is not here.
     """
     exp, folder, device = run.experiment, run.path / RACK, device or torch.device("cpu")
-    manifest, stages = own_manifest(run), stages_of(run)
+    manifest, stages = own_manifest(run, RACK), stages_of(run)
     at = Counters(**manifest["counters"])
     if not at.total_steps:  # only stacks that wait for their stage were put away
         raise CheckpointError(f"run {run.id}: has no checkpoint yet; it is {run.state}")
@@ -246,7 +236,7 @@ def read_rack(
         dtype=getattr(torch, exp.precision.weights),
     ).to(device)
     averaged = set() if raw else {*averages_in(manifest)}
-    better = read_manifest(run.path / BEST) if best else {"parts": {}}
+    better = own_manifest(run, BEST) if best else {"parts": {}}
     whole = {"embedding", "head"} | averaged | better["parts"].keys()
     shelf = Shelf(rack, folder, device, lent) if lent is not None else None
     for name, entry in manifest["parts"].items():
