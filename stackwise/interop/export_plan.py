@@ -26,8 +26,9 @@ from stackwise.memory.flops import vocab_size
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.runs import Run, RunError, attach
 from stackwise.stage import paths_so_far
-from stackwise.training.checkpoint import read_manifest, verify_part, weights_hash
-from stackwise.training.saved import AVERAGE, BEST, MASTER, RACK, own_manifest
+from stackwise.training.checkpoint import verify_part, weights_hash
+from stackwise.training.ownership import own_manifest
+from stackwise.training.saved import AVERAGE, BEST, MASTER, RACK
 from stackwise.training.start import stages_of
 from stackwise.training.tensorfile import LazyTensor
 
@@ -142,7 +143,7 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
             "resume it"
         )
     refuse_what_is_no_llama(exp.rack, exp.attention, exp.objective.choice, f"run {run.id}")
-    manifest, length = own_manifest(run), exp.data.seq_len
+    manifest, length = own_manifest(run, RACK), exp.data.seq_len
     counters = manifest["counters"]
     stages = stages_of(run)
     begun = stages[: counters["stage"] + (counters["step"] > 0)]
@@ -150,7 +151,7 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
     names = ("embedding", *path, "head")
     places = {part: (folder, manifest) for part in names}
     if best:
-        better = read_manifest(run.path / BEST)
+        better = own_manifest(run, BEST)
         places |= {part: (run.path / BEST, better) for part in names if part in better["parts"]}
     vocab = vocab_size(exp)
     weights = getattr(torch, exp.precision.weights)

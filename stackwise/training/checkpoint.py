@@ -6,8 +6,9 @@
 
 Files are named by part and content, written and flushed before the manifest that lists them takes
 the old one's place, and removed after it; so a kill at any moment leaves the old checkpoint or the
-new one. A part that did not change is not written again. Only safetensors and JSON are read: no
-pickle. The bytes of one file are in `tensorfile.py`.
+new one. A part that did not change is not written again. The manifest holds a hash of itself, so an
+edited one is refused. Only safetensors and JSON are read: no pickle. The bytes of one file are in
+`tensorfile.py`; which run a checkpoint is of, in `ownership.py`.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ def save(
                 entries[name] = {**entry, "format": formats.get(name)}
         for home in {folder.parent, folder, *(home_of(folder, name) for name in entries)}:
             flush(home)
-        text = dumps({"format": FORMAT, "parts": entries, **facts}, indent=1)
-        write_text(folder / MANIFEST, text)
+        manifest = sealed({"format": FORMAT, "parts": entries, **facts})
+        write_text(folder / MANIFEST, dumps(manifest, indent=1))
     except OSError as error:
         raise OSError(
             error.errno,
@@ -153,11 +154,17 @@ def _remove_stale(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> Non
                     file.unlink(missing_ok=True)
 
 
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with the hash of all else that it holds, under `sha256`."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return {**rest, "sha256": hashlib.sha256(dumps(rest).encode()).hexdigest()}
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint: `parts`, and the facts that `save` was given.
 
     Raises:
-        CheckpointError: If there is none, or it is not one that `save` wrote.
+        CheckpointError: If there is none, or it is not as `save` wrote it.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -169,12 +176,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = loads(path.read_text("utf-8"))
         version, parts = manifest["format"], manifest["parts"]
         ours = version != FORMAT or all(_is_ours(name, parts[name]) for name in parts)
-    except (ValueError, LookupError, TypeError):
+        whole = sealed(manifest)["sha256"] == manifest.get("sha256")
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise CheckpointError(f"{where}: is damaged; {RESTORE}") from None
     if version != FORMAT:
         raise CheckpointError(f"{where}: has format {version!r}, and this version reads {FORMAT}")
     if not ours:
         raise CheckpointError(f"{where}: names a file that cannot be ours; {RESTORE}")
+    if not whole:
+        raise CheckpointError(
+            f"{where}: is not what was written (its hash is missing or differs); {RESTORE}"
+        )
     return dict(manifest)
 
 

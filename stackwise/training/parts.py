@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from stackwise.errors import ExperimentError
 from stackwise.model.formats import format_called
 from stackwise.model.freezing import replace_linears
 from stackwise.model.frozen import FrozenLinear
@@ -51,6 +52,7 @@ def put(
 
     Raises:
         CheckpointError: If they are of a rack that is built otherwise.
+        ExperimentError: If `form` needs a package that is not here.
     """
     module = rack.parts()[name]
     if name == "head" and "weight" in tensors:
@@ -91,9 +93,16 @@ def freeze_to(module: nn.Module, form: str, tensors: Mapping[str, Tensor]) -> No
 
 @contextmanager
 def built_alike(folder: Path, name: str) -> Iterator[None]:
-    """Say in words of ours that tensors do not fit a module."""
+    """Say in words of ours that tensors do not fit a module.
+
+    Raises:
+        CheckpointError: If they do not.
+        ExperimentError: If their format needs a package that is not here; it says so itself.
+    """
     try:
         yield
+    except ExperimentError:
+        raise
     except (RuntimeError, KeyError, ValueError):
         raise CheckpointError(
             f"{folder}: part {name!r} has other tensors than this version's rack; train it "

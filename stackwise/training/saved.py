@@ -27,13 +27,14 @@ from stackwise.runs import Run
 from stackwise.stage import keeps_state, paths_so_far, trained_next
 from stackwise.training.checkpoint import (
     MANIFEST,
-    RESTORE,
     CheckpointError,
     read_manifest,
     read_part,
     save,
+    verify_part,
 )
 from stackwise.training.optim import carried, optimizer_state
+from stackwise.training.ownership import identity_of, own_manifest
 from stackwise.training.parts import fill, put
 from stackwise.training.start import stages_of
 from stackwise.training.step import Trainee
@@ -115,7 +116,7 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
         unchanged=unchanged - parts.keys(),
         written_in=number,
         formats={name: str(packing(work.exp.precision)) for name in parts if name in work.packed},
-        experiment=work.exp.hash,
+        run=identity_of(work.run),
         counters=asdict(work.at),
     )
     work.on_disk |= {name for name in parts if "." not in name}
@@ -130,13 +131,25 @@ def still_wanted(work: Work, number: int, name: str) -> bool:
 
 
 def restore(work: Work) -> None:
-    """Put a run back to where its last checkpoint was written; its stacks are still empty."""
+    """Put a run back to where its last checkpoint was written; its stacks are still empty.
+
+    All that its manifest lists is compared with its hash now, or as the stage in hand is entered:
+    nothing trains before, and no later stage finds damage that was there already.
+
+    Raises:
+        CheckpointError: If a file is missing, cut, altered, or of another run.
+    """
     folder = work.run.path / RACK
-    manifest = own_manifest(work.run)
+    manifest = own_manifest(work.run, RACK)
+    if (work.run.path / BEST / MANIFEST).exists():
+        own_manifest(work.run, BEST)
+    for name in manifest["parts"]:
+        if not read_on_entering(manifest, name):
+            verify_part(folder, manifest, name)
     work.at = Counters(**manifest["counters"])
     for name in (name for name in manifest["parts"] if "." not in name):
         if name in ("embedding", "head"):
-            put(work.rack, name, read_part(folder, manifest, name), folder)
+            put(work.rack, name, read_part(folder, manifest, name, verify=False), folder)
         else:
             work.rack.add(name, empty=True)
             work.empty.add(name)
@@ -146,32 +159,29 @@ def restore(work: Work) -> None:
     work.writer.event("resumed", stage=work.at.stage, step=work.at.total_steps)
 
 
-def own_manifest(run: Run) -> dict[str, Any]:
-    """The manifest of a run's last checkpoint.
-
-    Raises:
-        CheckpointError: If there is none, or it is damaged or of another experiment.
-    """
-    manifest, own = read_manifest(run.path / RACK), run.experiment.hash
-    if manifest.get("experiment", own) != own:
-        raise CheckpointError(
-            f"{RACK}/{MANIFEST}: is of experiment {manifest['experiment']}, and run {run.id} is of "
-            f"{own}; {RESTORE}"
-        )
-    return manifest
+def read_on_entering(manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether every stage that is entered reads and verifies a part: a stack without a master."""
+    ends = ("embedding", "head")
+    return "." not in name and name not in ends and f"{name}.{MASTER}" not in manifest["parts"]
 
 
 def read_state(work: Work, kind: str, parts: set[str]) -> State:
-    """Moments or averages of some parts, as far as the last checkpoint has them."""
+    """Moments or averages of some parts, as far as the last checkpoint has them.
+
+    In the middle of a stage they have just been verified as the run was restored.
+
+    Raises:
+        CheckpointError: If a file is missing, cut or altered.
+    """
     folder = work.run.path / RACK
     if not (folder / MANIFEST).exists():
         return {}
-    manifest = read_manifest(folder)
+    manifest, border = read_manifest(folder), work.at.step == 0
     found = {part for part in parts if f"{part}.{kind}" in manifest["parts"]}
     return {
         part: {
             key: value.to(work.device)
-            for key, value in read_part(folder, manifest, f"{part}.{kind}").items()
+            for key, value in read_part(folder, manifest, f"{part}.{kind}", verify=border).items()
         }
         for part in sorted(found)
     }
@@ -207,10 +217,13 @@ def read_rack(
             are needed: in their files, or in a copy in memory.
 
     Raises:
-        CheckpointError: If there is none of a training step yet, or it is damaged.
+        CheckpointError: If there is none of a training step yet, or it is damaged or of another
+            run.
+        RunError: If the run's own files are missing or damaged.
+        ExperimentError: If a frozen stack's format needs a package that is not here.
     """
     exp, folder, device = run.experiment, run.path / RACK, device or torch.device("cpu")
-    manifest, stages = own_manifest(run), stages_of(run)
+    manifest, stages = own_manifest(run, RACK), stages_of(run)
     at = Counters(**manifest["counters"])
     if not at.total_steps:  # only stacks that wait for their stage were put away
         raise CheckpointError(f"run {run.id}: has no checkpoint yet; it is {run.state}")
@@ -223,7 +236,7 @@ def read_rack(
         dtype=getattr(torch, exp.precision.weights),
     ).to(device)
     averaged = set() if raw else {*averages_in(manifest)}
-    better = read_manifest(run.path / BEST) if best else {"parts": {}}
+    better = own_manifest(run, BEST) if best else {"parts": {}}
     whole = {"embedding", "head"} | averaged | better["parts"].keys()
     shelf = Shelf(rack, folder, device, lent) if lent is not None else None
     for name, entry in manifest["parts"].items():

@@ -26,6 +26,7 @@ from stackwise.objective import is_causal
 from stackwise.probe import entry_losses, exit_losses, fixed_draws, path_loss
 from stackwise.stage import FULL_BAND, band_paths
 from stackwise.training.checkpoint import save
+from stackwise.training.ownership import identity_of
 from stackwise.training.saved import BEST
 from stackwise.training.score import rows, score
 from stackwise.training.step import Trainee, autocast
@@ -86,8 +87,14 @@ def look(work: Work, trainee: Trainee) -> None:
         work.at.best = exits[-1]
         trained = {part for part, _ in trainee.named}
         parts = {k: dict(m.state_dict()) for k, m in work.rack.parts().items() if k in trained}
-        step, loss = work.at.total_steps, exits[-1]
-        save(work.run.path / BEST, parts, written_in=trainee.number, step=step, loss=loss)
+        save(
+            work.run.path / BEST,
+            parts,
+            written_in=trainee.number,
+            run=identity_of(work.run),
+            step=work.at.total_steps,
+            loss=exits[-1],
+        )
 
 
 def loss_now(work: Work, number: int) -> float:

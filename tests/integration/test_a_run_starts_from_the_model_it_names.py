@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import stackwise as sw
 from stackwise.interop.errors import ModelError
+from stackwise.training.checkpoint import CheckpointError
 from stackwise.training.start import TrainingError, create_run
 
 AGAIN = "import it again, or restore it from a copy"
@@ -108,3 +110,22 @@ def test_another_model_under_its_name_is_refused_while_it_is_still_read(
     )
     assert sw.resume(begun).state == "finished"
     assert sw.train(exp, place).id != begun.id, "from other weights it is another run"
+
+
+def test_a_checkpoint_that_began_with_other_weights_is_refused(exp, place, tmp_path) -> None:
+    def stop(work, numbers):
+        work.stop_requested = True
+
+    run = sw.train(exp, place, on_step=stop)
+    (tmp_path / "model").rename(tmp_path / "old")
+    model = imported(tmp_path, 1)
+    other = sw.train(exp, place, on_step=stop)
+    assert run.experiment.hash == other.experiment.hash
+    for name in ("rack", "state"):
+        shutil.rmtree(run.path / name)
+        shutil.copytree(other.path / name, run.path / name)
+    with pytest.raises(CheckpointError) as caught:
+        run.rack()
+    assert str(caught.value).startswith(
+        f"rack/manifest.json: is of start weights {model.weights_hash[:12]}, and run {run.id} is of"
+    )

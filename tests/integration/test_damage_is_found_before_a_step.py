@@ -6,12 +6,15 @@ Of a cache only the damaged shard is made again, and the losses are those of an 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 import stackwise as sw
-from stackwise.training.checkpoint import CheckpointError
+from stackwise.runs import RunError
+from stackwise.training import checkpoint
+from stackwise.training.checkpoint import CheckpointError, sealed
 from stackwise.trunk.cache import TrunkCache
 
 RESTORE = "restore it from a copy of the run, or train again with rerun=True"
@@ -38,9 +41,17 @@ def alter(path: Path) -> None:
     path.write_bytes(bytes_)
 
 
+def lose(path: Path) -> None:
+    path.unlink()
+
+
+def manifest_of(run: sw.Run) -> dict:
+    return json.loads((run.path / "rack" / "manifest.json").read_text())
+
+
 def file_of(run: sw.Run, part: str) -> Path:
     """The file of a part of the last checkpoint."""
-    entry = json.loads((run.path / "rack" / "manifest.json").read_text())["parts"][part]
+    entry = manifest_of(run)["parts"][part]
     return run.path / ("state" if "." in part else "rack") / entry["file"]
 
 
@@ -51,32 +62,63 @@ def exp(tiny) -> sw.Experiment:
     return tiny.replace(curriculum=curriculum, precision={"frozen": "nf4", "master": "bf16"})
 
 
-PARTS = ["embedding", "s0", "s1", "s2", "s2.master", "s1.optimizer", "s1.average", "head"]
+PARTS = {"embedding", "s0", "s1", "s2", "s2.master", "s1.optimizer", "s1.average", "head"}
 
 
 @pytest.mark.parametrize("trunk", ["recompute", "streamed"])
-@pytest.mark.parametrize("damage", [cut, alter])
+@pytest.mark.parametrize("damage", [cut, alter, lose])
 def test_of_a_checkpoint(exp, place, damage, trunk) -> None:
-    """Frozen and lent or resident, training, its moments and average, the ends; the whole run."""
+    """Every part that the manifest lists, whether this stage reads it or a later one."""
     run = stopped(exp, place.replace(trunk=trunk))
-    done = len(run.metrics())
-    for part in PARTS:
+    done, parts = len(run.metrics()), manifest_of(run)["parts"]
+    assert parts.keys() >= PARTS
+    for part in parts:
         path = file_of(run, part)
         whole = path.read_bytes()
         damage(path)
-        if part == "s2.master":  # nothing reads it yet
-            path.write_bytes(whole)
-            continue
         with pytest.raises(CheckpointError) as caught:
             sw.resume(run)
-        assert str(caught.value) == (
-            f"{path.parent.name}/{path.name}: is not what was written (its bytes or hash differ); "
-            f"{RESTORE}"
-        )
+        what = "missing" if damage is lose else "not what was written (its bytes or hash differ)"
+        assert str(caught.value) == f"{path.parent.name}/{path.name}: is {what}; {RESTORE}"
         assert len(run.metrics()) == done, "no step is trained on it"
         path.write_bytes(whole)
     sw.resume(run)
     assert run.state == "finished"
+
+
+@pytest.mark.parametrize("damage", [cut, alter])
+def test_of_moments_that_a_later_stage_goes_on_from(tiny, place, damage) -> None:
+    """At the first border s0 is frozen, and trains again in the third cycle's stage."""
+    run = stopped(
+        tiny.replace(curriculum={"name": "block_coordinate", "optimizer_state": "keep"}), place
+    )
+    parts = [part for part in manifest_of(run)["parts"] if part.endswith(".optimizer")]
+    for part in parts:
+        path = file_of(run, part)
+        whole = path.read_bytes()
+        damage(path)
+        with pytest.raises(CheckpointError, match=f"^state/{path.name}: is not what was written"):
+            sw.resume(run)
+        path.write_bytes(whole)
+    assert len(parts) > 1
+
+
+def test_no_file_is_hashed_twice_in_the_middle_of_a_stage(exp, place, monkeypatch) -> None:
+    """But those of a stack with a master, of which a stage takes one or the other."""
+    run, hashed = stopped(exp, place), []
+    whole = checkpoint.sha256_of
+    monkeypatch.setattr(checkpoint, "sha256_of", lambda path: hashed.append(path) or whole(path))
+
+    def stop(work, numbers):
+        raise KeyboardInterrupt
+
+    parts = manifest_of(run)["parts"]
+    files = {part: file_of(run, part) for part in parts}
+    with pytest.raises(KeyboardInterrupt):
+        sw.resume(run, on_step=stop)
+    for part, path in files.items():
+        both = f"{part}.master" in parts or part.endswith(".master")
+        assert hashed.count(path) in ((1, 2) if both else (1,)), part
 
 
 @pytest.mark.parametrize("damage", [cut, alter])
@@ -86,6 +128,125 @@ def test_of_a_master_that_a_stack_comes_back_from(exp, place, damage) -> None:
     damage(path)
     with pytest.raises(CheckpointError, match=f"^state/{path.name}: is not what was written"):
         sw.resume(run)
+
+
+EDITS = {
+    "a counter": lambda m: {**m, "counters": {**m["counters"], "stage": 99}},
+    "no counter": lambda m: {**m, "counters": {**m["counters"], "stage": "two"}},
+    "an unknown counter": lambda m: {**m, "counters": {**m["counters"], "luck": 1}},
+    "without counters": lambda m: {k: v for k, v in m.items() if k != "counters"},
+    "without moments": lambda m: {**m, "parts": without(m["parts"], "s1.optimizer")},
+    "without a part": lambda m: {**m, "parts": without(m["parts"], "s0")},
+    "a format": lambda m: {**m, "parts": {**m["parts"], "s0": {**m["parts"]["s0"], "format": 4}}},
+    "without its hash": lambda m: {k: v for k, v in m.items() if k != "sha256"},
+}
+
+
+def without(parts: dict, name: str) -> dict:
+    return {key: value for key, value in parts.items() if key != name}
+
+
+def test_of_a_manifest_that_was_edited(exp, place) -> None:
+    run = stopped(exp, place)
+    path, whole = run.path / "rack" / "manifest.json", manifest_of(run)
+    for edit in EDITS.values():
+        path.write_text(json.dumps(edit(whole)))
+        for use in (sw.resume, sw.Run.rack):
+            with pytest.raises(CheckpointError) as caught:
+                use(run)
+            assert str(caught.value) == (
+                "rack/manifest.json: is not what was written (its hash is missing or differs); "
+                f"{RESTORE}"
+            )
+    path.write_text(json.dumps(whole, indent=3))  # the same content
+    assert sw.resume(run).state == "finished"
+
+
+def take(run: sw.Run, other: sw.Run) -> None:
+    """Put the checkpoints of another run in the place of a run's own."""
+    for name in ("rack", "state", "best"):
+        shutil.rmtree(run.path / name, ignore_errors=True)
+        if (other.path / name).exists():
+            shutil.copytree(other.path / name, run.path / name)
+
+
+def test_a_checkpoint_of_another_text(tiny, place, tmp_path) -> None:
+    """The experiment's hash is the same: it names the file."""
+    runs = []
+    for seed in range(2):
+        text = tmp_path / f"{seed}" / "c.txt"
+        text.parent.mkdir()
+        text.write_text(f"in the {seed} beginning, " * 2000)
+        exp = tiny.replace(data={"corpus": f"text:{text}"})
+        runs.append(stopped(exp, place, step=14))
+    run, other = runs
+    assert run.experiment.hash == other.experiment.hash
+    take(run, other)
+    mine, theirs = (each.provenance()["data"]["fingerprint"][:12] for each in runs)
+    assert mine != theirs
+    for use in (sw.resume, sw.Run.rack):
+        with pytest.raises(CheckpointError) as caught:
+            use(run)
+        assert str(caught.value) == (
+            f"rack/manifest.json: is of data {theirs}, and run {run.id} is of {mine}; {RESTORE}"
+        )
+
+
+def test_the_best_weights_of_another_run(exp, place) -> None:
+    whole = sw.train(exp, place)
+    run, other = stopped(exp, place, step=14), sw.train(exp.replace(seed=1), place)
+    shutil.rmtree(run.path / "best", ignore_errors=True)
+    shutil.copytree(other.path / "best", run.path / "best")
+    for use in (sw.resume, lambda run: run.rack(best=True)):
+        with pytest.raises(CheckpointError) as caught:
+            use(run)
+        assert str(caught.value) == (
+            f"best/manifest.json: is of experiment {other.experiment.hash}, and run {run.id} is of "
+            f"{run.experiment.hash}; {RESTORE}"
+        )
+    shutil.rmtree(run.path / "best")
+    shutil.copytree(whole.path / "rack", run.path / "best")
+    with pytest.raises(CheckpointError) as caught:
+        run.rack(best=True)
+    assert str(caught.value) == (
+        f"best/manifest.json: holds no loss, so it is not that of best/; {RESTORE}"
+    )
+
+
+@pytest.mark.parametrize("name", ["experiment.yaml", "stages.json"])
+def test_what_is_carried_out_is_not_changed_under_a_checkpoint(tiny, place, name) -> None:
+    run = stopped(tiny, place)
+    path = run.path / name
+    path.write_text(path.read_text().replace("0.01", "0.02") + "\n")
+    with pytest.raises(CheckpointError, match=f"^rack/manifest.json: is of {name} [0-9a-f]{{12}}"):
+        sw.resume(sw.Run(run.path))
+
+
+def test_a_run_may_be_renamed_and_copied(exp, place, tmp_path) -> None:
+    run = stopped(exp, place)
+    copy = sw.Run(shutil.copytree(run.path, run.path.with_name("called otherwise")))
+    assert sw.resume(copy).state == sw.resume(run).state == "finished"
+    assert copy.weights_hash() == run.weights_hash()
+
+
+def test_a_checkpoint_without_a_run(exp, place) -> None:
+    """As one of a model folder is."""
+    run = stopped(exp, place)
+    manifest = {key: value for key, value in manifest_of(run).items() if key != "run"}
+    (run.path / "rack" / "manifest.json").write_text(json.dumps(sealed(manifest)))
+    with pytest.raises(CheckpointError) as caught:
+        sw.resume(run)
+    assert str(caught.value) == (
+        f"rack/manifest.json: is of experiment none, and run {run.id} is of "
+        f"{run.experiment.hash}; {RESTORE}"
+    )
+
+
+def test_of_provenance(exp, place) -> None:
+    run = stopped(exp, place)
+    (run.path / "provenance.json").write_text('{"data": 5}')
+    with pytest.raises(RunError, match=r"provenance\.json is damaged; restore it"):
+        run.rack()
 
 
 def test_a_manifest_of_another_experiment(exp, place) -> None:

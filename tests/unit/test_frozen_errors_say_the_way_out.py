@@ -4,16 +4,19 @@ import importlib.metadata
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import stackwise as sw
 from stackwise.errors import ExperimentError
 from stackwise.model import formats
 from stackwise.model.formats import FORMATS, format_called, missing_package
 from stackwise.model.freezing import freeze_linears
 from stackwise.model.frozen import FrozenLinear
+from stackwise.training.parts import put
 
 NEEDY = ("int8", "nf4", "fp4")
 
@@ -48,6 +51,17 @@ def test_a_format_without_its_package_is_refused(without):
     for name in FORMATS.keys() - NEEDY:
         assert missing_package(name) is None
         freeze_linears(nn.Sequential(nn.Linear(8, 8)), name)
+
+
+def test_a_part_whose_format_lacks_its_package_says_so(without):
+    """And not that the part is another rack's."""
+    shape = sw.RackShape(stacks=1, blocks_per_stack=1, d_model=16, heads=2)
+    packed, rack = sw.Rack(shape, "mha", 8), sw.Rack(shape, "mha", 8)
+    freeze_linears(packed.stacks["s0"], "nf4")
+    without(None)
+    with pytest.raises(ExperimentError) as caught:
+        put(rack, "s0", packed.stacks["s0"].state_dict(), Path("rack"), "nf4")
+    assert str(caught.value) == missing_package("nf4")
 
 
 def test_an_old_package_is_refused(without):

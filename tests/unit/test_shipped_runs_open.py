@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 import stackwise as sw
-from stackwise.training.checkpoint import CheckpointError
+from stackwise.training.checkpoint import CheckpointError, sealed
+from stackwise.training.ownership import identity_of
 
 RUNS = Path(__file__).parents[2] / "data" / "runs"
 
@@ -36,6 +38,9 @@ def test_a_run_of_a_rack_built_otherwise_says_so(tmp_path: Path) -> None:
     copy = shutil.copytree(run.path, tmp_path / "runs" / run.id)
     other = run.experiment.replace(rack={"bias": True})
     (copy / "experiment.yaml").write_text(other.to_yaml())
+    manifest = copy / "rack" / "manifest.json"
+    facts = json.loads(manifest.read_text()) | {"run": identity_of(sw.Run(copy))}
+    manifest.write_text(json.dumps(sealed(facts)))
     with pytest.raises(CheckpointError) as error:
         sw.Run(copy).rack()
     assert str(error.value) == (

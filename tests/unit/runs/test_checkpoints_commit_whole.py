@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import sys
@@ -286,10 +287,40 @@ def test_a_manifest_cannot_name_a_file_elsewhere(rack, change) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: {**m, "counters": {"step": 2}},
+        lambda m: {**m, "luck": 1},
+        lambda m: {**m, "parts": {name: m["parts"][name] for name in ("s0", "s1")}},
+        lambda m: {**m, "parts": {**m["parts"], "s0": {**m["parts"]["s0"], "format": "nf4"}}},
+        lambda m: {**m, "sha256": "0" * 64},
+        lambda m: {key: m[key] for key in ("format", "parts", "counters")},
+    ],
+)
+def test_a_manifest_that_was_edited_is_refused(rack, change) -> None:
+    path = rack / "manifest.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(CheckpointError) as error:
+        read_manifest(rack)
+    assert str(error.value) == (
+        "rack/manifest.json: is not what was written (its hash is missing or differs); "
+        f"{checkpoint.RESTORE}"
+    )
+
+
+def test_facts_of_any_kind_come_back_under_the_manifests_hash(rack) -> None:
+    facts = {"nan": float("nan"), "text": "ä NaN", "pair": (1, 2.5), "many": 10**30, "none": None}
+    save(rack, parts_at(1), facts=facts)
+    found = read_manifest(rack)["facts"]
+    assert math.isnan(found.pop("nan"))
+    assert found == {"text": "ä NaN", "pair": [1, 2.5], "many": 10**30, "none": None}
+
+
 def test_a_manifest_that_is_cut_too_long_or_of_another_version_is_refused(rack) -> None:
     path = rack / "manifest.json"
     text = path.read_text()
-    for cut in (text[:-5], "", "\x00" * 10):
+    for cut in (text[:-5], "", "\x00" * 10, text[:-2] + ', "a": ' + "[" * 900 + "]" * 900 + "}"):
         path.write_text(cut)
         with pytest.raises(CheckpointError, match="is damaged"):
             read_manifest(rack)

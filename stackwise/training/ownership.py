@@ -1,0 +1,72 @@
+"""Which run a checkpoint is of: no other run's is trained on or answered with.
+
+A run is known by what decides its weights and not by its folder, which may be renamed and moved:
+its experiment and stages, its data, and the model that it began with. Their hashes stand in each
+manifest of the run. What else a manifest holds is in `saved.py` and `watch.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from stackwise.runs import Run, RunError
+from stackwise.runs.folder import RESTORE as RESTORE_FILE
+from stackwise.training.checkpoint import MANIFEST, RESTORE, CheckpointError, read_manifest
+
+HOLDS = {"rack": "counters", "best": "loss"}  # what only the manifest in this folder holds
+FILES = ("experiment.yaml", "stages.json")
+
+
+def identity_of(run: Run) -> dict[str, str | None]:
+    """What a run is known by: names to hashes; None for start weights that it does not have.
+
+    Experiment, data and start weights are those that it began with, from provenance.json. Of the
+    files that are carried out, the text counts.
+
+    Raises:
+        RunError: If provenance.json is missing or damaged.
+    """
+    facts = run.provenance()
+    try:
+        began: dict[str, str | None] = {
+            "experiment": facts["experiment"],
+            "data": facts["data"]["fingerprint"],
+            "start weights": facts["start"]["weights"] if "start" in facts else None,
+        }
+    except (LookupError, TypeError):
+        raise RunError(f"run {run.id}: provenance.json is damaged; {RESTORE_FILE}") from None
+    texts = {name: (run.path / name).read_text("utf-8") for name in FILES}
+    return began | {k: hashlib.sha256(text.encode()).hexdigest() for k, text in texts.items()}
+
+
+def own_manifest(run: Run, name: str) -> dict[str, Any]:
+    """The manifest of one of a run's checkpoints.
+
+    Args:
+        run: The run.
+        name: The checkpoint's folder in it: `rack` or `best`.
+
+    Raises:
+        CheckpointError: If there is none, or it is damaged or of another run.
+        RunError: If the run's own provenance.json is missing or damaged.
+    """
+    manifest, where = read_manifest(run.path / name), f"{name}/{MANIFEST}"
+    theirs = manifest.get("run", {})
+    for key, own in identity_of(run).items():
+        if theirs.get(key) != own:
+            raise CheckpointError(
+                f"{where}: is of {key} {shown(theirs, key)}, and run {run.id} is of "
+                f"{shown({key: own}, key)}; {RESTORE}"
+            )
+    if HOLDS[name] not in manifest:
+        raise CheckpointError(
+            f"{where}: holds no {HOLDS[name]}, so it is not that of {name}/; {RESTORE}"
+        )
+    return manifest
+
+
+def shown(known: Mapping[str, str | None], key: str) -> str:
+    """A hash as messages show it."""
+    return (known.get(key) or "none")[:12]
