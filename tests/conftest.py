@@ -24,6 +24,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(TESTS):
             item.add_marker(item.path.relative_to(TESTS).parts[0])
+    on_a_card = [item for item in items if item.get_closest_marker("card")]
+    if on_a_card and not card_is_here():
+        for item in on_a_card:
+            item.add_marker(pytest.mark.skip(reason="no CUDA card here"))
+
+
+def card_is_here() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,6 +9,7 @@ containers), the peak is None and `Meter.blind` says why.
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from pathlib import Path
 from typing import Self
@@ -53,6 +54,7 @@ class Meter:
         self.baseline = 0
         self.blind: str | None = None
         warm_up(device)
+        gc.collect()  # what an earlier rack left must not count as there before
         self.reset()
         if self.cuda:
             self.baseline = torch.cuda.memory_allocated()
@@ -73,7 +75,7 @@ class Meter:
     def peak_bytes(self) -> int | None:
         """The highest use since `reset`, above the baseline; None where it cannot be known."""
         if self.cuda:
-            return torch.cuda.max_memory_allocated() - self.baseline
+            return max(0, torch.cuda.max_memory_allocated() - self.baseline)
         now = self._status()
         if self.blind is not None:
             return None

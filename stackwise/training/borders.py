@@ -13,6 +13,7 @@ from stackwise.model.frozen import FrozenLinear
 from stackwise.objective import Corrupted
 from stackwise.stage import untied_from
 from stackwise.training.average import Average
+from stackwise.training.checkpoint import Written
 from stackwise.training.in_backward import stepping_of
 from stackwise.training.layers import grow_tables
 from stackwise.training.optim import (
@@ -22,7 +23,7 @@ from stackwise.training.optim import (
     optimizer_state,
 )
 from stackwise.training.residence import arrange, pack, take_masters
-from stackwise.training.saved import AVERAGE, MOMENTS, Parts, read_state, save_border
+from stackwise.training.saved import AVERAGE, MOMENTS, read_state, save_border
 from stackwise.training.step import Trainee
 from stackwise.training.trained import freeze_all_but
 from stackwise.training.watch import loss_now
@@ -111,18 +112,18 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     done = (
         sorted(set(trainee.stage.active or ()) - set(following.active or ())) if following else []
     )
-    masters: Parts = {}
+    masters: dict[str, Written] = {}
     if done and packing(work.exp.precision) is not None:
         masters = packed(work, trainee, done)
     work.at.stage, work.at.step, work.at.updates = number + 1, 0, 0
     save_border(work, trainee, masters)
 
 
-def packed(work: Work, trainee: Trainee, stacks: Sequence[str]) -> Parts:
+def packed(work: Work, trainee: Trainee, stacks: Sequence[str]) -> dict[str, Written]:
     """Freeze stacks to less than they trained in, and write down what that does to the loss."""
     number = trainee.number
     before = loss_now(work, number)
-    masters = pack(work, stacks, trainee.optimizer)
+    masters = pack(work, number, stacks, trainee.optimizer)
     work.writer.event(
         "frozen",
         stage=number,

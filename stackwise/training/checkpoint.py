@@ -16,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -45,9 +46,20 @@ class CheckpointReplaced(CheckpointError):
     """A newer checkpoint took the place of the one that was being read; read that one."""
 
 
+@dataclass(frozen=True)
+class Written:
+    """A part whose file is there, and that no manifest lists yet.
+
+    Attributes:
+        entry: What the manifest will say of it.
+    """
+
+    entry: dict[str, Any]
+
+
 def save(
     folder: Path,
-    parts: Mapping[str, Tensors],
+    parts: Mapping[str, Tensors | Written],
     *,
     unchanged: Collection[str] = (),
     written_in: int | None = None,
@@ -58,8 +70,8 @@ def save(
 
     Args:
         folder: Where; made if it is not there.
-        parts: Name of each part to its tensors. They are taken one part after the other, and one
-            tensor at a time is copied to the CPU.
+        parts: Name of each part to its tensors, or to what `write_ahead` gave. They are taken one
+            part after the other, and one tensor at a time is copied to the CPU.
         unchanged: Parts whose file in the present checkpoint is still right; they are neither
             read nor hashed, and may be missing from `parts`.
         written_in: The stage; the manifest says it of each part that did change.
@@ -73,7 +85,7 @@ def save(
     """
     old = read_manifest(folder)["parts"] if (folder / MANIFEST).exists() else {}
     _check_names(parts, unchanged, old)
-    try:
+    with disk_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         entries = {}
         for name in dict.fromkeys([*parts, *unchanged]):
@@ -82,23 +94,46 @@ def save(
             if before is not None and (still or name not in parts):
                 entries[name] = before
             else:
-                entry = _write(folder, name, parts[name], before, written_in)
-                entries[name] = {**entry, "format": formats.get(name)}
+                part = parts[name]
+                if not isinstance(part, Written):
+                    part = Written(_write(folder, name, part, before, written_in))
+                entries[name] = {**part.entry, "format": formats.get(name)}
         for home in {folder.parent, folder, *(home_of(folder, name) for name in entries)}:
             flush(home)
         manifest = sealed({"format": FORMAT, "parts": entries, **facts})
         write_text(folder / MANIFEST, dumps(manifest, indent=1))
+    _remove_stale(folder, entries)
+
+
+def write_ahead(folder: Path, name: str, tensors: Tensors, *, written_in: int) -> Written:
+    """Write one part of the next checkpoint now, so that its tensors can go before the others come.
+
+    The next `save` has to be given it, or removes it.
+
+    Raises:
+        OSError: As `save`.
+    """
+    old = read_manifest(folder)["parts"] if (folder / MANIFEST).exists() else {}
+    with disk_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return Written(_write(folder, name, tensors, old.get(name), written_in))
+
+
+@contextmanager
+def disk_named(folder: Path) -> Iterator[None]:
+    """Say of a checkpoint that cannot be written that the last one is intact, and what to do."""
+    try:
+        yield
     except OSError as error:
         raise OSError(
             error.errno,
             f"{folder.name}: the checkpoint cannot be written: {error.strerror}; the last whole "
             "one is intact. Make room, or the folder writable, and resume the run",
         ) from error
-    _remove_stale(folder, entries)
 
 
 def _check_names(
-    parts: Mapping[str, Tensors], unchanged: Collection[str], old: Mapping[str, Any]
+    parts: Mapping[str, Tensors | Written], unchanged: Collection[str], old: Mapping[str, Any]
 ) -> None:
     for name in parts:
         if not NAME.fullmatch(name):

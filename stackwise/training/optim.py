@@ -235,5 +235,7 @@ def load_optimizer_state(optimizer: Optimizer, named: Named, state: State) -> No
         }
         if entries.keys() == {LOWER}:
             entries |= optimizer.rule.start(parameter.detach())
+        if entries and not optimizer.rule.whole:
+            entries["step"] = entries["step"].cpu()  # the kernels take a number
         if entries:
             optimizer.state[parameter] = entries

@@ -19,7 +19,7 @@ from stackwise.completion import packing
 from stackwise.model.freezing import freeze_linears
 from stackwise.model.init import grow
 from stackwise.stage import NewStack
-from stackwise.training.checkpoint import MANIFEST, read_manifest, read_part
+from stackwise.training.checkpoint import MANIFEST, Written, read_manifest, read_part, write_ahead
 from stackwise.training.optim import Optimizer
 from stackwise.training.parts import put
 from stackwise.training.saved import MASTER, MASTERS, RACK, save_parts
@@ -87,9 +87,9 @@ def begin(work: Work, model: ModelFolder, name: str) -> None:
 def put_away(work: Work, number: int, stack: str) -> None:
     """Let a stack that does not train take no more memory than it must."""
     form = packing(work.exp.precision)
-    masters = {}
+    masters: dict[str, Written] = {}
     if form is not None and stack not in work.packed and stack not in work.empty:
-        masters = pack(work, [stack])
+        masters = pack(work, number, [stack])
         work.on_disk.discard(stack)
     if stack not in work.on_disk and (form is not None or work.shelf is not None):
         save_parts(work, number, {stack}, masters)
@@ -103,18 +103,21 @@ def put_away(work: Work, number: int, stack: str) -> None:
 
 
 def pack(
-    work: Work, stacks: Sequence[str], optimizer: Optimizer | None = None
-) -> dict[str, dict[str, LazyTensor]]:
-    """Freeze stacks to the experiment's format, in place.
+    work: Work, number: int, stacks: Sequence[str], optimizer: Optimizer | None = None
+) -> dict[str, Written]:
+    """Freeze stacks to the experiment's format, in place, a block at a time.
+
+    Masters are on disk before: of the old matrices nothing is left, whoever still names them.
 
     Args:
         work: The run.
+        number: The stage in which it is done.
         stacks: As they train.
         optimizer: Knows the exact values of bfloat16 weights; None if they have never moved.
 
     Returns:
-        Their weights, if masters are kept: what is packed in the dtype of `precision.master`, the
-        rest as it trains.
+        Their masters by stack, if they are kept: what is packed in the dtype of
+        `precision.master`, the rest as it trains.
     """
     form, kept = packing(work.exp.precision), {}
     dtype = MASTERS[work.exp.precision.master]
@@ -124,11 +127,17 @@ def pack(
         if dtype is not None:
             values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
             packed = {id(each.weight) for each in module.modules() if isinstance(each, nn.Linear)}
-            kept[stack] = {
+            masters = {
                 key: master(value, dtype if id(value) in packed else value.dtype, optimizer)
                 for key, value in values.items()
             }
-        freeze_linears(module, form)
+            name = f"{stack}.{MASTER}"
+            kept[stack] = write_ahead(work.run.path / RACK, name, masters, written_in=number)
+        for block in work.rack.blocks([stack]):
+            weights = [each.weight for each in block.modules() if isinstance(each, nn.Linear)]
+            freeze_linears(block, form)
+            for weight in weights:
+                weight.data = weight.data.new_empty(0)
         work.packed.add(stack)
     return kept
 

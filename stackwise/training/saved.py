@@ -28,6 +28,7 @@ from stackwise.stage import keeps_state, paths_so_far, trained_next
 from stackwise.training.checkpoint import (
     MANIFEST,
     CheckpointError,
+    Written,
     read_manifest,
     read_part,
     save,
@@ -43,7 +44,8 @@ from stackwise.training.trained import State
 from stackwise.training.work import Counters, Work
 from stackwise.trunk.shelf import Shelf
 
-Parts = Mapping[str, Tensors]
+Part = Tensors | Written
+Parts = Mapping[str, Part]
 
 RACK, BEST = "rack", "best"
 MOMENTS, AVERAGE, MASTER = "optimizer", "average", "master"
@@ -53,7 +55,7 @@ MASTERS = {"none": None, "bf16": torch.bfloat16, "fp32": torch.float32}
 def save_work(work: Work, trainee: Trainee) -> None:
     """Write a checkpoint in the middle of a stage: weights, moments and averages."""
     states = optimizer_state(trainee.optimizer, trainee.named)
-    parts: dict[str, Tensors] = {f"{part}.{MOMENTS}": state for part, state in states.items()}
+    parts: dict[str, Part] = {f"{part}.{MOMENTS}": state for part, state in states.items()}
     if trainee.average is not None:
         work.at.updates = trainee.average.updates
         for part, tensors in trainee.average.state().items():
@@ -62,17 +64,17 @@ def save_work(work: Work, trainee: Trainee) -> None:
     commit(work, trainee.number, {**weights_of(work, trained), **parts}, trained)
 
 
-def save_border(work: Work, trainee: Trainee, masters: Parts) -> None:
+def save_border(work: Work, trainee: Trainee, masters: Mapping[str, Written]) -> None:
     """Write a checkpoint at the end of a stage: weights, and what later stages come back for.
 
     Args:
         work: The run.
         trainee: What trained in the stage.
-        masters: Weights of the stacks that have just been frozen to less, if they are kept.
+        masters: Those of the stacks that have just been frozen to less, if they are kept.
     """
     trained, number = {part for part, _ in trainee.named}, trainee.number
     states = optimizer_state(trainee.optimizer, trainee.named)
-    parts: dict[str, Tensors] = {
+    parts: dict[str, Part] = {
         f"{part}.{MOMENTS}": state
         for part, state in carried(states, work.stages, number).items()
         if part not in work.packed or keeps_state(work.stages, number, part)  # else by its master
@@ -81,7 +83,7 @@ def save_border(work: Work, trainee: Trainee, masters: Parts) -> None:
     commit(work, number, {**weights_of(work, trained), **parts}, trained)
 
 
-def save_parts(work: Work, number: int, chosen: set[str], masters: Parts) -> None:
+def save_parts(work: Work, number: int, chosen: set[str], masters: Mapping[str, Written]) -> None:
     """Write the weights of some parts; everything else of the last checkpoint stays valid."""
     parts = {name: dict(work.rack.parts()[name].state_dict()) for name in chosen}
     kept = {f"{part}.{MASTER}": tensors for part, tensors in masters.items()}

@@ -136,10 +136,16 @@ class Disk:
     def __init__(self, images: Sequence[Image], device: torch.device) -> None:
         self._files = Files(images)
         self._card = Card(device) if device.type == "cuda" else None
-        self._staging = [pages(STAGING_BYTES) for _ in range(2)] if self._card else []
+        self._staging: list[Tensor] = []
+        try:
+            for _ in range(2 if self._card else 0):
+                buffer = pages(STAGING_BYTES)
+                pin(buffer)
+                self._staging.append(buffer)
+        except BaseException:
+            self.close()
+            raise
         self._free = [torch.cuda.Event() for _ in self._staging]
-        for buffer in self._staging:
-            pin(buffer)
 
     @property
     def host_bytes(self) -> int:

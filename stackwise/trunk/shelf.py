@@ -44,10 +44,18 @@ class Shelf:
         device: torch.device,
         source: Literal["disk", "host"] = "disk",
     ) -> None:
-        self.rack, self.folder, self.device, self.source = rack, folder, device, source
+        self._rack = weakref.ref(rack)  # whose layers hold the shelf
+        self.folder, self.device, self.source = folder, device, source
         self.blocks: dict[str, StoredBlock] = {}
         self.open: list[BlockReader] = []  # one, or none
         weakref.finalize(self, _close, self.open)  # a rack that is dropped ends its thread
+
+    @property
+    def rack(self) -> Rack:
+        """The rack that it lends to."""
+        rack = self._rack()
+        assert rack is not None, "its layers are what asks"
+        return rack
 
     def lend(self, stack: str, *, loaded: bool) -> None:
         """Let the matrices of a stack be read from its file from now on.

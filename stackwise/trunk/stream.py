@@ -252,7 +252,8 @@ class BlockReader:
         with self._news:
             self._closed = True
             self._news.notify_all()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:  # as where it is collected in there
+            self._thread.join()
         self._source.close()
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # work that reads the slots

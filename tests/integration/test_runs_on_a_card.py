@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 import stackwise as sw
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card here")
+pytestmark = pytest.mark.card
 
 CLOSE = 2e-4  # of a loss near 5 nats: float32 sums in another order, over 16 steps
 SOURCES = {

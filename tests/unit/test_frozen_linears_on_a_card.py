@@ -10,7 +10,7 @@ from stackwise.model.formats import FORMATS
 from stackwise.model.freezing import freeze_linears
 from stackwise.model.frozen import FrozenLinear
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+pytestmark = pytest.mark.card
 
 SHAPES = [(96, 64), (64, 96), (33, 130)]
 everywhere = pytest.mark.parametrize("name", FORMATS)

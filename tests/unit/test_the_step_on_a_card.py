@@ -13,7 +13,7 @@ from stackwise.training.optim import SLICE_ON_A_CARD, Optimizer
 from stackwise.training.rounding import draws_for, joined, scattered_, split_
 from stackwise.training.updates import OPTIMIZERS
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card here")
+pytestmark = pytest.mark.card
 CARD = torch.device("cuda")
 
 

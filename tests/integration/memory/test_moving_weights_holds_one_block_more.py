@@ -80,6 +80,12 @@ CASES = {
         **CYCLE,
         "precision": {"frozen": "nf4", "master": "bf16"},
     },
+    "six blocks in a stack": {
+        **CYCLE,
+        "rack": {"blocks_per_stack": 6},
+        "precision": {**BF16, "frozen": "int8", "master": "bf16"},
+        "optim": {"name": "lion8bit", "grads": "in_backward", "clip": None, "ema": None},
+    },
     "bfloat16 in backward, averaged": {
         **CYCLE,
         "precision": {**BF16, "frozen": "nf4", "master": "bf16"},
@@ -91,7 +97,9 @@ OWN_BYTES = 3 << 20
 
 @pytest.mark.parametrize("case", CASES)
 def test_whatever_is_moved(alone, case) -> None:
-    (block, full), plan, most, grown, opened, needs = alone(RUN, rack=RACK, science=CASES[case])
+    science = {**CASES[case]}
+    rack = {**RACK, **science.pop("rack", {})}
+    (block, full), plan, most, grown, opened, needs = alone(RUN, rack=rack, science=science)
     assert all(found < plan + block + OWN_BYTES for found in most)  # trained, stopped and resumed
     # Saved from where it lies; packed and made a master a matrix at a time, by way of float32.
     assert grown["save_work"] and max(grown["save_work"]) < OWN_BYTES

@@ -19,7 +19,7 @@ from stackwise.trunk.pages import pages
 from stackwise.trunk.stream import BlockReader
 
 CUDA = torch.device("cuda")
-needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card here")
+needs_card = pytest.mark.card
 
 
 @pytest.fixture
