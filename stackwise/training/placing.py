@@ -112,7 +112,7 @@ def check_disk(
     placement: Placement,
     made: Sequence[Stage],
     epoch_samples: int,
-    run: Path,
+    run: Path | None,
 ) -> None:
     """Raise if the folders of a run have no room for what it will write, by arithmetic.
 
@@ -121,7 +121,7 @@ def check_disk(
         placement: Names the folders.
         made: Its stages.
         epoch_samples: Samples of an epoch.
-        run: The run's folder; what it holds already counts as there.
+        run: The run's folder; what it holds already counts as there. None for one that is new.
 
     Raises:
         ExperimentError: If so, or if the caches take more than `placement.cache_gb`.
@@ -137,8 +137,8 @@ def check_disk(
     cache_dir = Path(placement.cache_dir) if placement.cache_dir else runs
     for folder, key in ((runs, "runs_dir"), (cache_dir, "cache_dir")):
         check_folder(folder, key)
-    shared, held = same_disk(cache_dir, runs), bytes_in(run)
-    held_apart = bytes_in(cache_dir / run.name) if cache_dir != runs else 0
+    shared, held = same_disk(cache_dir, runs), 0 if run is None else bytes_in(run)
+    held_apart = 0 if run is None or cache_dir == runs else bytes_in(cache_dir / run.name)
     wanted = [(runs, kept, held, "runs_dir"), (cache_dir, caches, held_apart, "cache_dir")]
     if shared:
         wanted = [(runs, kept + caches, held + held_apart, "runs_dir")]

@@ -69,7 +69,8 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
         facts["start"] = {"model": model.source.name, "weights": model.weights_hash}
     names = [dataset.fingerprint, *([model.weights_hash] if model is not None else [])]
     run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, *names)}"
-    check_disk(exp, placement, made, epoch_samples, Path(placement.runs_dir, run_id))
+    there = Path(placement.runs_dir, run_id)  # a rerun takes its room beside it
+    check_disk(exp, placement, made, epoch_samples, None if rerun else there)
     with threads_of(placement):
         run = make_run(
             placement.runs_dir,

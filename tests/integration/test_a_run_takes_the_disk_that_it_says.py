@@ -111,6 +111,16 @@ def test_too_little_disk_is_refused_before_anything_is_made(tiny, place, monkeyp
     create_run(exp, place)
 
 
+def test_a_rerun_takes_its_room_beside_the_run_that_is_there(tiny, place, monkeypatch) -> None:
+    sw.train(tiny, place)
+    need = checkpoint_bytes(tiny, sw.stages(tiny))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(10**12, 0, need - 1))
+    create_run(tiny, place)  # the one that is there, whose own files count
+    with pytest.raises(ExperimentError, match=r"^placement.runs_dir: "):
+        create_run(tiny, place, rerun=True)
+    assert len(list(Path(place.runs_dir).iterdir())) == 1
+
+
 def test_so_are_caches_over_their_budget(tiny, place, monkeypatch) -> None:
     exp = tiny.replace(curriculum="left_to_right")
     place = place.replace(trunk="cached", cache_gb=1e-6)
