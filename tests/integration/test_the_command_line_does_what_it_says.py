@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import stackwise as sw
 from stackwise.cli import arguments as cli
@@ -237,10 +238,13 @@ def subparser(command: str):
 @pytest.mark.usefixtures("here")
 def test_the_examples_of_the_help_are_commands(capsys) -> None:
     Path("mine.yaml").write_text(sw.Experiment.preset("toy").to_yaml())
+    sizes = {"vocab_size": 256, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2)).save_pretrained("llama")
+    sw.import_model("llama", "models/Llama-3.1-8B")
     text = "\n".join([cli.FIRST_STEPS, cli.RUN_MORE, cli.IMPORT_MORE, cli.EXPORT_MORE])
     lines = [re.split("  +", line.strip())[0] for line in text.splitlines()]
     examples = [shlex.split(line)[1:] for line in lines if line.startswith("stackwise ")]
-    assert len(examples) == 11
+    assert len(examples) == 12
     for words in examples:
         options = cli.parser().parse_args(words)
         if words[0] == "run":
