@@ -12,8 +12,6 @@ from typing import Any
 from stackwise.config import Placement
 from stackwise.data.batches import samples_per_epoch
 from stackwise.errors import ExperimentError
-from stackwise.memory.bytes import plan_rows
-from stackwise.memory.room import check_room
 from stackwise.rules import check_placement
 from stackwise.runs import Run
 from stackwise.training.placing import check_disk, check_trunk
@@ -53,7 +51,6 @@ def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) ->
     exp, made = run.experiment, stages_of(run)
     device_of(new)
     check_placement(exp, new)
-    check_room(plan_rows(exp, new, made), new)
     check_trunk(exp, new, made)
     if new.trunk == "cached" and {"trunk", *CACHED_ONLY} & keys.keys():
         samples = samples_per_epoch(data_of(run, new), exp.optim.batch)

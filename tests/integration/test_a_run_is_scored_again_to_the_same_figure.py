@@ -98,3 +98,9 @@ def test_a_changed_corpus_is_refused(tiny, place, tmp_path, capsys) -> None:
         evaluate_run(run)
     assert main(["eval", str(run.path)]) == 1
     assert "the corpus has changed" in capsys.readouterr().err
+
+
+def test_scoring_needs_no_room_to_train(tiny, place, monkeypatch) -> None:
+    run = sw.train(tiny, place)
+    monkeypatch.setattr("stackwise.memory.room.machine_bytes", lambda: 1 << 10)
+    assert found(run) == reported(run)
