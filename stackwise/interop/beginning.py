@@ -21,8 +21,7 @@ def experiment_from(folder: str | Path) -> Experiment:
     in backward at a small rate. Corpus and budget are the defaults: give your own.
 
     Args:
-        folder: What `import_model` made; relative corpora are looked up beside it, from the
-            working folder.
+        folder: What `import_model` made.
 
     Raises:
         ModelError: If it is no model folder, or damaged.

@@ -83,10 +83,11 @@ def frozen_bytes(exp: Experiment, part: str, tensors: Tensors) -> int:
     form = packing(exp.precision)
     if part in ("embedding", "head") or form is None:
         return trained_bytes(exp, tensors) + NAME_BYTES * len(tensors)
-    each = {"none": 0, "bf16": 2, "fp32": 4}[exp.precision.master]
-    masters = sum((each if axes >= 2 else 4) * count + NAME_BYTES for count, axes in tensors)
-    masters *= bool(each)
-    return stack_bytes(exp, form) + masters + 2 * NAME_BYTES * len(tensors)
+    stored = stack_bytes(exp, form) + 2 * NAME_BYTES * len(tensors)
+    if exp.precision.master == "none":
+        return stored
+    each = {"bf16": 2, "fp32": 4}[exp.precision.master]
+    return stored + sum((each if axes >= 2 else 4) * n + NAME_BYTES for n, axes in tensors)
 
 
 def _moments(exp: Experiment, tensors: Tensors) -> int:

@@ -28,7 +28,6 @@ from stackwise.training.optim import (
     Optimizer,
     carried,
     load_optimizer_state,
-    lower_halves,
     optimizer_state,
 )
 from stackwise.training.rates import stage_lr
@@ -115,8 +114,8 @@ def enter_stage(work: OwnWork, number: int) -> Trainee:
         raise ValueError("nothing trains: every parameter of its parts has requires_grad=False")
     rounding, seed = work.exp.precision.rounding, work.exp.seed
     optimizer = Optimizer(optim, named, rounding=rounding, seed=seed, stage=number)
-    keeps = stage.optimizer_state == "keep"
-    load_optimizer_state(optimizer, named, work.moments if keeps else lower_halves(work.moments))
+    goes_on = stage.optimizer_state == "keep"
+    load_optimizer_state(optimizer, named, work.moments, whole=goes_on)
     average = None if optim.ema is None else Average(named, optim.ema, optimizer)
     stepping = InBackward(named, optimizer) if optim.grads == "in_backward" else None
     return Trainee(number, stage, named, optimizer, average, stepping)

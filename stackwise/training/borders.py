@@ -16,12 +16,7 @@ from stackwise.training.average import Average
 from stackwise.training.checkpoint import Written
 from stackwise.training.in_backward import stepping_of
 from stackwise.training.layers import grow_tables
-from stackwise.training.optim import (
-    Optimizer,
-    load_optimizer_state,
-    lower_halves,
-    optimizer_state,
-)
+from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
 from stackwise.training.residence import arrange, pack, take_masters
 from stackwise.training.saved import AVERAGE, MOMENTS, read_state, save_border
 from stackwise.training.step import Trainee
@@ -46,9 +41,8 @@ def enter_stage(work: Work, number: int) -> Trainee:
     named = freeze_all_but(work.rack.parts(), stage)
     rounding, trains = exp.precision.rounding, {part for part, _ in named}
     optimizer = Optimizer(exp.optim, named, rounding=rounding, seed=exp.seed, stage=number)
-    state = read_state(work, MOMENTS, trains)
     goes_on = not fresh or stage.optimizer_state == "keep"
-    load_optimizer_state(optimizer, named, state if goes_on else lower_halves(state))
+    load_optimizer_state(optimizer, named, read_state(work, MOMENTS, trains), whole=goes_on)
     if fresh:
         take_masters(work, named, optimizer)
     average = None if exp.optim.ema is None else Average(named, exp.optim.ema, optimizer)

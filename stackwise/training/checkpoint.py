@@ -57,9 +57,12 @@ class Written:
     entry: dict[str, Any]
 
 
+Part = Tensors | Written
+
+
 def save(
     folder: Path,
-    parts: Mapping[str, Tensors | Written],
+    parts: Mapping[str, Part],
     *,
     unchanged: Collection[str] = (),
     written_in: int | None = None,
@@ -133,7 +136,7 @@ def disk_named(folder: Path) -> Iterator[None]:
 
 
 def _check_names(
-    parts: Mapping[str, Tensors | Written], unchanged: Collection[str], old: Mapping[str, Any]
+    parts: Mapping[str, Part], unchanged: Collection[str], old: Mapping[str, Any]
 ) -> None:
     for name in parts:
         if not NAME.fullmatch(name):

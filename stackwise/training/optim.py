@@ -225,8 +225,18 @@ def carried(state: State, made: Sequence[Stage], number: int) -> State:
     return {**lower_halves({part: state[part] for part in later}), **kept}
 
 
-def load_optimizer_state(optimizer: Optimizer, named: Named, state: State) -> None:
-    """Put back what `optimizer_state` gave, or `lower_halves` of it; the rest starts afresh."""
+def load_optimizer_state(
+    optimizer: Optimizer, named: Named, state: State, *, whole: bool = True
+) -> None:
+    """Put back what `optimizer_state` gave; tensors without an entry start afresh.
+
+    Args:
+        optimizer: Is given it.
+        named: What trains.
+        state: By part and tensor name.
+        whole: All of it, or only what belongs to the weights.
+    """
+    state = state if whole else lower_halves(state)
     for (part, name), parameter in named.items():
         entries = {
             key.rsplit("/", 1)[1]: value.clone()

@@ -28,6 +28,7 @@ from stackwise.stage import keeps_state, paths_so_far, trained_next
 from stackwise.training.checkpoint import (
     MANIFEST,
     CheckpointError,
+    Part,
     Written,
     read_manifest,
     read_part,
@@ -35,16 +36,14 @@ from stackwise.training.checkpoint import (
     verify_part,
 )
 from stackwise.training.optim import carried, optimizer_state
-from stackwise.training.ownership import identity_of, own_manifest
+from stackwise.training.ownership import own_manifest
 from stackwise.training.parts import fill, put
 from stackwise.training.start import stages_of
 from stackwise.training.step import Trainee
-from stackwise.training.tensorfile import Tensors
 from stackwise.training.trained import State
 from stackwise.training.work import Counters, Work
 from stackwise.trunk.shelf import Shelf
 
-Part = Tensors | Written
 Parts = Mapping[str, Part]
 
 RACK, BEST = "rack", "best"
@@ -118,7 +117,7 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
         unchanged=unchanged - parts.keys(),
         written_in=number,
         formats={name: str(packing(work.exp.precision)) for name in parts if name in work.packed},
-        run=identity_of(work.run),
+        run=work.identity,
         counters=asdict(work.at),
     )
     work.on_disk |= {name for name in parts if "." not in name}

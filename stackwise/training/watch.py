@@ -26,7 +26,6 @@ from stackwise.objective import is_causal
 from stackwise.probe import entry_losses, exit_losses, fixed_draws, path_loss
 from stackwise.stage import FULL_BAND, band_paths
 from stackwise.training.checkpoint import save
-from stackwise.training.ownership import identity_of
 from stackwise.training.saved import BEST
 from stackwise.training.score import rows, score
 from stackwise.training.step import Trainee, autocast
@@ -91,7 +90,7 @@ def look(work: Work, trainee: Trainee) -> None:
             work.run.path / BEST,
             parts,
             written_in=trainee.number,
-            run=identity_of(work.run),
+            run=work.identity,
             step=work.at.total_steps,
             loss=exits[-1],
         )

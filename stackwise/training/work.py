@@ -24,6 +24,7 @@ from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, Corruption, corrupt
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
+from stackwise.training.ownership import identity_of
 from stackwise.training.start import TrainingError, model_of
 from stackwise.training.step import StepNumbers
 from stackwise.trunk.shelf import Shelf
@@ -132,6 +133,11 @@ class Work:
                 "put the old model back, or start a new run"
             )
         return model
+
+    @cached_property
+    def identity(self) -> dict[str, str | None]:
+        """What the run is known by; stands in each of its checkpoints."""
+        return identity_of(self.run)
 
     @cached_property
     def epoch_samples(self) -> int:

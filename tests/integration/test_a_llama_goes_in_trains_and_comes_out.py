@@ -31,6 +31,18 @@ def llama(request, tmp_path):
     return tmp_path / "llama", request.param
 
 
+def experiment(model: sw.ModelFolder, *, data=(), **changes) -> sw.Experiment:
+    """One that begins with the model in the folder `model`, on synthetic text."""
+    return sw.Experiment(
+        start="model",
+        rack=model.rack,
+        attention=model.attention,
+        objective="clm",
+        data={"corpus": {"kind": "markov", "size_bytes": 40_000}, "seq_len": 32, **dict(data)},
+        **changes,
+    )
+
+
 PRECISIONS = {
     "as they are": {},
     "nf4": {"frozen": "nf4", "master": "bf16"},
@@ -46,14 +58,10 @@ def test_block_coordinates_change_every_stack_and_the_export_loads(
     folder, dtype = llama
     model = sw.read_model(sw.import_model(folder, tmp_path / "model"))
     low = dtype == torch.bfloat16
-    exp = sw.Experiment(
+    exp = experiment(
+        model,
         title="again",
-        start="model",
-        rack=model.rack,
-        attention=model.attention,
-        objective="clm",
         curriculum={"name": "block_coordinate", "cycles": 2, "embedding": "never"},
-        data={"corpus": {"kind": "markov", "size_bytes": 40_000}, "seq_len": 32},
         optim={"batch": 2, "lr": 1e-3, "ema": None, "clip": None, "grads": "in_backward"},
         budget={"tokens": 12 * 64},
         precision={
@@ -78,12 +86,8 @@ def test_block_coordinates_change_every_stack_and_the_export_loads(
 def test_a_run_begins_with_exactly_the_models_weights(llama, tmp_path, place) -> None:
     folder, _ = llama
     model = sw.read_model(sw.import_model(folder, tmp_path / "model"))
-    exp = sw.Experiment(
-        start="model",
-        rack=model.rack,
-        attention=model.attention,
-        objective="clm",
-        data={"corpus": {"kind": "markov", "size_bytes": 40_000}, "seq_len": 32},
+    exp = experiment(
+        model,
         optim={"batch": 2, "lr": 1e-30, "ema": None, "weight_decay": 0},
         budget={"tokens": 64},
     )
@@ -132,16 +136,10 @@ def test_what_a_model_says_of_itself_comes_out_again(llama, tmp_path, place, own
     for name, content in SMALL_FILES.items():
         (folder / name).write_text(json.dumps(content))
     model = sw.read_model(sw.import_model(folder, tmp_path / "model"))
-    exp = sw.Experiment(
-        start="model",
-        rack=model.rack,
-        attention=model.attention,
-        objective="clm",
-        data={
-            "corpus": {"kind": "markov", "size_bytes": 40_000},
-            "tokenizer": "json:model/tokenizer.json" if own else "bytes",
-            "seq_len": 64,
-        },
+    tokenizer = "json:model/tokenizer.json" if own else "bytes"
+    exp = experiment(
+        model,
+        data={"tokenizer": tokenizer, "seq_len": 64},
         optim={"batch": 2},
         budget={"tokens": 128},
     )
