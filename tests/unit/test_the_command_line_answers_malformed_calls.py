@@ -238,7 +238,9 @@ def finished(folder, **changes):
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
 def test_ctrl_c_while_it_is_still_importing_is_no_traceback():
     code = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        # as at a terminal; where tests run in a shell's background it is ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Slow:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'stackwise.data':\n"
