@@ -21,7 +21,8 @@ from stackwise.interop.llama import HEAD, TABLE, llama_from
 from stackwise.interop.llama_config import LENGTH, config_of
 from stackwise.interop.llama_rules import refuse_what_is_no_llama
 from stackwise.interop.model_file import KEPT, TOKENIZER
-from stackwise.interop.model_folder import is_model, part_shapes, read_model, weights_of
+from stackwise.interop.model_folder import is_model, part_shapes, read_model
+from stackwise.interop.unpacking import weights_of
 from stackwise.memory.flops import vocab_size
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.runs import Run, RunError, attach
@@ -207,7 +208,11 @@ def which_weights(run: Run, manifest: Mapping[str, Any], *, raw: bool, best: boo
     masters = {part for part in packed if f"{part}.{MASTER}" in parts}
     said = [f"{kind} of run {run.id}"]
     if masters:
-        said.append(f"of {len(masters)} frozen stacks their masters")
+        low = run.experiment.precision.weights == "bfloat16"
+        rounded = low and run.experiment.precision.master == "fp32"
+        said.append(
+            f"of {len(masters)} frozen stacks their masters" + ", rounded to bfloat16" * rounded
+        )
     if packed - masters:
         said.append(f"of {len(packed - masters)} stacks what freezing to less has left")
     if raw and ema is not None:
