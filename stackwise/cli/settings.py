@@ -16,6 +16,8 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
 
     Raises:
         ExperimentError: If anything of it is wrong.
+        ModelError: If it is a folder of Hugging Face's, with the command that imports it, or a
+            damaged model folder.
     """
     from stackwise.changes import merged, nested
     from stackwise.config import Experiment, Placement, presets
@@ -26,7 +28,7 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     asked, section = science.pop("placement", {}), {}
     if source in presets():
         exp = Experiment.preset(source)
-    elif os.path.isfile(Path(source, "model.yaml")):
+    elif any(os.path.isfile(Path(source, name)) for name in ("model.yaml", "config.json")):
         from stackwise.interop.beginning import experiment_from
 
         exp = experiment_from(source)

@@ -18,10 +18,12 @@ from stackwise.interop.errors import ModelError
 from stackwise.interop.importing import main_dtype, size_bytes
 from stackwise.interop.kept import config_kept, files_kept
 from stackwise.interop.llama import HEAD, TABLE, llama_from
-from stackwise.interop.llama_config import LENGTH, config_of
+from stackwise.interop.llama_config import BOS, LENGTH, bos_of, config_of
 from stackwise.interop.llama_rules import refuse_what_is_no_llama
 from stackwise.interop.model_file import KEPT, TOKENIZER
-from stackwise.interop.model_folder import is_model, part_shapes, read_model, weights_of
+from stackwise.interop.model_folder import is_model, part_shapes, read_model
+from stackwise.interop.stored import cut, same
+from stackwise.interop.unpacking import weights_of
 from stackwise.memory.flops import vocab_size
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.runs import Run, RunError, attach
@@ -32,10 +34,7 @@ from stackwise.training.saved import AVERAGE, BEST, MASTER, RACK
 from stackwise.training.start import stages_of
 from stackwise.training.tensorfile import LazyTensor
 
-NO_START = (
-    "the vector of [START], which every text began with in training, has no row in a Llama: a "
-    "prompt begins with its own first token"
-)
+NO_START = "the vector of [START], which every text began with in training, has no row in a Llama"
 
 
 @dataclass(frozen=True)
@@ -171,15 +170,29 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
     base = config_kept(run, length)
     if left:
         notes += (f"{', '.join(left)} are not on the path that it runs, and stay behind",)
+    config = config_of(shape, vocab, base, length=length, dtype=dtype)
     return Export(
         folder=run.path,
-        config=config_of(shape, vocab, base, length=length, dtype=dtype),
+        config=config,
         tensors=tensors,
         copied=copied,
         weights=which_weights(run, manifest, raw=raw, best=best),
-        notes=(*notes, *mixed(tensors), NO_START),
+        notes=(*notes, *mixed(tensors), of_start(parts["embedding"]["table"], vocab, config)),
         origin={"run": run.id, "checkpoint": weights_hash(folder)},
     )
+
+
+def of_start(table: LazyTensor, vocab: int, config: Mapping[str, Any]) -> str:
+    """What a prompt begins with, as a sentence: [START] is row V + 1, which stays behind."""
+    bos = bos_of(config, vocab)
+    if bos is None:
+        return f"{NO_START}: a prompt begins with its own first token"
+    if same(cut(table, bos, bos + 1), cut(table, vocab + 1, vocab + 2)):
+        return (
+            f"every text began in training with the vector of token {bos} ({BOS}): let a prompt "
+            "begin with that token, as a Llama's own tokenizer does"
+        )
+    return f"{NO_START}; that of token {bos} ({BOS}), which a prompt may begin with, is another"
 
 
 def mixed(tensors: Mapping[str, LazyTensor]) -> tuple[str, ...]:
@@ -207,7 +220,11 @@ def which_weights(run: Run, manifest: Mapping[str, Any], *, raw: bool, best: boo
     masters = {part for part in packed if f"{part}.{MASTER}" in parts}
     said = [f"{kind} of run {run.id}"]
     if masters:
-        said.append(f"of {len(masters)} frozen stacks their masters")
+        low = run.experiment.precision.weights == "bfloat16"
+        rounded = low and run.experiment.precision.master == "fp32"
+        said.append(
+            f"of {len(masters)} frozen stacks their masters" + ", rounded to bfloat16" * rounded
+        )
     if packed - masters:
         said.append(f"of {len(packed - masters)} stacks what freezing to less has left")
     if raw and ema is not None:

@@ -16,8 +16,16 @@ import torch
 from stackwise.atomic import flush, write_text
 from stackwise.interop.errors import ModelError, refuse
 from stackwise.interop.llama import COMPUTED, HEAD, QKV, TABLE, layer, llama_shapes, parts_from
-from stackwise.interop.llama_config import rack_of
-from stackwise.interop.model_file import KEPT, MODEL, ModelFile, Origin, check_config
+from stackwise.interop.llama_config import bos_of, rack_of
+from stackwise.interop.model_file import (
+    KEPT,
+    MODEL,
+    SENTENCEPIECE,
+    TOKENIZER,
+    ModelFile,
+    Origin,
+    check_config,
+)
 from stackwise.interop.new_folder import new_folder
 from stackwise.interop.source import Source, read_source
 from stackwise.interop.stored import same, told
@@ -49,7 +57,8 @@ def import_model(
         source: Folder with config.json and safetensors files, one or several with their index.
         target: The new folder, not there yet or empty; None for `models/` and the source's name.
         blocks_per_stack: Layers in each stack; divides their number.
-        seed: Of the vectors of [MASK] and [START], which a Llama has not.
+        seed: Of the vector of [MASK], and of that of [START] where config.json names no
+            bos_token_id, whose vector it is otherwise.
         on_bytes: Called with the number of bytes, after each piece.
 
     Returns:
@@ -80,7 +89,7 @@ def import_model(
         notes=notes_of(found),
         config=dict(found.config),
     )
-    parts = parts_from(found.tensors, shape, vocab, seed)
+    parts = parts_from(found.tensors, shape, vocab, seed, bos_of(found.config, vocab))
     kept = [found.path / name for name in KEPT if (found.path / name).is_file()]
     target = Path(MODELS, whole.name) if target is None else Path(target)
     need = sum(size_bytes(tensor) for tensor in all_of(parts))
@@ -172,7 +181,7 @@ def check_tied(found: Source, shape: RackShape) -> tuple[str, ...]:
 
 
 def notes_of(found: Source) -> tuple[str, ...]:
-    """What of the source a rack does not read."""
+    """What of the source a rack does not read, or lacks."""
     notes = []
     computed = sum(name.endswith(COMPUTED) for name in found.tensors)
     if computed:
@@ -180,6 +189,14 @@ def notes_of(found: Source) -> tuple[str, ...]:
     dropout = found.config.get("attention_dropout")
     if dropout:
         notes.append(f"attention_dropout: {dropout} is kept for export; nothing is dropped here")
+    if not (found.path / TOKENIZER).is_file():
+        lacks = f"it has no {TOKENIZER}"
+        if (found.path / SENTENCEPIECE).is_file():
+            lacks += f", and {SENTENCEPIECE} is not read"
+        notes.append(
+            f"{lacks}: text is read as bytes, which are not the tokens that it knows, unless "
+            "data.tokenizer=json:PATH is given"
+        )
     return tuple(notes)
 
 

@@ -101,7 +101,7 @@ def to_neighbours(size: int) -> Tensor:
 
 
 def parts_from(
-    theirs: Lazy, shape: RackShape, vocab: int, seed: int
+    theirs: Lazy, shape: RackShape, vocab: int, seed: int, bos: int | None = None
 ) -> dict[str, dict[str, LazyTensor]]:
     """The parts of a rack, of a Llama's tensors.
 
@@ -109,7 +109,8 @@ def parts_from(
         theirs: Those that `llama_shapes` names.
         shape: The rack's.
         vocab: Entries of the head.
-        seed: Of the vectors of [MASK] and [START], which a Llama has not.
+        seed: Of the vectors of [MASK] and [START] as far as a Llama has none.
+        bos: The token that its texts begin with, whose vector is then [START]'s; None for none.
     """
     table = theirs[TABLE]
 
@@ -117,7 +118,10 @@ def parts_from(
         return special_rows(shape, vocab, seed).to(table.dtype)[start:stop]
 
     special = LazyTensor(table.dtype, (2, shape.d_model), drawn)
-    parts = {"embedding": {"table": joined([table, special])}}
+    rows = [table, special]
+    if bos is not None:
+        rows = [table, cut(special, 0, 1), cut(table, bos, bos + 1)]
+    parts = {"embedding": {"table": joined(rows)}}
     for place in range(shape.stacks):
         first = place * shape.blocks_per_stack
         parts[f"s{place}"] = {

@@ -21,7 +21,8 @@ ARCHITECTURES = {"LlamaForCausalLM": "llama"}
 EPS, STD, LENGTH = 1e-6, 0.02, 2048  # what LlamaConfig takes for a missing key
 DIVIDE = "transformers' Llama asks for that, whatever head_dim is; use heads that divide it"
 LONGEST = "max_position_embeddings"
-TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")  # it would invent the first two
+BOS = "bos_token_id"
+TOKENS = (BOS, "eos_token_id", "pad_token_id")  # it would invent the first two
 
 
 def check_architecture(config: Mapping[str, Any]) -> None:
@@ -114,6 +115,20 @@ def rack_of(config: Mapping[str, Any], blocks_per_stack: int = 1) -> tuple[RackS
     return shape, parse(ATTENTION, kind, "attention", "kind")
 
 
+def bos_of(config: Mapping[str, Any], vocab: int) -> int | None:
+    """The token that a Llama's texts begin with; None if its config.json names none of the table.
+
+    Args:
+        config: Of config.json; of a list of tokens the first counts.
+        vocab: Entries of the table.
+    """
+    named = config.get(BOS)
+    token = named[0] if isinstance(named, list) and named else named
+    if isinstance(token, bool) or not isinstance(token, int):
+        return None
+    return token if 0 <= token < vocab else None
+
+
 def config_of(
     shape: RackShape, vocab: int, base: Mapping[str, Any], *, length: int, dtype: str | None
 ) -> dict[str, Any]:
@@ -151,7 +166,7 @@ def config_of(
         "rope_scaling": None if shape.rope_scaling is None else rope,
         "rope_parameters": {**rope, "rope_theta": theta},
     }
-    stored = {} if dtype is None else {"torch_dtype": dtype}
+    stored = {} if dtype is None else {"dtype": dtype}
     dropped = () if dtype is None else ("dtype", "torch_dtype")
     if base and means(base, shape, vocab):
         return {**{key: value for key, value in base.items() if key not in dropped}, **stored}

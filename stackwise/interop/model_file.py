@@ -16,12 +16,12 @@ from stackwise.interop.errors import ModelError
 from stackwise.model.shape import RackShape
 from stackwise.yaml_text import MOST_BYTES
 
-MODEL, TOKENIZER = "model.yaml", "tokenizer.json"
+MODEL, TOKENIZER, SENTENCEPIECE = "model.yaml", "tokenizer.json", "tokenizer.model"
 KEPT = (
     TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "tokenizer.model",
+    SENTENCEPIECE,
     "chat_template.jinja",
     "generation_config.json",
 )
@@ -32,9 +32,11 @@ class Origin(Checked):
 
     kind: Literal["llama"] = Field("llama", description="whose format it was")
     name: str = Field(description="name of the folder that it was read from")
-    seed: int = Field(0, description="of the vectors of [MASK] and [START]")
+    seed: int = Field(0, description="of the vectors of [MASK] and [START] that were drawn")
     repeated: tuple[str, ...] = Field((), description="tensors that it stored a second time")
-    notes: tuple[str, ...] = Field((), description="what was left out or is not read")
+    notes: tuple[str, ...] = Field(
+        (), description="what was left out, is not read, or is not there"
+    )
     config: dict[str, Any] = Field(description="its config.json")
 
 

@@ -4,29 +4,32 @@
     rack/             a checkpoint, one safetensors file per part (`training/checkpoint.py`)
     tokenizer.json    and the other small files of KEPT (`model_file.py`), where the source had them
 
-Weights that are read lazily, of a model folder or of a run, come from `weights_of`.
+Weights that are read lazily, of a model folder or of a run, come from `unpacking.py`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stackwise.choice import Params, parse
 from stackwise.errors import ExperimentError, said_in
 from stackwise.interop.errors import ModelError, refuse
 from stackwise.interop.model_file import MODEL, ModelFile, Origin
+from stackwise.interop.source import CONFIG
 from stackwise.interop.stored import tensors_in
-from stackwise.interop.unpacking import unpacked
 from stackwise.model.attention import ATTENTION
-from stackwise.model.formats import format_called
 from stackwise.model.rack import Rack
 from stackwise.model.shape import RackShape
+from stackwise.report import program
 from stackwise.training.checkpoint import (
     MANIFEST,
     RESTORE,
@@ -37,8 +40,7 @@ from stackwise.training.checkpoint import (
     weights_hash,
 )
 from stackwise.training.parts import fill
-from stackwise.training.saved import AVERAGE, MASTER, RACK
-from stackwise.training.tensorfile import LazyTensor
+from stackwise.training.saved import RACK
 from stackwise.yaml_text import read_mapping, read_text
 
 AGAIN = "import it again, or restore it from a copy"
@@ -78,6 +80,15 @@ class ModelFolder:
         """The folder of the weights."""
         return self.path / RACK
 
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one part, their hash compared.
+
+        Raises:
+            ModelError: If the part's file is missing, cut or altered.
+        """
+        with blamed(self.path):
+            return read_part(self.checkpoint, self.manifest, name)
+
 
 def is_model(path: Path) -> bool:
     """Whether a folder is a model folder: it has a model.yaml."""
@@ -97,8 +108,11 @@ def read_model(folder: str | Path, *, verify: bool = False) -> ModelFolder:
     """
     folder = Path(folder)
     if not is_model(folder):
+        command = "stackwise import"
+        if os.path.isfile(folder / CONFIG):
+            command = f"{program()} import {quote(str(folder))}"
         raise ModelError(
-            f"{folder}: is no model folder (it has no {MODEL}); make one with: stackwise import"
+            f"{folder}: is no model folder (it has no {MODEL}); make one with: {command}"
         )
     where = str(folder / MODEL)
     try:
@@ -112,13 +126,11 @@ def read_model(folder: str | Path, *, verify: bool = False) -> ModelFolder:
         raise ModelError(f"{folder / MODEL}: rack.vocab: is empty; {AGAIN}")
     if not (folder / RACK / MANIFEST).is_file():
         raise ModelError(f"{folder / RACK / MANIFEST}: is missing; {AGAIN}")
-    try:
+    with blamed(folder):
         manifest = read_manifest(folder / RACK)
         check_parts(folder, manifest, said, attention)
         for part in manifest["parts"] if verify else ():
             read_part(folder / RACK, manifest, part)
-    except CheckpointError as error:
-        raise ModelError(f"{folder}: {str(error).replace(RESTORE, AGAIN)}") from None
     return ModelFolder(
         path=folder,
         rack=said.rack,
@@ -129,6 +141,15 @@ def read_model(folder: str | Path, *, verify: bool = False) -> ModelFolder:
         manifest=manifest,
         source=said.source,
     )
+
+
+@contextmanager
+def blamed(folder: Path) -> Iterator[None]:
+    """Say of a damaged checkpoint that it is a model folder's, which no training makes again."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise ModelError(f"{folder}: {str(error).replace(RESTORE, AGAIN)}") from None
 
 
 def check_parts(
@@ -172,49 +193,6 @@ def part_shapes(shape: RackShape, attention: Params) -> dict[str, dict[str, tupl
     }
 
 
-def weights_of(
-    folder: Path,
-    manifest: Mapping[str, Any],
-    part: str,
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    averages: bool = True,
-    dtype: torch.dtype = torch.bfloat16,
-) -> dict[str, LazyTensor]:
-    """The weights of one part of a checkpoint, by the header of its file.
-
-    Of a part that is frozen to less they are its master's, if one is kept; else what is left.
-
-    Args:
-        folder: The checkpoint's: the `rack` of a run or of a model folder.
-        manifest: What `read_manifest` gave.
-        part: The part's name.
-        shapes: Of the part's tensors as they train, by name.
-        averages: Where the part was training, its moving average, if there is one.
-        dtype: Of weights that are unpacked.
-
-    Raises:
-        CheckpointError: If the part is not listed.
-        ModelError: If its file is missing or cut.
-    """
-    if part not in manifest["parts"]:
-        raise CheckpointError(
-            f"{folder.name}: no part {part!r}; it has {', '.join(manifest['parts'])}"
-        )
-    form, master = manifest["parts"][part].get("format"), f"{part}.{MASTER}"
-    if form and master not in manifest["parts"]:
-        return unpacked(_tensors(folder, manifest, part), format_called(form), shapes, dtype)
-    found = _tensors(folder, manifest, master if form else part)
-    if averages and f"{part}.{AVERAGE}" in manifest["parts"]:
-        found |= _tensors(folder, manifest, f"{part}.{AVERAGE}")
-    return found
-
-
-def _tensors(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, LazyTensor]:
-    """What one file of a checkpoint holds."""
-    return tensors_in(home_of(folder, name) / manifest["parts"][name]["file"])
-
-
 def open_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Rack:
     """The rack of a model folder, whole in memory: for models that fit there.
 
@@ -227,8 +205,6 @@ def open_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Rac
     """
     model = read_model(folder)
     rack = Rack(model.rack, model.attention, model.vocab, seed=model.source.seed).to(dtype)
-    try:
+    with blamed(model.path):
         fill(rack, model.checkpoint, dict(model.manifest))
-    except CheckpointError as error:
-        raise ModelError(f"{folder}: {str(error).replace(RESTORE, AGAIN)}") from None
     return rack.eval()

@@ -109,6 +109,13 @@ def reordered(tensor: LazyTensor, order: Tensor) -> LazyTensor:
     return LazyTensor(tensor.dtype, tensor.shape, rows)
 
 
+def narrowed(tensor: LazyTensor, dtype: torch.dtype) -> LazyTensor:
+    """A tensor rounded to a dtype, to nearest and ties to even; itself if it is no wider."""
+    if tensor.itemsize <= dtype.itemsize:
+        return tensor
+    return LazyTensor(dtype, tensor.shape, lambda start, stop: tensor.rows(start, stop).to(dtype))
+
+
 def told(tensor: LazyTensor, on_bytes: Callable[[int], object]) -> LazyTensor:
     """A tensor that says how many bytes were made of it."""
 

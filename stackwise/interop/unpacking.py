@@ -1,15 +1,71 @@
-"""Weights of frozen parts as numbers again, a matrix at a time as they are written."""
+"""Weights of a checkpoint's parts, read lazily: of frozen ones as numbers again.
+
+What is packed is made a matrix at a time as it is written; how packing is done is in
+`model/formats.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stackwise.model.formats import Format
+from stackwise.interop.stored import narrowed, tensors_in
+from stackwise.model.formats import Format, format_called
+from stackwise.training.checkpoint import CheckpointError, home_of
+from stackwise.training.saved import AVERAGE, MASTER
 from stackwise.training.tensorfile import LazyTensor
+
+
+def weights_of(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    part: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    averages: bool = True,
+    dtype: torch.dtype = torch.bfloat16,
+) -> dict[str, LazyTensor]:
+    """The weights of one part of a checkpoint, by the header of its file.
+
+    Of a part that is frozen to less they are its master's, if one is kept, its matrices in no wider
+    dtype than they train in; else what is left.
+
+    Args:
+        folder: The checkpoint's: the `rack` of a run or of a model folder.
+        manifest: What `read_manifest` gave.
+        part: The part's name.
+        shapes: Of the part's tensors as they train, by name.
+        averages: Where the part was training, its moving average, if there is one.
+        dtype: Of weights as they train, and of those that are unpacked.
+
+    Raises:
+        CheckpointError: If the part is not listed.
+        ModelError: If its file is missing or cut.
+    """
+    if part not in manifest["parts"]:
+        raise CheckpointError(
+            f"{folder.name}: no part {part!r}; it has {', '.join(manifest['parts'])}"
+        )
+    found = tensors_of(folder, manifest, part)
+    form, master = manifest["parts"][part].get("format"), f"{part}.{MASTER}"
+    if form and master not in manifest["parts"]:
+        return unpacked(found, format_called(form), shapes, dtype)
+    if form:
+        kept = tensors_of(folder, manifest, master)
+        return {n: kept[n] if n in found else narrowed(kept[n], dtype) for n in kept}
+    if averages and f"{part}.{AVERAGE}" in manifest["parts"]:
+        found |= tensors_of(folder, manifest, f"{part}.{AVERAGE}")
+    return found
+
+
+def tensors_of(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, LazyTensor]:
+    """What one file of a checkpoint holds."""
+    return tensors_in(home_of(folder, name) / manifest["parts"][name]["file"])
 
 
 def unpacked(

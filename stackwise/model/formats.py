@@ -25,7 +25,7 @@ from stackwise.model import codes
 from stackwise.model.codes import BLOCK, Layout, Shape, Tensors
 
 WEIGHTS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # what can be packed
-OLDEST = (0, 50)  # of bitsandbytes: the first with 4-bit kernels for a CPU
+PACKAGE, OLDEST = "bitsandbytes", (0, 50)  # the first with 4-bit kernels for a CPU
 BF16_LARGEST = torch.finfo(torch.bfloat16).max
 WAY_OUT = 'pip install "stackwise[quant]", or choose fp16, bf16 or fp8'
 
@@ -42,7 +42,7 @@ class Format:
         block: Numbers along a row that have to be quantised together.
         largest: The largest magnitude that it takes.
         keeps: Dtypes whose numbers come back exactly.
-        needs: The package it needs beside torch.
+        bitsandbytes: Whether it needs that package, `OLDEST` or newer, beside torch.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Format:
     block: int = 1
     largest: float = torch.finfo(torch.float32).max
     keeps: tuple[torch.dtype, ...] = ()
-    needs: str | None = None
+    bitsandbytes: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Format:
         return self
@@ -129,12 +129,12 @@ class Format:
                 )
 
     def load(self) -> None:
-        """Import what the format needs.
+        """Import bitsandbytes, if the format needs it.
 
         Raises:
             ExperimentError: If it is missing; the text is `missing_package`'s.
         """
-        if self.needs is not None:
+        if self.bitsandbytes:
             _load(self.name)
 
     def _check_range(self, part_RI: Tensor) -> None:
@@ -182,7 +182,7 @@ def _blocks(name: str) -> Format:
         write=partial(codes.write_blocks, name),
         read=partial(codes.read_blocks, name),
         block=BLOCK,
-        needs="bitsandbytes",
+        bitsandbytes=True,
     )
 
 
@@ -202,7 +202,7 @@ FORMATS: dict[str, Format] = {
         write=codes.write_int8,
         read=codes.read_int8,
         largest=torch.finfo(torch.float16).max,
-        needs="bitsandbytes",
+        bitsandbytes=True,
     ),
     "nf4": _blocks("nf4"),
     "fp4": _blocks("fp4"),
@@ -226,14 +226,13 @@ def room_for(shape: Shape) -> int:
 
 
 def missing_package(name: str) -> str | None:
-    """What a format lacks on this machine, with the way out; None where nothing is missing."""
-    package = format_called(name).needs
-    if package is None:
+    """That a format lacks bitsandbytes here, with the way out; None where nothing is missing."""
+    if not format_called(name).bitsandbytes:
         return None
-    wanted = f"{package} {'.'.join(map(str, OLDEST))} or newer"
-    if importlib.util.find_spec(package) is None:
+    wanted = f"{PACKAGE} {'.'.join(map(str, OLDEST))} or newer"
+    if importlib.util.find_spec(PACKAGE) is None:
         return f"{name} needs {wanted}, which is not installed; {WAY_OUT}"
-    version = importlib.metadata.version(package)
+    version = importlib.metadata.version(PACKAGE)
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         return f"{name} needs {wanted}, and {version} is installed; {WAY_OUT}"
     return None

@@ -7,10 +7,13 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import stackwise as sw
 from stackwise.data.library_tokenizer import trained_bpe
+from stackwise.interop.export_plan import prepared
+from stackwise.training.checkpoint import read_manifest, read_part
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -81,6 +84,18 @@ def test_block_coordinates_change_every_stack_and_the_export_loads(
     ):
         moved = not new.equal(old)
         assert moved == ("embed_tokens" not in name), name
+    assert prepared(run).notes[-1] == (
+        "every text began in training with the vector of token 1 (bos_token_id): let a prompt "
+        "begin with that token, as a Llama's own tokenizer does"
+    )
+    stored, rack = load_file(target / "model.safetensors"), run.path / "rack"
+    if low or frozen != "nf4":  # masters in bfloat16 of float32 weights are given as they are
+        assert {tensor.dtype for tensor in stored.values() if tensor.ndim == 2} == {dtype}
+    if low and frozen == "fp8":
+        assert prepared(run).weights.endswith(" frozen stacks their masters, rounded to bfloat16")
+        master = read_part(rack, read_manifest(rack), "s0.master")["blocks.0.ffn.down.weight"]
+        assert master.dtype == torch.float32
+        assert stored["model.layers.0.mlp.down_proj.weight"].equal(master.bfloat16())
 
 
 def test_a_run_begins_with_exactly_the_models_weights(llama, tmp_path, place) -> None:
@@ -145,6 +160,10 @@ def test_what_a_model_says_of_itself_comes_out_again(llama, tmp_path, place, own
     )
     run = sw.train(exp, place.replace(data_dir=str(tmp_path)))
     shutil.rmtree(tmp_path / "model")  # a run tells the whole truth about itself
+    assert prepared(run).notes[-1] == (
+        "the vector of [START], which every text began with in training, has no row in a Llama; "
+        "that of token 1 (bos_token_id), which a prompt may begin with, is another"
+    )  # the embedding has trained
     target = sw.export_model(run, tmp_path / "out")
     out = json.loads((target / "config.json").read_text())
     assert {key: out[key] for key in config if key not in ("dtype", "torch_dtype")} == {

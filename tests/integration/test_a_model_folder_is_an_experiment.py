@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -54,6 +56,16 @@ def test_without_a_tokenizer_it_reads_bytes_and_trains_in_float32(tmp_path, dtyp
     assert exp.data.tokenizer.choice == "bytes"
     assert exp.precision == sw.Experiment().precision
     assert exp.objective.choice == "clm"
+
+
+def test_a_folder_that_was_not_imported_is_answered_with_the_import(tmp_path, capsys) -> None:
+    source = llama(tmp_path / "Llama 3 (tiny)")
+    assert main(["run", str(source)]) == 2
+    said = capsys.readouterr().err
+    assert "is no model folder (it has no model.yaml); make one with: " in said
+    command = shlex.split(said)[-2:]
+    assert command == ["import", str(source)]
+    assert main([*command, str(tmp_path / "ours")]) == 0
 
 
 def test_a_folder_that_is_no_model_is_said(tmp_path, capsys) -> None:

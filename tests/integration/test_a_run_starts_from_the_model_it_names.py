@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import stackwise as sw
 from stackwise.interop.errors import ModelError
+from stackwise.report import program
 from stackwise.training.checkpoint import CheckpointError
 from stackwise.training.start import TrainingError, create_run
 
@@ -45,12 +46,13 @@ def exp(tiny, tmp_path) -> sw.Experiment:
 
 
 def test_what_is_no_model_is_refused(exp, place, tmp_path) -> None:
-    for name in ("nowhere", "llama0"):
+    commands = {"nowhere": "stackwise import", "llama0": f"{program()} import {tmp_path}/llama0"}
+    for name, command in commands.items():
         with pytest.raises(ModelError) as caught:
             sw.train(exp.replace(start=str(tmp_path / name)), place)
         assert str(caught.value) == (
             f"{tmp_path / name}: is no model folder (it has no model.yaml); make one with: "
-            "stackwise import"
+            f"{command}"
         )
 
 

@@ -49,9 +49,10 @@ def command_in(line: str) -> list[str]:
 
 
 def test_in_and_out_again(theirs, capsys) -> None:
-    first, train, hint = said(capsys, "import", str(theirs), "--blocks-per-stack", "2")
+    first, note, train, hint = said(capsys, "import", str(theirs), "--blocks-per-stack", "2")
     assert first == "models/tiny llama: 2 stacks of 2, width 32, gqa, 33.6 k parameters, bfloat16"
     assert sw.read_model("models/tiny llama").rack.stacks == 2
+    assert note.startswith("note: it has no tokenizer.json: text is read as bytes")
     assert command_in(train) == ["run", "models/tiny llama"]
     command = command_in(hint)
     assert command == ["export", "models/tiny llama", "TARGET"]

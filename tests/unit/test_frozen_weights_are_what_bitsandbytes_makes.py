@@ -3,8 +3,10 @@
 What comes back is compared with the definition: the 16 values written out, times the scale.
 """
 
+import re
 from dataclasses import replace
 from math import gcd
+from pathlib import Path
 
 import bitsandbytes as bnb
 import bitsandbytes.functional as reference
@@ -17,6 +19,7 @@ from stackwise.model import codes
 from stackwise.model.formats import FORMATS
 from stackwise.model.frozen import FrozenLinear
 
+CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 FOUR_BIT = ("nf4", "fp4")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Whole blocks; blocks across rows; a last block that is not full; an odd number of numbers.
@@ -133,6 +136,29 @@ def test_a_weight_that_is_not_contiguous_is_the_same_weight(name):
     weight_OI = normal((24, 40)).t()
     one, other = FORMATS[name].pack(weight_OI), FORMATS[name].pack(weight_OI.contiguous())
     assert all(torch.equal(one[key].float(), other[key].float()) for key in one)
+
+
+@pytest.fixture
+def shown():
+    """The format that CONTRIBUTING.md shows, in the registry while a test runs."""
+    section = CONTRIBUTING.read_text("utf-8").split("\n## Add a frozen format\n")[1]
+    (code, *_) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    before = dict(FORMATS)
+    try:
+        exec(code, {"__name__": "example"})
+        (name,) = set(FORMATS) - set(before)
+        yield name
+    finally:
+        FORMATS.clear()
+        FORMATS.update(before)
+
+
+def test_the_example_in_contributing_keeps_the_contract(shown, monkeypatch):
+    for shape in [*SHAPES, (40, 33)]:
+        with monkeypatch.context() as patched:
+            test_slices_make_what_the_whole_makes(shown, shape, patched)
+    test_rows_of_zeros_come_back_as_zeros(shown)
+    test_a_weight_that_is_not_contiguous_is_the_same_weight(shown)
 
 
 @given(st.integers(1, 70), st.integers(1, 200), st.sampled_from(sorted(FORMATS)))

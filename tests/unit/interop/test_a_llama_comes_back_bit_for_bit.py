@@ -113,7 +113,21 @@ def test_what_the_configuration_says_already_is_left_out_with_a_note(llama, tens
     assert sw.read_model(ours).source.notes == (
         "4 tensors rotary_emb.inv_freq are left out: config.json says the same",
         "attention_dropout: 0.1 is kept for export; nothing is dropped here",
+        "it has no tokenizer.json: text is read as bytes, which are not the tokens that it knows, "
+        "unless data.tokenizer=json:PATH is given",
     )
+
+
+def test_a_model_without_tokenizer_json_is_noted(llama, tmp_path):
+    theirs = llama()
+    (theirs / "tokenizer.model").write_bytes(b"not read")
+    (note,) = sw.read_model(sw.import_model(theirs, tmp_path / "ours")).source.notes
+    assert note == (
+        "it has no tokenizer.json, and tokenizer.model is not read: text is read as bytes, which "
+        "are not the tokens that it knows, unless data.tokenizer=json:PATH is given"
+    )
+    (theirs / "tokenizer.json").write_text("{}")
+    assert not sw.read_model(sw.import_model(theirs, tmp_path / "other")).source.notes
 
 
 def test_small_files_go_along(llama, tmp_path):

@@ -46,13 +46,34 @@ def test_bfloat16_weights_are_the_same_numbers_in_float32(llama, tensors, tmp_pa
     assert torch.equal(rack.stacks["s3"].blocks[0].ffn.down.weight, want_DF)
 
 
-def test_mask_and_start_are_those_of_a_fresh_rack(llama, tmp_path):
-    theirs = llama()
+@pytest.mark.parametrize("bos", [None, VOCAB, -1])
+def test_without_a_bos_mask_and_start_are_those_of_a_fresh_rack(bos, llama, tmp_path):
+    theirs = llama(bos_token_id=bos)
     for seed in (0, 7):
         ours = sw.import_model(theirs, tmp_path / str(seed), seed=seed)
         model = sw.read_model(ours)
         fresh = sw.Rack(model.rack, model.attention, VOCAB, seed=seed)
         assert torch.equal(sw.open_model(ours).embedding.special, fresh.embedding.special)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bos", [5, 0, VOCAB - 1, [5, 6]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_start_is_the_bos_bit_for_bit(bos, dtype, llama, changed, tmp_path):
+    """So that a text is read as transformers reads it behind the BOS that its tokenizer puts."""
+    theirs = llama(dtype)
+    changed(theirs, {"bos_token_id": bos})
+    ours = sw.import_model(theirs, tmp_path / "ours", seed=7)
+    model, rack = sw.read_model(ours), sw.open_model(ours, dtype=dtype)
+    token = bos[0] if isinstance(bos, list) else bos
+    mask_D, start_D = rack.embedding.special
+    assert torch.equal(start_D, rack.embedding.table[token])
+    fresh = sw.Rack(model.rack, model.attention, VOCAB, seed=7).embedding.special
+    assert torch.equal(mask_D, fresh[0].to(dtype))
+    ids_BT = torch.randint(VOCAB, (2, 9), generator=torch.Generator().manual_seed(1))
+    ours_BT, theirs_BT = ids_BT.clone(), ids_BT.clone()
+    ours_BT[:, 0], theirs_BT[:, 0] = rack.start_id, token
+    assert torch.equal(rack(ours_BT, causal=True), rack(theirs_BT, causal=True))
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import stackwise as sw
-from stackwise.interop.llama_config import config_of, means, rack_of
+from stackwise.interop.llama_config import bos_of, config_of, means, rack_of
 
 # As published with Llama 3.1 70B, in the words of transformers 4.
 LLAMA_31_70B = {
@@ -112,7 +114,8 @@ def test_a_written_configuration_means_the_rack_it_was_written_for(keys) -> None
     shape, _ = rack_of({**SMALL, **keys}, 2)
     made = config_of(shape, 31, {}, length=77, dtype="bfloat16")
     assert rack_of(made, 2)[0] == shape and means(made, shape, 31)
-    assert made["torch_dtype"] == "bfloat16" and made["max_position_embeddings"] == 77
+    assert "torch_dtype" not in made
+    assert made["dtype"] == "bfloat16" and made["max_position_embeddings"] == 77
     assert made["eos_token_id"] is None and made["bos_token_id"] is None
 
 
@@ -120,15 +123,38 @@ def test_keys_of_the_source_stay_where_the_rack_is_still_its_own() -> None:
     base = {**SMALL, "eos_token_id": 5, "something": [1], "torch_dtype": "float16"}
     shape, _ = rack_of(base)
     assert config_of(shape, 31, base, length=9, dtype=None) == base
-    assert config_of(shape, 31, base, length=9, dtype="float32") == {
-        **base,
-        "torch_dtype": "float32",
-    }
+    kept = {key: value for key, value in base.items() if key != "torch_dtype"}
+    for old in ({}, {"dtype": "float16"}, {"torch_dtype": "float16"}):
+        made = config_of(shape, 31, {**kept, **old}, length=9, dtype="float32")
+        assert made == {**kept, "dtype": "float32"}
     fewer = sw.RackShape(**{**shape.model_dump(), "stacks": 3})
     made = config_of(fewer, 31, base, length=9, dtype="float32")
     assert made["num_hidden_layers"] == 3
     assert (made["eos_token_id"], made["something"]) == (5, [1])
     assert rack_of(made)[0] == fewer
+
+
+def test_the_key_of_the_dtype_is_the_one_that_transformers_writes(tmp_path) -> None:
+    from transformers import LlamaConfig
+
+    LlamaConfig(dtype="bfloat16").save_pretrained(tmp_path)
+    theirs = json.loads((tmp_path / "config.json").read_text())
+    ours = config_of(rack_of(SMALL)[0], 31, {}, length=9, dtype="bfloat16")
+    assert {key for key in theirs if "dtype" in key} == {key for key in ours if "dtype" in key}
+
+
+@pytest.mark.parametrize(
+    ("named", "token"),
+    [
+        (0, 0),
+        (30, 30),
+        ([7, 8], 7),
+        *((odd, None) for odd in (31, -1, None, [], True, "1", [[1]], 1.0)),
+    ],
+)
+def test_a_text_begins_with_a_token_of_the_table_or_with_none(named, token) -> None:
+    assert bos_of({"bos_token_id": named}, 31) == token
+    assert bos_of({}, 31) is None
 
 
 REFUSED = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -57,6 +58,13 @@ def test_no_model_folder(tmp_path):
     assert refusal(tmp_path) == (
         f"{tmp_path}: is no model folder (it has no model.yaml); make one with: stackwise import"
     )
+
+
+def test_a_folder_of_hugging_faces_is_named_with_what_imports_it(llama):
+    theirs = llama(name="a llama")
+    said, _, command = refusal(theirs).rpartition("; make one with: ")
+    assert said == f"{theirs}: is no model folder (it has no model.yaml)"
+    assert shlex.split(command)[-2:] == ["import", str(theirs)]
 
 
 def test_a_damaged_model_yaml(folder):
@@ -117,7 +125,9 @@ def test_a_file_that_is_missing_cut_or_altered(folder, tmp_path):
     )
     assert refusal(folder, verify=True) == said
     assert sw.read_model(folder).vocab == 31, "headers alone do not tell"
-    for use in (sw.open_model, lambda f: sw.export_model(f, tmp_path / "out")):
+    uses = [sw.open_model, lambda f: sw.export_model(f, tmp_path / "out")]
+    uses.append(lambda f: sw.read_model(f).part("s1"))
+    for use in uses:
         with pytest.raises(sw.ModelError) as error:
             use(folder)
         assert str(error.value) == said
