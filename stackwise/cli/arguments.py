@@ -165,7 +165,8 @@ def _add_import(command: argparse.ArgumentParser) -> None:
         "--seed",
         type=int,
         default=0,
-        help="of the vectors of [MASK] and [START], which a Llama has not (default 0)",
+        help="of the vector of [MASK], and of [START] where config.json names no bos_token_id "
+        "(default 0)",
     )
 
 

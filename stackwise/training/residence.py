@@ -81,7 +81,7 @@ def begin_ends(work: Work) -> None:
 
 def begin(work: Work, model: ModelFolder, name: str) -> None:
     """Give a part the weights that it has in a model."""
-    put(work.rack, name, read_part(model.checkpoint, model.manifest, name), model.path)
+    put(work.rack, name, model.part(name), model.path)
 
 
 def put_away(work: Work, number: int, stack: str) -> None:

@@ -93,6 +93,20 @@ def test_altered_weights_are_refused(exp, place, tmp_path) -> None:
     )
 
 
+def test_weights_altered_after_the_run_was_made_are_the_models_damage(exp, place, tmp_path) -> None:
+    run = create_run(exp, place)
+    (file,) = (tmp_path / "model" / "rack").glob("s1-*")
+    bytes_ = bytearray(file.read_bytes())
+    bytes_[-3] ^= 1
+    file.write_bytes(bytes_)
+    with pytest.raises(ModelError) as caught:
+        sw.resume(run)
+    assert str(caught.value) == (
+        f"{tmp_path}/model: rack/{file.name}: is not what was written (its bytes or hash differ); "
+        f"{AGAIN}"
+    )
+
+
 def test_another_model_under_its_name_is_refused_while_it_is_still_read(
     exp, place, tmp_path
 ) -> None:
