@@ -30,6 +30,11 @@ from stackwise.rules import check_placement
 from stackwise.stage import Stage
 
 MakeStages = Callable[[Experiment], Iterable[Stage]]
+SHORT = {
+    "float16": "give rack.float()",
+    "bfloat16": 'give options={"precision": {"weights": "bfloat16", "compute": "bfloat16"}}, by '
+    "which they are kept, or rack.float()",
+}
 PLENTY = 1000  # times the steps asked for: enough to see how they would be split
 
 
@@ -215,6 +220,10 @@ def experiment_of(
         for line in unread(exp.precision, key, "a model of one's own, which stays as it is"):
             raise ValueError(f"options: precision.{line}, or train a run (sw.train)")
     dtype = str(next(own.model.parameters()).dtype).removeprefix("torch.")
+    if isinstance(own, OwnRack) and dtype in SHORT and exp.precision.weights != dtype:
+        raise ValueError(
+            f"model: the rack is in {dtype}, in which small updates are lost; {SHORT[dtype]}"
+        )
     if exp.precision.weights == "bfloat16" != dtype:
         raise ValueError(
             f"options: precision.weights=bfloat16, but the rack is in {dtype}; make it with "

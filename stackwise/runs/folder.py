@@ -199,7 +199,8 @@ class Run:
             device: Where to.
             lent: For a rack that does not fit: leave the matrices of stacks that do not train any
                 more in their files (`disk`), or in a copy in host memory, and read a few blocks at
-                a time as they are needed.
+                a time as they are needed. Every file is read through once before, to compare its
+                hash.
 
         Raises:
             CheckpointError: If there is none yet, or it is damaged.

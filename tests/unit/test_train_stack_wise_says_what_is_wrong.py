@@ -134,6 +134,16 @@ WRONG = {
         "options: precision.weights=bfloat16, but the rack is in float32; make it with bfloat16 "
         "matrices, or leave it out",
     ),
+    "a rack in bfloat16": (
+        lambda: (rack().bfloat16(), IDS, {}),
+        "model: the rack is in bfloat16, in which small updates are lost; give "
+        'options={"precision": {"weights": "bfloat16", "compute": "bfloat16"}}, by which they are '
+        "kept, or rack.float()",
+    ),
+    "a rack in float16": (
+        lambda: (rack().half(), IDS, {}),
+        "model: the rack is in float16, in which small updates are lost; give rack.float()",
+    ),
     "a batch size": (
         lambda: (rack(), IDS, {"options": {"optim": {"batch": 8}}}),
         "options: optim.batch=8, but the dataloader gives 2 samples per batch; leave it out",
