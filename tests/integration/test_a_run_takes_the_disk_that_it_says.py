@@ -15,7 +15,7 @@ import stackwise as sw
 from stackwise.errors import ExperimentError
 from stackwise.memory.disk import cache_bytes, checkpoint_bytes
 from stackwise.report import bytes_text
-from stackwise.training import caching, checkpoint
+from stackwise.training import caching, checkpoint, placing
 from stackwise.training.start import create_run
 
 BF16 = {"weights": "bfloat16", "compute": "bfloat16"}
@@ -108,6 +108,31 @@ def test_too_little_disk_is_refused_before_anything_is_made(tiny, place, monkeyp
     )
     refusal(exp, place, monkeypatch, checkpoints + caches - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(10**12, 0, checkpoints + caches))
+    create_run(exp, place)
+
+
+def test_two_disks_are_asked_each_for_its_own(tiny, place, tmp_path, monkeypatch) -> None:
+    """A byte too few on either one, though the other has room for both."""
+    exp = tiny.replace(curriculum="left_to_right")
+    runs_dir, caches_dir = Path(place.runs_dir), tmp_path / "caches"
+    place = place.replace(trunk="cached", cache_dir=str(caches_dir))
+    need = {
+        runs_dir: checkpoint_bytes(exp, sw.stages(exp)),
+        caches_dir: cache_bytes(exp, place, sw.stages(exp), 10**9),
+    }
+    for folder in need:
+        folder.mkdir()
+    monkeypatch.setattr(placing, "same_disk", lambda one, other: False)
+    for full, key in ((runs_dir, "runs_dir"), (caches_dir, "cache_dir")):
+        free = {folder: need[folder] - 1 if folder == full else 10**9 for folder in need}
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: Disk(0, 0, free[path]))
+        with pytest.raises(ExperimentError) as error:
+            create_run(exp, place)
+        assert str(error.value).startswith(
+            f"placement.{key}: {full} has {bytes_text(free[full])} free, and the run takes "
+            f"{bytes_text(need[full])} there by arithmetic ("
+        )
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(0, 0, need[path]))
     create_run(exp, place)
 
 

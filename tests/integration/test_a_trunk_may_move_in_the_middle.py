@@ -95,6 +95,18 @@ REFUSED = {
 }
 
 
+def test_a_move_to_a_cache_under_an_embedding_that_trains_is_refused(tiny, place) -> None:
+    exp = tiny.replace(curriculum={"name": "left_to_right", "embedding": "always"})
+    run = sw.train(exp, place, on_step=stop_after(6))
+    with pytest.raises(sw.ExperimentError) as caught:
+        sw.resume(run, placement={"trunk": "cached"})
+    assert str(caught.value).startswith(
+        "placement.trunk: cached, but stage 1 (s1) trains the embedding under the frozen s0, whose "
+        "outputs change with it; "
+    )
+    assert len(run.metrics()) == 6
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_move_that_cannot_be_is_refused(tiny, place, case, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)

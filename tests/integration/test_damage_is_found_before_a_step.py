@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import stackwise as sw
 from stackwise.runs import RunError
-from stackwise.training import checkpoint
+from stackwise.training import caching, checkpoint
 from stackwise.training.checkpoint import CheckpointError, sealed
 from stackwise.trunk.cache import TrunkCache
 
@@ -283,6 +284,21 @@ def test_of_a_cache_that_is_being_read(tiny, place, damage) -> None:
         assert [event["stage"] for event in run.events("cache_filled")] == [1, 1, 2, 3]
 
 
+def test_of_a_later_shard_of_a_cache(tiny, place, monkeypatch) -> None:
+    """Made again from its own rows, and not from the first ones."""
+    layout = caching.layout_of
+    monkeypatch.setattr(
+        caching, "layout_of", lambda exp, rows: replace(layout(exp, rows), shard_bytes=1)
+    )
+    exp = tiny.replace(curriculum={"name": "left_to_right", "split": "tokens"})
+    run = stopped(exp, place.replace(trunk="cached"))
+    alter(run.path / "cache" / "1" / "rows-000003.bin")
+    sw.resume(run)
+    (event,) = run.events("cache_mended")
+    assert "its rows 12 to 15 must be made again" in event["why"]
+    assert run.metrics()[NUMBERS].equals(sw.train(exp, place, rerun=True).metrics()[NUMBERS])
+
+
 def test_of_a_cache_on_a_disk_that_does_not_keep_it(tiny, place, monkeypatch) -> None:
     exp = tiny.replace(curriculum={"name": "left_to_right", "split": "tokens"})
     run = stopped(exp, place.replace(trunk="cached"))
@@ -326,5 +342,5 @@ def test_of_a_cache_manifest(tiny, place, trunk) -> None:
     run = stopped(exp, place.replace(trunk="cached"))
     (run.path / "cache" / "1" / "cache.json").write_text("{}")
     sw.resume(run, placement={"trunk": trunk})
-    assert run.metrics()[NUMBERS].equals(sw.train(exp, place).metrics()[NUMBERS])
+    assert run.metrics()[NUMBERS].equals(sw.train(exp, place, rerun=True).metrics()[NUMBERS])
     assert not (run.path / "cache").exists()

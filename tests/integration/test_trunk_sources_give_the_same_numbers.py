@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import stackwise as sw
+from stackwise.trunk.filling import SOURCES as SOURCES_OF_BLOCKS
 
 SCIENCE = {
     "left_to_right": {"curriculum": "left_to_right"},
@@ -15,6 +16,11 @@ SCIENCE = {
         "budget": {"tokens": 40 * 4 * 16},
     },
     "right_to_left": {"curriculum": "right_to_left", "masking": {"bands": "equal_mass"}},
+    "a suffix of more blocks than slots": {
+        "curriculum": "right_to_left",
+        "masking": {"bands": "equal_mass"},
+        "rack": {"blocks_per_stack": 2},
+    },
     "cycling": {"curriculum": "block_coordinate"},
     "causal": {"curriculum": "left_to_right", "objective": "clm", "data": {"restart": True}},
 }
@@ -63,6 +69,20 @@ def test_a_border_in_fewer_bits_is_rounded_alike_in_all_of_them(tiny, place, bor
     assert not resident.metrics()["loss"].equals(plain.metrics()["loss"])  # it does round
     for source in SOURCES.values():
         assert trained(exp, place, **source).metrics()[NUMBERS].equals(resident.metrics()[NUMBERS])
+
+
+@pytest.mark.parametrize("source", ["disk", "host"])
+def test_a_stream_comes_from_where_the_placement_says(tiny, place, source, monkeypatch) -> None:
+    opened = set[str]()
+
+    def noted(name, made):
+        return lambda images, device: (opened.add(name), made(images, device))[1]
+
+    for name, made in [*SOURCES_OF_BLOCKS.items()]:
+        monkeypatch.setitem(SOURCES_OF_BLOCKS, name, noted(name, made))
+    exp = tiny.replace(curriculum="left_to_right")
+    trained(exp, place, trunk="streamed", stream_from=source)
+    assert opened == {source}
 
 
 def test_the_cache_of_a_stage_is_made_from_that_of_the_stage_before(tiny, place) -> None:

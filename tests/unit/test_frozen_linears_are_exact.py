@@ -137,6 +137,14 @@ def test_a_copy_and_a_state_dict_hold_the_same_bytes(name):
 
 
 @everywhere
+def test_what_is_kept_are_plain_tensors(name):
+    """Of no class of another library: files, copies and tracers take them as they are."""
+    layer = frozen(name)
+    assert {type(tensor) for tensor in layer.state_dict().values()} == {torch.Tensor}
+    assert {type(each) for each in (*layer.tensors().values(), layer.weight)} == {torch.Tensor}
+
+
+@everywhere
 def test_a_dtype_changes_what_is_made_and_not_what_is_kept(name):
     layer, untouched = frozen(name), frozen(name)
     layer.to(torch.bfloat16).half().to("cpu").double()

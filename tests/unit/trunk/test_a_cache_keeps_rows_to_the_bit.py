@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -115,6 +117,17 @@ def test_rows_of_one_shard_in_its_dtype_are_the_file_itself(made):
     a_BTD, b_BTD = cache.read(2, 4, torch.bfloat16), cache.read(3, 2, torch.bfloat16)
     assert b_BTD.data_ptr() - a_BTD.data_ptr() == LAYOUT.row_bytes
     assert cache.read(5, 2, torch.bfloat16)._base is None  # of two shards
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is mapped where")
+def test_rows_lie_where_the_kernel_has_the_file(made):
+    """Not in memory of this process: a cache may be larger than the machine's."""
+    x_BTD = TrunkCache(made, "key").read(8, 2, torch.bfloat16)
+    spans = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(f"{made.name}/rows-000001.bin"):
+            spans.append([int(end, 16) for end in line.split()[0].split("-")])
+    assert any(begin <= x_BTD.data_ptr() < end for begin, end in spans)
 
 
 def test_batches_are_read_by_a_thread_that_ends(made, monkeypatch):

@@ -5,6 +5,7 @@ The stand-in writes down what is queued where; memory is the CPU's, so that byte
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import count
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from stackwise.trunk.stream import BlockReader
 
 CUDA = torch.device("cuda")
 needs_card = pytest.mark.card
+REAL = filling.Card
 
 
 @pytest.fixture
@@ -135,6 +137,28 @@ def test_a_staging_buffer_is_read_into_after_its_copy(card, six, monkeypatch):
     assert names[0] != names[1]
     assert [kinds[n][2] for n in range(2, 3 * len(image.reads), 3)] == names
     disk.close()
+
+
+def test_a_copy_is_queued_on_the_stream_of_copies_and_not_waited_for(card, monkeypatch):
+    """What the stand-in's card does not do itself: which stream is current, and how it is asked."""
+    asked = []
+
+    class Memory:
+        def copy_(self, source, non_blocking=False):
+            asked.append((current[-1], source, non_blocking))
+
+    current = ["work"]
+
+    @contextmanager
+    def on(stream):
+        current.append(stream.name)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    REAL(CUDA).copy(Memory(), "bytes")
+    assert asked == [("copies", "bytes", True)]
+    assert current == ["work"]
 
 
 def test_a_host_that_cannot_pin_lets_go(card, six, monkeypatch):
