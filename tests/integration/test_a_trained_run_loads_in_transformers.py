@@ -170,12 +170,16 @@ def test_what_reads_in_both_directions_is_no_llama(objective, tiny, place, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_checkpoint_is_not_exported(causal, place, tmp_path) -> None:
-    run = sw.train(causal, place)
-    (path,) = (run.path / "rack").glob("s2-*")
+@pytest.mark.parametrize("part", ["s0", "s0.master", "s1", "s1.average", "head.average"])
+def test_a_damaged_checkpoint_is_not_exported(causal, place, tmp_path, part) -> None:
+    """What is read of a stack is its master or its average, and their files are compared, too."""
+    pytest.importorskip("bitsandbytes")
+    exp = causal.replace(curriculum="left_to_right", precision={"frozen": "nf4", "master": "bf16"})
+    run = sw.train(exp, place, on_step=stopping(6))
+    (path,) = (run.path / ("state" if "." in part else "rack")).glob(f"{part}-*")
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(RuntimeError, match=f"rack/{path.name}: is not what was written"):
+    with pytest.raises(RuntimeError, match=f"{path.parent.name}/{path.name}: is not what was writ"):
         sw.export_model(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
