@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from stackwise.config import Optim
-from stackwise.memory import meter
+from stackwise.config import Optim, Placement
+from stackwise.errors import ExperimentError
+from stackwise.memory import meter, room
 from stackwise.objective import Corrupted
 from stackwise.training import run as loop
 from stackwise.training import step, updates
@@ -43,6 +44,15 @@ def test_the_peak_is_its_allocators_above_what_was_held_before(allocator) -> Non
     assert measured.peak_bytes() == 80
     allocator.now = allocator.most = 40
     assert measured.peak_bytes() == 0
+
+
+def test_what_does_not_fit_into_all_of_its_memory_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(room, "on_card", lambda placement: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 40 << 30))  # free, and in all
+    monkeypatch.setattr(room, "machine_bytes", lambda: 1)
+    room.check_room([{"bytes": {"total": 40 << 30}}], Placement())
+    with pytest.raises(ExperimentError, match=r"and this card has 40\.0 GiB; make"):
+        room.check_room([{"bytes": {"total": (40 << 30) + 1}}], Placement())
 
 
 def batch() -> Corrupted:
