@@ -124,6 +124,14 @@ def test_average_raw_and_best_weights_are_told_apart(causal, place, tmp_path) ->
     assert agree(again, run.rack())
 
 
+def test_the_best_weights_are_those_of_a_look_and_not_the_last(causal, place, tmp_path) -> None:
+    run = sw.train(causal, place, on_step=stopping(14))  # looks are at 4, 8, 12 and 16
+    best, last = (sw.export_model(run, tmp_path / str(b), best=b) for b in (True, False))
+    assert agree(best, run.rack(best=True)) and agree(last, run.rack())
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (best, last))
+    assert not any(ours[name].equal(theirs[name]) for name in ours if ours[name].ndim == 2)
+
+
 def test_without_an_average_there_are_only_the_weights(causal, place, tmp_path) -> None:
     run = sw.train(causal.replace(**{"optim.ema": None}), place, on_step=stopping(6))
     for name, raw in (("plain", False), ("raw", True)):
