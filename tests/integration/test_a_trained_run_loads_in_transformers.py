@@ -124,6 +124,14 @@ def test_average_raw_and_best_weights_are_told_apart(causal, place, tmp_path) ->
     assert agree(again, run.rack())
 
 
+def test_the_best_weights_are_those_of_a_look_and_not_the_last(causal, place, tmp_path) -> None:
+    run = sw.train(causal, place, on_step=stopping(14))  # looks are at 4, 8, 12 and 16
+    best, last = (sw.export_model(run, tmp_path / str(b), best=b) for b in (True, False))
+    assert agree(best, run.rack(best=True)) and agree(last, run.rack())
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (best, last))
+    assert not any(ours[name].equal(theirs[name]) for name in ours if ours[name].ndim == 2)
+
+
 def test_without_an_average_there_are_only_the_weights(causal, place, tmp_path) -> None:
     run = sw.train(causal.replace(**{"optim.ema": None}), place, on_step=stopping(6))
     for name, raw in (("plain", False), ("raw", True)):
@@ -170,12 +178,16 @@ def test_what_reads_in_both_directions_is_no_llama(objective, tiny, place, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_checkpoint_is_not_exported(causal, place, tmp_path) -> None:
-    run = sw.train(causal, place)
-    (path,) = (run.path / "rack").glob("s2-*")
+@pytest.mark.parametrize("part", ["s0", "s0.master", "s1", "s1.average", "head.average"])
+def test_a_damaged_checkpoint_is_not_exported(causal, place, tmp_path, part) -> None:
+    """What is read of a stack is its master or its average, and their files are compared, too."""
+    pytest.importorskip("bitsandbytes")
+    exp = causal.replace(curriculum="left_to_right", precision={"frozen": "nf4", "master": "bf16"})
+    run = sw.train(exp, place, on_step=stopping(6))
+    (path,) = (run.path / ("state" if "." in part else "rack")).glob(f"{part}-*")
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(RuntimeError, match=f"rack/{path.name}: is not what was written"):
+    with pytest.raises(RuntimeError, match=f"{path.parent.name}/{path.name}: is not what was writ"):
         sw.export_model(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import stackwise as sw
+from stackwise.model.block import Block
+from stackwise.training import layers
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,45 @@ def test_compiled_blocks_give_the_same_losses(tiny, place) -> None:
     plain = sw.train(exp, place).metrics()
     compiled = sw.train(exp, place.replace(compile=True), rerun=True).metrics()
     np.testing.assert_allclose(plain["loss"], compiled["loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_checkpointing_runs_what_gradient_crosses_once_more(
+    tiny, place, monkeypatch, checkpointing
+) -> None:
+    """Active blocks and those after them, but not the trunk, of which backward needs nothing."""
+    forward, ran, steps = Block.forward, [0], []
+
+    def counted(block, *given, **how):
+        ran[0] += 1
+        return forward(block, *given, **how)
+
+    def noted(work, numbers):
+        steps.append(ran[0])
+        ran[0] = 0
+
+    monkeypatch.setattr(Block, "forward", counted)
+    exp = tiny.replace(curriculum={"name": "block_coordinate", "cycles": 1, "embedding": "never"})
+    run = sw.train(exp, place.replace(checkpointing=checkpointing), on_step=noted)
+    stage_steps = run.metrics()["stage_step"]
+    inside = [n for n, step in zip(steps, stage_steps, strict=True) if step == 2]  # no look before
+    assert inside == ([8, 7, 6, 5] if checkpointing else [4, 4, 4, 4])
+
+
+@pytest.mark.parametrize("grads", ["whole", "in_backward"])
+@pytest.mark.parametrize("compile", [False, True])
+def test_blocks_and_head_are_compiled_where_it_is_asked(
+    tiny, place, monkeypatch, compile, grads
+) -> None:
+    given = []
+
+    def noted(function, dynamic=None):
+        given.append(function.__qualname__.partition(".")[0])
+        return function
+
+    monkeypatch.setattr(layers, "compiled_alone", noted)
+    exp = tiny.replace(curriculum="left_to_right", optim={"grads": grads, "clip": None})
+    sw.train(exp, place.replace(compile=compile))
+    # Four stages: the stack that trains, and before it a stretch for each stack of the trunk.
+    assert given.count("stretch") == compile * (1 + 2 + 3 + 4)
+    assert given.count("head_of") == compile * 4

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import stackwise as sw
 from stackwise.choice import parse
@@ -149,31 +150,48 @@ def test_every_kind_of_head_has_the_same_loss_and_gradients(monkeypatch, head, c
         torch.testing.assert_close(apart[key], whole[key], rtol=1e-4, atol=1e-5 * size)
 
 
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that anything makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.bytes = max(self.bytes, out.untyped_storage().nbytes())
+        return out
+
+
 def test_no_tensor_is_as_large_as_the_logits(monkeypatch) -> None:
     # 512 x 4096 logits; at most 2^16 of them at once.
     monkeypatch.setattr(chunked, "LOGITS_AT_ONCE", 1 << 16)
-    largest = 0
-
-    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            nonlocal largest
-            out = func(*args, **(kwargs or {}))
-            if isinstance(out, torch.Tensor):
-                largest = max(largest, out.untyped_storage().nbytes())
-            return out
-
     x_ND, weight_VD = torch.randn(512, 8, requires_grad=True), torch.randn(4096, 8)
     weight_VD.requires_grad_()
-    with Largest():
-        chunked_loss(
-            x_ND, weight_VD, None, torch.zeros(512, dtype=torch.int64), torch.ones(512)
-        ).backward()
-    assert largest <= 4 * (1 << 16) * 2  # an int64 index or a float32 slope, never 8 MB of logits
-    with Largest():
-        plain(
-            x_ND, weight_VD, None, torch.zeros(512, dtype=torch.int64), torch.ones(512)
-        ).backward()
-    assert largest >= 4 * 512 * 4096  # the control: the plain formula holds them
+    target_N, scale_N = torch.zeros(512, dtype=torch.int64), torch.ones(512)
+    with Largest() as largest:
+        chunked_loss(x_ND, weight_VD, None, target_N, scale_N).backward()
+    assert largest.bytes <= 4 * (1 << 16) * 2  # an int64 index or a float32 slope, no 8 MB
+    with Largest() as largest:
+        plain(x_ND, weight_VD, None, target_N, scale_N).backward()
+    assert largest.bytes >= 4 * 512 * 4096  # the control: the plain formula holds them
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_in_training_holds_them_whole_only_while_they_are_few(monkeypatch, head) -> None:
+    shape = sw.RackShape(stacks=1, blocks_per_stack=1, d_model=8, heads=2, **HEADS[head])
+    rack = sw.Rack(shape, parse(ATTENTION, "mha", "attention", "kind"), 4096)
+    target_N, weight_N = torch.randint(4096, (512,)), torch.ones(512)
+    found = []
+    for logits in (1 << 16, 512 * 4096 - 1, 512 * 4096):
+        for module in (chunked, layers):
+            monkeypatch.setattr(module, "LOGITS_AT_ONCE", logits)
+        with Largest() as largest:
+            x_ND = torch.randn(512, 8, requires_grad=True)
+            head_of(rack, compiled=False)(x_ND, target_N, weight_N, 512).backward()
+        found.append(largest.bytes)
+    assert found[0] <= 4 * (1 << 16) * 2 < found[1] < 4 * 512 * 4096 == found[2]
 
 
 def test_the_gradient_is_written_where_it_is_asked_to_be(monkeypatch) -> None:

@@ -76,6 +76,7 @@ BF16 = {"weights": "bfloat16", "compute": "bfloat16"}
 CYCLE = {"curriculum": {"name": "block_coordinate", "cycles": 1}}
 CASES = {
     "bfloat16, master float32": {"precision": {**BF16, "frozen": "nf4", "master": "fp32"}},
+    "bfloat16, no masters": {"precision": {**BF16, "frozen": "nf4", "master": "none"}},
     "float32, cycling, master bfloat16": {
         **CYCLE,
         "precision": {"frozen": "nf4", "master": "bf16"},

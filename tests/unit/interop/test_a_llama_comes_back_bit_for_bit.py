@@ -39,6 +39,19 @@ def test_tensors_and_configuration_are_those_of_the_source(kind, dtype, llama, t
     assert sw.read_model(ours).dtype == str(dtype).removeprefix("torch.")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_any_bits_come_back(dtype, llama, tensors, tmp_path):
+    """Of NaN its payload, infinities, zeros with a sign, subnormal numbers."""
+    theirs = llama(dtype)
+    found = load_file(theirs / "model.safetensors")
+    for tensor in found.values():
+        tensor.view(torch.uint8).random_(256)
+    assert all(not tensor.isfinite().all() for tensor in found.values() if tensor.ndim == 2)
+    save_file(found, theirs / "model.safetensors")
+    back = sw.export_model(sw.import_model(theirs, tmp_path / "ours"), tmp_path / "back")
+    assert same(tensors(back), found)
+
+
 @pytest.mark.parametrize("at_once", [64, 1000, 5000])
 def test_pieces_of_any_size_give_the_same_bits(at_once, llama, tensors, tmp_path, monkeypatch):
     """Also where they end inside a head, or across queries, keys and values."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 
 import stackwise as sw
+from stackwise.interop.source import read_source
 
 AGAIN = "import it again, or restore it from a copy"
 
@@ -134,12 +137,43 @@ def test_a_file_that_is_missing_cut_or_altered(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+class HeaderOf:
+    """A safetensors file that gives dtypes and shapes, and fails where numbers are asked for."""
+
+    def __init__(self, path, framework):
+        self.file = safe_open(path, framework=framework)
+
+    def __enter__(self):
+        self.file.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.file.__exit__(*error)
+
+    def keys(self):
+        return self.file.keys()
+
+    def get_slice(self, name):
+        header = self.file.get_slice(name)
+        return SimpleNamespace(get_dtype=header.get_dtype, get_shape=header.get_shape)
+
+
+def test_a_source_is_looked_at_by_its_headers(llama, monkeypatch):
+    theirs = llama(torch.bfloat16, shard="40KB")
+    monkeypatch.setattr("stackwise.interop.stored.safe_open", HeaderOf)
+    source = read_source(theirs)
+    assert source.tensors["model.norm.weight"].shape == (64,)
+    with pytest.raises(TypeError):
+        source.tensors["model.norm.weight"].make()  # the control: here numbers are asked for
+
+
 def test_opening_reads_headers_alone(folder, monkeypatch):
     def fails(*arguments):
         pytest.fail("weights were read")
 
     monkeypatch.setattr("stackwise.training.checkpoint.sha256_of", fails)
     monkeypatch.setattr("stackwise.training.tensorfile.LazyTensor.make", fails)
+    monkeypatch.setattr("stackwise.interop.stored.safe_open", HeaderOf)
     assert sw.read_model(folder).vocab == 31
     with pytest.raises(pytest.fail.Exception):
         sw.read_model(folder, verify=True)
