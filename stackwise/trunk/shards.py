@@ -19,7 +19,7 @@ from stackwise.atomic import write_text
 from stackwise.jsontext import dumps, loads
 from stackwise.trunk.rounding import STORED, check_dtype, row_bytes
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "cache.json"
 SHARD_BYTES = 256 << 20
 LARGEST_MANIFEST = 64 << 20
@@ -109,7 +109,7 @@ class Manifest:
     Attributes:
         key: Of what it is the cache.
         layout: How rows lie.
-        hashes: The sha256 of each shard that is whole, from the first on.
+        hashes: XXH3 in 128 bits of each shard that is whole, from the first on.
     """
 
     key: str
@@ -121,16 +121,16 @@ class Manifest:
         """Whether all rows are there."""
         return len(self.hashes) == self.layout.shards
 
-    def having(self, shard: int, sha256: str) -> Self:
+    def having(self, shard: int, digest: str) -> Self:
         """This one, with the next shard or another one in the place of an old one."""
-        return replace(self, hashes=(*self.hashes[:shard], sha256, *self.hashes[shard + 1 :]))
+        return replace(self, hashes=(*self.hashes[:shard], digest, *self.hashes[shard + 1 :]))
 
     def save(self, folder: Path) -> None:
         """Make it the folder's."""
         layout = self.layout
         shards = [
-            {"file": shard_path(folder, n).name, "bytes": layout.bytes_of(n), "sha256": sha256}
-            for n, sha256 in enumerate(self.hashes)
+            {"file": shard_path(folder, n).name, "bytes": layout.bytes_of(n), "xxh3": digest}
+            for n, digest in enumerate(self.hashes)
         ]
         facts = {"format": FORMAT, "key": self.key, **vars(layout), "complete": self.complete}
         write_text(folder / MANIFEST, dumps({**facts, "shards": shards}, indent=0))
@@ -171,7 +171,9 @@ def read_manifest(folder: Path, key: str) -> Manifest | None:
     except (ValueError, LookupError, TypeError):
         raise CacheError(f"{where}: is damaged; {way_out}") from None
     if manifest is None:
-        raise CacheError(f"{where}: has format {version!r}, and this version reads {FORMAT}")
+        raise CacheError(
+            f"{where}: has format {version!r}, and this version reads {FORMAT}; {way_out}"
+        )
     if found != key:
         raise CacheError(
             f"{where}: is the cache of {found!r:.80}, not of {key!r:.80}; give another folder, or "
@@ -190,10 +192,10 @@ def _manifest(facts: dict[str, Any]) -> Manifest:
     if not all(type(facts[name]) is int for name in numbers) or facts["dtype"] not in STORED:
         raise ValueError("a layout that is none")
     layout = Layout(**{name: facts[name] for name in (*numbers, "dtype")})
-    manifest = Manifest(facts["key"], layout, tuple(each["sha256"] for each in facts["shards"]))
+    manifest = Manifest(facts["key"], layout, tuple(each["xxh3"] for each in facts["shards"]))
     for n, each in enumerate(facts["shards"]):
         right = each["bytes"] == layout.bytes_of(n) and each["file"] == shard_path(Path(), n).name
-        if n >= layout.shards or not right or not re.fullmatch(r"[0-9a-f]{64}", each["sha256"]):
+        if n >= layout.shards or not right or not re.fullmatch(r"[0-9a-f]{32}", each["xxh3"]):
             raise ValueError("a shard that cannot be ours")
     if facts["complete"] != manifest.complete:
         raise ValueError("complete, or not")

@@ -149,7 +149,7 @@ def test_the_manifest_says_what_there_is(made):
     facts = loads((made / "cache.json").read_text("utf-8"))
     shards = facts.pop("shards")
     assert facts == {
-        "format": 1,
+        "format": 2,
         "key": "key",
         "rows": 23,
         "tokens": 5,
@@ -208,8 +208,8 @@ def test_an_unfinished_cache_is_refused(tmp_path):
         {"width": 0},
         {"complete": False},
         {"shards": None},
-        {"shards": [{"file": "../rows-000000.bin", "bytes": 360, "sha256": "0" * 64}]},
-        {"shards": [{"file": "rows-000000.bin", "bytes": 360, "sha256": "0" * 63}]},
+        {"shards": [{"file": "../rows-000000.bin", "bytes": 360, "xxh3": "0" * 32}]},
+        {"shards": [{"file": "rows-000000.bin", "bytes": 360, "xxh3": "0" * 31}]},
     ],
 )
 def test_a_manifest_that_cannot_be_ours_is_damaged(made, change):
@@ -224,8 +224,10 @@ def test_a_manifest_that_cannot_be_ours_is_damaged(made, change):
 
 def test_a_manifest_of_a_later_version_is_refused(made):
     path = made / "cache.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
-    with pytest.raises(CacheError, match=r"^trunk/cache.json: has format 2, and this version rea"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 3}))
+    with pytest.raises(
+        CacheError, match=r"^trunk/cache.json: has format 3, and this version reads 2; remove"
+    ):
         TrunkCache(made, "key")
 
 

@@ -118,10 +118,10 @@ def test_a_shard_that_is_cut_while_it_is_read_does_not_end_the_process(folder):
 def test_a_shard_that_the_disk_does_not_give_is_damaged(folder, monkeypatch):
     cache = TrunkCache(folder, "key")
 
-    def broken(*arguments):
+    def broken(memory):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, "preadv", broken)
+    monkeypatch.setattr("stackwise.trunk.cache.bring", broken)
     with pytest.raises(DamagedShard, match=r"^trunk/rows-000000.bin: cannot be read: Input/output"):
         cache.read(0, 1, torch.bfloat16)
 
