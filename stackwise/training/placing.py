@@ -24,6 +24,8 @@ from stackwise.objective import schedule_of
 from stackwise.report import bytes_text
 from stackwise.schedules import schedule_kind
 from stackwise.stage import Stage, trunk_of
+from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest
+from stackwise.trunk.room import bytes_held
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
@@ -112,44 +114,73 @@ def check_disk(
     placement: Placement,
     made: Sequence[Stage],
     epoch_samples: int,
-    run: Path | None,
+    run: Path | None = None,
+    leaves: Path | None = None,
 ) -> None:
-    """Raise if the folders of a run have no room for what it will write, by arithmetic.
+    """Raise if the folders of a run have no room for what it will still write, by arithmetic.
 
     Args:
         exp: The experiment.
         placement: Names the folders.
         made: Its stages.
         epoch_samples: Samples of an epoch.
-        run: The run's folder; what it holds already counts as there. None for one that is new.
+        run: The folder of a run that goes on: its checkpoints and caches count as there. None for
+            one that is new.
+        leaves: A folder of caches that goes before anything is written.
 
     Raises:
         ExperimentError: If so, or if the caches take more than `placement.cache_gb`.
+        CheckpointError: If the run's checkpoint is damaged.
     """
-    runs, kept = Path(placement.runs_dir), checkpoint_bytes(exp, made)
-    caches = cache_bytes(exp, placement, made, epoch_samples)
+    runs, cache_dir = Path(placement.runs_dir), Path(placement.cache_dir or placement.runs_dir)
+    stage, saved = (0, 0) if run is None else standing(run)
+    cached = {}
+    if run is not None and placement.trunk == "cached":
+        home = run / "cache" if placement.cache_dir is None else cache_dir / run.resolve().name
+        cached = {found.name: bytes_held(found) for found in home.glob("*")}
+    older = sum(count for name, count in cached.items() if name != str(stage))
+    kept = checkpoint_bytes(exp, made, since=stage)
+    caches = cache_bytes(exp, placement, made, epoch_samples, since=stage, lingering=older)
     if placement.cache_gb is not None and caches > placement.cache_gb * 1e9:
         raise ExperimentError(
             f"placement.cache_gb: {placement.cache_gb} < {caches / 1e9:.3g}, which the outputs of "
             "the trunk take by arithmetic; raise it, lower budget, give data.distinct_epochs, or "
             "use trunk=streamed"
         )
-    cache_dir = Path(placement.cache_dir) if placement.cache_dir else runs
     for folder, key in ((runs, "runs_dir"), (cache_dir, "cache_dir")):
         check_folder(folder, key)
-    shared, held = same_disk(cache_dir, runs), 0 if run is None else bytes_in(run)
-    held_apart = 0 if run is None or cache_dir == runs else bytes_in(cache_dir / run.name)
-    wanted = [(runs, kept, held, "runs_dir"), (cache_dir, caches, held_apart, "cache_dir")]
-    if shared:
-        wanted = [(runs, kept + caches, held + held_apart, "runs_dir")]
-    for folder, need, there_now, key in wanted:
+    wanted = [
+        (runs, kept, saved, "runs_dir"),
+        (cache_dir, caches, sum(cached.values()), "cache_dir"),
+    ]
+    if same_disk(cache_dir, runs):
+        wanted = [(runs, kept + caches, saved + sum(cached.values()), "runs_dir")]
+    for folder, need, held, key in wanted:
         free = shutil.disk_usage(there(folder)).free
-        if need > free + there_now:
+        goes = bytes_in(leaves) if leaves is not None and same_disk(folder, leaves) else 0
+        if need > free + held + goes:
+            has = f"; {bytes_text(held)} of it is there" if held else ""
             raise ExperimentError(
                 f"placement.{key}: {folder} has {bytes_text(free)} free, and the run takes "
                 f"{bytes_text(need)} there by arithmetic (checkpoints {bytes_text(kept)}, cached "
-                f"outputs {bytes_text(caches)}); make room, or name another folder"
+                f"outputs {bytes_text(caches)}{has}); make room, or name another folder"
             )
+
+
+def standing(run: Path) -> tuple[int, int]:
+    """The stage that a run goes on in, and the bytes of its checkpoints' files.
+
+    Raises:
+        CheckpointError: If its checkpoint is damaged.
+    """
+    stage = held = 0
+    for folder in (run / "rack", run / "best"):
+        if (folder / MANIFEST).exists():
+            manifest = read_manifest(folder)
+            files = [home_of(folder, n) / e["file"] for n, e in manifest["parts"].items()]
+            held += sum(file.stat().st_size for file in files if file.is_file())
+            stage = manifest.get("counters", {}).get("stage", stage)
+    return stage, held
 
 
 def check_folder(folder: Path, key: str) -> None:
