@@ -49,5 +49,5 @@ def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) ->
     exp, made = run.experiment, stages_of(run)
     device_of(new)
     check_placement(exp, new)
-    check_trunk(exp, new, made)
+    check_trunk(exp, new, made, goes_on=True)
     return new

@@ -10,11 +10,12 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from torch import nn
 
 from stackwise.completion import packing
+from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError
 from stackwise.memory.disk import cache_bytes, checkpoint_bytes
 from stackwise.model.block import Block
@@ -30,39 +31,72 @@ from stackwise.trunk.room import bytes_held
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
 
+SHOWN = 4  # stages that a message names
 
-def check_trunk(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> None:
+
+def check_trunk(
+    exp: Experiment, placement: Placement, made: Sequence[Stage], *, goes_on: bool = False
+) -> None:
     """Raise if the trunks of these stages cannot be frozen or cached as it is asked.
+
+    Args:
+        exp: The experiment.
+        placement: Says what is asked of trunks.
+        made: Its stages.
+        goes_on: Whether it is a run's already, so that only the placement may change.
 
     Raises:
         ExperimentError: With every problem at once.
     """
-    problems = [*cache_problems(exp, placement, made), *packing_problems(exp)]
+    problems = [*cache_problems(exp, placement, made, goes_on), *packing_problems(exp)]
     if problems:
         raise ExperimentError("\n".join(problems))
 
 
-def cache_problems(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> Iterator[str]:
+def cache_problems(
+    exp: Experiment, placement: Placement, made: Sequence[Stage], goes_on: bool
+) -> Iterator[str]:
     """Why what a trunk puts out could not be read again: it would be something else by then."""
     if placement.trunk != "cached":
         return
-    for number, stage in enumerate(made):
-        active = [stage.path.index(stack) for stack in stage.active or ()]
-        before = stage.path[: min(active, default=len(stage.path))]
-        if stage.embedding and before:
-            yield (
-                f"placement.trunk: cached, but stage {number} ({stage.name}) trains the embedding "
-                f"under the frozen {', '.join(before)}, whose outputs change with it; give a "
-                "curriculum that trains the embedding in its first stage only "
-                "(curriculum.embedding=first), or trunk=recompute or streamed"
-            )
+    if moving := under_moving(made):
+        plural, rest = len(moving) > 1, len(moving) - SHOWN
+        named = ", ".join(f"{number} ({made[number].name})" for number in moving[:SHOWN])
+        still = None if goes_on else still_embedding(exp)
+        yield (
+            f"placement.trunk: cached, but {'stages' if plural else 'stage'} {named}"
+            f"{f' and {rest} more' if rest > 0 else ''} {'train' if plural else 'trains'} the "
+            "embedding under frozen stacks, whose outputs change with it; "
+            f"{f'give {still}, or ' if still else ''}use trunk=recompute or streamed"
+        )
     repeats = exp.data.distinct_epochs is not None and any(map(trunk_of, made))
     if repeats and (schedule := masks_move(exp)):
         yield (
             f"placement.trunk: cached, but masking.schedule={schedule} masks more or less "
-            "as training goes on, so that rows never repeat; leave data.distinct_epochs empty, or "
-            "use trunk=recompute or streamed"
+            "as training goes on, so that rows never repeat; "
+            f"{'' if goes_on else 'leave data.distinct_epochs empty, or '}use trunk=recompute or "
+            "streamed"
         )
+
+
+def under_moving(made: Sequence[Stage]) -> list[int]:
+    """The stages that train the embedding under stacks that are frozen."""
+    found = []
+    for number, stage in enumerate(made):
+        active = [stage.path.index(stack) for stack in stage.active or ()]
+        if stage.embedding and stage.path[: min(active, default=len(stage.path))]:
+            found.append(number)
+    return found
+
+
+def still_embedding(exp: Experiment) -> str | None:
+    """What of the curriculum trains the embedding under no frozen stack, as it is typed."""
+    field = type(exp.curriculum).model_fields.get("embedding")
+    values = () if field is None else get_args(field.annotation)
+    for value in (value for value in values if isinstance(value, str)):
+        if not under_moving(stages(exp.replace(curriculum={"embedding": value}))):
+            return f"curriculum.embedding={value}"
+    return None
 
 
 def packing_problems(exp: Experiment) -> Iterator[str]:
