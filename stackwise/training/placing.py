@@ -175,11 +175,15 @@ def check_disk(
     older = sum(count for name, count in cached.items() if name != str(stage))
     kept = checkpoint_bytes(exp, made, since=stage)
     caches = cache_bytes(exp, placement, made, epoch_samples, since=stage, lingering=older)
-    if placement.cache_gb is not None and caches > placement.cache_gb * 1e9:
+    if placement.cache_gb is not None and caches > round(placement.cache_gb * 1e9):
+        ways = ""
+        if run is None:
+            ways, once = "lower budget, ", exp.replace(data={"distinct_epochs": 1})
+            fewer = cache_bytes(once, placement, made, epoch_samples) < caches
+            ways += "give data.distinct_epochs=1, " if fewer and not masks_move(exp) else ""
         raise ExperimentError(
-            f"placement.cache_gb: {placement.cache_gb} < {caches / 1e9:.3g}, which the outputs of "
-            "the trunk take by arithmetic; raise it, lower budget, give data.distinct_epochs, or "
-            "use trunk=streamed"
+            f"placement.cache_gb: {placement.cache_gb} < {gb_text(caches)}, which the outputs of "
+            f"the trunk take by arithmetic; raise it, {ways}or use trunk=streamed"
         )
     for folder, key in ((runs, "runs_dir"), (cache_dir, "cache_dir")):
         check_folder(folder, key)
@@ -199,6 +203,12 @@ def check_disk(
                 f"{bytes_text(need)} there by arithmetic (checkpoints {bytes_text(kept)}, cached "
                 f"outputs {bytes_text(caches)}{has}); make room, or name another folder"
             )
+
+
+def gb_text(count: int) -> str:
+    """Bytes in GB with three digits, rounded up, so that so much is enough."""
+    step = 10 ** max(len(str(count)) - 3, 0)
+    return f"{-(-count // step) * step / 1e9:.3g}"
 
 
 def standing(run: Path) -> tuple[int, int]:

@@ -5,6 +5,7 @@ That moment is when a checkpoint is whole and the one before it is still there.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -151,9 +152,34 @@ def test_so_are_caches_over_their_budget(tiny, place, monkeypatch) -> None:
     place = place.replace(trunk="cached", cache_gb=1e-6)
     assert refusal(exp, place, monkeypatch, 10**12) == (
         "placement.cache_gb: 1e-06 < 4.16e-05, which the outputs of the trunk take by arithmetic; "
-        "raise it, lower budget, give data.distinct_epochs, or use trunk=streamed"
+        "raise it, lower budget, or use trunk=streamed"
     )
     create_run(exp, place.replace(cache_gb=1.0))
+
+
+@pytest.mark.parametrize("tokens", [1024, 1088, 2496, 12_800, 40_960])
+def test_the_figure_of_a_budget_is_enough_as_it_is_printed(tiny, place, tokens) -> None:
+    exp = tiny.replace(curriculum="left_to_right", budget={"tokens": tokens})
+    place = place.replace(trunk="cached", cache_gb=1e-6)
+    with pytest.raises(ExperimentError) as error:
+        create_run(exp, place)
+    figure = float(re.search(r" < (\S+), which", str(error.value))[1])
+    need = cache_bytes(exp, place, sw.stages(exp), 10**9)
+    assert need <= figure * 1e9 <= 1.01 * need
+    assert create_run(exp, place.replace(cache_gb=figure)).state == "made"
+
+
+def test_samples_that_repeat_are_a_way_out_where_more_than_an_epoch_is_read(tiny, place) -> None:
+    exp = tiny.replace(curriculum="left_to_right", budget={"tokens": 1_000_000})
+    place = place.replace(trunk="cached", cache_gb=1e-6)
+    ways = " take by arithmetic; raise it, lower budget, give data.distinct_epochs=1, or use "
+    with pytest.raises(ExperimentError, match=ways):
+        create_run(exp, place)
+    once = exp.replace(data={"distinct_epochs": 1})
+    mlm = exp.replace(objective="mlm", masking={"schedule": "ramp"})  # with it rows never repeat
+    for other in (once, mlm):
+        with pytest.raises(ExperimentError, match="; raise it, lower budget, or use trunk=str"):
+            create_run(other, place)
 
 
 EVEN = {"name": "left_to_right", "split": "tokens"}

@@ -82,7 +82,7 @@ def test_keys_that_are_not_read_any_more_are_emptied_and_caches_go(tiny, place, 
 REFUSED = {
     "a budget that is too small": (
         {"trunk": "cached", "cache_gb": 1e-6},
-        "placement.cache_gb: 1e-06 < ",
+        "which the outputs of the trunk take by arithmetic; raise it, or use trunk=streamed",
     ),
     "a folder that is a file": (
         {"trunk": "cached", "cache_dir": "FILE"},

@@ -97,7 +97,7 @@ EXPERIMENTS = {
         {},
         {"trunk": "cached", "cache_gb": 1e-6},
         "placement.cache_gb: 1e-06 < 4.16e-05, which the outputs of the trunk take by arithmetic; "
-        "raise it, lower budget, give data.distinct_epochs, or use trunk=streamed",
+        "raise it, lower budget, or use trunk=streamed",
     ),
     "a place to stream from that nothing reads": (
         {},
