@@ -29,13 +29,13 @@ from torch import Tensor
 from stackwise.atomic import PART, flush, sha256_of, write_text
 from stackwise.jsontext import dumps, loads
 from stackwise.runs.folder import MANIFEST as MANIFEST
+from stackwise.runs.folder import RESTORE as RESTORE
 from stackwise.training.tensorfile import Tensors, holds, save_file
 
 FORMAT = 1
 LARGEST_MANIFEST = 16 << 20
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 FILE = re.compile(NAME.pattern + r"-[0-9a-f]{16}\.safetensors")
-RESTORE = "restore it from a copy of the run, or train again with rerun=True"
 
 
 class CheckpointError(RuntimeError):

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from stackwise.runs import Run, RunError
-from stackwise.runs.folder import RESTORE as RESTORE_FILE
 from stackwise.training.checkpoint import MANIFEST, RESTORE, CheckpointError, read_manifest
 
 HOLDS = {"rack": "counters", "best": "loss"}  # what only the manifest in this folder holds
@@ -36,7 +35,7 @@ def identity_of(run: Run) -> dict[str, str | None]:
             "start weights": facts["start"]["weights"] if "start" in facts else None,
         }
     except (LookupError, TypeError):
-        raise RunError(f"run {run.id}: provenance.json is damaged; {RESTORE_FILE}") from None
+        raise RunError(f"run {run.id}: provenance.json is damaged; {RESTORE}") from None
     texts = {name: (run.path / name).read_text("utf-8") for name in FILES}
     return began | {k: hashlib.sha256(text.encode()).hexdigest() for k, text in texts.items()}
 
@@ -58,8 +57,8 @@ def own_manifest(run: Run, name: str) -> dict[str, Any]:
         if key in FILES and theirs.get(key) not in (None, own):
             raise CheckpointError(
                 f"run {run.id}: {key} is not the one that {where} was written with "
-                f"({shown({key: own}, key)}, was {shown(theirs, key)}); restore {key} from a copy "
-                f"of the run, or train again (rerun=True, --rerun)"
+                f"({shown({key: own}, key)}, was {shown(theirs, key)}); "
+                f"{RESTORE.replace('it', key, 1)}"
             )
         if theirs.get(key) != own:
             raise CheckpointError(

@@ -19,7 +19,7 @@ from stackwise.training import caching, checkpoint
 from stackwise.training.checkpoint import CheckpointError, sealed
 from stackwise.trunk.cache import TrunkCache
 
-RESTORE = "restore it from a copy of the run, or train again with rerun=True"
+RESTORE = "restore it from a copy of the run, or train again (rerun=True, --rerun)"
 NUMBERS = ["loss", "grad_norm", "flops", "masked_frac"]
 
 
@@ -227,8 +227,7 @@ def test_what_is_carried_out_is_not_changed_under_a_checkpoint(tiny, place, name
             use(sw.Run(run.path))
         assert str(caught.value) == (
             f"run {run.id}: {name} is not the one that rack/manifest.json was written with ({now}, "
-            f"was {was}); restore {name} from a copy of the run, or train again (rerun=True, "
-            "--rerun)"
+            f"was {was}); {RESTORE.replace('restore it', f'restore {name}')}"
         )
     path.write_text(whole)
     assert sw.resume(sw.Run(run.path)).state == "finished"

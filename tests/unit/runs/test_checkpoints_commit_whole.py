@@ -223,7 +223,7 @@ def test_damage_is_named_with_the_way_out(rack) -> None:
     assert message_of(rack, "s7") == "rack: no part 's7'; it has s0, s1, s1.optimizer"
     path = next(rack.glob("s0-*"))
     whole, way_out = path.read_bytes(), checkpoint.RESTORE
-    assert way_out == "restore it from a copy of the run, or train again with rerun=True"
+    assert way_out == "restore it from a copy of the run, or train again (rerun=True, --rerun)"
     altered = f"rack/{path.name}: is not what was written (its bytes or hash differ); {way_out}"
     path.write_bytes(whole[:-1])
     assert message_of(rack) == message_of(rack, verify=False) == altered

@@ -14,7 +14,7 @@ from stackwise.training.tensorfile import save_file
 from stackwise.trunk.blocks import StoredBlock, read_header
 from stackwise.trunk.stream import BlockReader
 
-WAY_OUT = "restore it from a copy of the run, or train again with rerun=True"
+WAY_OUT = "restore it from a copy of the run, or train again (rerun=True, --rerun)"
 
 
 @pytest.fixture
