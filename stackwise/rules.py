@@ -33,18 +33,23 @@ def problems_of(exp: Experiment, broken: Collection[str] = ()) -> list[Problem]:
     return [_problem(line) for rule in rules for line in rule(exp)]
 
 
-def check_placement(exp: Experiment, placement: Placement) -> None:
+def check_placement(exp: Experiment, placement: Placement, *, goes_on: bool = False) -> None:
     """Refuse to carry out an experiment in a way, or on a machine, that it cannot be.
+
+    Args:
+        exp: The experiment.
+        placement: The way.
+        goes_on: Whether it is a run's already, so that only the placement may change.
 
     Raises:
         ExperimentError: With every problem at once.
     """
-    problems = [_problem(line) for line in _unplaceable(exp, placement)]
+    problems = [_problem(line) for line in _unplaceable(exp, placement, goes_on)]
     if problems:
         raise ExperimentError(problems)
 
 
-def _unplaceable(exp: Experiment, placement: Placement) -> Iterator[str]:
+def _unplaceable(exp: Experiment, placement: Placement, goes_on: bool) -> Iterator[str]:
     from stackwise.model.formats import missing_package
     from stackwise.training.updates import OPTIMIZERS  # torch's optimizers take time to load
 
@@ -53,20 +58,18 @@ def _unplaceable(exp: Experiment, placement: Placement) -> Iterator[str]:
         yield (
             f"placement.micro_batch: {micro} < optim.batch={optim.batch} adds up gradients over "
             "forward passes, and with optim.grads=in_backward none is kept; leave micro_batch "
-            "empty, or use optim.grads=whole"
+            f"empty{'' if goes_on else ', or use optim.grads=whole'}"
         )
     for key in () if placement.trunk == "cached" else ("cache_dir", "cache_gb"):
         yield from _unread_by(placement, key)
     if placement.trunk == "recompute":
         yield from _unread_by(placement, "stream_from")
     form = packing(exp.precision)
-    if form is not None and (lacks := missing_package(form)):
+    if form is not None and (lacks := missing_package(form, made=goes_on)):
         yield f"precision.frozen: {lacks}"
-    if OPTIMIZERS[optim.name].missing():
-        yield (
-            f"optim.name: {optim.name} needs the package {OPTIMIZERS[optim.name].needs}, which is "
-            'not installed; pip install "stackwise[quant]", or use optim.name=adamw'
-        )
+    if lacks := OPTIMIZERS[optim.name].missing():
+        other = "" if goes_on else ", or use optim.name=adamw"
+        yield f"optim.name: {optim.name} {lacks}{other}"
 
 
 def _unread_by(placement: Placement, key: str) -> Iterator[str]:

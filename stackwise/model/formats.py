@@ -27,7 +27,7 @@ from stackwise.model.codes import BLOCK, Layout, Shape, Tensors
 WEIGHTS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # what can be packed
 PACKAGE, OLDEST = "bitsandbytes", (0, 50)  # the first with 4-bit kernels for a CPU
 BF16_LARGEST = torch.finfo(torch.bfloat16).max
-WAY_OUT = 'pip install "stackwise[quant]", or choose fp16, bf16 or fp8'
+WAY_OUT = 'pip install "stackwise[quant]"'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class Format:
             ValueError: If they differ, or a tensor is strided: kernels read them as they lie.
             ExperimentError: If the format's package is missing.
         """
-        self.load()
+        self.load(made=True)
         found = {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()}
         wanted = self.layout(shape)
         if found != wanted:
@@ -128,14 +128,17 @@ class Format:
                     "give it contiguous"
                 )
 
-    def load(self) -> None:
+    def load(self, *, made: bool = False) -> None:
         """Import bitsandbytes, if the format needs it.
+
+        Args:
+            made: Whether something is frozen to it already.
 
         Raises:
             ExperimentError: If it is missing; the text is `missing_package`'s.
         """
         if self.bitsandbytes:
-            _load(self.name)
+            _load(self.name, made)
 
     def _check_range(self, part_RI: Tensor) -> None:
         if part_RI.is_meta or isinstance(part_RI, FakeTensor):
@@ -225,22 +228,31 @@ def room_for(shape: Shape) -> int:
     return -(-shape[0] * shape[1] // BLOCK) * BLOCK
 
 
-def missing_package(name: str) -> str | None:
-    """That a format lacks bitsandbytes here, with the way out; None where nothing is missing."""
-    if not format_called(name).bitsandbytes:
-        return None
-    wanted = f"{PACKAGE} {'.'.join(map(str, OLDEST))} or newer"
+def missing_package(name: str, *, made: bool = False) -> str | None:
+    """That a format lacks bitsandbytes here, with the way out; None where nothing is missing.
+
+    Args:
+        name: The format's.
+        made: Whether something is frozen to it already, so that no other one can be chosen.
+    """
+    lacks = lacking() if format_called(name).bitsandbytes else None
+    return lacks and f"{name} {lacks}{'' if made else ', or choose fp16, bf16 or fp8'}"
+
+
+def lacking() -> str | None:
+    """What is wrong with bitsandbytes here, with the command that mends it; None for nothing."""
+    wanted = f"needs {PACKAGE} {'.'.join(map(str, OLDEST))} or newer"
     if importlib.util.find_spec(PACKAGE) is None:
-        return f"{name} needs {wanted}, which is not installed; {WAY_OUT}"
+        return f"{wanted}, which is not installed; {WAY_OUT}"
     version = importlib.metadata.version(PACKAGE)
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
-        return f"{name} needs {wanted}, and {version} is installed; {WAY_OUT}"
+        return f"{wanted}, and {version} is installed; {WAY_OUT}"
     return None
 
 
 @cache
-def _load(name: str) -> None:
-    missing = missing_package(name)
+def _load(name: str, made: bool) -> None:
+    missing = missing_package(name, made=made)
     if missing:
         raise ExperimentError(missing)
     codes.operators()

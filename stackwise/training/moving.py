@@ -48,6 +48,6 @@ def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) ->
         new = new.replace(**{key: getattr(usual, key) for key in left if key not in keys})
     exp, made = run.experiment, stages_of(run)
     device_of(new)
-    check_placement(exp, new)
+    check_placement(exp, new, goes_on=True)
     check_trunk(exp, new, made, goes_on=True)
     return new

@@ -15,6 +15,7 @@ from stackwise.atomic import write_text
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import samples_per_epoch
+from stackwise.errors import ExperimentError
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.flops import vocab_size
@@ -101,11 +102,16 @@ def load_packages(exp: Experiment) -> None:
     """Import what the experiment needs beside torch now, so that it is not counted as the rack's.
 
     It would be more than a small rack (`tests/integration/test_the_meter_measures_memory.py`).
+
+    Raises:
+        ExperimentError: If a package is missing or too old.
     """
-    form, package = packing(exp.precision), OPTIMIZERS[exp.optim.name].needs
+    form, rule = packing(exp.precision), OPTIMIZERS[exp.optim.name]
     if form is not None:
-        format_called(form).load()
-    if package == "bitsandbytes":
+        format_called(form).load(made=True)
+    if lacks := rule.missing():
+        raise ExperimentError(f"optim.name: {exp.optim.name} {lacks}")
+    if rule.needs == "bitsandbytes":
         operators()
 
 

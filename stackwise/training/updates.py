@@ -8,7 +8,6 @@ under 4096 numbers keep a float32 state: `tests/unit/test_8bit_updates_equal_bit
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from stackwise.model.codes import operators
+from stackwise.model.formats import lacking
 
 if TYPE_CHECKING:
     from stackwise.config import Optim
@@ -39,7 +39,7 @@ class Rule:
         state_bytes: (numbers in a tensor) -> bytes of its state, the counted step included.
         whole: Whether whole lists of float32 tensors are moved in one call. Otherwise the rule has
             temporaries as large as what it is handed, and gets slices.
-        needs: A package that has to be installed.
+        needs: A package that has to be installed, as new as `formats.py` asks.
     """
 
     start: Callable[[Tensor], Kept]
@@ -48,9 +48,9 @@ class Rule:
     whole: bool
     needs: str | None = None
 
-    def missing(self) -> bool:
-        """Whether the package that it needs is not installed."""
-        return self.needs is not None and importlib.util.find_spec(self.needs) is None
+    def missing(self) -> str | None:
+        """What is wrong with the package that it needs, with the way out; None for nothing."""
+        return None if self.needs is None else lacking()
 
 
 def _start_adamw(weight: Tensor) -> Kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -13,6 +14,7 @@ from torch import nn
 
 import stackwise as sw
 from stackwise.cli import main
+from stackwise.model import formats
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
 from stackwise.training.start import create_run
@@ -163,6 +165,7 @@ def test_a_key_that_nothing_reads(tiny, case) -> None:
     assert str(caught.value) == text
 
 
+BNB = "bitsandbytes"
 PACKAGES = {
     "int8": (
         {"precision": {"frozen": "int8"}},
@@ -171,8 +174,8 @@ PACKAGES = {
     ),
     "lion8bit": (
         {"optim": {"name": "lion8bit"}},
-        "optim.name: lion8bit needs the package bitsandbytes, which is not installed; pip install "
-        '"stackwise[quant]", or use optim.name=adamw',
+        "optim.name: lion8bit needs bitsandbytes 0.50 or newer, which is not installed; pip "
+        'install "stackwise[quant]", or use optim.name=adamw',
     ),
 }
 
@@ -181,10 +184,43 @@ PACKAGES = {
 def test_a_package_that_is_missing(tiny, place, case, monkeypatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else found(name)
+        importlib.util, "find_spec", lambda name: None if name == BNB else found(name)
     )
     science, text = PACKAGES[case]
     assert refusal(experiment(tiny, science), place) == text
+
+
+@pytest.mark.parametrize("case", PACKAGES)
+def test_a_package_that_is_too_old(tiny, place, case, monkeypatch) -> None:
+    version = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "0.45.0" if name == BNB else version(name)
+    )
+    science, text = PACKAGES[case]
+    said = refusal(experiment(tiny, science), place)
+    assert said == text.replace(", which is not", ", and 0.45.0 is")
+
+
+@pytest.mark.parametrize("case", PACKAGES)
+def test_of_a_run_that_is_there_nothing_but_the_package_is_asked(
+    tiny, place, case, monkeypatch, capsys
+) -> None:
+    """Its format and its optimizer are what they are."""
+    science, text = PACKAGES[case]
+    run = create_run(experiment(tiny, science), place)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == BNB else found(name)
+    )
+    formats._load.cache_clear()
+    said = text.partition(", or ")[0]
+    for placement in (None, {"threads": 1}):
+        with pytest.raises(sw.ExperimentError) as caught:
+            sw.resume(run, placement=placement)
+        assert str(caught.value) in (said, said.removeprefix("precision.frozen: "))
+    assert main(["resume", str(run.path)]) == 2
+    assert capsys.readouterr().err == f"stackwise: {said}\n"
+    formats._load.cache_clear()
 
 
 @pytest.mark.parametrize("key", ["cache_dir", "runs_dir"])

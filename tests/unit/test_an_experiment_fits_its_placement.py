@@ -16,7 +16,7 @@ ADDED_UP = (
     "optim.grads=in_backward none is kept; leave micro_batch empty, or use optim.grads=whole"
 )
 NOT_INSTALLED = (
-    "optim.name: lion8bit needs the package bitsandbytes, which is not installed; "
+    "optim.name: lion8bit needs bitsandbytes 0.50 or newer, which is not installed; "
     'pip install "stackwise[quant]", or use optim.name=adamw'
 )
 IN_BACKWARD = {"grads": "in_backward", "clip": None}
@@ -51,6 +51,6 @@ def test_an_optimizer_needs_its_package(without_bitsandbytes) -> None:
 
 def test_before_a_folder_is_made(tmp_path, without_bitsandbytes) -> None:
     exp = sw.Experiment(optim={"name": "lion8bit"}, data={"corpus": {"kind": "markov"}})
-    with pytest.raises(ExperimentError, match="needs the package bitsandbytes"):
+    with pytest.raises(ExperimentError, match=r"needs bitsandbytes 0\.50 or newer"):
         create_run(exp, sw.Placement(runs_dir=str(tmp_path / "runs"), device="cpu"))
     assert not (tmp_path / "runs").exists()

@@ -61,7 +61,10 @@ def test_a_part_whose_format_lacks_its_package_says_so(without):
     without(None)
     with pytest.raises(ExperimentError) as caught:
         put(rack, "s0", packed.stacks["s0"].state_dict(), Path("rack"), "nf4")
-    assert str(caught.value) == missing_package("nf4")
+    assert str(caught.value) == (
+        "nf4 needs bitsandbytes 0.50 or newer, which is not installed; "
+        'pip install "stackwise[quant]"'
+    )
 
 
 def test_an_old_package_is_refused(without):
