@@ -31,10 +31,11 @@ from stackwise.training.placing import masks_move
 from stackwise.training.saved import RACK, save_parts
 from stackwise.training.step import autocast
 from stackwise.training.work import Stopped, Work
+from stackwise.trunk import shards
 from stackwise.trunk.border import border_of, through
 from stackwise.trunk.cache import TrunkCache
 from stackwise.trunk.room import bytes_held, remove
-from stackwise.trunk.shards import CacheError, DamagedShard
+from stackwise.trunk.shards import CacheError, DamagedShard, Layout, has_size, shard_name
 from stackwise.trunk.writer import CacheWriter
 
 MENDS = 3  # of one shard, while a stage reads it
@@ -51,6 +52,7 @@ def open_cache(work: Work, number: int) -> TrunkCache:
         save_parts(work, number, {"embedding"}, {})
     folder, key = home_of(work, number), key_of(work, number, trunk_of(work.stages[number]))
     began, source = time.monotonic(), None
+    why = lost(folder, key, layout_of(work.exp, rows_in(work, number)))
     with writer_of(work, number, folder, key) as writer:
         made = not writer.complete
         if made:
@@ -59,11 +61,29 @@ def open_cache(work: Work, number: int) -> TrunkCache:
     if made:
         seconds = time.monotonic() - began
         facts = {"rows": cache.layout.rows, "bytes": bytes_held(folder), "seconds": seconds}
-        work.writer.event("cache_filled", stage=number, from_stage=source, **facts)
+        again = {} if why is None else {"why": why}
+        work.writer.event("cache_filled", stage=number, from_stage=source, **facts, **again)
     for other in folder.parent.iterdir():
         if other != folder:
             remove(other)
     return cache
+
+
+def lost(folder: Path, key: str, layout: Layout) -> str | None:
+    """Why rows that a cache has had must be made again; None where none must."""
+    try:
+        found = shards.read_manifest(folder, key)
+    except CacheError as error:
+        return str(error).partition(";")[0]
+    if found is None:
+        gone = any(folder.glob("rows-*.bin"))
+        return f"{folder.name}/{shards.MANIFEST}: is missing" if gone else None
+    if found.layout != layout:
+        return f"{folder.name}: holds {found.layout}, and {layout} was asked for"
+    for shard in range(len(found.hashes)):
+        if not has_size(folder, layout, shard):
+            return f"{shard_name(folder, shard)}: is missing or cut"
+    return None
 
 
 def rows_in(work: Work, number: int) -> int:
@@ -148,6 +168,8 @@ def fill(work: Work, number: int, writer: CacheWriter) -> int | None:
 def mend(work: Work, number: int, cache: TrunkCache, damage: DamagedShard) -> None:
     """Make a damaged shard of a cache anew, from the tokens, and say so.
 
+    On another machine its rows may come out otherwise in the last bits, which the event says.
+
     Raises:
         CheckpointError: If it was, again and again: then the disk does not keep it.
     """
@@ -156,10 +178,10 @@ def mend(work: Work, number: int, cache: TrunkCache, damage: DamagedShard) -> No
             f"{damage}, and it has been, {MENDS} times: the disk does not keep what is written; "
             "go on with another placement.cache_dir, or with placement.trunk=streamed"
         ) from damage
-    work.writer.event("cache_mended", stage=number, why=str(damage))
     rows, size = damage.rows, work.exp.optim.batch
     batches = (outputs(work, number, first, None) for first in range(rows.start, rows.stop, size))
-    cache.rebuild(damage.shard, (x_BTD for batch in batches for _, x_BTD in batch))
+    same = cache.rebuild(damage.shard, (x_BTD for batch in batches for _, x_BTD in batch))
+    work.writer.event("cache_mended", stage=number, why=str(damage), same_rows=same)
 
 
 def read_whole(work: Work, number: int, cache: TrunkCache, first: int, count: int) -> Tensor:

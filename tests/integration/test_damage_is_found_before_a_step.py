@@ -285,13 +285,53 @@ def test_of_a_cache_that_is_being_read(tiny, place, damage) -> None:
     assert run.weights_hash() == whole.weights_hash()
     if damage is alter:
         (event,) = run.events("cache_mended")
-        assert event["stage"] == 1
+        assert event["stage"] == 1 and event["same_rows"] is True
         assert event["why"] == (
             f"1/{shard.name}: is not what was written (its hash differs); its rows 0 to 15 must "
             "be made again: rebuild shard 0"
         )
     else:
-        assert [event["stage"] for event in run.events("cache_filled")] == [1, 1, 2, 3]
+        filled = run.events("cache_filled")
+        assert [event["stage"] for event in filled] == [1, 1, 2, 3]
+        why = f"1/{shard.name}: is missing or cut"
+        assert [event.get("why") for event in filled] == [None, why, None, None]
+
+
+CACHE_FILES = {
+    "rows-000000.bin, lost": ("rows-000000.bin", None, "is missing or cut"),
+    "rows-000000.bin, empty": ("rows-000000.bin", b"", "is missing or cut"),
+    "cache.json, damaged": ("cache.json", b"{", "is damaged"),
+    "cache.json, lost": ("cache.json", None, "is missing"),
+}
+
+
+@pytest.mark.parametrize("case", CACHE_FILES)
+def test_why_a_cache_is_filled_again_is_said(tiny, place, case) -> None:
+    exp = tiny.replace(curriculum={"name": "left_to_right", "split": "tokens"})
+    run = stopped(exp, place.replace(trunk="cached"))
+    name, content, why = CACHE_FILES[case]
+    file = run.path / "cache" / "1" / name
+    file.unlink() if content is None else file.write_bytes(content)
+    sw.resume(run)
+    said = [event.get("why") for event in run.events("cache_filled")]
+    assert said == [None, f"1/{name}: {why}", None, None]
+
+
+def test_rows_that_come_out_otherwise_are_said(tiny, place, monkeypatch) -> None:
+    """As on another machine."""
+    exp = tiny.replace(curriculum={"name": "left_to_right", "split": "tokens"})
+    run = stopped(exp, place.replace(trunk="cached"))
+    (shard,) = (run.path / "cache" / "1").glob("rows-*.bin")
+    alter(shard)
+    outputs = caching.outputs
+
+    def otherwise(*asked):
+        return ((row, x_BTD * (1 + 2**-20)) for row, x_BTD in outputs(*asked))
+
+    monkeypatch.setattr(caching, "outputs", otherwise)
+    sw.resume(run)
+    (event,) = run.events("cache_mended")
+    assert event["same_rows"] is False
 
 
 def test_of_a_later_shard_of_a_cache(tiny, place, monkeypatch) -> None:
