@@ -82,12 +82,12 @@ def check_target(target: Path, source: Path) -> None:
 
 
 def check_room(target: Path, need_bytes: int) -> None:
-    """Refuse what the disk has no room for."""
-    need_bytes += SLACK_BYTES
+    """Refuse what the disk has no room for, with some to spare."""
     there = next(place for place in target.resolve().parents if place.is_dir())
     free = shutil.disk_usage(there).free
-    if need_bytes > free:
+    if need_bytes + SLACK_BYTES > free:
         raise ModelError(
-            f"{target}: takes {bytes_text(need_bytes)}, and {there} has {bytes_text(free)} free; "
+            f"{target}: takes {bytes_text(need_bytes)}, with {bytes_text(SLACK_BYTES)} left to "
+            f"the file system, and {there} has {bytes_text(free)} free; "
             "make room, or name a folder on another disk"
         )

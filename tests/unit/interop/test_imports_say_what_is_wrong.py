@@ -212,8 +212,8 @@ def test_a_disk_too_full(llama, tmp_path, target, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(0, 0, 3 << 20))
     assert refusal(theirs, target) == (
-        f"{target}: takes 16.5 MiB, and {tmp_path} has 3.0 MiB free; make room, or name a folder "
-        "on another disk"
+        f"{target}: takes 498.4 KiB, with 16.0 MiB left to the file system, and {tmp_path} "
+        f"has 3.0 MiB free; make room, or name a folder on another disk"
     )
 
 
