@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from stackwise.cli.settings import placement_keys, said, settings
 
 STOPPED = 130
+FOLDERS = {"runs_dir", "data_dir"}  # by which a run that is there is found
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -19,10 +20,10 @@ def run_command(options: argparse.Namespace) -> int:
     from stackwise.training.start import create_run, seen_from, settled
 
     exp, placement = settings(options.experiment, options.changes)
-    given = bool(placement.model_fields_set)
+    given = placement.model_fields_set
     exp, placement = settled(exp, placement)
     run = create_run(exp, placement, rerun=options.rerun)
-    return carry_out(run, seen_from(run.path, placement) if given else None)
+    return carry_out(run, seen_from(run.path, placement) if given else None, given)
 
 
 def resume_command(options: argparse.Namespace) -> int:
@@ -32,11 +33,18 @@ def resume_command(options: argparse.Namespace) -> int:
 
     keys = placement_keys(options.changes)
     run = attach(options.run, options.runs_dir)
-    return carry_out(run, None if run.state == "finished" else changed_placement(run, keys))
+    changed = None if run.state == "finished" else changed_placement(run, keys)
+    return carry_out(run, changed, keys or ())
 
 
-def carry_out(run: Any, placement: Any = None) -> int:
-    """Execute a run under a progress bar and say what came of it."""
+def carry_out(run: Any, placement: Any = None, given: Collection[str] = ()) -> int:
+    """Execute a run under a progress bar and say what came of it.
+
+    Args:
+        run: The run.
+        placement: How; None for as before.
+        given: The keys of the placement that were asked for.
+    """
     from stackwise.progress import bar_over
     from stackwise.report import beside, bytes_text, called, count_text, number, program
     from stackwise.runs import RunError
@@ -47,6 +55,9 @@ def carry_out(run: Any, placement: Any = None) -> int:
     facts = run.provenance()
     for note in [*facts["data"]["notes"], *facts.get("notes", ())]:
         print(f"note: {note}")
+    unread = ", ".join(f"placement.{key}" for key in sorted({*given} - FOLDERS))
+    if run.state == "finished" and unread:
+        print(f"note: it is finished already and {unread} not read; run --rerun trains it again")
     if run.state != "finished":
         try:
             with bar_over(sum(row["flops"] for row in run.plan())) as bar, hangup_saves():

@@ -127,8 +127,8 @@ def without_effect(exp: Experiment, placement: Placement, made: Sequence[Stage])
         yield f"placement.trunk={placement.trunk} has no effect: no stage has a frozen stack"
     elif placement.trunk == "cached" and not any(map(trunk_of, made)):
         yield (
-            "placement.trunk=cached streams and caches nothing: no stage has frozen stacks before "
-            "those that train"
+            "placement.trunk=cached caches nothing: no stage has frozen stacks before those that "
+            "train; those after them are streamed"
         )
     for key in () if frozen else ("frozen", "border"):
         if (asked := getattr(exp.precision, key)) is not None:

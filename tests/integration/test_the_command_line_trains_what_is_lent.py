@@ -37,3 +37,20 @@ def test_run_eval_sample_export(tmp_path, monkeypatch, capsys) -> None:
     assert capsys.readouterr().err == (
         "stackwise: placement.cache_gb: 1.0 is not read with trunk=streamed; leave it empty\n"
     )
+
+
+def test_a_finished_run_says_that_it_reads_no_placement(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    science = [key for key in KEYS.split() if not key.startswith("placement.")]
+    assert main(["run", "toy", *science, "placement.device=cpu"]) == 0
+    (run,) = sw.runs_in("runs")
+    assert "finished already" not in capsys.readouterr().out
+    note = "note: it is finished already and {} not read; run --rerun trains it again\n"
+    for call in (["run", "toy", *science], ["resume", run.id]):
+        assert main(call) == 0
+        assert "finished already" not in capsys.readouterr().out
+        assert main([*call, "placement.trunk=streamed", "placement.device=cpu"]) == 0
+        said = capsys.readouterr().out
+        assert note.format("placement.device, placement.trunk") in said
+        assert "bits per byte held-out" in said
+    assert sw.Placement.load(run.path / "placement.yaml").trunk == "recompute"

@@ -306,6 +306,6 @@ def test_a_cache_without_a_trunk_is_noted_by_the_command(tmp_path, monkeypatch, 
     more = "rack.stacks=2 curriculum=right_to_left masking.bands=linear placement.trunk=cached"
     assert main(["run", "toy", *data.split(), *more.split()]) == 0
     assert (
-        "note: placement.trunk=cached streams and caches nothing: no stage has frozen stacks "
-        "before those that train\n"
+        "note: placement.trunk=cached caches nothing: no stage has frozen stacks before those that "
+        "train; those after them are streamed\n"
     ) in capsys.readouterr().out
