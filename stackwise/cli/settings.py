@@ -12,7 +12,8 @@ from typing import Any
 def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     """The experiment and placement that a preset, file or model folder and `key=value` pairs say.
 
-    A file may hold a section `placement` beside those of the experiment.
+    A file may hold a section `placement` beside those of the experiment. The placement's
+    `model_fields_set` are the keys that were said.
 
     Raises:
         ExperimentError: If anything of it is wrong.
@@ -20,6 +21,7 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
             damaged model folder.
     """
     from stackwise.changes import merged, nested
+    from stackwise.choice import unfolded
     from stackwise.config import Experiment, Placement, presets
     from stackwise.errors import ExperimentError, closest, said_in
     from stackwise.yaml_text import read_mapping, read_text
@@ -48,7 +50,9 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
         )
     with said_in(source):
         placement = Placement.model_validate(section)
-    return exp.replace(**science), Placement.model_validate(merged(placement, asked))
+    whole = Placement.model_validate(merged(placement, asked))
+    named = placement.model_fields_set | unfolded(Placement, asked).keys()
+    return exp.replace(**science), Placement(**{key: getattr(whole, key) for key in named})
 
 
 def said(changes: Sequence[str]) -> dict[str, Any]:

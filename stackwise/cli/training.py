@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,8 @@ def run_command(options: argparse.Namespace) -> int:
     given = placement.model_fields_set
     exp, placement = settled(exp, placement)
     run = create_run(exp, placement, rerun=options.rerun)
-    return carry_out(run, seen_from(run.path, placement) if given else None, given)
+    seen = seen_from(run.path, placement)
+    return carry_out(run, seen if given else None, {key: getattr(seen, key) for key in given})
 
 
 def resume_command(options: argparse.Namespace) -> int:
@@ -34,16 +35,16 @@ def resume_command(options: argparse.Namespace) -> int:
     keys = placement_keys(options.changes)
     run = attach(options.run, options.runs_dir)
     changed = None if run.state == "finished" else changed_placement(run, keys)
-    return carry_out(run, changed, keys or ())
+    return carry_out(run, changed, keys or {})
 
 
-def carry_out(run: Any, placement: Any = None, given: Collection[str] = ()) -> int:
+def carry_out(run: Any, placement: Any, given: Mapping[str, Any]) -> int:
     """Execute a run under a progress bar and say what came of it.
 
     Args:
         run: The run.
         placement: How; None for as before.
-        given: The keys of the placement that were asked for.
+        given: What was asked for of the placement, key by key.
     """
     from stackwise.progress import bar_over
     from stackwise.report import beside, bytes_text, called, count_text, number, program
@@ -55,9 +56,8 @@ def carry_out(run: Any, placement: Any = None, given: Collection[str] = ()) -> i
     facts = run.provenance()
     for note in [*facts["data"]["notes"], *facts.get("notes", ())]:
         print(f"note: {note}")
-    unread = ", ".join(f"placement.{key}" for key in sorted({*given} - FOLDERS))
-    if run.state == "finished" and unread:
-        print(f"note: it is finished already and {unread} not read; run --rerun trains it again")
+    if run.state == "finished" and (late := ", ".join(changes_of(run, given))):
+        print(f"note: it is finished already, so {late} had no effect; run --rerun trains it again")
     if run.state != "finished":
         try:
             with bar_over(sum(row["flops"] for row in run.plan())) as bar, hangup_saves():
@@ -90,6 +90,16 @@ def carry_out(run: Any, placement: Any = None, given: Collection[str] = ()) -> i
         raise RunError(f"run {run.id}: its weights are gone: rack/ holds none; {RESTORE}")
     print(f'look at it with: {program()} sample {called(run)} "In the beginning"')
     return 0
+
+
+def changes_of(run: Any, given: Mapping[str, Any]) -> list[str]:
+    """Where a placement is another one than a run's, but for folders by which it is found."""
+    from stackwise.config import Placement
+
+    present = Placement.load(run.path / "placement.yaml")
+    new = present.replace(**given)
+    chosen = sorted(given.keys() - FOLDERS)
+    return [f"placement.{key}" for key in chosen if getattr(new, key) != getattr(present, key)]
 
 
 @contextmanager

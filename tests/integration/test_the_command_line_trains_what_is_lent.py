@@ -7,6 +7,8 @@ import sys
 
 import stackwise as sw
 from stackwise.cli import main
+from stackwise.cli.settings import settings
+from stackwise.training.start import create_run
 
 KEYS = """
     placement.trunk=streamed precision.frozen=nf4 curriculum=left_to_right objective=clm
@@ -39,18 +41,34 @@ def test_run_eval_sample_export(tmp_path, monkeypatch, capsys) -> None:
     )
 
 
-def test_a_finished_run_says_that_it_reads_no_placement(tmp_path, monkeypatch, capsys) -> None:
+def test_a_finished_run_says_that_another_placement_has_no_effect(
+    tmp_path, monkeypatch, capsys
+) -> None:
     monkeypatch.chdir(tmp_path)
     science = [key for key in KEYS.split() if not key.startswith("placement.")]
     assert main(["run", "toy", *science, "placement.device=cpu"]) == 0
     (run,) = sw.runs_in("runs")
     assert "finished already" not in capsys.readouterr().out
-    note = "note: it is finished already and {} not read; run --rerun trains it again\n"
-    for call in (["run", "toy", *science], ["resume", run.id]):
+    note = (
+        "note: it is finished already, so placement.threads, placement.trunk had no effect; "
+        "run --rerun trains it again\n"
+    )
+    change = ["placement.trunk=streamed", "placement.threads=1", "placement.device=cpu"]
+    for call in (["run", "toy", *science, "placement.device=cpu"], ["resume", run.id]):
         assert main(call) == 0
         assert "finished already" not in capsys.readouterr().out
-        assert main([*call, "placement.trunk=streamed", "placement.device=cpu"]) == 0
+        assert main([*call, *change]) == 0
         said = capsys.readouterr().out
-        assert note.format("placement.device, placement.trunk") in said
+        assert note in said
         assert "bits per byte held-out" in said
     assert sw.Placement.load(run.path / "placement.yaml").trunk == "recompute"
+
+
+def test_a_run_goes_on_as_it_was_placed_where_nothing_else_is_said(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exp, placement = settings("toy", KEYS.split())
+    run = create_run(exp, placement)
+    science = [key for key in KEYS.split() if not key.startswith("placement.")]
+    assert main(["run", "toy", *science]) == 0
+    assert (run.state, run.events("placement_changed")) == ("finished", [])
+    assert sw.Placement.load(run.path / "placement.yaml").trunk == "streamed"
