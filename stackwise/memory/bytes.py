@@ -115,6 +115,14 @@ def stage_bytes(
     return parts
 
 
+def host_bytes(exp: Experiment, placement: Placement, stage: Stage, held: set[str]) -> int:
+    """Of host memory beside a card: the copy of all that is lent that `stream_from=host` reads."""
+    if placement.trunk == "recompute" or placement.stream_from != "host" or not on_card(placement):
+        return 0
+    blocks = exp.rack.blocks_per_stack * len(held - parts_trained(stage))
+    return blocks * lent_bytes(exp, packing(exp.precision))
+
+
 def on_card(placement: Placement) -> bool:
     """Whether a placement computes on a card here."""
     return placement.device != "cpu" and torch.cuda.is_available()
@@ -210,7 +218,8 @@ def cache_bytes_per_token(exp: Experiment, path: Sequence[str]) -> int:
 def plan_rows(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> list[dict[str, Any]]:
     """What each stage is predicted to take: FLOPs, and bytes by category.
 
-    In all, per part (`embedding`, the stacks, `head`) and per block (`s0.0`, ...).
+    In all, per part (`embedding`, the stacks, `head`) and per block (`s0.0`, ...). `host_bytes`
+    are those of the machine's memory beside its card's.
     """
     rows: list[dict[str, Any]] = []
     held: set[str] = set()
@@ -229,6 +238,7 @@ def plan_rows(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> l
                 "flops": (stage.tokens or 0) * cost.total,
                 "flops_per_token": {**asdict(cost), "total": cost.total},
                 "bytes": {**asdict(whole), "total": whole.total},
+                "host_bytes": host_bytes(exp, placement, stage, held),
                 "bytes_by_part": {name: asdict(part) for name, part in parts.items()},
                 "block_bytes": _per_block(exp, parts),
                 "cache_bytes_per_token": cache_bytes_per_token(exp, stage.path),

@@ -32,20 +32,36 @@ def rows_of(exp: Experiment, stage: Stage, epoch_samples: int) -> int:
 
 
 def cache_bytes(
-    exp: Experiment, placement: Placement, made: Sequence[Stage], epoch_samples: int
+    exp: Experiment,
+    placement: Placement,
+    made: Sequence[Stage],
+    epoch_samples: int,
+    *,
+    since: int = 0,
+    lingering: int = 0,
 ) -> int:
-    """The most that the caches of a run take at a time: a stage's, and the one it is made from."""
+    """The most that the caches of a run take at a time: a stage's, and the last one before it.
+
+    Args:
+        exp: The experiment.
+        placement: Says whether there are caches.
+        made: Its stages.
+        epoch_samples: Samples of an epoch.
+        since: The stage from which on it is asked.
+        lingering: Bytes of older caches that are there by then.
+    """
     if placement.trunk != "cached":
         return 0
-    taken = []
-    for stage in made:
-        rows = rows_of(exp, stage, epoch_samples)
-        taken.append(bytes_needed(layout_of(exp, rows)) if trunk_of(stage) else 0)
-    return max(sum(pair) for pair in zip([0, *taken], [*taken, 0], strict=True))
+    most = 0
+    for stage in made[since:]:
+        if trunk_of(stage):
+            taken = bytes_needed(layout_of(exp, rows_of(exp, stage, epoch_samples)))
+            most, lingering = max(most, lingering + taken), taken
+    return most
 
 
-def checkpoint_bytes(exp: Experiment, made: Sequence[Stage]) -> int:
-    """The most that a run's checkpoints take at a time: while one takes the place of the last.
+def checkpoint_bytes(exp: Experiment, made: Sequence[Stage], *, since: int = 0) -> int:
+    """The most that checkpoints take at a time, from a stage on: while one replaces the last.
 
     Every part that is there, with the moments that a later stage begins with; what trains, with its
     states, and a second time while it is written anew, or is frozen and its master is written; and
@@ -74,7 +90,8 @@ def checkpoint_bytes(exp: Experiment, made: Sequence[Stage]) -> int:
                 if part in trained and trained_next(made, number, part) is not None:
                     keeps = keeps_state(made, number, part)
                     still += _moments(exp, tensors) if keeps else _lower(exp, part, tensors)
-        most = max(most, still + changing + after + best)
+        if number >= since:
+            most = max(most, still + changing + after + best)
     return most
 
 

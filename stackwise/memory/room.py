@@ -20,7 +20,7 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 
 def check_room(plan: Sequence[Mapping[str, Any]], placement: Placement) -> None:
-    """Raise if training takes more memory by arithmetic than the device has in all.
+    """Raise if training takes more memory by arithmetic than the device, or its host, has in all.
 
     What other programs hold of it is not looked at: it changes, and the arithmetic does not.
 
@@ -40,6 +40,13 @@ def check_room(plan: Sequence[Mapping[str, Any]], placement: Placement) -> None:
             f"{'card' if card else 'machine'} has {bytes_text(has)}; make the rack smaller, or "
             "lower placement.micro_batch, or give placement.checkpointing=true, or, with a "
             "curriculum that freezes stacks, placement.trunk=streamed"
+        )
+    lent, has = max(row["host_bytes"] for row in plan), machine_bytes()
+    if has is not None and lent > has:
+        raise ExperimentError(
+            f"placement.stream_from: 'host', whose copy takes {bytes_text(lent)} by arithmetic, "
+            f"and this machine has {bytes_text(has)}; give stream_from=disk, or freeze to less "
+            "with precision.frozen"
         )
 
 

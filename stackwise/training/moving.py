@@ -6,16 +6,14 @@ What a placement means for a new run is in `start.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from stackwise.config import Placement
-from stackwise.data.batches import samples_per_epoch
 from stackwise.errors import ExperimentError
 from stackwise.rules import check_placement
 from stackwise.runs import Run
-from stackwise.training.placing import check_disk, check_trunk
-from stackwise.training.start import data_of, device_of, seen_from, stages_of
+from stackwise.training.placing import check_trunk
+from stackwise.training.start import device_of, seen_from, stages_of
 
 CACHED_ONLY = ("cache_dir", "cache_gb")
 
@@ -51,14 +49,5 @@ def changed_placement(run: Run, change: Placement | Mapping[str, Any] | None) ->
     exp, made = run.experiment, stages_of(run)
     device_of(new)
     check_placement(exp, new)
-    check_trunk(exp, new, made)
-    if new.trunk == "cached" and {"trunk", *CACHED_ONLY} & keys.keys():
-        samples = samples_per_epoch(data_of(run, new), exp.optim.batch)
-        check_disk(exp, seen_from_here(run.path, new), made, samples, run.path)
+    check_trunk(exp, new, made, goes_on=True)
     return new
-
-
-def seen_from_here(folder: Path, placement: Placement) -> Placement:
-    """A run's placement with its folders named from where this process works."""
-    cache_dir = None if placement.cache_dir is None else str(folder / placement.cache_dir)
-    return placement.replace(runs_dir=str(folder.parent), cache_dir=cache_dir)

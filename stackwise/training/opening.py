@@ -14,6 +14,7 @@ import torch
 from stackwise.atomic import write_text
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
+from stackwise.data.batches import samples_per_epoch
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.flops import vocab_size
@@ -24,9 +25,17 @@ from stackwise.model.rack import Rack
 from stackwise.runs import Run, RunWriter
 from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.checkpoint import MANIFEST
+from stackwise.training.placing import check_disk
 from stackwise.training.residence import begin_ends
 from stackwise.training.saved import RACK, restore
-from stackwise.training.start import data_of, device_of, lent_from, stages_of, threads_of
+from stackwise.training.start import (
+    data_of,
+    device_of,
+    lent_from,
+    seen_from_here,
+    stages_of,
+    threads_of,
+)
 from stackwise.training.updates import OPTIMIZERS
 from stackwise.training.work import Work
 from stackwise.trunk.shelf import Shelf
@@ -42,7 +51,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
             one in the folder.
 
     Raises:
-        ExperimentError: If the placement names a device that is not here.
+        ExperimentError: If the placement names a device that is not here, or a disk has no room for
+            what is left of the run.
         RunBusy: If another process is training it.
         TrainingError: If the corpus is no longer the one that the run began with.
         CheckpointError: If its checkpoint is damaged.
@@ -53,6 +63,16 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     stages = stages_of(run)
     device = device_of(placement)
     dataset = data_of(run, placement)
+    old = caches_of(run, before)
+    leaves = None if old == caches_of(run, placement) else old
+    check_disk(
+        exp,
+        seen_from_here(run.path, placement),
+        stages,
+        samples_per_epoch(dataset, exp.optim.batch),
+        run.path,
+        leaves,
+    )
     with threads_of(placement), RunWriter(run.path) as writer:
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         load_packages(exp)
@@ -71,8 +91,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         begin_ends(work)
         if placement != before:
             write_placement(work, before)
-            if (old := caches_of(run, before)) != caches_of(run, placement):
-                drop_caches(old)
+            if leaves is not None:
+                drop_caches(leaves)
         with closing(shelf) if shelf is not None else nullcontext():
             yield work
 

@@ -55,6 +55,12 @@ def own_manifest(run: Run, name: str) -> dict[str, Any]:
     manifest, where = read_manifest(run.path / name), f"{name}/{MANIFEST}"
     theirs = manifest.get("run", {})
     for key, own in identity_of(run).items():
+        if key in FILES and theirs.get(key) not in (None, own):
+            raise CheckpointError(
+                f"run {run.id}: {key} is not the one that {where} was written with "
+                f"({shown({key: own}, key)}, was {shown(theirs, key)}); restore {key} from a copy "
+                f"of the run, or train again (rerun=True, --rerun)"
+            )
         if theirs.get(key) != own:
             raise CheckpointError(
                 f"{where}: is of {key} {shown(theirs, key)}, and run {run.id} is of "

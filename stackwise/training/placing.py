@@ -10,11 +10,12 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from torch import nn
 
 from stackwise.completion import packing
+from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError
 from stackwise.memory.disk import cache_bytes, checkpoint_bytes
 from stackwise.model.block import Block
@@ -24,43 +25,78 @@ from stackwise.objective import schedule_of
 from stackwise.report import bytes_text
 from stackwise.schedules import schedule_kind
 from stackwise.stage import Stage, trunk_of
+from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest
+from stackwise.trunk.room import bytes_held
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
 
+SHOWN = 4  # stages that a message names
 
-def check_trunk(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> None:
+
+def check_trunk(
+    exp: Experiment, placement: Placement, made: Sequence[Stage], *, goes_on: bool = False
+) -> None:
     """Raise if the trunks of these stages cannot be frozen or cached as it is asked.
+
+    Args:
+        exp: The experiment.
+        placement: Says what is asked of trunks.
+        made: Its stages.
+        goes_on: Whether it is a run's already, so that only the placement may change.
 
     Raises:
         ExperimentError: With every problem at once.
     """
-    problems = [*cache_problems(exp, placement, made), *packing_problems(exp)]
+    problems = [*cache_problems(exp, placement, made, goes_on), *packing_problems(exp)]
     if problems:
         raise ExperimentError("\n".join(problems))
 
 
-def cache_problems(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> Iterator[str]:
+def cache_problems(
+    exp: Experiment, placement: Placement, made: Sequence[Stage], goes_on: bool
+) -> Iterator[str]:
     """Why what a trunk puts out could not be read again: it would be something else by then."""
     if placement.trunk != "cached":
         return
-    for number, stage in enumerate(made):
-        active = [stage.path.index(stack) for stack in stage.active or ()]
-        before = stage.path[: min(active, default=len(stage.path))]
-        if stage.embedding and before:
-            yield (
-                f"placement.trunk: cached, but stage {number} ({stage.name}) trains the embedding "
-                f"under the frozen {', '.join(before)}, whose outputs change with it; give a "
-                "curriculum that trains the embedding in its first stage only "
-                "(curriculum.embedding=first), or trunk=recompute or streamed"
-            )
+    if moving := under_moving(made):
+        plural, rest = len(moving) > 1, len(moving) - SHOWN
+        named = ", ".join(f"{number} ({made[number].name})" for number in moving[:SHOWN])
+        still = None if goes_on else still_embedding(exp)
+        yield (
+            f"placement.trunk: cached, but {'stages' if plural else 'stage'} {named}"
+            f"{f' and {rest} more' if rest > 0 else ''} {'train' if plural else 'trains'} the "
+            "embedding under frozen stacks, whose outputs change with it; "
+            f"{f'give {still}, or ' if still else ''}use trunk=recompute or streamed"
+        )
     repeats = exp.data.distinct_epochs is not None and any(map(trunk_of, made))
     if repeats and (schedule := masks_move(exp)):
         yield (
             f"placement.trunk: cached, but masking.schedule={schedule} masks more or less "
-            "as training goes on, so that rows never repeat; leave data.distinct_epochs empty, or "
-            "use trunk=recompute or streamed"
+            "as training goes on, so that rows never repeat; "
+            f"{'' if goes_on else 'leave data.distinct_epochs empty, or '}use trunk=recompute or "
+            "streamed"
         )
+
+
+def under_moving(made: Sequence[Stage]) -> list[int]:
+    """The stages that train the embedding under stacks that are frozen."""
+    found = []
+    for number, stage in enumerate(made):
+        active = [stage.path.index(stack) for stack in stage.active or ()]
+        if stage.embedding and stage.path[: min(active, default=len(stage.path))]:
+            found.append(number)
+    return found
+
+
+def still_embedding(exp: Experiment) -> str | None:
+    """What of the curriculum trains the embedding under no frozen stack, as it is typed."""
+    field = type(exp.curriculum).model_fields.get("embedding")
+    values = () if field is None else get_args(field.annotation)
+    for value in (value for value in values if isinstance(value, str)):
+        if not under_moving(stages(exp.replace(curriculum={"embedding": value}))):
+            return f"curriculum.embedding={value}"
+    return None
 
 
 def packing_problems(exp: Experiment) -> Iterator[str]:
@@ -112,44 +148,83 @@ def check_disk(
     placement: Placement,
     made: Sequence[Stage],
     epoch_samples: int,
-    run: Path | None,
+    run: Path | None = None,
+    leaves: Path | None = None,
 ) -> None:
-    """Raise if the folders of a run have no room for what it will write, by arithmetic.
+    """Raise if the folders of a run have no room for what it will still write, by arithmetic.
 
     Args:
         exp: The experiment.
         placement: Names the folders.
         made: Its stages.
         epoch_samples: Samples of an epoch.
-        run: The run's folder; what it holds already counts as there. None for one that is new.
+        run: The folder of a run that goes on: its checkpoints and caches count as there. None for
+            one that is new.
+        leaves: A folder of caches that goes before anything is written.
 
     Raises:
         ExperimentError: If so, or if the caches take more than `placement.cache_gb`.
+        CheckpointError: If the run's checkpoint is damaged.
     """
-    runs, kept = Path(placement.runs_dir), checkpoint_bytes(exp, made)
-    caches = cache_bytes(exp, placement, made, epoch_samples)
-    if placement.cache_gb is not None and caches > placement.cache_gb * 1e9:
+    runs, cache_dir = Path(placement.runs_dir), Path(placement.cache_dir or placement.runs_dir)
+    stage, saved = (0, 0) if run is None else standing(run)
+    cached = {}
+    if run is not None and placement.trunk == "cached":
+        home = run / "cache" if placement.cache_dir is None else cache_dir / run.resolve().name
+        cached = {found.name: bytes_held(found) for found in home.glob("*")}
+    older = sum(count for name, count in cached.items() if name != str(stage))
+    kept = checkpoint_bytes(exp, made, since=stage)
+    caches = cache_bytes(exp, placement, made, epoch_samples, since=stage, lingering=older)
+    if placement.cache_gb is not None and caches > round(placement.cache_gb * 1e9):
+        ways = ""
+        if run is None:
+            ways, once = "lower budget, ", exp.replace(data={"distinct_epochs": 1})
+            fewer = cache_bytes(once, placement, made, epoch_samples) < caches
+            ways += "give data.distinct_epochs=1, " if fewer and not masks_move(exp) else ""
         raise ExperimentError(
-            f"placement.cache_gb: {placement.cache_gb} < {caches / 1e9:.3g}, which the outputs of "
-            "the trunk take by arithmetic; raise it, lower budget, give data.distinct_epochs, or "
-            "use trunk=streamed"
+            f"placement.cache_gb: {placement.cache_gb} < {gb_text(caches)}, which the outputs of "
+            f"the trunk take by arithmetic; raise it, {ways}or use trunk=streamed"
         )
-    cache_dir = Path(placement.cache_dir) if placement.cache_dir else runs
     for folder, key in ((runs, "runs_dir"), (cache_dir, "cache_dir")):
         check_folder(folder, key)
-    shared, held = same_disk(cache_dir, runs), 0 if run is None else bytes_in(run)
-    held_apart = 0 if run is None or cache_dir == runs else bytes_in(cache_dir / run.name)
-    wanted = [(runs, kept, held, "runs_dir"), (cache_dir, caches, held_apart, "cache_dir")]
-    if shared:
-        wanted = [(runs, kept + caches, held + held_apart, "runs_dir")]
-    for folder, need, there_now, key in wanted:
+    wanted = [
+        (runs, kept, saved, "runs_dir"),
+        (cache_dir, caches, sum(cached.values()), "cache_dir"),
+    ]
+    if same_disk(cache_dir, runs):
+        wanted = [(runs, kept + caches, saved + sum(cached.values()), "runs_dir")]
+    for folder, need, held, key in wanted:
         free = shutil.disk_usage(there(folder)).free
-        if need > free + there_now:
+        goes = bytes_in(leaves) if leaves is not None and same_disk(folder, leaves) else 0
+        if need > free + held + goes:
+            has = f"; {bytes_text(held)} of it is there" if held else ""
             raise ExperimentError(
                 f"placement.{key}: {folder} has {bytes_text(free)} free, and the run takes "
                 f"{bytes_text(need)} there by arithmetic (checkpoints {bytes_text(kept)}, cached "
-                f"outputs {bytes_text(caches)}); make room, or name another folder"
+                f"outputs {bytes_text(caches)}{has}); make room, or name another folder"
             )
+
+
+def gb_text(count: int) -> str:
+    """Bytes in GB with three digits, rounded up, so that so much is enough."""
+    step = 10 ** max(len(str(count)) - 3, 0)
+    return f"{-(-count // step) * step / 1e9:.3g}"
+
+
+def standing(run: Path) -> tuple[int, int]:
+    """The stage that a run goes on in, and the bytes of its checkpoints' files.
+
+    Raises:
+        CheckpointError: If its checkpoint is damaged.
+    """
+    stage = held = 0
+    for folder in (run / "rack", run / "best"):
+        if (folder / MANIFEST).exists():
+            manifest = read_manifest(folder)
+            files = [home_of(folder, n) / e["file"] for n, e in manifest["parts"].items()]
+            held += sum(file.stat().st_size for file in files if file.is_file())
+            stage = manifest.get("counters", {}).get("stage", stage)
+    return stage, held
 
 
 def check_folder(folder: Path, key: str) -> None:

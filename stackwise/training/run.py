@@ -98,7 +98,7 @@ def resume(
         on_step: Called after every step.
 
     Raises:
-        ExperimentError: If the placement cannot be had here.
+        ExperimentError: If the placement cannot be had here, or its disk has too little room.
         RunError: If there is no such run, or several.
         RunBusy: If another process is training it.
         CheckpointError: If its checkpoint is damaged.

@@ -27,6 +27,7 @@ from stackwise.memory.flops import vocab_size
 from stackwise.memory.room import check_room
 from stackwise.rules import check_placement
 from stackwise.runs import Run, make_run
+from stackwise.runs.folder import is_run
 from stackwise.stage import Stage
 from stackwise.training.placing import check_disk, check_trunk, without_effect
 
@@ -69,8 +70,8 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
         facts["start"] = {"model": model.source.name, "weights": model.weights_hash}
     names = [dataset.fingerprint, *([model.weights_hash] if model is not None else [])]
     run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, *names)}"
-    there = Path(placement.runs_dir, run_id)  # a rerun takes its room beside it
-    check_disk(exp, placement, made, epoch_samples, None if rerun else there)
+    if rerun or not is_run(Path(placement.runs_dir, run_id)):  # else asked as it goes on
+        check_disk(exp, placement, made, epoch_samples)
     with threads_of(placement):
         run = make_run(
             placement.runs_dir,
@@ -95,6 +96,12 @@ def seen_from(folder: Path, placement: Placement) -> Placement:
     data_dir, caches = os.path.relpath(placement.data_dir, folder), placement.cache_dir
     cache_dir = None if caches is None else os.path.relpath(caches, folder)
     return placement.replace(data_dir=data_dir, cache_dir=cache_dir, runs_dir="..")
+
+
+def seen_from_here(folder: Path, placement: Placement) -> Placement:
+    """A run's placement with its folders named from where this process works."""
+    cache_dir = None if placement.cache_dir is None else str(folder / placement.cache_dir)
+    return placement.replace(runs_dir=str(folder.parent), cache_dir=cache_dir)
 
 
 def device_of(placement: Placement) -> torch.device:

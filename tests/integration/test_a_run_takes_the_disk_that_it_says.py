@@ -5,6 +5,7 @@ That moment is when a checkpoint is whole and the one before it is still there.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -151,6 +152,126 @@ def test_so_are_caches_over_their_budget(tiny, place, monkeypatch) -> None:
     place = place.replace(trunk="cached", cache_gb=1e-6)
     assert refusal(exp, place, monkeypatch, 10**12) == (
         "placement.cache_gb: 1e-06 < 4.16e-05, which the outputs of the trunk take by arithmetic; "
-        "raise it, lower budget, give data.distinct_epochs, or use trunk=streamed"
+        "raise it, lower budget, or use trunk=streamed"
     )
     create_run(exp, place.replace(cache_gb=1.0))
+
+
+@pytest.mark.parametrize("tokens", [1024, 1088, 2496, 12_800, 40_960])
+def test_the_figure_of_a_budget_is_enough_as_it_is_printed(tiny, place, tokens) -> None:
+    exp = tiny.replace(curriculum="left_to_right", budget={"tokens": tokens})
+    place = place.replace(trunk="cached", cache_gb=1e-6)
+    with pytest.raises(ExperimentError) as error:
+        create_run(exp, place)
+    figure = float(re.search(r" < (\S+), which", str(error.value))[1])
+    need = cache_bytes(exp, place, sw.stages(exp), 10**9)
+    assert need <= figure * 1e9 <= 1.01 * need
+    assert create_run(exp, place.replace(cache_gb=figure)).state == "made"
+
+
+def test_samples_that_repeat_are_a_way_out_where_more_than_an_epoch_is_read(tiny, place) -> None:
+    exp = tiny.replace(curriculum="left_to_right", budget={"tokens": 1_000_000})
+    place = place.replace(trunk="cached", cache_gb=1e-6)
+    ways = " take by arithmetic; raise it, lower budget, give data.distinct_epochs=1, or use "
+    with pytest.raises(ExperimentError, match=ways):
+        create_run(exp, place)
+    once = exp.replace(data={"distinct_epochs": 1})
+    mlm = exp.replace(objective="mlm", masking={"schedule": "ramp"})  # with it rows never repeat
+    for other in (once, mlm):
+        with pytest.raises(ExperimentError, match="; raise it, lower budget, or use trunk=str"):
+            create_run(other, place)
+
+
+EVEN = {"name": "left_to_right", "split": "tokens"}
+
+
+def stopped(exp, place, step: int) -> sw.Run:
+    """A run that has been stopped; it has four steps in each of four stages."""
+
+    def on_step(work, numbers) -> None:
+        work.stop_requested = work.at.total_steps == step
+
+    return sw.train(exp, place, on_step=on_step)
+
+
+def files_of(run: sw.Run) -> int:
+    return sum(path.stat().st_size for path in run.path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("step", [2, 6, 8, 14])  # 8 is a border
+@pytest.mark.parametrize("trunk", ["recompute", "cached"])
+def test_a_run_that_goes_on_asks_for_what_is_left(tiny, place, monkeypatch, trunk, step) -> None:
+    """What is there counts; a byte less is refused, before a step, and the run stays as it is."""
+    exp, place = tiny.replace(curriculum=EVEN), place.replace(trunk=trunk)
+    run, made = stopped(exp, place, step), sw.stages(exp)
+    stage = step // 4
+    kept = checkpoint_bytes(exp, made, since=stage)
+    older = bytes_in(run.path / "cache" / str(stage - 1))  # at a border it is still there
+    caches = cache_bytes(exp, place, made, 10**9, since=stage, lingering=older)
+    held = files_of(run) + bytes_in(run.path / "cache")
+    done, need = len(run.metrics()), kept + caches - held
+    assert held > 0 and need > 0
+    for free in (1000, need - 1):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: Disk(0, 0, free))
+        with pytest.raises(ExperimentError) as error:
+            sw.resume(run)
+        assert str(error.value) == (
+            f"placement.runs_dir: {place.runs_dir} has {bytes_text(free)} free, and the run takes "
+            f"{bytes_text(kept + caches)} there by arithmetic (checkpoints {bytes_text(kept)}, "
+            f"cached outputs {bytes_text(caches)}; {bytes_text(held)} of it is there); make room, "
+            "or name another folder"
+        )
+        assert (run.state, len(run.metrics())) == ("stopped", done)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(0, 0, need))
+    assert sw.resume(run).state == "finished"
+
+
+def test_what_is_left_of_a_run_is_what_it_still_takes(wide, place, monkeypatch) -> None:
+    """From the third of four stages on, moments of a rack that grows no more."""
+    exp = wide.replace(curriculum=EVEN)
+    run = stopped(exp, place.replace(checkpoint_seconds=1e-9), step=20)
+    seen, stale = list[int](), checkpoint._remove_stale
+
+    def noted(folder, entries) -> None:
+        seen.append(bytes_in(*(run.path / name for name in ("rack", "state", "best"))))
+        stale(folder, entries)
+
+    monkeypatch.setattr(checkpoint, "_remove_stale", noted)
+    sw.resume(run)
+    said = checkpoint_bytes(exp, sw.stages(exp), since=2)
+    assert max(seen) <= said <= 1.3 * max(seen), max(seen) / said
+
+
+def test_caches_that_go_as_a_run_moves_count_as_room(tiny, place, tmp_path, monkeypatch) -> None:
+    exp, place = tiny.replace(curriculum=EVEN), place.replace(trunk="cached")
+    run, made = stopped(exp, place, step=6), sw.stages(exp)
+    caches = cache_bytes(exp, place, made, 10**9, since=1)
+    need = checkpoint_bytes(exp, made, since=1) + caches
+    held = files_of(run) + bytes_in(run.path / "cache")
+    moved = {"cache_dir": str(tmp_path / "there")}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(0, 0, need - held - 1))
+    with pytest.raises(ExperimentError, match=r"^placement\.runs_dir: "):
+        sw.resume(run, placement=moved)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(0, 0, need - held))
+    assert sw.resume(run, placement=moved).state == "finished"
+
+
+def test_a_finished_run_asks_for_nothing(tiny, place, monkeypatch) -> None:
+    run = sw.train(tiny, place)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(0, 0, 0))
+    assert sw.train(tiny, place).id == sw.resume(run).id == run.id
+
+
+def test_a_cache_that_waits_for_the_next_one_counts(tiny, place, monkeypatch) -> None:
+    """As s0 trains again it has no trunk, and the cache of the stage before stays."""
+    exp = tiny.replace(curriculum="block_coordinate", rack={"stacks": 2})
+    place = place.replace(trunk="cached")
+    seen, held = list[int](), caching.bytes_held
+
+    def noted(folder: Path) -> int:
+        seen.append(bytes_in(folder.parent))
+        return held(folder)
+
+    monkeypatch.setattr(caching, "bytes_held", noted)
+    sw.train(exp, place)
+    assert max(seen) <= cache_bytes(exp, place, sw.stages(exp), 10**9) <= 1.3 * max(seen)

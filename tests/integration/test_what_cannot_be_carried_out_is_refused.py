@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import stackwise as sw
 from stackwise.cli import main
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
+from stackwise.training.start import create_run
 
 
 def refusal(exp: sw.Experiment, place: sw.Placement) -> str:
@@ -33,6 +35,13 @@ def trained_late(exp):
     first, second, third, fourth = sw.stack_ids(exp.rack)
     yield sw.Stage(path=(first, second, third, fourth), active=(fourth,))
     yield sw.Stage(path=(first, second, third, fourth), active=(first,))
+
+
+def embedding_late(exp):
+    """Trains the embedding under a stack that it has frozen."""
+    ids = sw.stack_ids(exp.rack)
+    yield sw.Stage(path=ids[:1], active=ids[:1])
+    yield sw.Stage(path=ids, active=ids[1:], embedding=True)
 
 
 EXPERIMENTS = {
@@ -56,9 +65,22 @@ EXPERIMENTS = {
             "rack": {"stacks": 2},
         },
         {"trunk": "cached"},
-        "placement.trunk: cached, but stage 1 (s1) trains the embedding under the frozen s0, whose "
-        "outputs change with it; give a curriculum that trains the embedding in its first stage "
-        "only (curriculum.embedding=first), or trunk=recompute or streamed",
+        "placement.trunk: cached, but stage 1 (s1) trains the embedding under frozen stacks, whose "
+        "outputs change with it; give curriculum.embedding=first, or use trunk=recompute or "
+        "streamed",
+    ),
+    "a cache under an embedding that trains in many stages": (
+        {"curriculum": {"name": "block_coordinate", "embedding": "always"}},
+        {"trunk": "cached"},
+        "placement.trunk: cached, but stages 1 (s1), 2 (s2), 3 (s3), 5 (s1) and 2 more train the "
+        "embedding under frozen stacks, whose outputs change with it; give "
+        "curriculum.embedding=with_first, or use trunk=recompute or streamed",
+    ),
+    "a cache under an embedding that one's own curriculum trains": (
+        {"curriculum": "embedding_late"},
+        {"trunk": "cached"},
+        "placement.trunk: cached, but stage 1 (s1-s3) trains the embedding under frozen stacks, "
+        "whose outputs change with it; use trunk=recompute or streamed",
     ),
     "a cache of masks that never repeat": (
         {
@@ -75,7 +97,7 @@ EXPERIMENTS = {
         {},
         {"trunk": "cached", "cache_gb": 1e-6},
         "placement.cache_gb: 1e-06 < 4.16e-05, which the outputs of the trunk take by arithmetic; "
-        "raise it, lower budget, give data.distinct_epochs, or use trunk=streamed",
+        "raise it, lower budget, or use trunk=streamed",
     ),
     "a place to stream from that nothing reads": (
         {},
@@ -93,9 +115,26 @@ EXPERIMENTS = {
 
 @pytest.mark.parametrize("case", EXPERIMENTS)
 def test_before_anything_is_made(tiny, place, case, monkeypatch) -> None:
-    monkeypatch.setitem(sw.CURRICULA, "trained_late", trained_late)
+    for function in (trained_late, embedding_late):
+        monkeypatch.setitem(sw.CURRICULA, function.__name__, function)
     science, placement, text = EXPERIMENTS[case]
     assert refusal(experiment(tiny, science), place.replace(**placement)) == text
+
+
+@pytest.mark.parametrize("name", ["left_to_right", "right_to_left", "block_coordinate"])
+def test_a_way_out_for_the_embedding_is_one(tiny, place, name) -> None:
+    """Typed as it is given, the experiment trains."""
+    options = {"name": name, "embedding": "always"}
+    if name == "block_coordinate":
+        options["order"] = "right_to_left"
+    exp = tiny.replace(curriculum=options)
+    try:
+        create_run(exp, place.replace(trunk="cached"))
+    except sw.ExperimentError as error:
+        value = re.search(r"give curriculum\.embedding=(\w+), or", str(error))[1]
+        create_run(exp.replace(curriculum={"embedding": value}), place.replace(trunk="cached"))
+    else:
+        assert name == "right_to_left"
 
 
 UNREAD = {

@@ -11,10 +11,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from stackwise.config import Optim, Placement
+from stackwise.config import Experiment, Optim, Placement
+from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError
+from stackwise.memory import bytes as ledger
 from stackwise.memory import meter, room
 from stackwise.objective import Corrupted
+from stackwise.report import bytes_text
 from stackwise.training import run as loop
 from stackwise.training import step, updates
 from stackwise.training.optim import Optimizer
@@ -50,9 +53,35 @@ def test_what_does_not_fit_into_all_of_its_memory_is_refused(monkeypatch) -> Non
     monkeypatch.setattr(room, "on_card", lambda placement: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 40 << 30))  # free, and in all
     monkeypatch.setattr(room, "machine_bytes", lambda: 1)
-    room.check_room([{"bytes": {"total": 40 << 30}}], Placement())
+    room.check_room([{"bytes": {"total": 40 << 30}, "host_bytes": 0}], Placement())
     with pytest.raises(ExperimentError, match=r"and this card has 40\.0 GiB; make"):
-        room.check_room([{"bytes": {"total": (40 << 30) + 1}}], Placement())
+        room.check_room([{"bytes": {"total": (40 << 30) + 1}, "host_bytes": 0}], Placement())
+
+
+@pytest.mark.parametrize(("form", "each"), [(None, 4), ("bf16", 2)])
+def test_the_copy_that_it_streams_from_has_to_fit_its_machine(monkeypatch, form, each) -> None:
+    """The matrices of three frozen stacks: of a block four of attention, three of the MLP."""
+    monkeypatch.setattr(room, "on_card", lambda placement: True)
+    monkeypatch.setattr(ledger, "on_card", lambda placement: placement.device != "cpu")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 40 << 30))
+    rack = {"stacks": 4, "blocks_per_stack": 2, "d_model": 16, "heads": 2, "d_ff": 24}
+    exp = Experiment(curriculum="left_to_right", rack=rack, precision={"frozen": form})
+    host = Placement(trunk="streamed", stream_from="host")
+    copy = each * 3 * 2 * (4 * 16 * 16 + 3 * 16 * 24)
+    rows = ledger.plan_rows(exp, host, stages(exp))
+    assert [row["host_bytes"] for row in rows] == [copy * n // 3 for n in range(4)]
+    monkeypatch.setattr(room, "machine_bytes", lambda: copy)
+    room.check_room(rows, host)
+    monkeypatch.setattr(room, "machine_bytes", lambda: copy - 1)
+    with pytest.raises(ExperimentError) as error:
+        room.check_room(rows, host)
+    assert str(error.value) == (
+        f"placement.stream_from: 'host', whose copy takes {bytes_text(copy)} by arithmetic, and "
+        f"this machine has {bytes_text(copy - 1)}; give stream_from=disk, or freeze to less with "
+        "precision.frozen"
+    )
+    for placement in (host.replace(stream_from="disk"), host.replace(device="cpu"), Placement()):
+        assert {row["host_bytes"] for row in ledger.plan_rows(exp, placement, stages(exp))} == {0}
 
 
 def batch() -> Corrupted:
