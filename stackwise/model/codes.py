@@ -28,6 +28,7 @@ BLOCK = 64  # numbers that share one scale in 4 bit: bitsandbytes' default
 E4M3_LARGEST = 448.0
 SIGN_AND_7 = -0x4080  # bits 15 and 13 to 7 of an int16
 CPU_WRITES, CPU_READS = 1 << 17, 1 << 18  # numbers in hand: what stays in a cache
+FEWEST_READS = 1 << 15  # of fewer, calling the operator takes longer than what it does
 ELSEWHERE = 1 << 24  # what keeps an accelerator busy
 SCALE = "scale"
 
@@ -62,7 +63,15 @@ def rows_to_write(shape: Shape, device: torch.device, block: int) -> int:
 
 def rows_to_read(shape: Shape, device: torch.device) -> int:
     """Rows to dequantise at once."""
-    return max(1, _numbers(device, CPU_READS) // shape[1])
+    return max(1, _numbers(device, _to_read(shape)) // shape[1])
+
+
+def _to_read(shape: Shape) -> int:
+    """Numbers to dequantise at once on a CPU: of a small matrix few, or they leave gaps as it does.
+
+    See `workspace.py`.
+    """
+    return min(CPU_READS, max(FEWEST_READS, shape[0] * shape[1] // 16))
 
 
 def _numbers(device: torch.device, on_cpu: int) -> int:
@@ -187,7 +196,7 @@ def read_blocks(
 
     if into is None:
         return values(slice(None))[: shape[0] * shape[1]].view(shape).to(dtype)
-    step = CPU_READS // BLOCK
+    step = _to_read(shape) // BLOCK
     for first in range(0, len(largest_N), step):
         part = values(slice(first, first + step))
         into[first * BLOCK : first * BLOCK + len(part)] = part

@@ -1,11 +1,17 @@
-"""One buffer that large dequantised weights pass through, instead of new memory for each.
+"""One buffer that dequantised weights pass through, instead of new memory for each.
 
-From 32 MiB on, glibc takes memory from the system and gives it back each time, and the system
-clears every page: that takes longer than dequantising, and a tenth of a bfloat16 product of 512
-tokens (`benchmarks/formats.py`, `forward` beside `reused`). Inside `workspace` the layers of
+Large ones: from 32 MiB on, glibc takes memory from the system and gives it back each time, and the
+system clears every page. That takes longer than dequantising, and a tenth of a bfloat16 product of
+512 tokens (`benchmarks/formats.py`, `forward` beside `reused`). Inside `workspace` the layers of
 `frozen.py` write such weights into the same memory, which is as large as the largest of them and is
-given back at the end. Smaller ones get memory that is warm already, and an accelerator's allocator
-keeps its own: there, and under fake tensors, nothing changes.
+given back at the end.
+
+Small ones glibc keeps when they are freed. What backward needs comes to lie in the gap, the next
+weight does not fit any more, and the process grows with every stack that a gradient crosses. So a
+run has them share a buffer, too, as long as it trains. What is left of the growth is measured in
+`tests/integration/memory/test_peak_memory_does_not_grow_with_the_stacks.py`.
+
+An accelerator's allocator keeps its own: there, and under fake tensors, nothing changes.
 """
 
 from __future__ import annotations
@@ -23,18 +29,24 @@ from stackwise.model.formats import room_for
 
 MAPPED_BYTES = 32 << 20  # glibc's largest threshold for memory of its own mapping
 
+Buffers = dict[torch.dtype, Tensor]
 _entered = threading.local()  # a thread's own: two threads may compute at once
 
 
 @contextmanager
-def workspace() -> Iterator[None]:
-    """Let frozen linears of this thread, on the CPU, share one buffer. May be nested."""
-    outer = getattr(_entered, "buffers", None)
-    _entered.buffers = {} if outer is None else outer
+def workspace(*, small: bool = False) -> Iterator[None]:
+    """Let frozen linears of this thread, on the CPU, share one buffer. May be nested.
+
+    Args:
+        small: For weights of less than `MAPPED_BYTES`, not for those of more.
+    """
+    name = "small" if small else "large"
+    outer = getattr(_entered, name, None)
+    setattr(_entered, name, {} if outer is None else outer)
     try:
         yield
     finally:
-        _entered.buffers = outer
+        setattr(_entered, name, outer)
 
 
 def room(like: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor | None:
@@ -45,10 +57,9 @@ def room(like: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor | None:
         shape: Of the weight.
         dtype: Of the weight.
     """
-    buffers: dict[torch.dtype, Tensor] | None = getattr(_entered, "buffers", None)
+    small = room_for(shape) * dtype.itemsize < MAPPED_BYTES
+    buffers: Buffers | None = getattr(_entered, "small" if small else "large", None)
     if buffers is None or not like.is_cpu or isinstance(like, FakeTensor):
-        return None
-    if room_for(shape) * dtype.itemsize < MAPPED_BYTES:
         return None
     if dtype not in buffers or len(buffers[dtype]) < room_for(shape):
         buffers.pop(dtype, None)  # before the larger one is made

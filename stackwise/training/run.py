@@ -22,6 +22,7 @@ import torch
 from stackwise.asked import a_placement, an_experiment
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import prefetch
+from stackwise.model.workspace import workspace
 from stackwise.objective import Corrupted, is_causal
 from stackwise.runs import Run, attach
 from stackwise.training.borders import enter_stage, leave_stage, measured
@@ -121,7 +122,7 @@ def execute(run: Run, placement: Placement | None = None, *, on_step: OnStep | N
     """
     if run.state == "finished":
         return run
-    with open_work(run, placement) as work, stop_signals(work):
+    with open_work(run, placement) as work, workspace(small=True), stop_signals(work):
         try:
             for number in range(work.at.stage, len(work.stages)):
                 train_stage(work, number, on_step)

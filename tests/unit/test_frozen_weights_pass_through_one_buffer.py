@@ -37,7 +37,9 @@ def outcome(made, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("name", FORMATS)
 def test_outputs_and_gradients_are_the_same(name, dtype, monkeypatch):
-    monkeypatch.setattr("stackwise.model.codes.CPU_READS", 640)  # several slices, the last shorter
+    monkeypatch.setattr(
+        "stackwise.model.codes.FEWEST_READS", 640
+    )  # several slices, the last shorter
     made = layers(name)
     wanted = outcome(made, dtype)
     with workspace():
@@ -50,20 +52,28 @@ def test_there_is_one_buffer_as_large_as_the_largest_and_it_goes(name):
     made = layers(name)
     with workspace():
         outcome(made, torch.float32)
-        (buffer,) = module._entered.buffers.values()
+        (buffer,) = module._entered.large.values()
         assert len(buffer) == max(map(room_for, SHAPES)) == 72 * 40
         with workspace():
             assert room(buffer, (7, 33), torch.float32) is buffer
         outcome(made, torch.float32)
-        assert [b.data_ptr() for b in module._entered.buffers.values()] == [buffer.data_ptr()]
+        assert [b.data_ptr() for b in module._entered.large.values()] == [buffer.data_ptr()]
     assert room(buffer, (7, 33), torch.float32) is None
 
 
-def test_what_malloc_keeps_warm_is_left_to_it(monkeypatch):
+def test_small_ones_and_large_ones_have_each_their_own(monkeypatch):
     monkeypatch.setattr(module, "MAPPED_BYTES", room_for((72, 40)) * 4)
     with workspace():
         assert room(torch.ones(1), (72, 40), torch.bfloat16) is None
-        assert len(room(torch.ones(1), (72, 40), torch.float32)) == 72 * 40
+        large = room(torch.ones(1), (72, 40), torch.float32)
+        assert len(large) == 72 * 40
+        with workspace(small=True):
+            small = room(torch.ones(1), (72, 40), torch.bfloat16)
+            assert len(small) == 72 * 40
+            assert room(torch.ones(1), (72, 40), torch.float32) is large
+        assert room(torch.ones(1), (72, 40), torch.bfloat16) is None
+    with workspace(small=True):
+        assert room(torch.ones(1), (72, 40), torch.float32) is None
 
 
 def test_a_weight_that_is_read_is_never_in_the_buffer():
@@ -89,7 +99,7 @@ def test_another_thread_has_no_part_in_it():
 def test_fake_tensors_and_meta_are_left_alone():
     with workspace(), FakeTensorMode():
         outcome(layers("nf4"), torch.float32)
-        assert not module._entered.buffers
+        assert not module._entered.large
     with workspace():
         assert room(torch.empty(1, device="meta"), (8, 8), torch.float32) is None
 

@@ -26,12 +26,12 @@ def alone(tmp_path: Path) -> Callable[..., Any]:
     if not (meter.STATUS.exists() and meter.CLEAR_REFS.exists()):
         pytest.skip("only Linux keeps a high-water mark of memory")
 
-    def run(code: str, **facts: Any) -> Any:
+    def run(code: str, *, malloc: dict[str, str] = GIVES_BACK, **facts: Any) -> Any:
         folder = tmp_path / "alone"
         folder.mkdir()
         words = [sys.executable, "-c", code, json.dumps({**facts, "folder": str(folder)})]
         paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        given = {**os.environ, **GIVES_BACK, "PYTHONPATH": os.pathsep.join(paths)}
+        given = {**os.environ, **malloc, "PYTHONPATH": os.pathsep.join(paths)}
         done = subprocess.run(words, capture_output=True, text=True, env=given)
         shutil.rmtree(folder)  # hundreds of megabytes, which pytest would keep
         assert done.returncode == 0, done.stderr
