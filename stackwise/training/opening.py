@@ -111,7 +111,7 @@ def load_packages(exp: Experiment) -> None:
         format_called(form).load(made=True)
     if lacks := rule.missing():
         raise ExperimentError(f"optim.name: {exp.optim.name} {lacks}")
-    if rule.needs == "bitsandbytes":
+    if rule.bitsandbytes:
         operators()
 
 

@@ -39,18 +39,18 @@ class Rule:
         state_bytes: (numbers in a tensor) -> bytes of its state, the counted step included.
         whole: Whether whole lists of float32 tensors are moved in one call. Otherwise the rule has
             temporaries as large as what it is handed, and gets slices.
-        needs: A package that has to be installed, as new as `formats.py` asks.
+        bitsandbytes: Whether it needs that package, as new as `formats.py` asks.
     """
 
     start: Callable[[Tensor], Kept]
     move: Callable[[Optim, float, float, list[Tensor], list[Tensor], list[Kept]], None]
     state_bytes: Callable[[int], int]
     whole: bool
-    needs: str | None = None
+    bitsandbytes: bool = False
 
     def missing(self) -> str | None:
-        """What is wrong with the package that it needs, with the way out; None for nothing."""
-        return None if self.needs is None else lacking()
+        """What is wrong with bitsandbytes, if it needs it, with the way out; None for nothing."""
+        return lacking() if self.bitsandbytes else None
 
 
 def _start_adamw(weight: Tensor) -> Kept:
@@ -121,7 +121,7 @@ def _eight_bit(name: Literal["adam", "lion"]) -> Rule:
         each = 4 * numbers if small else numbers + 4 * -(-numbers // SCALED)
         return len(keys) * each + 4
 
-    return Rule(start, move, state_bytes, whole=False, needs="bitsandbytes")
+    return Rule(start, move, state_bytes, whole=False, bitsandbytes=True)
 
 
 def _bitsandbytes(

@@ -54,7 +54,7 @@ def peak(*how: str) -> int:
 @pytest.mark.parametrize("rounding", ["master", "stochastic"])
 def test_of_a_tensor_of_64_slices(name, rounding) -> None:
     if OPTIMIZERS[name].missing():
-        pytest.skip(f"{OPTIMIZERS[name].needs} is not installed")
+        pytest.skip(OPTIMIZERS[name].missing())
     assert NUMBERS == 64 * SLICE
     # A slice takes at most some 32 bytes per number: the kernels' 24, the float32 weights and
     # gradient, draws; with what the allocator holds in pieces, 66 to 69 have been measured.

@@ -25,7 +25,7 @@ CASES = list(itertools.product(OPTIMIZERS, PRECISIONS))
 @pytest.mark.parametrize(("name", "precision"), CASES, ids=str)
 def test_of_matrices_and_vectors_of_any_size(name, precision) -> None:
     if OPTIMIZERS[name].missing():
-        pytest.skip(f"{OPTIMIZERS[name].needs} is not installed")
+        pytest.skip(OPTIMIZERS[name].missing())
     optim, module, low = Optim(name=name), nn.ParameterDict(), getattr(torch, precision.weights)
     for number, shape in enumerate([(64, 65), (8, 8), (4096,), (4095,), (5000,), (3, 5, 300)]):
         dtype = low if len(shape) >= 2 else torch.float32

@@ -128,7 +128,7 @@ def test_in_bfloat16_and_recomputed(dtype, checkpointing) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_with_every_optimizer(name, rounding) -> None:
     if OPTIMIZERS[name].missing():
-        pytest.skip(f"{OPTIMIZERS[name].needs} is not installed")
+        pytest.skip(OPTIMIZERS[name].missing())
     how = {"compute": torch.bfloat16, "name": name, "rounding": rounding}
     assert_same(STAGES["all of it"], lambda: rack_of(dtype=torch.bfloat16), **how)
 

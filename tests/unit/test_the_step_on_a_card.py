@@ -49,7 +49,7 @@ def trained(name: str, dtype: torch.dtype, rounding, in_backward: bool) -> list[
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_steps_in_backward_equal_steps_after_it(name, dtype, rounding) -> None:
     if OPTIMIZERS[name].missing():
-        pytest.skip(f"{OPTIMIZERS[name].needs} is not installed")
+        pytest.skip(OPTIMIZERS[name].missing())
     whole, stepped = (trained(name, dtype, rounding, way) for way in (False, True))
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(stepped, whole, strict=True))
 
