@@ -101,9 +101,8 @@ def test_weights_altered_after_the_run_was_made_are_the_models_damage(exp, place
     file.write_bytes(bytes_)
     with pytest.raises(ModelError) as caught:
         sw.resume(run)
-    assert str(caught.value) == (
-        f"{tmp_path}/model: rack/{file.name}: is not what was written (its bytes or hash differ); "
-        f"{AGAIN}"
+    assert str(caught.value).endswith(
+        f"/model: rack/{file.name}: is not what was written (its bytes or hash differ); {AGAIN}"
     )
 
 
