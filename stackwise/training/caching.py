@@ -31,11 +31,10 @@ from stackwise.training.placing import masks_move
 from stackwise.training.saved import RACK, save_parts
 from stackwise.training.step import autocast
 from stackwise.training.work import Stopped, Work
-from stackwise.trunk import shards
 from stackwise.trunk.border import border_of, through
 from stackwise.trunk.cache import TrunkCache
 from stackwise.trunk.room import bytes_held, remove
-from stackwise.trunk.shards import CacheError, DamagedShard, Layout, has_size, shard_name
+from stackwise.trunk.shards import CacheError, DamagedShard
 from stackwise.trunk.writer import CacheWriter
 
 MENDS = 3  # of one shard, while a stage reads it
@@ -52,8 +51,8 @@ def open_cache(work: Work, number: int) -> TrunkCache:
         save_parts(work, number, {"embedding"}, {})
     folder, key = home_of(work, number), key_of(work, number, trunk_of(work.stages[number]))
     began, source = time.monotonic(), None
-    why = lost(folder, key, layout_of(work.exp, rows_in(work, number)))
-    with writer_of(work, number, folder, key) as writer:
+    writer, why = writer_of(work, number, folder, key)
+    with writer:
         made = not writer.complete
         if made:
             source = fill(work, number, writer)
@@ -67,23 +66,6 @@ def open_cache(work: Work, number: int) -> TrunkCache:
         if other != folder:
             remove(other)
     return cache
-
-
-def lost(folder: Path, key: str, layout: Layout) -> str | None:
-    """Why rows that a cache has had must be made again; None where none must."""
-    try:
-        found = shards.read_manifest(folder, key)
-    except CacheError as error:
-        return str(error).partition(";")[0]
-    if found is None:
-        gone = any(folder.glob("rows-*.bin"))
-        return f"{folder.name}/{shards.MANIFEST}: is missing" if gone else None
-    if found.layout != layout:
-        return f"{folder.name}: holds {found.layout}, and {layout} was asked for"
-    for shard in range(len(found.hashes)):
-        if not has_size(folder, layout, shard):
-            return f"{shard_name(folder, shard)}: is missing or cut"
-    return None
 
 
 def rows_in(work: Work, number: int) -> int:
@@ -110,17 +92,18 @@ def drop_caches(home: Path) -> None:
         home.rmdir()
 
 
-def writer_of(work: Work, number: int, folder: Path, key: str) -> CacheWriter:
-    """The writer of a stage's rows, at the first one that is not there.
+def writer_of(work: Work, number: int, folder: Path, key: str) -> tuple[CacheWriter, str | None]:
+    """The writer of a stage's rows, at the first one that is not there, and why it was lost.
 
     What else lies in the folder is of weights or samples that this stage does not have.
     """
     layout = layout_of(work.exp, rows_in(work, number))
     try:
-        return CacheWriter(folder, key, layout)
-    except CacheError:
+        writer = CacheWriter(folder, key, layout)
+        return writer, writer.lost
+    except CacheError as error:
         remove(folder)
-        return CacheWriter(folder, key, layout)
+        return CacheWriter(folder, key, layout), str(error).partition(";")[0]
 
 
 def key_of(work: Work, number: int, trunk: Sequence[str]) -> str:

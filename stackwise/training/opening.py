@@ -15,7 +15,6 @@ from stackwise.atomic import write_text
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import samples_per_epoch
-from stackwise.errors import ExperimentError
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.flops import vocab_size
@@ -23,6 +22,7 @@ from stackwise.memory.meter import Meter
 from stackwise.model.codes import operators
 from stackwise.model.formats import format_called
 from stackwise.model.rack import Rack
+from stackwise.rules import check_placement
 from stackwise.runs import Run, RunWriter
 from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.checkpoint import MANIFEST
@@ -52,8 +52,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
             one in the folder.
 
     Raises:
-        ExperimentError: If the placement names a device that is not here, or a disk has no room for
-            what is left of the run.
+        ExperimentError: If the placement names a device that is not here, or a package is missing,
+            or a disk has no room for what is left of the run.
         RunBusy: If another process is training it.
         TrainingError: If the corpus is no longer the one that the run began with.
         CheckpointError: If its checkpoint is damaged.
@@ -63,17 +63,12 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     placement = placement or before
     stages = stages_of(run)
     device = device_of(placement)
+    check_placement(exp, placement, goes_on=True)
     dataset = data_of(run, placement)
-    old = caches_of(run, before)
-    leaves = None if old == caches_of(run, placement) else old
-    check_disk(
-        exp,
-        seen_from_here(run.path, placement),
-        stages,
-        samples_per_epoch(dataset, exp.optim.batch),
-        run.path,
-        leaves,
-    )
+    old, new = caches_of(run, before), caches_of(run, placement)
+    leaves = None if old == new else old
+    here, samples = seen_from_here(run.path, placement), samples_per_epoch(dataset, exp.optim.batch)
+    check_disk(exp, here, stages, samples, run.path, new, leaves)
     with threads_of(placement), RunWriter(run.path) as writer:
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         load_packages(exp)
@@ -102,15 +97,10 @@ def load_packages(exp: Experiment) -> None:
     """Import what the experiment needs beside torch now, so that it is not counted as the rack's.
 
     It would be more than a small rack (`tests/integration/test_the_meter_measures_memory.py`).
-
-    Raises:
-        ExperimentError: If a package is missing or too old.
     """
     form, rule = packing(exp.precision), OPTIMIZERS[exp.optim.name]
     if form is not None:
         format_called(form).load(made=True)
-    if lacks := rule.missing():
-        raise ExperimentError(f"optim.name: {exp.optim.name} {lacks}")
     if rule.bitsandbytes:
         operators()
 

@@ -149,6 +149,7 @@ def check_disk(
     made: Sequence[Stage],
     epoch_samples: int,
     run: Path | None = None,
+    home: Path | None = None,
     leaves: Path | None = None,
 ) -> None:
     """Raise if the folders of a run have no room for what it will still write, by arithmetic.
@@ -160,6 +161,7 @@ def check_disk(
         epoch_samples: Samples of an epoch.
         run: The folder of a run that goes on: its checkpoints and caches count as there. None for
             one that is new.
+        home: The folder of its caches.
         leaves: A folder of caches that goes before anything is written.
 
     Raises:
@@ -168,10 +170,7 @@ def check_disk(
     """
     runs, cache_dir = Path(placement.runs_dir), Path(placement.cache_dir or placement.runs_dir)
     stage, saved = (0, 0) if run is None else standing(run)
-    cached = {}
-    if run is not None and placement.trunk == "cached":
-        home = run / "cache" if placement.cache_dir is None else cache_dir / run.resolve().name
-        cached = {found.name: bytes_held(found) for found in home.glob("*")}
+    cached = caches_in(home if placement.trunk == "cached" else None)
     older = sum(count for name, count in cached.items() if name != str(stage))
     kept = checkpoint_bytes(exp, made, since=stage)
     caches = cache_bytes(exp, placement, made, epoch_samples, since=stage, lingering=older)
@@ -195,7 +194,7 @@ def check_disk(
         wanted = [(runs, kept + caches, saved + sum(cached.values()), "runs_dir")]
     for folder, need, held, key in wanted:
         free = shutil.disk_usage(there(folder)).free
-        goes = bytes_in(leaves) if leaves is not None and same_disk(folder, leaves) else 0
+        goes = sum(caches_in(leaves if leaves and same_disk(folder, leaves) else None).values())
         if need > free + held + goes:
             has = f"; {bytes_text(held)} of it is there" if held else ""
             raise ExperimentError(
@@ -242,9 +241,9 @@ def check_folder(folder: Path, key: str) -> None:
         )
 
 
-def bytes_in(folder: Path) -> int:
-    """Of all files under a folder; 0 if it is not there."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def caches_in(home: Path | None) -> dict[str, int]:
+    """Bytes of the caches in a folder, by name; none without a folder."""
+    return {} if home is None else {found.name: bytes_held(found) for found in home.glob("*")}
 
 
 def there(folder: Path) -> Path:

@@ -40,7 +40,7 @@ from stackwise.trunk.shards import (
 )
 
 MAPS = 4  # shards mapped at a time: each holds a file open
-CHECKED_BYTES = 8 << 20  # brought and hashed at once; of 1 MiB, bringing takes half as long again
+CHECKED_BYTES = 8 << 20  # brought and hashed at once (`benchmarks/reading.py`)
 
 
 class TrunkCache:

@@ -16,7 +16,9 @@ from stackwise.atomic import replacing
 from stackwise.trunk.rounding import encode
 from stackwise.trunk.shards import CacheError, Layout, read_manifest, shard_name, shard_path
 
-PIECE_BYTES = 4 << 20  # written at once: of 2 MiB and more the kernel makes large pages
+# Written at once. From 2 MiB on the kernel keeps what is written in large pages: without them a
+# first pass is under the bound of `benchmarks/reading.py`.
+PIECE_BYTES = 4 << 20
 
 
 class Unfinished(Exception):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import queue
 import threading
 from contextlib import suppress
-from itertools import takewhile
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,11 +25,13 @@ from stackwise.data.batches import step_aside
 from stackwise.trunk.shardfile import Unfinished, rows_of, write_shard
 from stackwise.trunk.shards import (
     LARGEST_KEY,
+    MANIFEST,
     CacheError,
     Layout,
     Manifest,
     has_size,
     read_manifest,
+    shard_name,
 )
 
 
@@ -44,6 +46,9 @@ class CacheWriter:
         layout: How rows lie.
         ahead: Batches that wait to be written before `write` does, 1 or more.
 
+    Attributes:
+        lost: Why rows that were written once must be written again; None where none must.
+
     Raises:
         CacheError: If the folder holds another cache.
         ValueError: If the key is empty or over 256 characters.
@@ -57,7 +62,7 @@ class CacheWriter:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
         self._folder = folder
-        self._manifest = resumed(folder, key, layout)
+        self._manifest, self.lost = resumed(folder, key, layout)
         self._manifest.save(folder)
         self._next_row = self.rows_done
         self._queue: queue.Queue[Tensor | None] = queue.Queue(ahead)
@@ -160,19 +165,23 @@ class CacheWriter:
         self.close(abandon=error is not None)
 
 
-def resumed(folder: Path, key: str, layout: Layout) -> Manifest:
-    """What is whole of a cache, to go on with; nothing of it at first.
+def resumed(folder: Path, key: str, layout: Layout) -> tuple[Manifest, str | None]:
+    """What is whole of a cache, to go on with, and why rows that it had must be made again.
 
     Raises:
         CacheError: If the folder holds another cache, or this one in another layout.
     """
     found = read_manifest(folder, key)
     if found is None:
-        return Manifest(key, layout)
+        gone = any(folder.glob("rows-*.bin"))
+        return Manifest(key, layout), f"{folder.name}/{MANIFEST}: is missing" if gone else None
     if found.layout != layout:
         raise CacheError(
             f"{folder.name}: holds {found.layout}, and {layout} was asked for; give another "
             "folder, or remove the cache"
         )
-    there = takewhile(lambda shard: has_size(folder, layout, shard), range(len(found.hashes)))
-    return Manifest(key, layout, found.hashes[: sum(1 for _ in there)])
+    for shard in range(len(found.hashes)):
+        if not has_size(folder, layout, shard):
+            whole = replace(found, hashes=found.hashes[:shard])
+            return whole, f"{shard_name(folder, shard)}: is missing or cut"
+    return found, None
