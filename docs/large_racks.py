@@ -47,7 +47,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def page() -> str:
     """The whole text."""
-    exp = sw.Experiment.preset(SHAPE)
+    exp = plain()
     text = TEXT.read_text("utf-8")
     eight, seventy = (settings(example) for example in examples(text))
     filled = {
@@ -57,11 +57,17 @@ def page() -> str:
         "training": training(exp),
         "frozen": frozen(exp),
         "sources": sources(*seventy),
-        "per_token": f"{layout_of(seventy[0], 1).row_bytes // seventy[0].data.seq_len:,}",
+        "per_token": f"{layout_of(seventy[0], 1, 1).row_bytes // seventy[0].data.seq_len:,}",
         "eight": plan(*eight, "recompute", "streamed"),
         "seventy": plan(*seventy, "streamed", "recompute"),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], text)
+
+
+def plain() -> sw.Experiment:
+    """The rack whose sizes the page shows, trained in float32 and frozen as it trained."""
+    preset = sw.Experiment.preset(SHAPE)
+    return preset.replace(optim="adamw", precision=sw.Experiment().precision)
 
 
 def examples(text: str) -> list[str]:
@@ -114,7 +120,7 @@ def sources(exp: sw.Experiment, placement: sw.Placement) -> str:
     last, held = made[-1], {*made[-1].path}
     form, trunk = exp.precision.frozen, trunk_of(made[-1])
     lent = len(trunk) * exp.rack.blocks_per_stack * lent_bytes(exp, form)
-    width = layout_of(exp, 1).row_bytes * exp.optim.batch
+    width = layout_of(exp, 1, 1).row_bytes * exp.optim.batch
     rows = []
     for name, more, read in (
         ("recompute", 0, 0),

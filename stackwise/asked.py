@@ -54,6 +54,13 @@ def a_placement(value: Any) -> Placement | None:
     return value if value is None else Placement.model_validate(value)
 
 
+def usual_placement(exp: Any) -> Placement:
+    """How an experiment is carried out if nothing is said: for a preset's name as its file says."""
+    from stackwise.config import Placement
+
+    return Placement.preset(exp) if isinstance(exp, str) else Placement()
+
+
 def varied(vary: Any) -> dict[str, list[Any]]:
     """The keys that a study varies, each with its values.
 

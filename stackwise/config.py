@@ -1,8 +1,8 @@
-"""What decides the numbers, and what carries it out.
+"""What decides the numbers.
 
 An `Experiment` is one frozen value, validated whole, that holds every knob which decides the
-numbers; its hash names a run. A `Placement` says how it is carried out on a machine and changes
-no number. The same keys work in YAML, as `key=value`, in Python and in the form.
+numbers; its hash names a run. How it is carried out on a machine is a `Placement`
+(`placement.py`). The same keys work in YAML, as `key=value`, in Python and in the form.
 How its stages follow from it is in `curriculum.py`; the text of its errors in `errors.py`.
 """
 
@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib import resources
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
@@ -21,7 +20,6 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -32,12 +30,15 @@ from stackwise.curriculum import CURRICULA
 from stackwise.data.corpora import CORPORA
 from stackwise.data.tokenizer import TOKENIZERS
 from stackwise.elsewhere import pointed
-from stackwise.errors import ExperimentError, closest, said_in
+from stackwise.errors import ExperimentError, said_in
 from stackwise.model.attention import ATTENTION
 from stackwise.model.shape import RackShape
 from stackwise.objective import OBJECTIVES
+from stackwise.placement import Placement as Placement
 from stackwise.rules import problems_of
 from stackwise.schedules import SCHEDULES
+from stackwise.shipped import preset_values
+from stackwise.shipped import presets as presets
 from stackwise.yaml_text import read_mapping as read_mapping
 from stackwise.yaml_text import read_text
 
@@ -182,6 +183,11 @@ class Eval(Section):
 
     points: int = Field(8, ge=1, le=10_000, description="evaluations over the whole run")
     windows: int = Field(48, ge=1, le=1_000_000, description="held-out windows in each of them")
+    depths: Literal["all", "last"] = Field(
+        "all",
+        description="whether each of them goes by every depth or by the stage's own end alone, "
+        "which is far cheaper for deep racks",
+    )
     draws: int = Field(
         1, ge=1, le=1024, description="masks per window, at the end of the run; clm draws none"
     )
@@ -247,12 +253,14 @@ class Experiment(Checked):
 
     @classmethod
     def preset(cls, name: str) -> Experiment:
-        """The shipped experiment called `name`; `stackwise presets` lists them."""
-        known = presets()
-        if name not in known:
-            raise ExperimentError(f"unknown preset {name!r}{closest(str(name), known)}")
-        text = resources.files("stackwise").joinpath("presets", f"{name}.yaml").read_text("utf-8")
-        return cls.from_yaml(text, source=f"preset {name}")
+        """The shipped experiment called `name`; `stackwise presets` lists them.
+
+        How it is carried out if nothing else is said is `Placement.preset(name)`.
+        """
+        values = preset_values(name)
+        values.pop("placement", None)
+        with said_in(f"preset {name}"):
+            return cls(**values)
 
     @classmethod
     def load(cls, path: str | Path, *, opening_run: bool = False) -> Experiment:
@@ -295,75 +303,6 @@ class Experiment(Checked):
     def __str__(self) -> str:
         parts = [self.title, self.curriculum.choice, self.objective.choice, self.attention.choice]
         return " · ".join([*parts, f"seed {self.seed}", self.hash])
-
-
-class Placement(Section):
-    """How an experiment is carried out on a machine. Changes bytes and seconds, no number."""
-
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it computes")
-    threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads; empty: torch's own choice (recorded)"
-    )
-    micro_batch: int | None = Field(
-        None, ge=1, description="samples per forward pass; empty: the whole batch"
-    )
-    checkpointing: bool = Field(
-        False, description="recompute each block in backward instead of keeping its activations"
-    )
-    compile: bool = Field(False, description="torch.compile the blocks, up to eight at a time")
-    trunk: Literal["recompute", "streamed", "cached"] = Field(
-        "recompute",
-        description="where a stage's input comes from: frozen stacks in memory, block by block "
-        "from where they lie, or their outputs kept on disk",
-    )
-    stream_from: Literal["disk", "host"] = Field(
-        "disk", description="where streamed stacks lie: in the run's folder, or in host memory"
-    )
-    cache_dir: str | None = Field(
-        None, description="folder for cached outputs; empty: in the run's own"
-    )
-    cache_gb: float | None = Field(
-        None, gt=0, description="most that cached outputs may take, 10^9 bytes; empty: the disk"
-    )
-    runs_dir: str = Field("runs", description="folder that holds the run folders")
-    data_dir: str = Field(".", description="folder in which relative corpus paths are looked up")
-    checkpoint_seconds: float = Field(
-        60.0, gt=0, description="at most this long between checkpoints inside a stage"
-    )
-
-    @field_validator("runs_dir", "data_dir", "cache_dir", mode="before")
-    @classmethod
-    def _path(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, PurePath) else value
-
-    @classmethod
-    def _said(cls, error: ValidationError) -> ExperimentError:
-        problems = super()._said(error).problems  # of a validated mapping: said already
-        named = [p if p.path.startswith("placement") else p.under("placement") for p in problems]
-        return ExperimentError(named)
-
-    def replace(self, **changes: Any) -> Placement:
-        """A copy with some keys changed, validated again."""
-        return Placement(**{**self.model_dump(), **changes})
-
-    def to_yaml(self) -> str:
-        """All keys as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Placement:
-        """Read a YAML file that `to_yaml` wrote."""
-        values = read_mapping(read_text(path), str(path), "a placement")
-        with said_in(str(path)):
-            return cls(**values)
-
-
-def presets() -> list[str]:
-    """Names of the shipped experiments."""
-    folder = resources.files("stackwise").joinpath("presets")
-    return sorted(
-        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
-    )
 
 
 def _known_by_name(curriculum: Any) -> Any:

@@ -81,7 +81,7 @@ def exit_losses(
     totals: dict[int, float] = {}
     for part in noisy.to(device_of(rack)).split(batch):
         for depth, x_BTD in enumerate(rack.exits(part.input_BT, causal=causal, path=path)):
-            totals[depth] = totals.get(depth, 0.0) + _total_loss(rack, x_BTD, part)
+            totals[depth] = totals.get(depth, 0.0) + total_loss(rack, x_BTD, part)
     return [total / noisy.input_BT.numel() for total in totals.values()]
 
 
@@ -111,11 +111,11 @@ def path_loss(
     """The loss of a path at its end alone, nats per token. Arguments as for `exit_losses`."""
     total = 0.0
     for part in noisy.to(device_of(rack)).split(batch):
-        total += _total_loss(rack, rack.hidden(part.input_BT, causal=causal, path=path), part)
+        total += total_loss(rack, rack.hidden(part.input_BT, causal=causal, path=path), part)
     return total / noisy.input_BT.numel()
 
 
-def _total_loss(rack: Rack, x_BTD: Tensor, part: Corrupted) -> float:
+def total_loss(rack: Rack, x_BTD: Tensor, part: Corrupted) -> float:
     """Weighted nats over the counted positions."""
     nats_N = nats_at(rack, x_BTD[part.counted_BT], part.target_N)
     return float((nats_N * part.weight_N).sum())

@@ -13,7 +13,8 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     """The experiment and placement that a preset, file or model folder and `key=value` pairs say.
 
     A file may hold a section `placement` beside those of the experiment. The placement's
-    `model_fields_set` are the keys that were said.
+    `model_fields_set` are the keys that were said, in it or as pairs; a preset says none, it only
+    has other defaults.
 
     Raises:
         ExperimentError: If anything of it is wrong.
@@ -27,9 +28,9 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
     from stackwise.yaml_text import read_mapping, read_text
 
     science = nested(said(changes))
-    asked, section = science.pop("placement", {}), {}
+    asked, section, usual = science.pop("placement", {}), {}, None
     if source in presets():
-        exp = Experiment.preset(source)
+        exp, usual = Experiment.preset(source), Placement.preset(source)
     elif any(os.path.isfile(Path(source, name)) for name in ("model.yaml", "config.json")):
         from stackwise.interop.beginning import experiment_from
 
@@ -50,9 +51,9 @@ def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:
         )
     with said_in(source):
         placement = Placement.model_validate(section)
-    whole = Placement.model_validate(merged(placement, asked))
+    whole = Placement.model_validate(merged(usual or placement, asked))
     named = placement.model_fields_set | unfolded(Placement, asked).keys()
-    return exp.replace(**science), Placement(**{key: getattr(whole, key) for key in named})
+    return exp.replace(**science), Placement.model_construct(set(named), **whole.model_dump())
 
 
 def said(changes: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
+from stackwise.data.heldout import rows_at_once
 from stackwise.memory.stored import Tensors, part_tensors, stack_bytes, trained_bytes
 from stackwise.stage import Stage, keeps_state, parts_trained, trained_next, trunk_of, untied_from
 from stackwise.training.optim import state_bytes
@@ -19,10 +20,18 @@ if TYPE_CHECKING:
 NAME_BYTES = 160  # of a tensor in the header of its file; the longest name of a block's included
 
 
-def layout_of(exp: Experiment, rows: int) -> Layout:
-    """How the cached outputs of an experiment's trunks lie: whole batches in a shard."""
+def layout_of(exp: Experiment, rows: int, group: int) -> Layout:
+    """How the cached outputs of an experiment's trunks lie: whole groups of rows in a shard."""
     size, border = exp.data.seq_len, border_of(exp.precision)
-    return Layout(rows, size, exp.rack.d_model, border, group=exp.optim.batch)
+    return Layout(rows, size, exp.rack.d_model, border, group=group)
+
+
+def looks_at_ends(exp: Experiment) -> bool:
+    """Whether a stage's looks at held-out windows go through its trunk for the end's loss alone.
+
+    As they do around freezing a stack to less, and throughout with `eval.depths=last`.
+    """
+    return exp.eval.depths == "last" or packing(exp.precision) is not None
 
 
 def rows_of(exp: Experiment, stage: Stage, epoch_samples: int) -> int:
@@ -40,7 +49,7 @@ def cache_bytes(
     since: int = 0,
     lingering: int = 0,
 ) -> int:
-    """The most that the caches of a run take at a time: a stage's, and the last one before it.
+    """The most that the caches of a run take at a time: a stage's, and those of the one before it.
 
     Args:
         exp: The experiment.
@@ -55,7 +64,10 @@ def cache_bytes(
     most = 0
     for stage in made[since:]:
         if trunk_of(stage):
-            taken = bytes_needed(layout_of(exp, rows_of(exp, stage, epoch_samples)))
+            rows = rows_of(exp, stage, epoch_samples)
+            taken = bytes_needed(layout_of(exp, rows, exp.optim.batch))
+            if looks_at_ends(exp):
+                taken += bytes_needed(layout_of(exp, exp.eval.windows, rows_at_once(exp)))
             most, lingering = max(most, lingering + taken), taken
     return most
 

@@ -16,12 +16,12 @@ from stackwise.training.average import Average
 from stackwise.training.checkpoint import Written
 from stackwise.training.in_backward import stepping_of
 from stackwise.training.layers import grow_tables
+from stackwise.training.looks import loss_now
 from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
 from stackwise.training.residence import arrange, pack, take_masters
 from stackwise.training.saved import AVERAGE, MOMENTS, read_state, save_border
 from stackwise.training.step import Trainee
 from stackwise.training.trained import freeze_all_but
-from stackwise.training.watch import loss_now
 from stackwise.training.work import Work
 
 

@@ -4,10 +4,12 @@ Row r of a stage's cache is what the trunk gives for its r-th sample, under that
 repeat where the experiment lets order and masks repeat (`data.distinct_epochs`). With
 `data.restart` every stage reads the same samples, so a stage's rows follow from those of the stage
 before it by running the one stack that was frozen since: then the older cache is read, and goes
-when the newer one is whole.
+when the newer one is whole. What held-out windows give is a cache of its own beside it, where it
+spares a look the trunk.
 
-The files are in `trunk/cache.py`. A trunk's output is the same whether it is cached or computed:
-both round it in the same places, and rows are made in micro-batches of the training's size.
+Which rows there are is in `rows.py`, the files in `trunk/cache.py`. A trunk's output is the same
+whether it is cached or computed: both round it in the same places, and rows are made together in
+the numbers in which they are computed otherwise.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ import torch
 from torch import Tensor
 
 from stackwise.config import Placement
-from stackwise.memory.disk import layout_of, rows_of
+from stackwise.memory.disk import layout_of, looks_at_ends
 from stackwise.objective import is_causal
 from stackwise.runs import Run
 from stackwise.stage import trunk_of
 from stackwise.training.checkpoint import CheckpointError, read_manifest
-from stackwise.training.placing import masks_move
+from stackwise.training.rows import ROWS, Rows, rows_looked_at, rows_trained
 from stackwise.training.saved import RACK, save_parts
 from stackwise.training.step import autocast
 from stackwise.training.work import Stopped, Work
@@ -45,37 +47,61 @@ def is_cached(work: Work, number: int) -> bool:
     return work.placement.trunk == "cached" and bool(trunk_of(work.stages[number]))
 
 
-def open_cache(work: Work, number: int) -> TrunkCache:
-    """The whole cache of a stage, made or completed now if it must be; older ones are removed."""
+def open_caches(work: Work, number: int) -> TrunkCache:
+    """The whole cache of a stage, made or completed now if it must be; older ones are removed.
+
+    So is that of the held-out windows, if looking at them reads one.
+    """
     if "embedding" not in work.on_disk:  # its hash is part of the key
         save_parts(work, number, {"embedding"}, {})
-    folder, key = home_of(work, number), key_of(work, number, trunk_of(work.stages[number]))
-    began, source = time.monotonic(), None
-    writer, why = writer_of(work, number, folder, key)
-    with writer:
-        made = not writer.complete
-        if made:
-            source = fill(work, number, writer)
-    cache = TrunkCache(folder, key)
-    if made:
-        seconds = time.monotonic() - began
-        facts = {"rows": cache.layout.rows, "bytes": bytes_held(folder), "seconds": seconds}
-        again = {} if why is None else {"why": why}
-        work.writer.event("cache_filled", stage=number, from_stage=source, **facts, **again)
-    for other in folder.parent.iterdir():
-        if other != folder:
+    wanted = [rows_trained(work, number)]
+    if looks_are_cached(work, number):
+        wanted.append(rows_looked_at(work, number))
+    caches = {rows.folder_name(number): made(work, number, rows) for rows in wanted}
+    for other in caches_of(work.run, work.placement).iterdir():
+        if other.name not in caches:
             remove(other)
-    return cache
+    return caches[str(number)]
 
 
-def rows_in(work: Work, number: int) -> int:
-    """Rows of a stage's cache."""
-    return rows_of(work.exp, work.stages[number], work.epoch_samples)
+def made(work: Work, number: int, rows: Rows) -> TrunkCache:
+    """The whole cache of some rows, made or completed now if it must be."""
+    folder = home_of(work, number, rows)
+    key = key_of(work, number, rows, trunk_of(work.stages[number]))
+    began, source = time.monotonic(), None
+    writer, why = writer_of(work, rows, folder, key)
+    with writer:
+        incomplete = not writer.complete
+        if incomplete:
+            source = fill(work, number, rows, writer)
+    if incomplete:
+        facts = {"rows": rows.count, "bytes": bytes_held(folder), "of": rows.of}
+        again = {} if why is None else {"why": why}
+        seconds = time.monotonic() - began
+        work.writer.event(
+            "cache_filled", stage=number, from_stage=source, seconds=seconds, **facts, **again
+        )
+    return TrunkCache(folder, key)
 
 
-def home_of(work: Work, number: int) -> Path:
-    """The folder of a stage's cache."""
-    return caches_of(work.run, work.placement) / str(number)
+def open_looks(work: Work, number: int) -> TrunkCache:
+    """The cache of a stage's held-out windows."""
+    rows = rows_looked_at(work, number)
+    key = key_of(work, number, rows, trunk_of(work.stages[number]))
+    return TrunkCache(home_of(work, number, rows), key)
+
+
+def looks_are_cached(work: Work, number: int) -> bool:
+    """Whether looks at held-out windows in a stage read a cache of what its trunk gives for them.
+
+    They do unless they go through every depth of the trunk anyway.
+    """
+    return is_cached(work, number) and looks_at_ends(work.exp)
+
+
+def home_of(work: Work, number: int, rows: Rows) -> Path:
+    """The folder of a stage's cache of some rows."""
+    return caches_of(work.run, work.placement) / rows.folder_name(number)
 
 
 def caches_of(run: Run, placement: Placement) -> Path:
@@ -92,12 +118,12 @@ def drop_caches(home: Path) -> None:
         home.rmdir()
 
 
-def writer_of(work: Work, number: int, folder: Path, key: str) -> tuple[CacheWriter, str | None]:
+def writer_of(work: Work, rows: Rows, folder: Path, key: str) -> tuple[CacheWriter, str | None]:
     """The writer of a stage's rows, at the first one that is not there, and why it was lost.
 
     What else lies in the folder is of weights or samples that this stage does not have.
     """
-    layout = layout_of(work.exp, rows_in(work, number))
+    layout = layout_of(work.exp, rows.count, rows.size)
     try:
         writer = CacheWriter(folder, key, layout)
         return writer, writer.lost
@@ -106,7 +132,7 @@ def writer_of(work: Work, number: int, folder: Path, key: str) -> tuple[CacheWri
         return CacheWriter(folder, key, layout), str(error).partition(";")[0]
 
 
-def key_of(work: Work, number: int, trunk: Sequence[str]) -> str:
+def key_of(work: Work, number: int, rows: Rows, trunk: Sequence[str]) -> str:
     """A hash of all that decides the rows of a stage after `trunk`."""
     exp = work.exp
     parts = read_manifest(work.run.path / RACK)["parts"]
@@ -114,23 +140,15 @@ def key_of(work: Work, number: int, trunk: Sequence[str]) -> str:
     facts = {
         "science": exp.model_dump(mode="json", include=sections),
         "numbers": [exp.precision.compute, border_of(exp.precision)],
-        "batch": [exp.optim.batch, work.placement.micro_batch],
         "data": work.dataset.fingerprint,
         "band": work.stages[number].band,
-        "first": work.first_sample(number, 0),
-        "progress": progress_of(work, number),
         "weights": [parts[name]["sha256"] for name in ("embedding", *trunk)],
+        **rows.facts,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def progress_of(work: Work, number: int) -> list[int] | None:
-    """Where in training a stage is, if it matters to its masks."""
-    moves = masks_move(work.exp)
-    return [work.samples_before(number), work.total_samples] if moves else None
-
-
-def fill(work: Work, number: int, writer: CacheWriter) -> int | None:
+def fill(work: Work, number: int, rows: Rows, writer: CacheWriter) -> int | None:
     """Write the rows that a stage's cache lacks.
 
     Returns:
@@ -139,16 +157,16 @@ def fill(work: Work, number: int, writer: CacheWriter) -> int | None:
     Raises:
         Stopped: If it is asked meanwhile; whole shards stay, and a resumed run goes on after them.
     """
-    older = older_cache(work, number)
-    for first in range(writer.rows_done, rows_in(work, number), work.exp.optim.batch):
-        for row, x_BTD in outputs(work, number, first, older):
+    older = older_cache(work, number, rows)
+    for first in range(writer.rows_done, rows.count, rows.size):
+        for row, x_BTD in outputs(work, number, rows, first, older):
             writer.write(row, x_BTD)
         if work.stop_requested:
             raise Stopped
     return None if older is None else number - 1
 
 
-def mend(work: Work, number: int, cache: TrunkCache, damage: DamagedShard) -> None:
+def mend(work: Work, number: int, rows: Rows, cache: TrunkCache, damage: DamagedShard) -> None:
     """Make a damaged shard of a cache anew, from the tokens, and say so.
 
     On another machine its rows may come out otherwise in the last bits, which the event says.
@@ -161,50 +179,51 @@ def mend(work: Work, number: int, cache: TrunkCache, damage: DamagedShard) -> No
             f"{damage}, and it has been, {MENDS} times: the disk does not keep what is written; "
             "go on with another placement.cache_dir, or with placement.trunk=streamed"
         ) from damage
-    rows, size = damage.rows, work.exp.optim.batch
-    batches = (outputs(work, number, first, None) for first in range(rows.start, rows.stop, size))
+    firsts = range(damage.rows.start, damage.rows.stop, rows.size)
+    batches = (outputs(work, number, rows, first, None) for first in firsts)
     same = cache.rebuild(damage.shard, (x_BTD for batch in batches for _, x_BTD in batch))
     work.writer.event("cache_mended", stage=number, why=str(damage), same_rows=same)
 
 
-def read_whole(work: Work, number: int, cache: TrunkCache, first: int, count: int) -> Tensor:
+def read_whole(
+    work: Work, number: int, rows: Rows, cache: TrunkCache, first: int, count: int
+) -> Tensor:
     """Rows of a cache, of which damaged shards are made anew."""
     while True:
         try:
             return cache.read(first, count, torch.float32)
         except DamagedShard as damage:
-            mend(work, number, cache, damage)
+            mend(work, number, rows, cache, damage)
 
 
-def older_cache(work: Work, number: int) -> TrunkCache | None:
+def older_cache(work: Work, number: int, rows: Rows) -> TrunkCache | None:
     """The cache of the stage before, if its rows are those of this one but for the last stack."""
-    key = key_of(work, number, trunk_of(work.stages[number])[:-1])
+    key = key_of(work, number, rows, trunk_of(work.stages[number])[:-1])
     try:
-        older = TrunkCache(home_of(work, number - 1), key)
+        older = TrunkCache(home_of(work, number - 1, rows), key)
     except CacheError:
         return None
-    return older if older.layout.rows >= rows_in(work, number) else None
+    return older if older.layout.rows >= rows.count else None
 
 
 @torch.no_grad()
 def outputs(
-    work: Work, number: int, first: int, older: TrunkCache | None
+    work: Work, number: int, rows: Rows, first: int, older: TrunkCache | None
 ) -> Iterator[tuple[int, Tensor]]:
     """The trunk's outputs for the batch that begins at row `first`, a micro-batch at a time."""
     exp, causal = work.exp, is_causal(work.exp.objective)
-    size = exp.optim.batch
-    micro = work.placement.micro_batch or size
-    trunk = trunk_of(work.stages[number])
+    border, trunk = border_of(exp.precision), trunk_of(work.stages[number])
     rest = [[*work.rack.blocks([stack])] for stack in (trunk if older is None else trunk[-1:])]
-    noisy = work.noisy_batch(number, first // size) if older is None else None
-    for row in range(first, first + size, micro):
-        count = min(micro, first + size - row)
+    input_BT = rows.input_BT(first) if older is None else None
+    earlier, stop = ROWS[rows.of](work, number - 1), min(first + rows.size, rows.count)
+    for row in range(first, stop, rows.micro):
+        count = min(rows.micro, stop - row)
         with autocast(work.device, getattr(torch, exp.precision.compute)):
-            if noisy is None:
+            if input_BT is None:
                 assert older is not None
-                x_BTD = read_whole(work, number - 1, older, row, count).to(work.device)
+                x_BTD = read_whole(work, number - 1, earlier, older, row, count)
+                x_BTD = x_BTD.to(work.device)
             else:
-                ids_BT = noisy.input_BT[row - first : row - first + count]
+                ids_BT = input_BT[row - first : row - first + count]
                 x_BTD = work.rack.embedding(ids_BT.to(work.device))
-            border = border_of(exp.precision)
             yield row, through(x_BTD, rest, causal=causal, border=border)

@@ -171,7 +171,7 @@ def check_disk(
     runs, cache_dir = Path(placement.runs_dir), Path(placement.cache_dir or placement.runs_dir)
     stage, saved = (0, 0) if run is None else standing(run)
     cached = caches_in(home if placement.trunk == "cached" else None)
-    older = sum(count for name, count in cached.items() if name != str(stage))
+    older = sum(count for name, count in cached.items() if name.partition(".")[0] != str(stage))
     kept = checkpoint_bytes(exp, made, since=stage)
     caches = cache_bytes(exp, placement, made, epoch_samples, since=stage, lingering=older)
     if placement.cache_gb is not None and caches > round(placement.cache_gb * 1e9):

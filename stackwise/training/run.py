@@ -19,19 +19,20 @@ from typing import Any
 
 import torch
 
-from stackwise.asked import a_placement, an_experiment
+from stackwise.asked import a_placement, an_experiment, usual_placement
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import prefetch
 from stackwise.model.workspace import workspace
 from stackwise.objective import Corrupted, is_causal
 from stackwise.runs import Run, attach
 from stackwise.training.borders import enter_stage, leave_stage, measured
-from stackwise.training.caching import caches_of, drop_caches, is_cached, mend, open_cache
+from stackwise.training.caching import caches_of, drop_caches, is_cached, mend, open_caches
 from stackwise.training.in_backward import PartlyTaken
 from stackwise.training.moving import changed_placement
 from stackwise.training.opening import open_work
 from stackwise.training.rates import stage_lr
 from stackwise.training.residence import gather
+from stackwise.training.rows import rows_trained
 from stackwise.training.saved import save_work
 from stackwise.training.start import (
     TrainingError,
@@ -64,8 +65,8 @@ def train(
 
     Args:
         exp: What to train: an experiment, or a preset's name.
-        placement: How to carry it out, or the device alone; None for the defaults, or for a run
-            that is there already what it has been carried out with.
+        placement: How to carry it out, or the device alone; None for the defaults, a preset's own
+            if it has any, or for a run that is there already what it has been carried out with.
         rerun: Make another run even if one is there.
         on_step: Called after every step.
 
@@ -78,8 +79,8 @@ def train(
         TrainingError: If a loss or a gradient is not finite; that step is not taken.
     """
     placement = a_placement(placement)
-    exp, whole = settled(an_experiment(exp), placement or Placement())
-    run = create_run(exp, whole, rerun=rerun)
+    made, whole = settled(an_experiment(exp), placement or usual_placement(exp))
+    run = create_run(made, whole, rerun=rerun)
     return execute(run, seen_from(run.path, whole) if placement else None, on_step=on_step)
 
 
@@ -192,7 +193,7 @@ def inputs(work: Work, number: int) -> Generator[Corrupted]:
 
     Where the trunk is cached they come with what it gives; a damaged piece of it is made anew.
     """
-    cache = open_cache(work, number) if is_cached(work, number) else None
+    cache = open_caches(work, number) if is_cached(work, number) else None
     while True:
         try:
             with prefetch(noisy_batches(work, number, cache)) as batches:
@@ -200,7 +201,7 @@ def inputs(work: Work, number: int) -> Generator[Corrupted]:
             return
         except DamagedShard as damage:
             assert cache is not None
-            mend(work, number, cache, damage)
+            mend(work, number, rows_trained(work, number), cache, damage)
 
 
 def noisy_batches(work: Work, number: int, cache: TrunkCache | None) -> Iterator[Corrupted]:

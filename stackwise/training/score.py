@@ -10,15 +10,13 @@ import torch
 
 from stackwise.config import Experiment
 from stackwise.data.dataset import Dataset
-from stackwise.data.heldout import some_windows
+from stackwise.data.heldout import rows_at_once, some_windows
 from stackwise.evaluation import Evaluation, evaluate
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
 from stackwise.training.moving import changed_placement
 from stackwise.training.start import data_of, device_of, lent_from, threads_of
 from stackwise.training.step import autocast
-
-MOST_ROWS = 64
 
 
 def evaluate_run(
@@ -72,13 +70,5 @@ def score(
             objective=exp.objective,
             seed=exp.seed if seed is None else seed,
             draws=exp.eval.draws if draws is None else draws,
-            batch=rows(exp),
+            batch=rows_at_once(exp),
         )
-
-
-def rows(exp: Experiment) -> int:
-    """Windows of one forward pass on held-out text: what a training step takes is there anyway.
-
-    It does not follow the placement, which would change the last bit of a sum.
-    """
-    return min(MOST_ROWS, exp.optim.batch)

@@ -12,26 +12,23 @@ from dataclasses import asdict
 
 import torch
 
-from stackwise.data.heldout import chosen, some_windows
+from stackwise.data.heldout import chosen, rows_at_once, some_windows
 from stackwise.memory.flops import (
     entry_flops,
     evaluation_flops,
     exit_flops,
-    forward_flops_per_token,
-    head_flops_per_position,
 )
 from stackwise.model.frozen import numbers_in
 from stackwise.model.rack import Rack
 from stackwise.objective import is_causal
-from stackwise.probe import entry_losses, exit_losses, fixed_draws, path_loss
+from stackwise.probe import entry_losses, exit_losses, fixed_draws
 from stackwise.stage import FULL_BAND, band_paths
 from stackwise.training.checkpoint import save
+from stackwise.training.looks import loss_now
 from stackwise.training.saved import BEST
-from stackwise.training.score import rows, score
+from stackwise.training.score import score
 from stackwise.training.step import Trainee, autocast
-from stackwise.training.work import Work
-
-AT_THE_END = 1.0  # where schedules over progress stand at every look
+from stackwise.training.work import AT_THE_END, Work
 
 
 def watch(work: Work, trainee: Trainee) -> None:
@@ -56,20 +53,16 @@ def look(work: Work, trainee: Trainee) -> None:
     """Measure the loss at every depth on the held-out windows, and keep the best weights.
 
     The windows get the stage's own noise band, so the loss is the stage's share of the bound; over
-    the full band it is the whole bound, and bits per byte follow from it. A schedule over progress
-    stands at its end at every look, or the easiest masks would make the best weights.
+    the full band it is the whole bound, and bits per byte follow from it. With `eval.depths=last`
+    only the end of the stage's path is looked at.
     """
     exp, stage = work.exp, trainee.stage
-    windows_NT, size = some_windows(work.dataset, exp.eval.windows)
-    noisy = fixed_draws(work.corruption(trainee.number), windows_NT, progress=AT_THE_END)
-    with autocast(work.device, getattr(torch, exp.precision.compute)):
-        exits = exit_losses(
-            work.rack, noisy, causal=is_causal(exp.objective), path=stage.path, batch=rows(exp)
-        )
+    exits = losses_by_exit(work, trainee.number) if exp.eval.depths == "all" else []
+    loss = exits[-1] if exits else loss_now(work, trainee.number)
     whole = stage.band == FULL_BAND and exp.objective.choice != "mlm"
-    bits = exits[-1] * windows_NT.size / size / math.log(2) if whole else None
-    counted = int(noisy.counted_BT.sum())
-    work.at.probe_flops += exit_flops(exp, stage.path, noisy.input_BT.numel(), counted)
+    numbers = chosen(work.dataset, exp.eval.windows)
+    tokens, size = len(numbers) * exp.data.seq_len, int(work.dataset.heldout_bytes(numbers).sum())
+    bits = loss * tokens / size / math.log(2) if whole else None
     work.writer.event(
         "eval",
         stage=trainee.number,
@@ -77,13 +70,13 @@ def look(work: Work, trainee: Trainee) -> None:
         tokens=work.at.tokens,
         flops=work.at.flops,
         seconds=work.at.seconds,
-        loss=exits[-1],
+        loss=loss,
         bits_per_byte=bits,
         exit_losses=exits,
     )
     last = trainee.number == len(work.stages) - 1
-    if last and (work.at.best is None or exits[-1] < work.at.best):
-        work.at.best = exits[-1]
+    if last and (work.at.best is None or loss < work.at.best):
+        work.at.best = loss
         trained = {part for part, _ in trainee.named}
         parts = {k: dict(m.state_dict()) for k, m in work.rack.parts().items() if k in trained}
         save(
@@ -92,22 +85,18 @@ def look(work: Work, trainee: Trainee) -> None:
             written_in=trainee.number,
             run=work.identity,
             step=work.at.total_steps,
-            loss=exits[-1],
+            loss=loss,
         )
 
 
-def loss_now(work: Work, number: int) -> float:
-    """The loss of a stage's path on its held-out windows, with the weights as they are."""
-    exp, path = work.exp, work.stages[number].path
-    windows_NT, _ = some_windows(work.dataset, exp.eval.windows)
-    noisy = fixed_draws(work.corruption(number), windows_NT, progress=AT_THE_END)
-    tokens, counted = noisy.input_BT.numel(), int(noisy.counted_BT.sum())
-    spent = forward_flops_per_token(exp, path) * tokens + head_flops_per_position(exp) * counted
-    work.at.probe_flops += spent
+def losses_by_exit(work: Work, number: int) -> list[float]:
+    """The loss of a stage's path at every depth, on its held-out windows."""
+    exp, path, noisy = work.exp, work.stages[number].path, work.heldout(number)
+    counted = int(noisy.counted_BT.sum())
+    work.at.probe_flops += exit_flops(exp, path, noisy.input_BT.numel(), counted)
+    causal, size = is_causal(exp.objective), rows_at_once(exp)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
-        return path_loss(
-            work.rack, noisy, causal=is_causal(exp.objective), path=path, batch=rows(exp)
-        )
+        return exit_losses(work.rack, noisy, causal=causal, path=path, batch=size)
 
 
 def finish(work: Work) -> None:
@@ -162,4 +151,6 @@ def depth_losses(work: Work) -> list[float]:
     cost, measure = (entry_flops, entry_losses) if left else (exit_flops, exit_losses)
     counted = int(noisy.counted_BT.sum())
     work.at.probe_flops += cost(exp, path, noisy.input_BT.numel(), counted)
-    return measure(work.rack, noisy, causal=is_causal(exp.objective), path=path, batch=rows(exp))
+    return measure(
+        work.rack, noisy, causal=is_causal(exp.objective), path=path, batch=rows_at_once(exp)
+    )

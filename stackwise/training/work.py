@@ -17,11 +17,13 @@ import torch
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import batch_at, samples_per_epoch
 from stackwise.data.dataset import Dataset
+from stackwise.data.heldout import some_windows
 from stackwise.memory.flops import Flops, stage_flops_per_token, vocab_size
 from stackwise.memory.meter import Meter
 from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, Corruption, corrupt
+from stackwise.probe import fixed_draws
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
 from stackwise.training.ownership import identity_of
@@ -31,6 +33,8 @@ from stackwise.trunk.shelf import Shelf
 
 if TYPE_CHECKING:
     from stackwise.interop.model_folder import ModelFolder
+
+AT_THE_END = 1.0  # where schedules over progress stand at every look
 
 
 class Stopped(Exception):
@@ -179,6 +183,15 @@ class Work:
         read = self.samples_before(number) + step * size
         batch = batch_at(self.dataset, self.first_sample(number, step), size, self.exp.seed)
         return corrupt(self.corruption(number), batch, progress=read / self.total_samples)
+
+    def heldout(self, number: int) -> Corrupted:
+        """The held-out windows of a look under a stage's noise, the same at every look.
+
+        A schedule over progress stands at its end, or the easiest masks would make the best
+        weights.
+        """
+        windows_NT, _ = some_windows(self.dataset, self.exp.eval.windows)
+        return fixed_draws(self.corruption(number), windows_NT, progress=AT_THE_END)
 
     def count(
         self, number: int, noisy: Corrupted, numbers: StepNumbers, rate: float, seconds: float

@@ -13,6 +13,7 @@ import torch
 import stackwise as sw
 from stackwise.training.caching import key_of
 from stackwise.training.checkpoint import save
+from stackwise.training.rows import ROWS
 
 EXP = sw.Experiment.preset("toy")
 MOVING = {"objective": "mlm", "masking": {"schedule": "ramp"}}
@@ -32,6 +33,7 @@ def key(tmp_path):
         before=0,
         trunk=("s0", "s1"),
         moved=None,
+        of="trained",
     ) -> str:
         names = ("embedding", "s0", "s1", "s2")
         values = {name: float(number) for number, name in enumerate(names)}
@@ -42,13 +44,14 @@ def key(tmp_path):
             exp=EXP.replace(**(science or {})),
             run=SimpleNamespace(path=tmp_path),
             placement=sw.Placement(micro_batch=micro_batch),
-            dataset=SimpleNamespace(fingerprint=data),
+            dataset=SimpleNamespace(fingerprint=data, n_windows=30),
+            epoch_samples=100,
             stages=[sw.Stage(path=("s0", "s1", "s2"), active=("s2",), band=band)],
             first_sample=lambda number, step: first,
             samples_before=lambda number: before,
             total_samples=100,
         )
-        return key_of(work, 0, trunk)
+        return key_of(work, 0, ROWS[of](work, 0), trunk)
 
     return made
 
@@ -93,3 +96,12 @@ def test_what_does_not_is_not(key, case) -> None:
 
 def test_where_masks_follow_training_it_is(key) -> None:
     assert key(MOVING, before=50) != key(MOVING)
+
+
+def test_held_out_windows_have_a_key_of_their_own(key) -> None:
+    fewer = {"eval": {"windows": 4}}
+    assert key(of="heldout") != key()
+    assert key(of="heldout", first=64) == key(of="heldout") == key(of="heldout", micro_batch=1)
+    assert key(fewer, of="heldout") != key(of="heldout")
+    assert key({"optim": {"batch": 3}}, of="heldout") != key(of="heldout")
+    assert key(of="heldout", band=(0.0, 0.5)) != key(of="heldout")

@@ -17,10 +17,7 @@ def test_the_page_is_what_the_code_makes(maker):
 
 def test_bytes_per_parameter_are_those_of_a_sum_by_hand(maker):
     """Of a block of 856 million: vectors, scales and the largest gradient are counted exactly."""
-    rows = [
-        line.split("|")[1:-1]
-        for line in maker.training(sw.Experiment.preset(maker.SHAPE)).splitlines()[2:]
-    ]
+    rows = [line.split("|")[1:-1] for line in maker.training(maker.plain()).splitlines()[2:]]
     found = [float(row[-1]) for row in rows]
     share = 28672 * 8192 / 855_654_400  # the largest matrix of the block
     states = 1 + 4 / 256  # a byte, and a float32 scale for each 256 numbers
@@ -38,7 +35,7 @@ def test_bytes_per_parameter_are_those_of_a_sum_by_hand(maker):
 
 
 def test_every_format_of_frozen_stacks_has_its_row(maker):
-    rows = maker.frozen(sw.Experiment.preset(maker.SHAPE)).splitlines()[2:]
+    rows = maker.frozen(maker.plain()).splitlines()[2:]
     assert [row.split("`")[1] for row in rows] == list(maker.FORMATS)
 
 

@@ -94,6 +94,18 @@ def test_a_placement_in_a_file_says_its_problems_as_elsewhere(tmp_path, section,
     assert str(error.value).startswith(where + expected)
 
 
+def test_a_preset_has_other_defaults_and_says_nothing(tmp_path):
+    """So a run that has been moved is not moved back by the command that made it."""
+    exp, placement = settings("llama-2-70b", [])
+    assert (exp, placement) == (Experiment.preset("llama-2-70b"), Placement.preset("llama-2-70b"))
+    assert placement.micro_batch == 1 and placement.checkpointing
+    assert placement.model_fields_set == set()
+    _, placement = settings("llama-2-70b", ["placement.trunk=streamed"])
+    assert placement == Placement(micro_batch=1, checkpointing=True, trunk="streamed")
+    assert placement.model_fields_set == {"trunk"}
+    assert Placement.preset("toy") == Placement()
+
+
 def test_an_experiment_alone_holds_no_placement(tmp_path):
     path = tmp_path / "both.yaml"
     path.write_text("seed: 1\nplacement: cpu\n")

@@ -1,0 +1,78 @@
+"""Of which samples a cache holds what a stage's trunk puts out: those it trains on, or looks at.
+
+How they are made and kept is in `caching.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from stackwise.data.heldout import chosen, rows_at_once
+from stackwise.memory.disk import rows_of
+from stackwise.training.placing import masks_move
+from stackwise.training.work import Work
+
+TRAINED, HELDOUT = "trained", "heldout"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a cache.
+
+    Attributes:
+        of: `trained`, or `heldout`.
+        count: How many there are.
+        size: How many are read at once.
+        micro: How many run through the trunk at once.
+        input_BT: What those read at once put in, by the number of the first one, (B, T).
+        facts: What decides them beside experiment, data and weights.
+    """
+
+    of: str
+    count: int
+    size: int
+    micro: int
+    input_BT: Callable[[int], Tensor]
+    facts: dict[str, Any]
+
+    def folder_name(self, number: int) -> str:
+        """Where the cache of a stage lies."""
+        return str(number) if self.of == TRAINED else f"{number}.{self.of}"
+
+
+def rows_trained(work: Work, number: int) -> Rows:
+    """Those that a stage trains on."""
+    size = work.exp.optim.batch
+    moves = masks_move(work.exp)
+    return Rows(
+        of=TRAINED,
+        count=rows_of(work.exp, work.stages[number], work.epoch_samples),
+        size=size,
+        micro=min(size, work.placement.micro_batch or size),
+        input_BT=lambda first: work.noisy_batch(number, first // size).input_BT,
+        facts={
+            "batch": [size, work.placement.micro_batch],
+            "first": work.first_sample(number, 0),
+            "progress": [work.samples_before(number), work.total_samples] if moves else None,
+        },
+    )
+
+
+def rows_looked_at(work: Work, number: int) -> Rows:
+    """Held-out windows under a stage's noise."""
+    exp, size = work.exp, rows_at_once(work.exp)
+    return Rows(
+        of=HELDOUT,
+        count=len(chosen(work.dataset, exp.eval.windows)),
+        size=size,
+        micro=size,
+        input_BT=lambda first: work.heldout(number).input_BT[first : first + size],
+        facts={"heldout": [exp.eval.windows, size]},
+    )
+
+
+ROWS: dict[str, Callable[[Work, int], Rows]] = {TRAINED: rows_trained, HELDOUT: rows_looked_at}
