@@ -26,9 +26,7 @@ NUMBERS = ["step", "loss", "grad_norm", "flops"]
 def small_shards(patch: pytest.MonkeyPatch) -> None:
     """Let a shard hold one batch."""
     layout_of = caching.layout_of
-    patch.setattr(
-        caching, "layout_of", lambda exp, rows: replace(layout_of(exp, rows), shard_bytes=4096)
-    )
+    patch.setattr(caching, "layout_of", lambda *given: replace(layout_of(*given), shard_bytes=4096))
 
 
 def killed(run: sw.Run, owner: object, name: str, count: int) -> None:
@@ -111,9 +109,9 @@ def test_while_a_cache_is_filled(tiny, place, monkeypatch, count) -> None:
     assert last.read_text().count("xxh3") == 2, "two of four shards"
     outputs, made = caching.outputs, []
 
-    def counted(work, number, first, older):
+    def counted(work, number, rows, first, older):
         made.append((number, first))
-        return outputs(work, number, first, older)
+        return outputs(work, number, rows, first, older)
 
     monkeypatch.setattr(caching, "outputs", counted)
     sw.resume(run)
@@ -128,9 +126,9 @@ def test_a_stop_is_heard_while_a_cache_is_filled(tiny, place, monkeypatch) -> No
     run = create_run(exp, place.replace(trunk="cached"), rerun=True)
     outputs = caching.outputs
 
-    def asked(work, number, first, older):
+    def asked(work, number, rows, first, older):
         work.stop_requested = (number, first) == (2, 4)
-        return outputs(work, number, first, older)
+        return outputs(work, number, rows, first, older)
 
     with monkeypatch.context() as patch:
         patch.setattr(caching, "outputs", asked)

@@ -337,9 +337,7 @@ def test_rows_that_come_out_otherwise_are_said(tiny, place, monkeypatch) -> None
 def test_of_a_later_shard_of_a_cache(tiny, place, monkeypatch) -> None:
     """Made again from its own rows, and not from the first ones."""
     layout = caching.layout_of
-    monkeypatch.setattr(
-        caching, "layout_of", lambda exp, rows, group: replace(layout(exp, rows), shard_bytes=1)
-    )
+    monkeypatch.setattr(caching, "layout_of", lambda *given: replace(layout(*given), shard_bytes=1))
     exp = tiny.replace(curriculum={"name": "left_to_right", "split": "tokens"})
     run = stopped(exp, place.replace(trunk="cached"))
     alter(run.path / "cache" / "1" / "rows-000003.bin")
