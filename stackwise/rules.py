@@ -33,26 +33,28 @@ def problems_of(exp: Experiment, broken: Collection[str] = ()) -> list[Problem]:
     return [_problem(line) for rule in rules for line in rule(exp)]
 
 
-def check_placement(exp: Experiment, placement: Placement, *, goes_on: bool = False) -> None:
+def check_placement(
+    exp: Experiment, placement: Placement, *, goes_on: bool = False, elsewhere: bool = False
+) -> None:
     """Refuse to carry out an experiment in a way, or on a machine, that it cannot be.
 
     Args:
         exp: The experiment.
         placement: The way.
         goes_on: Whether it is a run's already, so that only the placement may change.
+        elsewhere: Whether it is for another machine, whose packages are not known.
 
     Raises:
         ExperimentError: With every problem at once.
     """
-    problems = [_problem(line) for line in _unplaceable(exp, placement, goes_on)]
+    found = [*_contradictions(exp, placement, goes_on)]
+    found += [] if elsewhere else _missing(exp, goes_on)
+    problems = [_problem(line) for line in found]
     if problems:
         raise ExperimentError(problems)
 
 
-def _unplaceable(exp: Experiment, placement: Placement, goes_on: bool) -> Iterator[str]:
-    from stackwise.model.formats import missing_package
-    from stackwise.training.updates import OPTIMIZERS  # torch's optimizers take time to load
-
+def _contradictions(exp: Experiment, placement: Placement, goes_on: bool) -> Iterator[str]:
     optim, micro = exp.optim, placement.micro_batch
     if optim.grads == "in_backward" and micro is not None and micro < optim.batch:
         yield (
@@ -64,7 +66,14 @@ def _unplaceable(exp: Experiment, placement: Placement, goes_on: bool) -> Iterat
         yield from _unread_by(placement, key)
     if placement.trunk == "recompute":
         yield from _unread_by(placement, "stream_from")
-    form = packing(exp.precision)
+
+
+def _missing(exp: Experiment, goes_on: bool) -> Iterator[str]:
+    """Packages that are not here, or too old."""
+    from stackwise.model.formats import missing_package
+    from stackwise.training.updates import OPTIMIZERS  # torch's optimizers take time to load
+
+    form, optim = packing(exp.precision), exp.optim
     if form is not None and (lacks := missing_package(form, made=goes_on)):
         yield f"precision.frozen: {lacks}"
     if lacks := OPTIMIZERS[optim.name].missing():

@@ -1,0 +1,102 @@
+"""The largest stacks and micro-batches of an experiment that a machine holds.
+
+A stack of more blocks makes fewer stages, and each trains more of the rack at once; a larger
+micro-batch wastes less. Both take memory, so that there is a frontier: for each size of stack, the
+largest micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stackwise.errors import ExperimentError
+from stackwise.model.shape import total_blocks
+from stackwise.planner.needs import Needs, needs
+
+if TYPE_CHECKING:
+    from stackwise.config import Experiment, Placement
+    from stackwise.planner.hardware import Hardware
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A size of stack that fits, with the largest micro-batch that does.
+
+    Attributes:
+        experiment: The same rack, cut into stacks of that size.
+        placement: With that micro-batch.
+        needs: What it takes.
+    """
+
+    experiment: Experiment
+    placement: Placement
+    needs: Needs
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What to type."""
+        shape, place = self.experiment.rack, self.placement
+        return {
+            "rack.stacks": shape.stacks,
+            "rack.blocks_per_stack": shape.blocks_per_stack,
+            "placement.micro_batch": place.micro_batch,
+            "placement.trunk": place.trunk,
+        }
+
+
+def fits(exp: Experiment, placement: Placement, machine: Hardware) -> tuple[Fit, ...]:
+    """What fits of an experiment, from the largest stack to the smallest.
+
+    The trunk lies where the placement says, and if nothing fits so, streamed from disk.
+
+    Args:
+        exp: Its blocks are cut into stacks of every size that divides them.
+        placement: Its micro-batch is left open.
+        machine: What it has to fit.
+
+    Raises:
+        ExperimentError: If the experiment cannot be carried out so anywhere.
+    """
+    for source in dict.fromkeys((placement.trunk, "streamed")):
+        place = placement.replace(device=machine.kind, trunk=source)
+        found = tuple(frontier(exp, place, machine))
+        if found:
+            return found
+    return ()
+
+
+def frontier(exp: Experiment, placement: Placement, machine: Hardware) -> Iterator[Fit]:
+    """For each size of stack that fits, the largest micro-batch that does."""
+    blocks = total_blocks(exp.rack)
+    for size in sorted(divisors(blocks), reverse=True):
+        try:
+            cut = exp.replace(rack={"stacks": blocks // size, "blocks_per_stack": size})
+        except ExperimentError:  # as a curriculum with a weight for each stage
+            continue
+        found = largest(cut, placement, machine)
+        if found is not None:
+            yield found
+
+
+def largest(exp: Experiment, placement: Placement, machine: Hardware) -> Fit | None:
+    """The largest micro-batch that fits, of those that divide the batch; None if none does."""
+    sizes = sorted(divisors(exp.optim.batch))
+    if exp.optim.grads == "in_backward":
+        sizes = sizes[-1:]  # it adds up no gradients
+    low, high, best = 0, len(sizes) - 1, None
+    while low <= high:
+        middle = (low + high) // 2
+        place = placement.replace(micro_batch=sizes[middle])
+        taken = needs(exp, place)
+        if taken.fits(machine):
+            best, low = Fit(exp, place, taken), middle + 1
+        else:
+            high = middle - 1
+    return best
+
+
+def divisors(count: int) -> list[int]:
+    """Every number that divides it."""
+    return [n for n in range(1, count + 1) if count % n == 0]

@@ -1,0 +1,123 @@
+"""A plan as it is printed: a table of stages, then what it all comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from stackwise.planner.units import days_text, gb, gib
+from stackwise.report import count_text, table
+
+if TYPE_CHECKING:
+    from stackwise.planner.plan import Plan
+
+FEW = 12  # stages of which each is shown
+HEAD = ("stage", "trains", "tokens", "peak GiB", "weights", "grads", "optim", "acts", "at")
+TIMES = ("step s", "hours", "FLOPs")
+
+
+def plan_text(found: Plan, *, every: bool = False) -> str:
+    """The whole plan.
+
+    Args:
+        found: The plan.
+        every: All stages, not only those that tell the others.
+    """
+    machine = found.hardware
+    lines = [
+        str(found.experiment),
+        f"on {machine.name}: {gib(machine.memory_bytes)}, {machine.said}",
+        "",
+        stages_table(found, every),
+        "",
+        *summary(found),
+        "",
+        *verdict(found),
+    ]
+    return "\n".join(lines)
+
+
+def stages_table(found: Plan, every: bool) -> str:
+    """One line per stage; of many, the first, the last, the largest and some in between."""
+    rows, shown = list(found.rows), range(len(found.rows))
+    if not every and len(rows) > FEW:
+        step = len(rows) / (FEW - 2)
+        some = {int(i * step) for i in range(FEW - 2)}
+        chosen = sorted({*some, len(rows) - 1, int(found.needs.worst["stage"])})
+    else:
+        chosen = list(shown)
+    text = table(
+        [*HEAD, *TIMES], [stage_row(rows[n], n == found.needs.worst["stage"]) for n in chosen]
+    )
+    left = len(rows) - len(chosen)
+    return text + (f"\n({left} more stages between them: --all)" if left else "")
+
+
+def stage_row(row: Mapping[str, Any], worst: bool) -> list[str]:
+    """One stage."""
+    kinds = ("weights", "gradients", "optimizer", "activations")
+    return [
+        f"{row['stage']}{' *' if worst else ''}",
+        " ".join(row["trains"]),
+        count_text(row["tokens"]),
+        f"{row['peak_bytes'] / 2**30:.2f}",
+        *(f"{row['bytes'][kind] / 2**30:.2f}" for kind in kinds),
+        row["peak_at"],
+        f"{sum(row['step_seconds'].values()):.3g}",
+        f"{sum(row['seconds'].values()) / 3600:.3g}",
+        f"{row['flops']:.3g}",
+    ]
+
+
+def summary(found: Plan) -> Iterator[str]:
+    """What it all comes to, a line each."""
+    yield from ("  ".join((name.ljust(10), said)) for name, said in totals(found))
+
+
+def totals(found: Plan) -> Iterator[tuple[str, str]]:
+    """Names and figures of what a plan comes to."""
+    machine, bars, need = found.hardware, found.bars, found.needs
+    low, high = map(gib, bars.peak_between(need.peak_bytes))
+    yield (
+        "card" if machine.kind == "cuda" else "memory",
+        f"{gib(need.peak_bytes)} ({low} to {high}) of {gib(machine.memory_bytes)}, in stage "
+        f"{need.worst['stage']} at its {need.worst['peak_at']}",
+    )
+    if machine.kind == "cuda":
+        yield "host", f"{gb(need.host_bytes)} of {gb(machine.host_bytes)}"
+    free = "" if machine.disk_bytes is None else f" of {gb(machine.disk_bytes)} free"
+    parts = f"checkpoints {gb(need.checkpoint_bytes)}, cached outputs {gb(need.cache_bytes)}"
+    yield "disk", f"{gb(need.disk_bytes)}{free}: {parts}"
+    low, high = map(days_text, bars.days_between(found.days))
+    a_day = f"{count_text(found.tokens_per_day)} tokens a day"
+    yield "time", f"{days_text(found.days)} ({low} to {high}), {a_day}"
+    each = found.flops / max(found.tokens, 1)
+    yield (
+        "compute",
+        f"{found.flops:.3g} FLOPs, {count_text(found.tokens)} tokens, {each:.3g} FLOPs a token",
+    )
+    if found.experiment.curriculum.choice != "end_to_end":
+        yield "end to end", price(found.end_to_end, found.flops)
+    yield "off by", bars.said
+
+
+def price(whole: Mapping[str, Any], flops: float) -> str:
+    """What end-to-end training of the same rack takes, and what it makes of the same FLOPs."""
+    each = whole["flops_per_token"]["total"]
+    return (
+        f"the same rack takes {gib(whole['peak_bytes'])} and {each:.3g} FLOPs a token, each of "
+        f"which trains every block; these FLOPs are {count_text(flops / each)} of them"
+    )
+
+
+def verdict(found: Plan) -> Iterator[str]:
+    """Whether it fits; if not, why, and what to change."""
+    if found.fits:
+        yield "fits"
+        return
+    yield "does not fit"
+    for problem in found.problems:
+        yield f"  {problem}"
+    yield from (f"  change: {advice}" for advice in found.advice)
+    if not found.advice:
+        yield "  no single setting that is known here makes it fit: make the rack smaller"

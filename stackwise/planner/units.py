@@ -1,0 +1,22 @@
+"""Units in which plans are printed: memory in 2^30 bytes, disks and hosts in 10^9, time in days."""
+
+from __future__ import annotations
+
+
+def gib(count: float) -> str:
+    """Bytes of memory."""
+    return f"{count / 2**30:.1f} GiB"
+
+
+def gb(count: float) -> str:
+    """Bytes of a disk or a host."""
+    return f"{count / 1e9:.1f} GB"
+
+
+def days_text(days: float) -> str:
+    """Days, or hours and minutes where they are few, or years where they are many."""
+    if days < 1 / 24:
+        return f"{days * 1440:.1f} min"
+    if days < 2:
+        return f"{days * 24:.1f} h"
+    return f"{days:.1f} days" if days < 730 else f"{days / 365.25:,.0f} years"
