@@ -1,9 +1,8 @@
 """Measure the machine at hand: `stackwise calibrate`, `sw.calibrate()`.
 
-All probes once is a round; several rounds follow each other, so that a minute in which another
-program had the machine does not decide any one rate. Of all that a probe gave, the upper quartile
-of the rates is taken: another program only ever slows one down. The spread that is printed is the
-distance from there to the lower quartile.
+All probes once is a round; several rounds follow each other, so that seconds in which another
+program had the machine do not decide any one rate. Of all that a probe gave the median is taken, as
+of the steps that are compared with it. The spread that is printed is between the quartiles.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from stackwise.planner.calibration import Calibration, Rate, calibration_path, f
 from stackwise.planner.disks import disk_rates
 from stackwise.planner.probes import Probe, probes_for
 
-ROUNDS = 3
-SECONDS = 0.06  # of each probe in each round, after one call that warms up
+ROUNDS = 4
+SECONDS = 0.05  # of each probe in each round, after one call that warms up
 FEWEST, MOST = 2, 12
 
 Clock = Callable[[], float]
@@ -44,7 +43,7 @@ class Samples:
         self.rates.setdefault((name, size), []).extend(rates)
         self.units[name] = unit
 
-    def of(self) -> tuple[Rate, ...]:
+    def taken(self) -> tuple[Rate, ...]:
         """One rate for each probe."""
         return tuple(
             rate_of(name, size, self.units[name], found)
@@ -82,13 +81,13 @@ def calibrate(
 
     if rounds < 1:
         raise ValueError(f"rounds: {rounds} must be 1 or more")
-    placement = Placement(device=device, threads=threads)  # type: ignore[arg-type]
+    placement = Placement(device=device, threads=threads)
     place = device_of(placement)
     samples = Samples()
     with threads_of(placement):
         for _ in range(rounds):
             measure_round(samples, place, Path(folder))
-        found = Calibration(facts=facts_of(place, Path(folder)), rates=samples.of())
+        found = Calibration(facts=facts_of(place, Path(folder)), rates=samples.taken())
     found.write(calibration_path() if output is None else Path(output))
     return found
 

@@ -22,13 +22,11 @@ import torch
 from stackwise.atomic import write_text
 from stackwise.data.cache import cache_folder
 from stackwise.errors import ExperimentError
-from stackwise.planner.curve import Curve, rate_at
+from stackwise.planner.curve import Curve
 from stackwise.planner.hardware import Hardware
 from stackwise.report import program, table
 
 FORMAT = 1
-SINGLE = ("memory", "fresh", "calls", "start", "embedding")
-WANTED = ("matmul", "attention", "around", "loss", "optimizer", "passing", "dequantise", "disk")
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class Rate:
         name: Of the curve.
         size: Of a piece of work.
         unit: Of the work.
-        rate: Work per second: the upper quartile of what was measured.
-        spread: From there to the lower quartile, as a share of the rate.
+        rate: Work per second: the median of what was measured.
+        spread: Between its quartiles, as a share of the rate.
         count: Timings.
     """
 
@@ -53,11 +51,11 @@ class Rate:
 
 
 def rate_of(name: str, size: float, unit: str, found: Sequence[float]) -> Rate:
-    """What is taken of several timings: another program only ever makes one slower."""
+    """What is taken of several timings."""
     if len(found) == 1:
         return Rate(name, size, unit, found[0], 0.0, 1)
-    low, _, high = statistics.quantiles(found, n=4, method="inclusive")
-    return Rate(name, size, unit, high, (high - low) / high, len(found))
+    low, middle, high = statistics.quantiles(found, n=4, method="inclusive")
+    return Rate(name, size, unit, middle, (high - low) / middle, len(found))
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ class Calibration:
             passing=self.curves("passing"),
             embedding=self.curve("embedding"),
             dequantise=self.curves("dequantise"),
-            quantise={k: rate_at(v, v[-1][0]) for k, v in self.curves("quantise").items()},
+            quantise={form: curve[-1][1] for form, curve in self.curves("quantise").items()},
             memory_rate=one("memory"),
             fresh_rate=one("fresh"),
             link_rate=one("link") if cuda else None,

@@ -1,9 +1,9 @@
 """What a machine can do: how much it holds, and how fast it does what training consists of.
 
 An entry of `HARDWARE` is a card with its host: what was seen on one, or what its vendor states
-times a share that programs reach. `this` is the machine at hand, measured by `calibrate.py`. A user
-describes a card of their own in a YAML file with the keys of `Card`. What a stage takes on a machine
-is in `seconds.py`.
+times a share that programs reach. `this` is the machine at hand, measured by `calibrate.py`. A
+user describes a card of their own in a YAML file with the keys of `Card`. What a stage takes on a
+machine is in `seconds.py`.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ CARDS: dict[str, Card] = {
         fp32_tflops=82.6 * RATE_SHARE,
         memory_tbs=1.008 * MEMORY_SHARE,
         link_gbs=24.0,
-        said=f"NVIDIA Ada architecture paper, RTX 4090 with float32 sums, times {RATE_SHARE} and {MEMORY_SHARE}",
+        said=f"NVIDIA Ada paper, RTX 4090, float32 sums, times {RATE_SHARE} and {MEMORY_SHARE}",
     ),
 }
 # Bytes that a step of each rule moves per number on a card: weight and moments read and written,
@@ -160,7 +160,15 @@ MOVED_BYTES = {"adamw": 28.0, "adamw8bit": 16.0, "lion8bit": 14.0}
 PASSES = {"forward": 3.0, "backward": 5.0}  # over each number kept, read or written, eager
 ATTENTION_SHARE = {"forward": 0.5, "backward": 0.4}  # of the matrix rate, by FlashAttention-2
 # (arXiv 2307.08691, figures 4 and 5: 50 to 73 % forward, 35 to 63 % with backward)
-FORMAT_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "nf4": 0.5625, "fp4": 0.5625}
+FORMAT_BYTES = {
+    "fp32": 4.0,
+    "fp16": 2.0,
+    "bf16": 2.0,
+    "fp8": 1.0,
+    "int8": 1.0,
+    "nf4": 0.5625,
+    "fp4": 0.5625,
+}
 
 
 def from_card(name: str, card: Card) -> Hardware:

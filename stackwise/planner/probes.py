@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -400,4 +400,3 @@ def memory_probes(device: torch.device) -> Iterator[Probe]:
 
 
 CALLS = 100
-

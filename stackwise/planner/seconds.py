@@ -12,9 +12,9 @@ divided by a rate of `hardware.py`. Per micro-batch of N tokens:
     embedding  rows looked up and their gradient
 
 and once per step norms, clipping, the optimizer and the moving average. Blocks that are lent are
-read ahead meanwhile: `streaming` is what reading takes beyond that. Calls of operators are a part of
-every curve that was measured; on a card, where they go on beside the work, `launching` is what they
-take beyond it.
+read ahead meanwhile: `streaming` is what reading takes beyond that. Calls of operators are a part
+of every curve that was measured; on a card, where they go on beside the work, `launching` is what
+they take beyond it.
 
 Left out: making batches and waiting for them (under 1 % by `benchmarks/step.py`), compiling and
 what it gains, and a machine that other programs use. Attention kinds without softmax are taken at
@@ -94,7 +94,7 @@ def step_seconds(
     hardware: Hardware,
     *,
     untied: bool = False,
-    cached_bytes_on_disk: bool = False,
+    from_disk: bool = False,
 ) -> StepSeconds:
     """What one optimizer step of a stage takes.
 
@@ -104,7 +104,7 @@ def step_seconds(
         stage: The stage.
         hardware: The machine.
         untied: Whether a tied head has a table of its own by then.
-        cached_bytes_on_disk: Whether blocks that are lent from disk are more than the machine keeps
+        from_disk: Whether blocks that are lent from disk are more than the machine keeps
             in memory, so that every step reads them from the disk.
 
     Raises:
@@ -119,7 +119,7 @@ def step_seconds(
         optimizer=optimizer_seconds(exp, stage, hardware, untied),
         average=average_seconds(exp, stage, hardware, untied),
     )
-    read = micros * lent_seconds(exp, placement, stage, hardware, from_disk=cached_bytes_on_disk)
+    read = micros * lent_seconds(exp, placement, stage, hardware, from_disk=from_disk)
     blocks = len(stage.path) * exp.rack.blocks_per_stack
     calls = micros * blocks * sum(CALLS.values()) + TENSOR_CALLS * len(trained(exp, stage, untied))
     launching = calls * hardware.call_seconds if hardware.calls_overlap else 0.0
@@ -191,6 +191,19 @@ class Pass:
             return 0.0
         return seconds_for(self.hardware.passing["cast"], numbers)
 
+    def ahead(self, number: int, frozen: bool) -> float:
+        """Seconds of a block forward, numbered over the whole rack."""
+        exp, N = self.exp, self.tokens
+        causal = is_causal(exp.objective)
+        scores = block_scores(exp.rack, exp.attention, number, exp.data.seq_len, causal)
+        pairs = scores.pairs + scores.constant
+        flops = block_flops_per_token(exp, number, "trunk")
+        sides = block_linears(exp.rack, exp.attention)
+        forward = self.products(N * (flops - pairs), sides, N) + self.attention(
+            N * pairs, "forward"
+        )
+        return forward + self.around("forward") + self.weights(frozen)
+
     def block(self, number: int, role: Role, first: bool) -> tuple[float, float]:
         """Seconds of a block forward and backward.
 
@@ -203,14 +216,12 @@ class Pass:
         causal = is_causal(exp.objective)
         scores = block_scores(exp.rack, exp.attention, number, exp.data.seq_len, causal)
         sides = block_linears(exp.rack, exp.attention)
-        ahead = block_flops_per_token(exp, number, "trunk")
-        pairs = scores.pairs + scores.constant
         frozen = role != "active"
-        forward = self.products(N * (ahead - pairs), sides, N) + self.attention(N * pairs, "forward")
-        forward += self.around("forward") + self.weights(frozen)
+        forward = self.ahead(number, frozen)
         if role == "trunk":
             return forward, 0.0
-        back = block_flops_per_token(exp, number, role) - ahead
+        back = block_flops_per_token(exp, number, role)
+        back -= block_flops_per_token(exp, number, "trunk")
         if first:
             back -= 2 * block_input_parameters(exp.rack, exp.attention)
         back_pairs = 2 * scores.pairs + scores.constant
@@ -304,8 +315,8 @@ def accumulate_seconds(exp: Experiment, stage: Stage, hardware: Hardware, untied
 def optimizer_seconds(exp: Experiment, stage: Stage, hardware: Hardware, untied: bool) -> float:
     """Seconds of norms, clipping and the update of all that trains.
 
-    A rule that is handed whole lists takes them at the rate of all numbers; one that gets slices, at
-    that of each tensor.
+    A rule that is handed whole lists takes them at the rate of all numbers; one that gets slices,
+    at that of each tensor.
     """
     whole = OPTIMIZERS[exp.optim.name].whole
     kinds: dict[str, list[int]] = {}
@@ -341,18 +352,22 @@ def lent_seconds(
     stage: Stage,
     hardware: Hardware,
     *,
-    from_disk: bool,
+    from_disk: bool = False,
+    forward: bool = False,
 ) -> float:
     """Seconds of bringing in the blocks that are lent, for one micro-batch.
 
     A trunk comes by once, unless its outputs are cached; a suffix in forward and, in reverse, in
-    backward. From disk a file that memory holds already is read from there.
+    backward; with `forward`, on held-out text, each once. From disk a file that
+    memory holds already is read from there.
     """
     if placement.trunk == "recompute":
         return 0.0
     role = roles(stage)
     cached = placement.trunk == "cached" and not stage.embedding
     times = {"trunk": 0 if cached else 1, "suffix": 2 + placement.checkpointing, "active": 0}
+    if forward:
+        times = {"trunk": 1, "suffix": 1, "active": 0}
     blocks = sum(times[part] for part in role.values()) * exp.rack.blocks_per_stack
     size = blocks * lent_bytes(exp, packing(exp.precision))
     if not size:
@@ -361,5 +376,3 @@ def lent_seconds(
         return size / (hardware.link_rate or hardware.memory_rate / 2)
     rate = hardware.disk_read if from_disk else hardware.page_read
     return size / min(rate, hardware.link_rate or rate)
-
-

@@ -78,6 +78,7 @@ def _version(name: str) -> str | None:
 
 
 def processor() -> str | None:
+    """What the machine's processor is called; None where the system does not say."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or None
