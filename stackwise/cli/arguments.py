@@ -13,6 +13,7 @@ from stackwise.cli.looking import (
     sample_command,
 )
 from stackwise.cli.moving import export_command, import_command
+from stackwise.cli.planning import add_calibrate
 from stackwise.cli.training import demo_command, resume_command, run_command
 
 FIRST_STEPS = """first steps:
@@ -133,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     _add_export(out)
     for command in (again, runs, score, text, out):
         command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
+    add_calibrate(add)
     add("presets", presets_command, "list the shipped experiments with their parameter counts")
     demo = add("demo", demo_command, "train a small rack five ways on real text, at equal FLOPs")
     demo.add_argument(

@@ -1,0 +1,263 @@
+"""Seconds of a whole stage: its steps, and all that a run does around them.
+
+    starting      random weights of what is new, or reading them from the model of `start`
+    filling       where the trunk is cached, its outputs for every row of the stage, and the disk
+    steps         as many as its tokens make
+    looks         held-out windows at every depth, in evenly spread steps and at the stage's end
+    freezing      packing what is done, masters, and the loss before and after
+    checkpoints   hashed and written: every `checkpoint_seconds`, and at the stage's border
+
+The last stage has the final score in its `looks`, and `best/` in its `checkpoints`. Left out:
+opening the data, verifying hashes when a run is resumed, compiling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from stackwise.completion import packing
+from stackwise.memory.bytes import micro_tokens
+from stackwise.memory.disk import frozen_bytes
+from stackwise.memory.flops import counted_frac, head_flops_per_position, vocab_size
+from stackwise.memory.stored import block_linears, part_tensors, trained_bytes
+from stackwise.planner.curve import seconds_for
+from stackwise.planner.hardware import Hardware
+from stackwise.planner.seconds import (
+    Pass,
+    StepSeconds,
+    blocks_of,
+    head_sides,
+    lent_seconds,
+    step_seconds,
+)
+from stackwise.stage import Stage, keeps_state, parts_trained, roles, trunk_of, untied_from
+from stackwise.training.optim import state_bytes
+from stackwise.trunk.border import border_of
+
+if TYPE_CHECKING:
+    from stackwise.config import Experiment, Placement
+
+MOST_ROWS = 64  # of one forward pass on held-out text: `training/score.py`
+BORDER_BYTES = {"float32": 4, "bfloat16": 2, "fp8": 1}
+
+
+@dataclass(frozen=True)
+class StageSeconds:
+    """Seconds of a stage, by part; and of one of its steps, by part of it."""
+
+    starting: float
+    filling: float
+    steps: float
+    looks: float
+    freezing: float
+    checkpoints: float
+    step: StepSeconds
+
+    @property
+    def total(self) -> float:
+        """Of all parts."""
+        return sum(value for key, value in asdict(self).items() if key != "step")
+
+
+def stage_seconds(
+    exp: Experiment,
+    placement: Placement,
+    made: Sequence[Stage],
+    number: int,
+    hardware: Hardware,
+    *,
+    heldout_windows: int | None = None,
+    from_disk: bool = False,
+) -> StageSeconds:
+    """What stage `number` of a run takes.
+
+    Args:
+        exp: The experiment.
+        placement: How it is carried out.
+        made: All its stages: what freezes and what returns is seen from those around.
+        number: Which one.
+        hardware: The machine.
+        heldout_windows: Of the corpus, for the final score; None: `eval.final`, or else none.
+        from_disk: Whether lent blocks are more than the machine keeps in memory.
+
+    Raises:
+        ExperimentError: If the vocabulary is not known.
+    """
+    stage, apart = made[number], untied_from(exp.rack, made)
+    untied = apart is not None and number >= apart
+    step = step_seconds(exp, placement, stage, hardware, untied=untied, from_disk=from_disk)
+    count = steps_of(exp, stage)
+    looks = look_count(exp, made, number) * look_seconds(exp, placement, stage, hardware)
+    if number == len(made) - 1:
+        looks += final_seconds(exp, placement, stage, hardware, heldout_windows)
+    steps = count * step.total
+    return StageSeconds(
+        starting=start_seconds(exp, made, number, hardware),
+        filling=fill_seconds(exp, placement, made, number, hardware),
+        steps=steps,
+        looks=looks,
+        freezing=freeze_seconds(exp, placement, made, number, hardware),
+        checkpoints=checkpoint_seconds(
+            exp, made, number, hardware, inside=int((steps + looks) // placement.checkpoint_seconds)
+        ),
+        step=step,
+    )
+
+
+def steps_of(exp: Experiment, stage: Stage) -> int:
+    """Optimizer steps of a stage."""
+    return (stage.tokens or 0) // (exp.optim.batch * exp.data.seq_len)
+
+
+def look_count(exp: Experiment, made: Sequence[Stage], number: int) -> int:
+    """Looks at held-out text in a stage: evenly spread ones, and its last step."""
+    steps = [steps_of(exp, stage) for stage in made]
+    before, whole, points = sum(steps[:number]), sum(steps), exp.eval.points
+    end = before + steps[number]
+    if not steps[number]:
+        return 0
+    spread = end * points // whole - before * points // whole
+    last = end * points // whole > (end - 1) * points // whole
+    return spread + (not last)
+
+
+def look_seconds(exp: Experiment, placement: Placement, stage: Stage, hardware: Hardware) -> float:
+    """Seconds of one look: the path once, and the head at every depth."""
+    depths = 1 + len(stage.path) * exp.rack.blocks_per_stack
+    return forward_seconds(exp, placement, stage, hardware, exp.eval.windows, heads=depths)
+
+
+def final_seconds(
+    exp: Experiment,
+    placement: Placement,
+    stage: Stage,
+    hardware: Hardware,
+    heldout_windows: int | None,
+) -> float:
+    """Seconds of the score on all held-out windows, and of the loss by depth."""
+    known = [count for count in (exp.eval.final, heldout_windows) if count is not None]
+    windows = min(known, default=0) * exp.eval.draws
+    score = forward_seconds(exp, placement, stage, hardware, windows, heads=1)
+    return score + look_seconds(exp, placement, stage, hardware)
+
+
+def forward_seconds(
+    exp: Experiment,
+    placement: Placement,
+    stage: Stage,
+    hardware: Hardware,
+    windows: int,
+    *,
+    heads: int,
+) -> float:
+    """Seconds of reading windows through a path without gradient, with so many heads on the way."""
+    rows = min(MOST_ROWS, exp.optim.batch)
+    if not windows:
+        return 0.0
+    rows = min(rows, windows)
+    one = Pass(exp, placement, hardware, rows * exp.data.seq_len)
+    frozen = {stack for stack, role in roles(stage).items() if role != "active"}
+    blocks = sum(one.ahead(block, stack in frozen) for stack, block in blocks_of(exp, stage))
+    counted = one.tokens * counted_frac(exp, stage)
+    flops = head_flops_per_position(exp) * counted
+    head = one.products(flops, head_sides(exp), counted)
+    head += seconds_for(hardware.loss[one.dtype], counted * vocab_size(exp)) / 2
+    read = lent_seconds(exp, placement, stage, hardware, forward=True)
+    return windows / rows * (blocks + heads * head + read)
+
+
+def start_seconds(exp: Experiment, made: Sequence[Stage], number: int, hardware: Hardware) -> float:
+    """Seconds of giving new parts their weights."""
+    parts = [entry.stack for entry in made[number].new or ()]
+    parts += ["embedding", "head"] if number == 0 else []
+    tensors = [tensor for part in parts for tensor in part_tensors(exp, part)]
+    if exp.start is not None:
+        return trained_bytes(exp, tuple(tensors)) / hardware.disk_read
+    return sum(count for count, axes in tensors if axes >= 2) / hardware.start
+
+
+def fill_seconds(
+    exp: Experiment,
+    placement: Placement,
+    made: Sequence[Stage],
+    number: int,
+    hardware: Hardware,
+) -> float:
+    """Seconds of writing what the trunk gives for all of a stage's tokens.
+
+    From the cache of the stage before, whose rows pass through the one stack that was added, or
+    from the tokens.
+    """
+    stage, trunk = made[number], trunk_of(made[number])
+    if placement.trunk != "cached" or not trunk:
+        return 0.0
+    older = number > 0 and trunk_of(made[number - 1]) == trunk[:-1] and bool(trunk[:-1])
+    older = older and same_rows(exp, made, number)
+    through = set(trunk[-1:] if older else trunk)
+    one = Pass(exp, placement, hardware, micro_tokens(exp, placement))
+    blocks = sum(
+        one.ahead(block, True) for stack, block in blocks_of(exp, stage) if stack in through
+    )
+    tokens = stage.tokens or 0
+    size = tokens * exp.rack.d_model * BORDER_BYTES[border_of(exp.precision)]
+    written = size * (1 / hardware.disk_write + 1 / hardware.hash_rate)
+    read = size / hardware.page_read if older else 0.0
+    return tokens / one.tokens * blocks + written + read
+
+
+def same_rows(exp: Experiment, made: Sequence[Stage], number: int) -> bool:
+    """Whether a stage reads the samples, under the masks, that the one before it read."""
+    stage, before = made[number], made[number - 1]
+    enough = (before.tokens or 0) >= (stage.tokens or 0)
+    return exp.data.restart and enough and stage.band == before.band
+
+
+def freeze_seconds(
+    exp: Experiment,
+    placement: Placement,
+    made: Sequence[Stage],
+    number: int,
+    hardware: Hardware,
+) -> float:
+    """Seconds of packing the stacks that are done, and of the loss before and after."""
+    form, stage = packing(exp.precision), made[number]
+    following = made[number + 1] if number + 1 < len(made) else None
+    done = set(stage.active or ()) - set(following.active or ()) if following else set()
+    if form is None or not done:
+        return 0.0
+    matrices = sum(o * i for o, i in block_linears(exp.rack, exp.attention))
+    packed = len(done) * exp.rack.blocks_per_stack * matrices / hardware.quantise[form]
+    losses = 2 * forward_seconds(exp, placement, stage, hardware, exp.eval.windows, heads=1)
+    return packed + losses
+
+
+def checkpoint_seconds(
+    exp: Experiment,
+    made: Sequence[Stage],
+    number: int,
+    hardware: Hardware,
+    *,
+    inside: int,
+) -> float:
+    """Seconds of the checkpoints of a stage: some inside it, and one at its border."""
+    apart = untied_from(exp.rack, made)
+    untied = apart is not None and number >= apart
+    following = made[number + 1] if number + 1 < len(made) else None
+    goes_on = parts_trained(following) if following else set()
+    within = border = best = 0
+    for part in parts_trained(made[number]):
+        tensors = part_tensors(exp, part, untied=untied)
+        weights = trained_bytes(exp, tensors)
+        moments = sum(state_bytes(exp.optim, exp.precision, *tensor) for tensor in tensors)
+        average = 4 * sum(count for count, _ in tensors) if exp.optim.ema is not None else 0
+        within += weights + moments + average
+        border += (
+            weights if part in goes_on or following is None else frozen_bytes(exp, part, tensors)
+        )
+        border += moments if keeps_state(made, number, part) else 0
+        best += weights if following is None else 0
+    looks = look_count(exp, made, number)
+    written = inside * within + border + looks * best
+    return written * (1 / hardware.disk_write + 1 / hardware.hash_rate)
