@@ -13,17 +13,18 @@ from stackwise.cli.looking import (
     sample_command,
 )
 from stackwise.cli.moving import export_command, import_command
-from stackwise.cli.planning import add_calibrate
+from stackwise.cli.planning import add_advise, add_calibrate, add_plan
 from stackwise.cli.training import demo_command, resume_command, run_command
 
 FIRST_STEPS = """first steps:
   stackwise presets                      what can be trained as it is
+  stackwise plan toy --hardware h200     what it will take, before anything is made
   stackwise run toy curriculum=grow      minutes on two cores; Ctrl-C stops it, and nothing is lost
   stackwise runs                         what is there, and how far it is
   stackwise sample RUN "In the beginning"
 
 RUN is a run's id, or the beginning of one, or its folder. Exit codes: 0 done, 1 failed, 2 the
-command or the experiment is wrong, 130 stopped with Ctrl-C and saved."""
+command or the experiment is wrong, 3 a plan does not fit, 130 stopped with Ctrl-C and saved."""
 RUN_MORE = """The run is a folder in placement.runs_dir, named by what decides its numbers. The
 same command again finds the run that is there, and goes on with it if it is unfinished. Keys are
 those of a run's experiment.yaml and, after placement., of its placement.yaml; an unknown key is
@@ -134,7 +135,8 @@ def parser() -> argparse.ArgumentParser:
     _add_export(out)
     for command in (again, runs, score, text, out):
         command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
-    add_calibrate(add)
+    for command_of in (add_plan, add_advise, add_calibrate):
+        command_of(add)
     add("presets", presets_command, "list the shipped experiments with their parameter counts")
     demo = add("demo", demo_command, "train a small rack five ways on real text, at equal FLOPs")
     demo.add_argument(

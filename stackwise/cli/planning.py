@@ -1,9 +1,29 @@
-"""Commands that say what training will take: `calibrate`."""
+"""Commands that say what training will take, before it begins: `plan`, `advise`, `calibrate`."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stackwise.planner.hardware import Hardware
+
+DOES_NOT_FIT = 3
+PLAN_MORE = """Nothing is built or read. HARDWARE is a card of the table (h200, h100-80, a100-80,
+l40s-48, rtx-4090-24), `this` for the machine at hand as `stackwise calibrate` measured it, or a
+YAML file of a card. Exit code 3 if it does not fit; what to change is printed then.
+
+examples:
+  stackwise plan llama-2-70b --hardware h200
+  stackwise plan llama-3-70b placement.trunk=streamed --hardware rtx-4090-24
+  stackwise plan mine.yaml optim.name=adamw8bit --fit"""
+ADVISE_MORE = """Racks from 124 million to 405 billion parameters, each with the curricula that can
+train it, from random weights and from an imported model.
+
+examples:
+  stackwise advise --hardware h200 --days 14
+  stackwise advise --days 2"""
 
 CALIBRATE_MORE = """What is measured are pieces of a training step: matrix products, attention, what
 else a block does, optimizers, formats of frozen weights, memory, and the disk of --folder. It takes
@@ -14,6 +34,43 @@ examples:
   stackwise calibrate --folder runs --threads 8"""
 
 Add = Callable[..., argparse.ArgumentParser]
+
+
+def add_plan(add: Add) -> None:
+    """The command `plan` and its options."""
+    text = "what training will take: memory, disk, FLOPs and time of every stage"
+    command = add("plan", plan_command, text, PLAN_MORE)
+    command.add_argument(
+        "experiment",
+        metavar="EXPERIMENT",
+        help="a name that `stackwise presets` lists, a YAML file, or a folder of `import`",
+    )
+    command.add_argument(
+        "changes", nargs="*", default=[], metavar="key=value", help="changes, as for run"
+    )
+    _on_hardware(command)
+    command.add_argument(
+        "--fit", action="store_true", help="find the largest stacks and micro-batches that fit"
+    )
+    command.add_argument("--all", action="store_true", help="show every stage, however many")
+    command.add_argument("--json", action="store_true", help="print all of it as JSON")
+
+
+def add_advise(add: Add) -> None:
+    """The command `advise` and its options."""
+    text = "what racks, curricula and tokens some days of a machine buy"
+    command = add("advise", advise_command, text, ADVISE_MORE)
+    _on_hardware(command)
+    command.add_argument("--days", type=float, default=14.0, help="how many (default 14)")
+
+
+def _on_hardware(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--hardware", default="this", help="on what (default: this machine, as it was measured)"
+    )
+    command.add_argument(
+        "--host-gb", type=float, metavar="GB", help="memory of the host; default: as the table says"
+    )
 
 
 def add_calibrate(add: Add) -> None:
@@ -60,3 +117,39 @@ def calibrate_command(options: argparse.Namespace) -> int:
     path = calibration_path() if options.output is None else Path(options.output)
     print(f"written to {path}")
     return 0
+
+
+def plan_command(options: argparse.Namespace) -> int:
+    """Print a plan; say by the exit code whether it fits."""
+    import json
+
+    from stackwise.cli.settings import settings
+    from stackwise.planner.fit import fits
+    from stackwise.planner.plan import plan
+    from stackwise.planner.shown import fits_text, plan_text
+
+    exp, placement = settings(options.experiment, options.changes)
+    machine = machine_of(options)
+    if options.fit:
+        found = fits(exp, placement, machine)
+        print(fits_text(found, exp, machine))
+        return 0 if found else DOES_NOT_FIT
+    made = plan(exp, placement, hardware=machine)
+    print(json.dumps(made.to_json()) if options.json else plan_text(made, every=options.all))
+    return 0 if made.fits else DOES_NOT_FIT
+
+
+def advise_command(options: argparse.Namespace) -> int:
+    """Print what the days buy."""
+    from stackwise.planner.advise import advise
+
+    print(advise(machine_of(options), options.days))
+    return 0
+
+
+def machine_of(options: argparse.Namespace) -> Hardware:
+    """The hardware that is asked for."""
+    from stackwise.planner.hardware import hardware_called
+
+    host = None if options.host_gb is None else options.host_gb * 1e9
+    return hardware_called(options.hardware, host_bytes=host)

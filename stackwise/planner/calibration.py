@@ -223,6 +223,41 @@ def this_machine() -> Hardware:
     return replace(found, memory_bytes=memory, host_bytes=host)
 
 
+def unmeasured() -> Hardware:
+    """The machine at hand before it is measured: its memory, and no rates."""
+    cuda = torch.cuda.is_available()
+    memory, host = memory_of(torch.device("cuda" if cuda else "cpu"))
+    none = 0.0
+    return Hardware(
+        name="this",
+        kind="cuda" if cuda else "cpu",
+        origin="unknown",
+        said=f"not measured; {program()} calibrate adds the time",
+        memory_bytes=memory,
+        host_bytes=host,
+        threads=torch.get_num_threads(),
+        matmul={},
+        attention={},
+        around={},
+        loss={},
+        optimizer={},
+        passing={},
+        embedding=(),
+        dequantise={},
+        quantise={},
+        memory_rate=none,
+        fresh_rate=none,
+        link_rate=None,
+        disk_read=none,
+        disk_write=none,
+        page_read=none,
+        hash_rate=none,
+        start=none,
+        call_seconds=none,
+        calls_overlap=cuda,
+    )
+
+
 def memory_of(device: torch.device) -> tuple[float, float]:
     """Bytes of the device's memory, and of the machine around it."""
     from stackwise.memory.room import machine_bytes

@@ -37,7 +37,8 @@ class Hardware:
     Attributes:
         name: As it is asked for.
         kind: Where it computes.
-        origin: `measured` on the machine at hand, `seen` on one like it, or `stated` by the vendor.
+        origin: `measured` on the machine at hand, or not measured there yet (`unknown`: it has no
+            rates); `seen` on one like it, or `stated` by the vendor.
         said: Where the figures are from, in words.
         memory_bytes: Usable, of the device that computes.
         host_bytes: Of the machine around it; on a CPU the same.
@@ -63,11 +64,12 @@ class Hardware:
         start: Numbers/s of random starts.
         call_seconds: Of one operator, beside its work: of a call on a CPU, of a launch on a card.
         calls_overlap: Whether the work goes on while the next calls are made.
+        disk_bytes: Free on the disk of the runs; None: not known.
     """
 
     name: str
     kind: Literal["cpu", "cuda"]
-    origin: Literal["measured", "seen", "stated"]
+    origin: Literal["measured", "unknown", "seen", "stated"]
     said: str
     memory_bytes: float
     host_bytes: float
@@ -91,6 +93,7 @@ class Hardware:
     start: float
     call_seconds: float
     calls_overlap: bool
+    disk_bytes: float | None = None
 
 
 class Card(Section):
@@ -244,8 +247,8 @@ def hardware_called(name: str | Path, *, host_bytes: float | None = None) -> Har
     """The machine of a name, of a YAML file, or the one at hand.
 
     Args:
-        name: A key of `HARDWARE`; `this`, which `stackwise calibrate` measures; or a file whose
-            name ends with .yaml or .yml, with the keys of `Card`.
+        name: A key of `HARDWARE`; `this`, which has no rates until `stackwise calibrate` measures
+            them; or a file whose name ends with .yaml or .yml, with the keys of `Card`.
         host_bytes: Memory of the host; None: as the entry says.
 
     Raises:
@@ -254,9 +257,9 @@ def hardware_called(name: str | Path, *, host_bytes: float | None = None) -> Har
     """
     text = str(name)
     if text == THIS:
-        from stackwise.planner.calibration import this_machine
+        from stackwise.planner.calibration import calibration_path, this_machine, unmeasured
 
-        found = this_machine()
+        found = this_machine() if calibration_path().exists() else unmeasured()
     elif text.endswith((".yaml", ".yml")):
         found = from_file(Path(text))
     elif text in HARDWARE:

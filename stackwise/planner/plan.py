@@ -11,8 +11,9 @@ together for every stage and compared with the machine. What to change where it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ from stackwise.curriculum import stages
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.stored import stack_bytes
 from stackwise.planner.bars import Bars, bars_for
-from stackwise.planner.hardware import Hardware, hardware_called
+from stackwise.planner.calibration import disk_bytes
+from stackwise.planner.hardware import THIS, Hardware, hardware_called
 from stackwise.planner.needs import ENDLESS, Needs, needs
 from stackwise.planner.stage_seconds import stage_seconds, steps_of
 from stackwise.stage import Stage, parts_trained
@@ -82,7 +84,9 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """All stages, with what they take beside their steps."""
+        """All stages, with what they take beside their steps; NaN on a machine without rates."""
+        if self.hardware.origin == "unknown":
+            return math.nan
         return float(sum(sum(row["seconds"].values()) for row in self.rows))
 
     @property
@@ -185,6 +189,8 @@ def plan(
     """
     made_of, place = an_experiment(exp), a_placement(placement) or usual_placement(exp)
     machine = hardware if isinstance(hardware, Hardware) else hardware_called(hardware)
+    if machine.name == THIS and machine.disk_bytes is None:
+        machine = replace(machine, disk_bytes=disk_bytes(Path(place.runs_dir)))
     place = place.replace(device=machine.kind)
     needed = needs(made_of, place, epoch_samples=epoch_samples)
     made = needed.made
@@ -208,7 +214,9 @@ def plan(
 def seconds_of(
     exp: Experiment, placement: Placement, made: Sequence[Stage], number: int, machine: Hardware
 ) -> dict[str, dict[str, float]]:
-    """Seconds of a stage, by part, and of one of its steps."""
+    """Seconds of a stage, by part, and of one of its steps; none of a machine without rates."""
+    if machine.origin == "unknown":
+        return {"step_seconds": {}, "seconds": {}}
     lent = len(made[number].path) * stack_bytes(exp, packing(exp.precision))
     found = stage_seconds(
         exp, placement, made, number, machine, from_disk=lent > FILES_KEPT * machine.host_bytes

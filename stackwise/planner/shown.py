@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stackwise.planner.units import days_text, gb, gib
-from stackwise.report import count_text, table
+from stackwise.report import count_text, program, table
 
 if TYPE_CHECKING:
+    from stackwise.config import Experiment
+    from stackwise.planner.fit import Fit
+    from stackwise.planner.hardware import Hardware
     from stackwise.planner.plan import Plan
 
+ENDS = {"embedding", "head"}
 FEW = 12  # stages of which each is shown
 HEAD = ("stage", "trains", "tokens", "peak GiB", "weights", "grads", "optim", "acts", "at")
 TIMES = ("step s", "hours", "FLOPs")
@@ -58,15 +63,45 @@ def stage_row(row: Mapping[str, Any], worst: bool) -> list[str]:
     kinds = ("weights", "gradients", "optimizer", "activations")
     return [
         f"{row['stage']}{' *' if worst else ''}",
-        " ".join(row["trains"]),
+        parts_text(row["trains"]),
         count_text(row["tokens"]),
         f"{row['peak_bytes'] / 2**30:.2f}",
         *(f"{row['bytes'][kind] / 2**30:.2f}" for kind in kinds),
         row["peak_at"],
-        f"{sum(row['step_seconds'].values()):.3g}",
-        f"{sum(row['seconds'].values()) / 3600:.3g}",
+        f"{sum(row['step_seconds'].values()):.3g}" if row["seconds"] else "-",
+        f"{sum(row['seconds'].values()) / 3600:.3g}" if row["seconds"] else "-",
         f"{row['flops']:.3g}",
     ]
+
+
+def fits_text(found: Sequence[Fit], exp: Experiment, machine: Hardware) -> str:
+    """What fits of an experiment: for each size of stack, the largest micro-batch, as typed."""
+    head = f"{exp}\non {machine.name}: {gib(machine.memory_bytes)}, {machine.said}\n"
+    if not found:
+        return head + "\nno size of stack fits with any micro-batch"
+    rows = [
+        [
+            " ".join(f"{key}={value}" for key, value in each.changes.items()),
+            gib(each.needs.peak_bytes),
+            gb(each.needs.disk_bytes),
+        ]
+        for each in found
+    ]
+    return f"{head}\n{table(['what fits, largest stacks first', 'memory', 'disk'], rows)}"
+
+
+def parts_text(parts: Collection[str]) -> str:
+    """Names of parts, stacks that follow each other as one range: `embedding, s0-s7, head`."""
+    numbers = sorted(int(part[1:]) for part in set(parts) - ENDS)
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    stacks = [f"s{a}" if a == b else f"s{a}-s{b}" for a, b in spans]
+    first = ["embedding"] if "embedding" in parts else []
+    return " ".join([*first, *stacks, *(["head"] if "head" in parts else [])])
 
 
 def summary(found: Plan) -> Iterator[str]:
@@ -88,9 +123,12 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
     free = "" if machine.disk_bytes is None else f" of {gb(machine.disk_bytes)} free"
     parts = f"checkpoints {gb(need.checkpoint_bytes)}, cached outputs {gb(need.cache_bytes)}"
     yield "disk", f"{gb(need.disk_bytes)}{free}: {parts}"
-    low, high = map(days_text, bars.days_between(found.days))
-    a_day = f"{count_text(found.tokens_per_day)} tokens a day"
-    yield "time", f"{days_text(found.days)} ({low} to {high}), {a_day}"
+    if math.isnan(found.days):
+        yield "time", f"not known: {program()} calibrate measures how fast this machine is"
+    else:
+        low, high = map(days_text, bars.days_between(found.days))
+        a_day = f"{count_text(found.tokens_per_day)} tokens a day"
+        yield "time", f"{days_text(found.days)} ({low} to {high}), {a_day}"
     each = found.flops / max(found.tokens, 1)
     yield (
         "compute",

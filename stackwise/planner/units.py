@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from stackwise.report import bytes_text
+
 
 def gib(count: float) -> str:
     """Bytes of memory."""
-    return f"{count / 2**30:.1f} GiB"
+    return bytes_text(count)
 
 
 def gb(count: float) -> str:
     """Bytes of a disk or a host."""
-    return f"{count / 1e9:.1f} GB"
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB" if count else "0"
 
 
 def days_text(days: float) -> str:
