@@ -82,7 +82,7 @@ def matmul_probes(device: torch.device, dtype: str) -> Iterator[Probe]:
     sides = (16, 64, 256, 1024) if device.type == "cpu" else (64, 256, 1024, 4096, 8192)
     kind = getattr(torch, dtype)
     for side in sides:
-        wide = max(side, 1024)
+        wide = 2048 if side < 1024 and device.type == "cpu" else max(side, 1024)
 
         def make(side: int = side, wide: int = wide) -> Callable[[], Run]:
             x_RD = torch.randn(side, wide, device=device).to(kind)

@@ -10,6 +10,7 @@ divided by a rate of `hardware.py`. Per micro-batch of N tokens:
     recompute  with checkpointing, `forward` once more
     head       its FLOPs at the positions that count, the logits' cross-entropy
     embedding  rows looked up and their gradient
+    fresh      on a CPU, pages that the system clears before a large gradient is written
 
 and once per step norms, clipping, the optimizer and the moving average. Blocks that are lent are
 read ahead meanwhile: `streaming` is what reading takes beyond that. Calls of operators are a part
@@ -23,6 +24,7 @@ softmax's rate. What a stage takes beside its steps is in `stage_seconds.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
@@ -45,6 +47,7 @@ from stackwise.model.block import (
 )
 from stackwise.model.count import head_matrices
 from stackwise.model.shape import cycle
+from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.objective import is_causal
 from stackwise.planner.curve import rate_at, seconds_for
 from stackwise.planner.hardware import Hardware
@@ -71,6 +74,7 @@ class StepSeconds:
     backward: float = 0.0
     recompute: float = 0.0
     head: float = 0.0
+    fresh: float = 0.0
     accumulate: float = 0.0
     optimizer: float = 0.0
     average: float = 0.0
@@ -111,11 +115,13 @@ def step_seconds(
         ExperimentError: If the vocabulary is not known.
     """
     pass_ = Pass(exp, placement, hardware, micro_tokens(exp, placement))
-    micros = -(-exp.optim.batch // min(placement.micro_batch or exp.optim.batch, exp.optim.batch))
+    size = min(placement.micro_batch or exp.optim.batch, exp.optim.batch)
+    micros = exp.optim.batch / size  # the last one may be smaller
     work = micro_seconds(pass_, stage, untied)
     whole = StepSeconds(**{key: micros * value for key, value in asdict(work).items()})
     whole += StepSeconds(
-        accumulate=(micros - 1) * accumulate_seconds(exp, stage, hardware, untied),
+        fresh=math.ceil(micros) * fresh_seconds(exp, stage, hardware, untied),
+        accumulate=(math.ceil(micros) - 1) * accumulate_seconds(exp, stage, hardware, untied),
         optimizer=optimizer_seconds(exp, stage, hardware, untied),
         average=average_seconds(exp, stage, hardware, untied),
     )
@@ -305,6 +311,21 @@ def trained(exp: Experiment, stage: Stage, untied: bool) -> list[tuple[int, int]
 def numbers_trained(exp: Experiment, stage: Stage, untied: bool) -> int:
     """Numbers that a stage trains."""
     return sum(numbers for numbers, _ in trained(exp, stage, untied))
+
+
+def fresh_seconds(exp: Experiment, stage: Stage, hardware: Hardware, untied: bool) -> float:
+    """Seconds of clearing pages for the gradients of one micro-batch.
+
+    glibc gives what is as large as `MAPPED_BYTES` back to the system each time, and where copies in
+    another dtype come and go, smaller ones with the top of its heap, too. In backward linear layers
+    share a buffer that stays.
+    """
+    if hardware.kind == "cuda" or exp.optim.grads == "in_backward":
+        return 0.0
+    casts = exp.precision.compute != exp.precision.weights
+    low = exp.precision.weights == "bfloat16"
+    sizes = [n * (2 if low and axes >= 2 else FLOAT) for n, axes in trained(exp, stage, untied)]
+    return sum(size for size in sizes if casts or size >= MAPPED_BYTES) / hardware.fresh_rate
 
 
 def accumulate_seconds(exp: Experiment, stage: Stage, hardware: Hardware, untied: bool) -> float:
