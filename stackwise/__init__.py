@@ -73,6 +73,8 @@ _HOME = {
     "ModelError": "interop.errors",
     "Study": "study",
     "StudyResult": "study",
+    "doctor": "planner.doctor",
+    "error_bars": "planner.doctor",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -40,7 +40,7 @@ def provenance_of(folder: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": {
@@ -77,7 +77,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _processor() -> str | None:
+def processor() -> str | None:
+    """The name of this machine's processor, as the system says it; None where it does not."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or None
