@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,8 @@ def rates(folder: str, most: int) -> dict[str, Any]:
     except OSError as error:
         return {"problem": error.strerror or str(error), "bytes": done}
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # what could not be made is not there, and scratch goes as a whole
+            path.unlink(missing_ok=True)
     return {
         "bytes": done,
         "write_bytes_per_second": done / wrote,

@@ -23,7 +23,7 @@ from stackwise.planner.doctor.record import DoctorError, read, usual_file, write
 from stackwise.planner.doctor.scratch import scratch
 from stackwise.planner.doctor.shapes import LEAST_BYTES
 from stackwise.planner.doctor.sources import trunk_sources
-from stackwise.planner.doctor.words import bars_of, facts_of, failed, said, verdict, wrapped
+from stackwise.planner.doctor.words import bars_of, facts_of, is_good, said, verdict, wrapped
 
 CHECKS: dict[str, Check] = {
     "environment": Check(
@@ -49,7 +49,7 @@ class Report:
     """What an examination found.
 
     Attributes:
-        ok: Whether no check failed.
+        ok: Whether checks were made and none failed.
         verdict: In plain words.
         findings: What came of each check, by its name.
         file: The record.
@@ -121,7 +121,7 @@ def doctor(
     tell("")
     tell(words)
     tell(f"figures: {file}")
-    return Report(not failed(findings), words, findings, file)
+    return Report(is_good(findings), words, findings, file)
 
 
 def checked(output: str | Path | None, home: Path) -> Path:

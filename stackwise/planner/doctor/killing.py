@@ -62,7 +62,7 @@ def judged(found: Mapping[str, Any]) -> Finding:
             f"to weights off by {found['away']:.0e}, within {found['allowed']:.0e}: this card "
             "gives other last bits to a run that is not killed, too"
         )
-    measured = f"killed after step {found['went_on_from']} of stage {STAGE}, it went on {how}"
+    measured = f"killed in stage {STAGE}, it went on from step {found['went_on_from']} {how}"
     return Finding("ok", measured, "a crash costs what came since the last checkpoint", "", found)
 
 

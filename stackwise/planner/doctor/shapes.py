@@ -63,11 +63,11 @@ USUAL_GFLOPS = 50.0  # of a processor, where the environment could not be looked
 def measure(visit: Visit) -> dict[str, dict[str, Any]]:
     """Train each shape: its `experiment` and `placement`; its `stages`, planned and measured."""
     environment = visit.results.get("environment", {})
-    rate = max(environment.get("gflops", {"": USUAL_GFLOPS}).values()) * 1e9
+    gflops = environment.get("gflops", {})
     most = visit.memory_bytes or usual_bytes(visit.device, environment.get("free_memory_bytes"))
     made = {}
     for name in SHAPES:
-        exp, place = sized(name, visit, most, rate)
+        exp, place = sized(name, visit, most, gflops)
         asked = {"experiment": exp.to_yaml(), "placement": place.model_dump(mode="json")}
         stages = visit.call(trained, **asked)
         shutil.rmtree(place.runs_dir, ignore_errors=True)
@@ -87,7 +87,7 @@ def usual_bytes(device: str, free: int | None) -> int:
     return most if free is None else max(LEAST_BYTES, min(most, free // SHARE))
 
 
-def sized(name: str, visit: Visit, most: int, rate: float) -> tuple[Any, Any]:
+def sized(name: str, visit: Visit, most: int, gflops: Mapping[str, float]) -> tuple[Any, Any]:
     """A shape in the largest width whose memory and FLOPs are within what it may take."""
     from stackwise.config import Placement
     from stackwise.curriculum import stages
@@ -100,7 +100,8 @@ def sized(name: str, visit: Visit, most: int, rate: float) -> tuple[Any, Any]:
         exp = shaped(name, width)
         plan = plan_rows(exp, place, stages(exp))
         flops = sum(row["flops"] for row in plan)
-        if max(map(peak_bytes, plan)) > most or flops > SECONDS * UTILISED * rate:
+        rate = UTILISED * 1e9 * gflops.get(exp.precision.compute, USUAL_GFLOPS)
+        if max(map(peak_bytes, plan)) > most or flops > SECONDS * rate:
             break
         fits = exp
     return fits, place

@@ -18,12 +18,12 @@ HOST = {"trunk": "streamed", "stream_from": "host"}
 SCIENCES: dict[str, dict[str, Any]] = {
     "trunk": {
         "rack": {"stacks": 3, "blocks_per_stack": 1},
-        "curriculum": "left_to_right",
+        "curriculum": {"name": "left_to_right", "split": "tokens"},
         "data": {"restart": True},
     },
     "suffix": {
         "rack": {"stacks": 3, "blocks_per_stack": 2},
-        "curriculum": "right_to_left",
+        "curriculum": {"name": "right_to_left", "split": "tokens"},
         "masking": {"bands": "equal_mass"},
     },
 }

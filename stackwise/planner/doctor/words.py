@@ -33,19 +33,25 @@ def wrapped(text: str) -> list[str]:
     )
 
 
-def failed(findings: Mapping[str, Finding]) -> list[str]:
-    """The checks that failed."""
-    return [name for name, finding in findings.items() if finding.state == "failed"]
+def named(findings: Mapping[str, Finding], state: str) -> list[str]:
+    """The checks that came out so."""
+    return [name for name, finding in findings.items() if finding.state == state]
+
+
+def is_good(findings: Mapping[str, Finding]) -> bool:
+    """Whether something was looked at, and nothing failed."""
+    return bool(named(findings, "ok")) and not named(findings, "failed")
 
 
 def verdict(findings: Mapping[str, Finding], *, quick: bool) -> str:
     """The whole of it in a few sentences."""
-    bad = failed(findings)
-    left = [name for name, finding in findings.items() if finding.state == "skipped"]
+    bad, left = named(findings, "failed"), named(findings, "skipped")
     counted = len(findings) - len(left)
     if bad:
         many = f"{len(bad)} of {counted} checks failed: {', '.join(bad)}"
         words = [f"Do not trust it here yet: {many}. What to do about each stands above."]
+    elif not counted:
+        words = ["Nothing could be looked at, so nothing is known of it here."]
     else:
         words = [f"It can be trusted here: all {counted} checks that were made are good."]
     if left:
@@ -62,7 +68,7 @@ def facts_of(
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": platform.node(),
-        "ok": not failed(findings),
+        "ok": is_good(findings),
         "verdict": words,
         "quick": quick,
         "seconds": round(seconds, 1),
