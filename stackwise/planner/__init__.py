@@ -1,1 +1,1 @@
-"""What a run will take before it is begun, and how far to trust that on the machine at hand."""
+"""Seconds before anything runs: what machines can do, measured or stated, and what stages take."""

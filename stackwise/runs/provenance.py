@@ -78,7 +78,7 @@ def _version(name: str) -> str | None:
 
 
 def processor() -> str | None:
-    """The name of this machine's processor, as the system says it; None where it does not."""
+    """What the machine's processor is called; None where the system does not say."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or None

@@ -110,11 +110,7 @@ def test_when_its_time_is_over_the_rest_is_skipped(examined, monkeypatch) -> Non
     report, said = examined(first=slow, second=bad)
     assert [finding.state for finding in report.findings.values()] == ["skipped", "skipped"]
     assert not report.ok
-    assert said[
-        -2
-    ] == "Nothing could be looked at, so nothing is known of it here. Not looked at: " + (
-        "first, second."
-    )
+    assert said[-2].startswith("Nothing could be looked at, so nothing is known of it here.")
 
 
 def test_an_interrupt_leaves_nothing(examined) -> None:
