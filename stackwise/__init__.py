@@ -85,6 +85,8 @@ _HOME = {
     "ModelError": "interop.errors",
     "Study": "study",
     "StudyResult": "study",
+    "doctor": "planner.doctor",
+    "error_bars": "planner.doctor",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from stackwise.cli.checking import doctor_command
 from stackwise.cli.looking import (
     eval_command,
     lab_command,
@@ -50,6 +51,15 @@ new folder's stackwise.json. A rack that no Llama can be is refused with every r
 examples:
   stackwise export models/eight out
   stackwise export RUN out --shard-size 2GB"""
+
+DOCTOR_MORE = """Small real runs in a scratch folder, which is removed at the end, by Ctrl-C, too.
+What is measured goes into a file, from which plans take their error bars on this machine.
+Exit codes: 0 all is good, 1 something failed, 2 the command is wrong.
+
+examples:
+  stackwise doctor
+  stackwise doctor --quick
+  stackwise doctor --device cuda --folder /big/runs --output doctor.json"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -142,6 +152,14 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "changes", nargs="*", metavar="key=value", help="changes to the toy preset, as for run"
     )
+    _add_doctor(
+        add(
+            "doctor",
+            doctor_command,
+            "find out in ten minutes whether to trust this machine",
+            DOCTOR_MORE,
+        )
+    )
     add("lab", lab_command, "open JupyterLab on the notebooks")
     return top
 
@@ -190,6 +208,31 @@ def _add_export(command: argparse.ArgumentParser) -> None:
         "--raw", action="store_true", help="of an unfinished run, the weights without averaging"
     )
     command.add_argument("--best", action="store_true", help="of a run, its best checkpoint")
+
+
+def _add_doctor(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--quick", action="store_true", help="environment and gradient gates alone, under a minute"
+    )
+    command.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: auto"
+    )
+    command.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="where scratch runs go, and whose disk is measured (default runs)",
+    )
+    command.add_argument(
+        "--output",
+        metavar="FILE",
+        help="the file of figures (default: doctor.json in StackWise's folder of your cache)",
+    )
+    command.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="most that one run may take (default: an eighth of what is free, 1GiB at most, on a "
+        "card 4GiB)",
+    )
 
 
 def _takes_a_run(command: argparse.ArgumentParser) -> None:
