@@ -1,8 +1,9 @@
 """How far plans were off where both were known: the error bars of a plan.
 
 They come from the file that `stackwise doctor` wrote on this machine, if the plan is for it; else
-from `bars.json`, which ships: what the benchmarks `plan_memory.py` and `plan_time.py` measured on a
-CPU over grids that they declare. Plans for cards are shown with those of the CPU, and say so.
+from `bars.json`, which ships: what `benchmarks/plan_memory.py` and `benchmarks/plan_time.py`
+measured on a CPU over the grids that they declare, and beyond them. Plans for cards are shown with
+those of the CPU, and say so.
 """
 
 from __future__ import annotations
@@ -13,48 +14,63 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from stackwise.planner.doctor.record import Bar, device_name, error_bars
+from stackwise.planner.hardware import THIS
+from stackwise.planner.units import percent
+
 if TYPE_CHECKING:
     from stackwise.planner.hardware import Hardware
 
 
 @dataclass(frozen=True)
-class Bars:
-    """The range of measured over planned.
+class ErrorBars:
+    """How far plans were off.
 
     Attributes:
-        peak: Lowest and highest of memory peaks.
-        seconds: Lowest and highest of step times.
-        said: Where they are from, in words.
+        peak: Of memory peaks; None where none was measured.
+        time: Of step times; the same.
+        where: On what they were measured.
     """
 
-    peak: tuple[float, float]
-    seconds: tuple[float, float]
-    said: str
+    peak: Bar | None
+    time: Bar | None
+    where: str
 
-    def peak_between(self, planned: float) -> tuple[float, float]:
-        """What a planned peak may be."""
-        return planned * self.peak[0], planned * self.peak[1]
+    def __str__(self) -> str:
+        kinds = [("memory", self.peak), ("time", self.time)]
+        said = [
+            f"{name} {percent(bar.over_frac)} over to {percent(bar.under_frac)} under in "
+            f"{bar.figures} plans"
+            for name, bar in kinds
+            if bar is not None
+        ]
+        return f"{'; '.join(said)} on {self.where}"
 
-    def days_between(self, planned: float) -> tuple[float, float]:
-        """What a planned time may be."""
-        return planned * self.seconds[0], planned * self.seconds[1]
+
+def between(planned: float, bar: Bar | None) -> tuple[float, float]:
+    """What may be measured where so much is planned."""
+    if bar is None:
+        return planned, planned
+    return planned / (1 + bar.over_frac), planned / (1 - bar.under_frac)
 
 
 @cache
-def shipped() -> Bars:
+def shipped() -> ErrorBars:
     """What the benchmarks measured."""
     text = resources.files("stackwise.planner").joinpath("bars.json").read_text("utf-8")
     facts = json.loads(text)
-    said = f"in brackets: what {facts['cells']} plans were off by on {facts['machine']}"
-    return Bars(tuple(facts["peak"]), tuple(facts["seconds"]), said)
+    return ErrorBars(Bar(**facts["peak"]), Bar(**facts["time"]), facts["device"])
 
 
-def bars_for(hardware: Hardware) -> Bars:
-    """The error bars of plans for a machine."""
-    if hardware.name == "this":
-        from stackwise.planner.doctor import error_bars
+def bars_for(hardware: Hardware) -> ErrorBars:
+    """The error bars of plans for a machine.
 
-        own = error_bars()
+    Raises:
+        DoctorError: If the doctor's file on this machine is damaged.
+    """
+    if hardware.name == THIS:
+        device = device_name(hardware.kind)
+        own = (error_bars() or {}).get(device)
         if own is not None:
-            return own
+            return ErrorBars(own.peak, own.time, device)
     return shipped()

@@ -24,7 +24,7 @@ from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.stored import stack_bytes
-from stackwise.planner.bars import Bars, bars_for
+from stackwise.planner.bars import ErrorBars, bars_for
 from stackwise.planner.calibration import disk_bytes
 from stackwise.planner.hardware import THIS, Hardware, hardware_called
 from stackwise.planner.needs import ENDLESS, Needs, needs
@@ -117,7 +117,7 @@ class Plan:
         return () if self.fits else tuple(advice_for(self))
 
     @cached_property
-    def bars(self) -> Bars:
+    def bars(self) -> ErrorBars:
         """How far such plans were off."""
         return bars_for(self.hardware)
 

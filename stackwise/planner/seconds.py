@@ -375,20 +375,22 @@ def lent_seconds(
     *,
     from_disk: bool = False,
     forward: bool = False,
+    cached: bool | None = None,
 ) -> float:
     """Seconds of bringing in the blocks that are lent, for one micro-batch.
 
     A trunk comes by once, unless its outputs are cached; a suffix in forward and, in reverse, in
-    backward; with `forward`, on held-out text, each once. From disk a file that
-    memory holds already is read from there.
+    backward; with `forward`, on held-out text, each once. From disk a file that memory holds
+    already is read from there.
     """
     if placement.trunk == "recompute":
         return 0.0
     role = roles(stage)
-    cached = placement.trunk == "cached" and not stage.embedding
+    if cached is None:
+        cached = placement.trunk == "cached" and not stage.embedding
     times = {"trunk": 0 if cached else 1, "suffix": 2 + placement.checkpointing, "active": 0}
     if forward:
-        times = {"trunk": 1, "suffix": 1, "active": 0}
+        times["suffix"] = 1
     blocks = sum(times[part] for part in role.values()) * exp.rack.blocks_per_stack
     size = blocks * lent_bytes(exp, packing(exp.precision))
     if not size:

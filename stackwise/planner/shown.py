@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stackwise.planner.bars import between, shipped
 from stackwise.planner.units import days_text, gb, gib
 from stackwise.report import count_text, program, table
 
@@ -112,7 +113,7 @@ def summary(found: Plan) -> Iterator[str]:
 def totals(found: Plan) -> Iterator[tuple[str, str]]:
     """Names and figures of what a plan comes to."""
     machine, bars, need = found.hardware, found.bars, found.needs
-    low, high = map(gib, bars.peak_between(need.peak_bytes))
+    low, high = map(gib, between(need.peak_bytes, bars.peak))
     yield (
         "card" if machine.kind == "cuda" else "memory",
         f"{gib(need.peak_bytes)} ({low} to {high}) of {gib(machine.memory_bytes)}, in stage "
@@ -126,7 +127,7 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
     if math.isnan(found.days):
         yield "time", f"not known: {program()} calibrate measures how fast this machine is"
     else:
-        low, high = map(days_text, bars.days_between(found.days))
+        low, high = map(days_text, between(found.days, bars.time))
         a_day = f"{count_text(found.tokens_per_day)} tokens a day"
         yield "time", f"{days_text(found.days)} ({low} to {high}), {a_day}"
     each = found.flops / max(found.tokens, 1)
@@ -136,7 +137,8 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
     )
     if found.experiment.curriculum.choice != "end_to_end":
         yield "end to end", price(found.end_to_end, found.flops)
-    yield "off by", bars.said
+    card = "; none was measured on a card" if machine.kind == "cuda" and shipped() == bars else ""
+    yield "brackets", f"plans were off by {bars}{card}"
 
 
 def price(whole: Mapping[str, Any], flops: float) -> str:

@@ -1,9 +1,9 @@
 """Seconds of a whole stage: its steps, and all that a run does around them.
 
     starting      random weights of what is new, or reading them from the model of `start`
-    filling       where the trunk is cached, its outputs for every row of the stage, and the disk
+    filling       where the trunk is cached, its outputs for training and looks, and the disk
     steps         as many as its tokens make
-    looks         held-out windows at every depth, in evenly spread steps and at the stage's end
+    looks         held-out windows at every depth or the last, evenly spread, and at the stage's end
     freezing      packing what is done, masters, and the loss before and after
     checkpoints   hashed and written: every `checkpoint_seconds`, and at the stage's border
 
@@ -13,13 +13,15 @@ opening the data, verifying hashes when a run is resumed, compiling.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
+from stackwise.data.heldout import rows_at_once
 from stackwise.memory.bytes import micro_tokens
-from stackwise.memory.disk import frozen_bytes
+from stackwise.memory.disk import frozen_bytes, looks_at_ends
 from stackwise.memory.flops import counted_frac, head_flops_per_position, vocab_size
 from stackwise.memory.stored import block_linears, part_tensors, trained_bytes
 from stackwise.planner.curve import seconds_for
@@ -39,7 +41,6 @@ from stackwise.trunk.border import border_of
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
 
-MOST_ROWS = 64  # of one forward pass on held-out text: `training/score.py`
 BORDER_BYTES = {"float32": 4, "bfloat16": 2, "fp8": 1}
 
 
@@ -124,9 +125,27 @@ def look_count(exp: Experiment, made: Sequence[Stage], number: int) -> int:
 
 
 def look_seconds(exp: Experiment, placement: Placement, stage: Stage, hardware: Hardware) -> float:
-    """Seconds of one look: the path once, and the head at every depth."""
+    """Seconds of one look: the path once, and the head at every depth or at its end alone.
+
+    At its end alone the outputs of a cached trunk are read.
+    """
+    if exp.eval.depths == "all":
+        return depth_seconds(exp, placement, stage, hardware)
+    return end_seconds(exp, placement, stage, hardware)
+
+
+def depth_seconds(exp: Experiment, placement: Placement, stage: Stage, hardware: Hardware) -> float:
+    """Seconds of the loss at every depth of a path."""
     depths = 1 + len(stage.path) * exp.rack.blocks_per_stack
     return forward_seconds(exp, placement, stage, hardware, exp.eval.windows, heads=depths)
+
+
+def end_seconds(exp: Experiment, placement: Placement, stage: Stage, hardware: Hardware) -> float:
+    """Seconds of the loss at the end of a path."""
+    cached = placement.trunk == "cached"
+    return forward_seconds(
+        exp, placement, stage, hardware, exp.eval.windows, heads=1, cached=cached
+    )
 
 
 def final_seconds(
@@ -140,7 +159,7 @@ def final_seconds(
     known = [count for count in (exp.eval.final, heldout_windows) if count is not None]
     windows = min(known, default=0) * exp.eval.draws
     score = forward_seconds(exp, placement, stage, hardware, windows, heads=1)
-    return score + look_seconds(exp, placement, stage, hardware)
+    return score + depth_seconds(exp, placement, stage, hardware)
 
 
 def forward_seconds(
@@ -151,20 +170,29 @@ def forward_seconds(
     windows: int,
     *,
     heads: int,
+    cached: bool = False,
 ) -> float:
-    """Seconds of reading windows through a path without gradient, with so many heads on the way."""
-    rows = min(MOST_ROWS, exp.optim.batch)
+    """Seconds of reading windows through a path without gradient, with so many heads on the way.
+
+    What the trunk gives may be read instead of computed.
+    """
     if not windows:
         return 0.0
-    rows = min(rows, windows)
+    rows = min(rows_at_once(exp), windows)
     one = Pass(exp, placement, hardware, rows * exp.data.seq_len)
-    frozen = {stack for stack, role in roles(stage).items() if role != "active"}
-    blocks = sum(one.ahead(block, stack in frozen) for stack, block in blocks_of(exp, stage))
+    role = roles(stage)
+    left_out = {stack for stack in role if cached and role[stack] == "trunk"}
+    kinds = Counter(
+        (block, role[stack] != "active")
+        for stack, block in blocks_of(exp, stage)
+        if stack not in left_out
+    )
+    blocks = sum(count * one.ahead(*kind) for kind, count in kinds.items())
     counted = one.tokens * counted_frac(exp, stage)
     flops = head_flops_per_position(exp) * counted
     head = one.products(flops, head_sides(exp), counted)
     head += seconds_for(hardware.loss[one.dtype], counted * vocab_size(exp)) / 2
-    read = lent_seconds(exp, placement, stage, hardware, forward=True)
+    read = lent_seconds(exp, placement, stage, hardware, forward=True, cached=cached)
     return windows / rows * (blocks + heads * head + read)
 
 
@@ -185,7 +213,7 @@ def fill_seconds(
     number: int,
     hardware: Hardware,
 ) -> float:
-    """Seconds of writing what the trunk gives for all of a stage's tokens.
+    """Seconds of writing what the trunk gives for all that a stage trains on and looks at.
 
     From the cache of the stage before, whose rows pass through the one stack that was added, or
     from the tokens.
@@ -193,18 +221,39 @@ def fill_seconds(
     stage, trunk = made[number], trunk_of(made[number])
     if placement.trunk != "cached" or not trunk:
         return 0.0
-    older = number > 0 and trunk_of(made[number - 1]) == trunk[:-1] and bool(trunk[:-1])
-    older = older and same_rows(exp, made, number)
-    through = set(trunk[-1:] if older else trunk)
-    one = Pass(exp, placement, hardware, micro_tokens(exp, placement))
-    blocks = sum(
-        one.ahead(block, True) for stack, block in blocks_of(exp, stage) if stack in through
+    follows = number > 0 and bool(trunk[:-1]) and trunk_of(made[number - 1]) == trunk[:-1]
+    same_noise = follows and stage.band == made[number - 1].band
+    kinds = [
+        (stage.tokens or 0, micro_tokens(exp, placement), follows and same_rows(exp, made, number))
+    ]
+    if looks_at_ends(exp):
+        rows = rows_at_once(exp) * exp.data.seq_len
+        kinds.append((exp.eval.windows * exp.data.seq_len, rows, same_noise))
+    return sum(
+        filling_seconds(exp, placement, stage, hardware, tokens, micro, older)
+        for tokens, micro, older in kinds
     )
-    tokens = stage.tokens or 0
+
+
+def filling_seconds(
+    exp: Experiment,
+    placement: Placement,
+    stage: Stage,
+    hardware: Hardware,
+    tokens: int,
+    micro: int,
+    older: bool,
+) -> float:
+    """Seconds of running tokens through a trunk, or its last stack, and writing the outputs."""
+    trunk = trunk_of(stage)
+    through = set(trunk[-1:] if older else trunk)
+    one = Pass(exp, placement, hardware, micro)
+    kinds = Counter(block for stack, block in blocks_of(exp, stage) if stack in through)
+    blocks = sum(count * one.ahead(block, True) for block, count in kinds.items())
     size = tokens * exp.rack.d_model * BORDER_BYTES[border_of(exp.precision)]
     written = size * (1 / hardware.disk_write + 1 / hardware.hash_rate)
     read = size / hardware.page_read if older else 0.0
-    return tokens / one.tokens * blocks + written + read
+    return tokens / micro * blocks + written + read
 
 
 def same_rows(exp: Experiment, made: Sequence[Stage], number: int) -> bool:
@@ -229,7 +278,7 @@ def freeze_seconds(
         return 0.0
     matrices = sum(o * i for o, i in block_linears(exp.rack, exp.attention))
     packed = len(done) * exp.rack.blocks_per_stack * matrices / hardware.quantise[form]
-    losses = 2 * forward_seconds(exp, placement, stage, hardware, exp.eval.windows, heads=1)
+    losses = 2 * end_seconds(exp, placement, stage, hardware)
     return packed + losses
 
 

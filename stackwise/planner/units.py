@@ -25,3 +25,8 @@ def days_text(days: float) -> str:
     if days < 2:
         return f"{days * 24:.1f} h"
     return f"{days:.1f} days" if days < 730 else f"{days / 365.25:,.0f} years"
+
+
+def percent(part: float) -> str:
+    """A part of one."""
+    return f"{100 * part:.1f} %"

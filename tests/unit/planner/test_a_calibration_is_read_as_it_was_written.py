@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,12 @@ def test_a_damaged_file_is_refused(tmp_path, text, says) -> None:
 
 def test_a_machine_that_was_not_measured_says_how(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path))
-    with pytest.raises(sw.ExperimentError, match=r"'this' machine has not been measured; .*calibr"):
-        sw.hardware_called("this")
+    found = sw.hardware_called("this")
+    assert found.origin == "unknown" and found.memory_bytes > 0
+    assert "not measured" in found.said and "calibrate" in found.said
+    plan = sw.plan("toy", hardware=found)
+    assert plan.fits and math.isnan(plan.days)
+    assert "calibrate measures how fast this machine is" in str(plan)
 
 
 def test_memory_is_asked_of_the_machine_and_rates_of_the_file(tmp_path, monkeypatch) -> None:

@@ -63,6 +63,28 @@ def test_a_look_runs_the_path_once_and_the_head_at_every_depth(machine) -> None:
     assert stage.looks == pytest.approx(4 * 6 * (2 * FORWARD + 3 * HEAD))
 
 
+LAST = {"eval": {"depths": "last"}}
+
+
+def test_a_look_at_the_end_alone_takes_one_head_and_what_a_cache_leaves(machine) -> None:
+    exp = experiment(**LAST)
+    assert found(exp, machine(), 1).looks == pytest.approx(4 * 6 * (2 * FORWARD + HEAD))
+    cached = found(exp, machine(), 1, trunk="cached")
+    assert cached.looks == pytest.approx(4 * 6 * (FORWARD + HEAD))
+
+
+def test_what_is_looked_at_is_cached_beside_what_is_trained_on(machine) -> None:
+    trained, both = (
+        found(experiment(**more), machine(), 2, trunk="cached").filling for more in ({}, LAST)
+    )
+    assert both == pytest.approx(trained * (120 + 4 * 6) / 120)
+    per_token = {  # masks of its own noise: nothing is taken over from the stage before
+        restart: found(experiment(data={"restart": restart}), machine(), 2, trunk="cached").filling
+        for restart in (True, False)
+    }
+    assert per_token[False] > per_token[True]
+
+
 def test_the_last_stage_scores_the_rack_at_its_end(machine) -> None:
     stage = found(experiment(), machine(), 2)
     look = 4 * 6 * (3 * FORWARD + 4 * HEAD)
