@@ -64,7 +64,7 @@ def seventy(small: bool) -> tuple[sw.Experiment, sw.Placement]:
     exp = exp.replace(
         curriculum="from_the_left",
         data={"restart": True},
-        optim={"name": "lion8bit", "lr": 1e-5, "batch": 1, "grads": "in_backward", "clip": None},
+        optim={"name": "lion8bit", "lr": 2e-6, "batch": 1, "grads": "in_backward", "clip": None},
         budget={"tokens": (exp.rack.stacks + 1) * STEPS * TOKENS},
         eval={"points": 1, "windows": 1, "final": 1, "depths": "last"},
     )

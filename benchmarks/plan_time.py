@@ -38,7 +38,8 @@ import torch
 import stackwise as sw
 from stackwise.planner.calibrate import Samples, measure_round
 from stackwise.planner.calibration import Calibration, facts_of
-from stackwise.planner.probes import Probe, probes_for
+from stackwise.planner.probe import Probe
+from stackwise.planner.probes import probes_for
 from stackwise.report import table
 from stackwise.training.start import threads_of
 

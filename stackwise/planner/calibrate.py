@@ -17,7 +17,8 @@ import torch
 
 from stackwise.planner.calibration import Calibration, Rate, calibration_path, facts_of, rate_of
 from stackwise.planner.disks import disk_rates
-from stackwise.planner.probes import Probe, probes_for
+from stackwise.planner.probe import Probe
+from stackwise.planner.probes import probes_for
 
 ROUNDS = 4
 SECONDS = 0.05  # of each probe in each round, after one call that warms up

@@ -26,14 +26,8 @@ from stackwise.memory.flops import counted_frac, head_flops_per_position, vocab_
 from stackwise.memory.stored import block_linears, part_tensors, trained_bytes
 from stackwise.planner.curve import seconds_for
 from stackwise.planner.hardware import Hardware
-from stackwise.planner.seconds import (
-    Pass,
-    StepSeconds,
-    blocks_of,
-    head_sides,
-    lent_seconds,
-    step_seconds,
-)
+from stackwise.planner.passes import Pass, head_sides
+from stackwise.planner.seconds import StepSeconds, blocks_of, lent_seconds, step_seconds
 from stackwise.stage import Stage, keeps_state, parts_trained, roles, trunk_of, untied_from
 from stackwise.training.optim import state_bytes
 from stackwise.trunk.border import border_of

@@ -13,7 +13,8 @@ import stackwise as sw
 from stackwise.planner import calibrate, calibration, disks
 from stackwise.planner.calibrate import Samples, measure_round, timings
 from stackwise.planner.calibration import Calibration, rate_of, scaled, this_machine
-from stackwise.planner.probes import Probe, probes_for
+from stackwise.planner.probe import Probe
+from stackwise.planner.probes import probes_for
 
 CPU = torch.device("cpu")
 
