@@ -10,7 +10,7 @@ measures the same; `tests/unit` hold the activations against autograd's own tens
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,9 +23,11 @@ from stackwise.memory.flops import (
     stage_flops_per_token,
     vocab_size,
 )
+from stackwise.memory.devices import host_parts
+from stackwise.memory.parts import FLOAT, Bytes, copied_bytes, in_hand
+from stackwise.memory.peak import stage_peak
 from stackwise.memory.stored import (
     Tensors,
-    block_linears,
     lent_bytes,
     part_tensors,
     rest_bytes,
@@ -34,7 +36,6 @@ from stackwise.memory.stored import (
 )
 from stackwise.model.block import (
     block_cache_floats,
-    block_matmul_parameters,
     block_saved,
     norm_saved,
 )
@@ -46,28 +47,6 @@ from stackwise.trunk.stream import SLOTS
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
 
-FLOAT = 4
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """Bytes of a stage, or of one of its parts, by category."""
-
-    weights: int = 0
-    gradients: int = 0
-    optimizer: int = 0
-    average: int = 0
-    activations: int = 0
-
-    @property
-    def total(self) -> int:
-        """All categories."""
-        return sum(asdict(self).values())
-
-    def __add__(self, other: Bytes) -> Bytes:
-        mine, theirs = asdict(self), asdict(other)
-        return Bytes(**{key: mine[key] + theirs[key] for key in mine})
-
 
 def stage_bytes(
     exp: Experiment,
@@ -76,6 +55,7 @@ def stage_bytes(
     held: set[str],
     *,
     untied: bool = False,
+    card: bool | None = None,
 ) -> dict[str, Bytes]:
     """Bytes of each part of a stage: `embedding`, every stack of `held`, `head`.
 
@@ -88,36 +68,47 @@ def stage_bytes(
         stage: The stage.
         held: Ids of the stacks that the rack holds by then.
         untied: Whether a tied head has a table of its own by then.
+        card: Whether it computes on a card; None: as the placement does here.
     """
+    card = on_card(placement) if card is None else card
     role, form = roles(stage), packing(exp.precision)
     lends = placement.trunk != "recompute"
-    hosted = lends and placement.stream_from == "host" and not on_card(placement)
+    hosted = lends and placement.stream_from == "host" and not card
     trains = parts_trained(stage)
+    kept = rest_bytes(exp, form) if lends and not hosted else stack_bytes(exp, form)
+    alike: dict[tuple[bool, Role | None], Bytes] = {}  # stacks of one rack are, in one role
     parts = {}
     for part in ("embedding", *sorted(held, key=lambda s: int(s[1:])), "head"):
-        if part in trains:
-            parts[part] = _trained(part_tensors(exp, part, untied=untied), exp)
-        elif part in ("embedding", "head"):
+        kind = (part in trains, role.get(part))
+        if part in ("embedding", "head"):
             tensors = part_tensors(exp, part, untied=untied)
-            parts[part] = Bytes(weights=trained_bytes(exp, tensors))
-        else:
-            kept = rest_bytes(exp, form) if lends and not hosted else stack_bytes(exp, form)
-            parts[part] = Bytes(weights=kept)
-        if part in held:
-            activations = _activations(exp, placement, role.get(part))
-            parts[part] += Bytes(activations=activations)
+            frozen = Bytes(weights=trained_bytes(exp, tensors))
+            parts[part] = _trained(tensors, exp) if part in trains else frozen
+            continue
+        if kind not in alike:
+            whole = _trained(part_tensors(exp, part), exp) if kind[0] else Bytes(weights=kept)
+            alike[kind] = whole + Bytes(activations=_activations(exp, placement, kind[1]))
+        parts[part] = alike[kind]
     parts["head"] += Bytes(activations=_head_activations(exp, placement, stage))
     lent = exp.rack.blocks_per_stack * sum(stack not in trains for stack in stage.path if lends)
     if lent:
         parts["slots"] = Bytes(weights=min(SLOTS, lent) * lent_bytes(exp, form))
     if exp.optim.grads == "in_backward":
-        parts["scratch"] = Bytes(gradients=_in_hand(exp, placement, stage, untied))
+        parts["scratch"] = Bytes(gradients=in_hand(exp, placement, stage, untied))
     return parts
 
 
-def host_bytes(exp: Experiment, placement: Placement, stage: Stage, held: set[str]) -> int:
+def host_bytes(
+    exp: Experiment,
+    placement: Placement,
+    stage: Stage,
+    held: set[str],
+    *,
+    card: bool | None = None,
+) -> int:
     """Of host memory beside a card: the copy of all that is lent that `stream_from=host` reads."""
-    if placement.trunk == "recompute" or placement.stream_from != "host" or not on_card(placement):
+    card = on_card(placement) if card is None else card
+    if placement.trunk == "recompute" or placement.stream_from != "host" or not card:
         return 0
     blocks = exp.rack.blocks_per_stack * len(held - parts_trained(stage))
     return blocks * lent_bytes(exp, packing(exp.precision))
@@ -126,24 +117,6 @@ def host_bytes(exp: Experiment, placement: Placement, stage: Stage, held: set[st
 def on_card(placement: Placement) -> bool:
     """Whether a placement computes on a card here."""
     return placement.device != "cpu" and torch.cuda.is_available()
-
-
-def _in_hand(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -> int:
-    """The gradients that are there at once where each tensor moves in backward."""
-    linears: list[int] = []
-    others: list[tuple[int, int]] = []
-    for part in sorted(parts_trained(stage)):
-        tensors = part_tensors(exp, part, untied=untied)
-        if part not in ("embedding", "head"):
-            linears += [rows * columns for rows, columns in block_linears(exp.rack, exp.attention)]
-            tensors = tuple(tensor for tensor in tensors if tensor[1] < 2)
-        others += tensors
-    own = not exp.rack.tied or untied
-    if stage.head and own and _counted(exp, placement, stage) * vocab_size(exp) > LOGITS_AT_ONCE:
-        table = (vocab_size(exp) * exp.rack.d_model, 2)  # made chunk by chunk in the shared buffer
-        others.remove(table)
-        linears.append(table[0])
-    return gradient_bytes(exp.optim, exp.precision, linears, others)
 
 
 def _counted(exp: Experiment, placement: Placement, stage: Stage) -> float:
@@ -180,11 +153,7 @@ def _activations(exp: Experiment, placement: Placement, role: Role | None) -> in
     if placement.checkpointing:
         return tokens * blocks * FLOAT * exp.rack.d_model
     saved = block_saved(exp.rack, exp.attention, role == "active")
-    casts = exp.precision.compute == "bfloat16" and exp.precision.weights == "float32"
-    plain = role == "active" or (packing(exp.precision) is None and placement.trunk == "recompute")
-    copies = 0  # autocast keeps one of every float32 weight that it multiplies with
-    if casts and plain:
-        copies = 2 * block_matmul_parameters(exp.rack, exp.attention)
+    copies = copied_bytes(exp, placement, role)
     return blocks * (tokens * saved.bytes(_compute_bytes(exp)) + copies)
 
 
@@ -215,21 +184,36 @@ def cache_bytes_per_token(exp: Experiment, path: Sequence[str]) -> int:
     return len(path) * floats * _compute_bytes(exp)
 
 
-def plan_rows(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> list[dict[str, Any]]:
+def plan_rows(
+    exp: Experiment, placement: Placement, made: Sequence[Stage], *, card: bool | None = None
+) -> list[dict[str, Any]]:
     """What each stage is predicted to take: FLOPs, and bytes by category.
 
-    In all, per part (`embedding`, the stacks, `head`) and per block (`s0.0`, ...). `host_bytes`
-    are those of the machine's memory beside its card's.
+    In all, per part (`embedding`, the stacks, `head`) and per block (`s0.0`, ...); `bytes` has the
+    largest of each category, which are not all there at once. `peak_bytes` is what the device holds
+    at its highest moment, `peak_at`, and `peak` the same by category. `host_bytes` are those of the
+    copy that lent blocks have in the machine's memory beside its card's, `host` all of it.
+
+    Args:
+        exp: The experiment.
+        placement: How it is carried out.
+        made: Its stages.
+        card: Whether it computes on a card; None: as the placement does here.
     """
     rows: list[dict[str, Any]] = []
     held: set[str] = set()
+    card = on_card(placement) if card is None else card
     apart = untied_from(exp.rack, made)
+    again = recompute_bytes(exp, placement)
     for number, stage in enumerate(made):
         held |= {entry.stack for entry in stage.new or ()}
         untied = apart is not None and number >= apart
-        parts = stage_bytes(exp, placement, stage, held, untied=untied)
-        whole = sum(parts.values(), Bytes(activations=recompute_bytes(exp, placement)))
-        cost = stage_flops_per_token(exp, stage)
+        parts = stage_bytes(exp, placement, stage, held, untied=untied, card=card)
+        peak = stage_peak(exp, placement, stage, parts, untied=untied, card=card)
+        whole = sum(parts.values(), Bytes(activations=again))
+        blocks = path_flops_per_token(exp, stage)
+        cost = stage_flops_per_token(exp, stage, blocks)
+        copy = host_bytes(exp, placement, stage, held, card=card)
         rows.append(
             {
                 "stage": number,
@@ -237,12 +221,16 @@ def plan_rows(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> l
                 "tokens": stage.tokens,
                 "flops": (stage.tokens or 0) * cost.total,
                 "flops_per_token": {**asdict(cost), "total": cost.total},
-                "bytes": {**asdict(whole), "total": whole.total},
-                "host_bytes": host_bytes(exp, placement, stage, held),
-                "bytes_by_part": {name: asdict(part) for name, part in parts.items()},
+                "bytes": {**vars(whole), "total": whole.total},
+                "peak_bytes": peak.total,
+                "peak_at": peak.at,
+                "peak": {key: count for key, count in vars(peak).items() if key != "at"},
+                "host_bytes": copy,
+                "host": host_parts(exp, placement, copy, card=card),
+                "bytes_by_part": {name: dict(vars(part)) for name, part in parts.items()},
                 "block_bytes": _per_block(exp, parts),
                 "cache_bytes_per_token": cache_bytes_per_token(exp, stage.path),
-                "block_flops_per_token": path_flops_per_token(exp, stage),
+                "block_flops_per_token": blocks,
             }
         )
     return rows
@@ -254,11 +242,11 @@ def _per_block(exp: Experiment, parts: dict[str, Bytes]) -> dict[str, dict[str, 
     out: dict[str, dict[str, int]] = {}
     for name, part in parts.items():
         if name not in ("embedding", "head", "slots", "scratch"):
-            block = Bytes(**{category: count // each for category, count in asdict(part).items()})
-            out |= {f"{name}.{i}": {**asdict(block), "total": block.total} for i in range(each)}
+            block = Bytes(**{category: count // each for category, count in vars(part).items()})
+            out |= {f"{name}.{i}": {**vars(block), "total": block.total} for i in range(each)}
     return out
 
 
 def training_bytes(exp: Experiment, placement: Placement) -> int:
-    """The largest of the stages' totals."""
-    return max(row["bytes"]["total"] for row in plan_rows(exp, placement, stages(exp)))
+    """The highest of the stages' peaks."""
+    return max(row["peak_bytes"] for row in plan_rows(exp, placement, stages(exp)))

@@ -18,7 +18,7 @@ for every role in `tests/unit/test_a_stage_costs_what_is_counted.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -108,9 +108,14 @@ def _block_costs(exp: Experiment, stack: str, role: Role) -> list[float]:
 def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
     """FLOPs per token of each block of a stage's path, `s0.0`, ...; without the head."""
     found, first = {}, bool(stage.active) and not stage.embedding
+    places, each = {s: i for i, s in enumerate(stack_ids(exp.rack))}, exp.rack.blocks_per_stack
+    again, kinds = cycle(exp.rack), dict[tuple[int, Role], float]()  # blocks that are alike
     for stack, role in roles(stage).items():
-        for i, cost in enumerate(_block_costs(exp, stack, role)):
-            found[f"{stack}.{i}"] = cost
+        for i in range(each):
+            kind = ((places[stack] * each + i) % again, role)
+            if kind not in kinds:
+                kinds[kind] = block_flops_per_token(exp, *kind)
+            found[f"{stack}.{i}"] = kinds[kind]
             if role == "active" and first:  # nothing before it trains: its input needs no gradient
                 found[f"{stack}.{i}"] -= 2 * block_input_parameters(exp.rack, exp.attention)
                 first = False
@@ -129,11 +134,20 @@ def counted_frac(exp: Experiment, stage: Stage) -> float:
     )
 
 
-def stage_flops_per_token(exp: Experiment, stage: Stage) -> Flops:
-    """What one token of a stage costs, forward and backward."""
+def stage_flops_per_token(
+    exp: Experiment, stage: Stage, blocks: Mapping[str, float] | None = None
+) -> Flops:
+    """What one token of a stage costs, forward and backward.
+
+    Args:
+        exp: The experiment.
+        stage: The stage.
+        blocks: Of `path_flops_per_token`, where it has been asked already.
+    """
     spent: dict[Role, float] = {"trunk": 0.0, "active": 0.0, "suffix": 0.0}
     role = roles(stage)
-    for block, flops in path_flops_per_token(exp, stage).items():
+    blocks = path_flops_per_token(exp, stage) if blocks is None else blocks
+    for block, flops in blocks.items():
         spent[role[block.partition(".")[0]]] += flops
     each = head_flops_per_position(exp, stage)
     return Flops(**spent, head=each * counted_frac(exp, stage), head_per_position=each)

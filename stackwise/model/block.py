@@ -15,6 +15,7 @@ from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
 from stackwise.model.shape import RackShape, attention_shape, d_ff
+from stackwise.model.working import Moment
 
 
 def make_norm(shape: RackShape) -> nn.Module:
@@ -146,3 +147,50 @@ def block_saved(shape: RackShape, attention: Params, trains: bool) -> Saved:
     ffn = wide * (3 if shape.ffn == "swiglu" else 1) + trains * (wide + shape.d_model)
     norm = norm_saved(shape)
     return inside.plus(norm).plus(norm).plus(Saved(0, ffn))
+
+
+def block_forward(
+    shape: RackShape, attention: Params, number: int, length: int, low: bool, trains: bool
+) -> Moment:
+    """The highest moment of a forward pass that keeps nothing, the block's input included.
+
+    What attention read is held until the feed-forward is done: it has a name.
+    """
+    kind, wide, width = kind_of(attention), d_ff(shape), shape.d_model
+    inside = kind.working_floats(attention_shape(shape, number), attention, length, low, trains)
+    read = Saved(0, width) if low else Saved(width, 0)
+    attended = Saved(width, 0).plus(read).plus(inside.forward)
+    fed = Saved(2 * width, wide * (3 if shape.ffn == "swiglu" else 2)).plus(read).plus(read)
+    highest = max(attended, fed, key=lambda count: count.bytes(2 if low else 4))
+    return Moment(highest, 0, 0, inside.squares)
+
+
+def block_backward(
+    shape: RackShape, attention: Params, number: int, length: int, low: bool, trains: bool
+) -> tuple[Moment, ...]:
+    """The moments of a block's backward of which one is its highest, in their order.
+
+    The products down, gate and up of the feed-forward and what lies between them, attention, and
+    the products that read its input. The residual's gradient is float32, and there throughout.
+    """
+    kind, wide, width = kind_of(attention), d_ff(shape), shape.d_model
+    inner = attention_shape(shape, number)
+    inside = kind.working_floats(inner, attention, length, low, trains)
+    saved, norm = block_saved(shape, attention, trains), norm_saved(shape)
+    gated = shape.ffn == "swiglu"
+    one, weights = width * wide, block_matmul_parameters(shape, attention)
+    ffn, cast = ffn_matmul_parameters(shape), width * low
+    residual = Saved(width, 0)
+    below = saved.plus(Saved(0, -wide * (3 if gated else 1) - trains * (wide + width)))
+    down = saved.plus(residual).plus(Saved(0, cast + wide))
+    between = saved.plus(residual).plus(Saved(0, (3 if gated else 2) * wide - trains * wide))
+    first = below.plus(residual).plus(Saved(0, wide + trains * width + (1 + gated) * width))
+    under = norm.plus(residual).plus(Saved(0, width * trains))
+    read = kind.input_parameters(inner, attention)
+    return (
+        Moment(down, one, one),
+        Moment(between, one, 0),
+        Moment(first, ffn, one),
+        Moment(under.plus(inside.core).plus(Saved(0, cast)), weights - read, 0, inside.squares),
+        Moment(under.plus(inside.product), weights, read),
+    )

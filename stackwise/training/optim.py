@@ -196,6 +196,21 @@ def gradient_bytes(
     return made * largest + max(cast, *rest, 0)
 
 
+def step_bytes(optim: Optim, precision: Precision, *, card: bool = False) -> int:
+    """Bytes that a step takes beside weights, gradients and state: those of a slice.
+
+    A rule that is not `whole` has temporaries as large as its slice, on a CPU those that its kernels
+    take inside (24 bytes a number); a bfloat16 weight and its gradient are float32 meanwhile.
+
+    Source: `tests/integration/test_a_step_takes_a_slice_of_memory.py`.
+    """
+    low, whole = precision.weights == "bfloat16", OPTIMIZERS[optim.name].whole
+    if whole and not low:
+        return 0
+    size = SLICE_ON_A_CARD if card else SLICE
+    return size * (16 * low + 24 * (not whole and not card))
+
+
 def optimizer_state(optimizer: Optimizer, named: Named) -> State:
     """The optimizer's tensors by part: `tensor name/state name` to tensor."""
     out: State = {}

@@ -23,6 +23,7 @@ from stackwise.model.shape import (
     cycle,
     total_blocks,
 )
+from stackwise.model.working import Working
 
 
 def no_problems(shape: AttentionShape, params: Params) -> list[str]:
@@ -46,6 +47,8 @@ class AttentionKind(Choice):
         score_flops: (shape, params, tokens, causal) to FLOPs per token, forward, of other products.
         saved_floats: (shape, params, trains) to numbers per token kept for backward, when the
             weights train, or when they are frozen and gradient passes through.
+        working_floats: (shape, params, tokens, whether products are in bfloat16, trains) to numbers
+            per token held at once at its highest moments.
         cache_floats: Numbers per token in a KV cache.
         check: What is wrong with the parameters on this shape.
     """
@@ -55,6 +58,7 @@ class AttentionKind(Choice):
     input_parameters: Callable[[AttentionShape, Any], int]
     score_flops: Callable[[AttentionShape, Any, int, bool], Scores]
     saved_floats: Callable[[AttentionShape, Any, bool], Saved]
+    working_floats: Callable[[AttentionShape, Any, int, bool, bool], Working]
     cache_floats: Callable[[AttentionShape, Any], int]
     check: Callable[[AttentionShape, Any], list[str]] = no_problems
 
@@ -68,6 +72,7 @@ ATTENTION: dict[str, AttentionKind] = {
         input_parameters=mha.input_parameters,
         score_flops=mha.score_flops,
         saved_floats=mha.saved_floats,
+        working_floats=mha.working_floats,
         cache_floats=mha.cache_floats,
         check=mha.check_mha,
     ),
@@ -79,6 +84,7 @@ ATTENTION: dict[str, AttentionKind] = {
         input_parameters=mha.input_parameters,
         score_flops=mha.score_flops,
         saved_floats=mha.saved_floats,
+        working_floats=mha.working_floats,
         cache_floats=mha.cache_floats,
     ),
     "mla": AttentionKind(
@@ -89,6 +95,7 @@ ATTENTION: dict[str, AttentionKind] = {
         input_parameters=mla.input_parameters,
         score_flops=mla.score_flops,
         saved_floats=mla.saved_floats,
+        working_floats=mla.working_floats,
         cache_floats=mla.cache_floats,
         check=mla.check,
     ),
@@ -100,6 +107,7 @@ ATTENTION: dict[str, AttentionKind] = {
         input_parameters=kernel.input_parameters,
         score_flops=kernel.score_flops,
         saved_floats=kernel.saved_floats,
+        working_floats=kernel.working_floats,
         cache_floats=kernel.cache_floats,
         check=kernel.check,
     ),

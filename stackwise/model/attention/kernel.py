@@ -28,6 +28,7 @@ from stackwise.model.attention.rope import Rotary
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
 from stackwise.model.shape import AttentionShape
+from stackwise.model.working import Working
 
 FLOOR = 0.01
 LARGEST_EXPONENT = 60.0
@@ -236,6 +237,22 @@ def saved_floats(shape: AttentionShape, params: Kernel, trains: bool) -> Saved:
         each = 2 * (wide + 1 + made + directions_needed(params)) + 3 * wide + 3
     each += chunk + -(-made * (wide + 1) // chunk)
     return Saved(shape.heads * each, trains * (shape.d_model + shape.heads * wide))
+
+
+def working_floats(
+    shape: AttentionShape, params: Kernel, length: int, low: bool, trains: bool
+) -> Working:
+    """Numbers per token held at once, in the causal form, in float32 whatever products are in."""
+    made, wide, chunk = features_made(params), shape.head_dim, min(params.chunk, length)
+    state = -(-made * (wide + 1) // chunk)
+    inside = made + chunk + state + wide + 1
+    kept = saved_floats(shape, params, False)
+    heads, cut = shape.heads, 3 * shape.heads * wide
+    return Working(
+        forward=Saved(heads * (3 * made + 2 * wide + inside), cut),
+        core=kept.plus(Saved(heads * inside, heads * wide)),
+        product=Saved(0, 2 * cut + shape.d_model),
+    )
 
 
 def cache_floats(shape: AttentionShape, params: Kernel) -> int:

@@ -18,10 +18,12 @@ from stackwise.model.norm import RMSNorm
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
 from stackwise.model.shape import AttentionShape
+from stackwise.model.working import Working
 
 # Up to so many tokens torch's CPU kernel is faster in float32 than in bfloat16, whose backward
 # takes 2.4 times as long at (32, 4, 128, 32) and no less until 512 (torch 2.13, AVX512-BF16).
 SHORT = 256
+MASK_BYTES = 17  # of a window, for each pair: how far ahead, its size, and whether it is seen
 
 
 class Mha(Params):
@@ -164,6 +166,40 @@ def saved_floats(shape: AttentionShape, params: Params, trains: bool) -> Saved:
     norms = heads * (1 + shape.head_dim) * shape.qk_norm
     kept = (2 * shape.heads + 2 * shape.kv_heads) * shape.head_dim
     return Saved(full=norms + shape.heads, compute=kept + shape.d_model * trains)
+
+
+def working_floats(
+    shape: AttentionShape, params: Params, length: int, low: bool, trains: bool
+) -> Working:
+    """Numbers per token held at once: `low` where products are in bfloat16.
+
+    Short sequences are attended in float32 then, on copies of what is kept; queries and keys are
+    turned and normalised in float32 always.
+    """
+    h, g = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    masked = shape.window is not None and shape.window < length - 1
+    copied = low and not masked and length <= SHORT
+    turns, normal = shape.rope_base is not None, shape.qk_norm
+    scored = (h + g) * (1 + normal) * (turns or normal)
+    wide = Saved(2 * scored, 0) if low else Saved(0, scored + g * (scored > 0))
+    cut = Saved(0, h + 2 * g)
+    attended = Saved((2 * h + 2 * g) * copied + shape.heads, 2 * h + 2 * g)
+    kept = Saved(shape.heads + normal * (h + g), 2 * h + 2 * g)
+    core = kept.plus(Saved((4 * h + 4 * g) * copied, h + (h + 2 * g) * (not copied)))
+    norms = Saved(4 * (h + g), h + 2 * g) if normal else Saved(0, 0)
+    joined = Saved(2 * (h + g), h + 2 * g) if low and turns else Saved(0, 2 * (h + 2 * g))
+    product = cut.plus(Saved(0, shape.d_model))
+    return Working(
+        forward=most(cut.plus(wide), attended, low=low),
+        core=most(core, norms, joined, low=low),
+        product=product,
+        squares=MASK_BYTES * masked,
+    )
+
+
+def most(*counts: Saved, low: bool) -> Saved:
+    """The one that takes the most bytes."""
+    return max(counts, key=lambda count: count.bytes(2 if low else 4))
 
 
 def cache_floats(shape: AttentionShape, params: Params) -> int:

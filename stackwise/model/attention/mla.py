@@ -17,12 +17,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stackwise.choice import Params
-from stackwise.model.attention.mha import attend
+from stackwise.model.attention.mha import MASK_BYTES, SHORT, attend, most
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
 from stackwise.model.shape import AttentionShape
+from stackwise.model.working import Working
 
 
 class Mla(Params):
@@ -246,6 +247,25 @@ def saved_floats(shape: AttentionShape, params: Mla, trains: bool) -> Saved:
         compute += shape.d_model + size.kv_rank + (size.q_rank or 0)
         compute += shape.heads * size.value * (size.value < size.wide)
     return Saved(full, compute)
+
+
+def working_floats(
+    shape: AttentionShape, params: Mla, length: int, low: bool, trains: bool
+) -> Working:
+    """Numbers per token held at once: as in `mha`, with the latents beside."""
+    size = sizes(shape, params)
+    wide, latents = shape.heads * size.wide, size.kv_rank + (size.q_rank or 0)
+    masked = shape.window is not None and shape.window < length - 1
+    copied = low and not masked and length <= SHORT
+    kept = Saved(shape.heads + latents, 4 * wide + latents * trains)
+    core = kept.plus(Saved(8 * wide * copied, wide + 3 * wide * (not copied)))
+    beside = Saved(0, latents + size.rope)
+    return Working(
+        forward=beside.plus(Saved(4 * wide * copied, 3 * wide + wide * (not copied))),
+        core=most(core, low=low),
+        product=beside.plus(Saved(latents, 3 * wide + 2 * shape.d_model)),
+        squares=MASK_BYTES * masked,
+    )
 
 
 def cache_floats(shape: AttentionShape, params: Mla) -> int:

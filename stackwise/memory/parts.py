@@ -1,0 +1,311 @@
+"""What a micro-batch takes while it passes: kept activations, head, matrices in hand, batches.
+
+Numbers that `peak.py` puts on a timeline. Bytes that are there throughout are in `bytes.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from stackwise.completion import packing
+from stackwise.memory.flops import counted_frac, vocab_size
+from stackwise.memory.stored import block_linears, part_tensors
+from stackwise.model.block import block_matmul_parameters, block_saved, norm_saved
+from stackwise.model.formats import format_called, room_for
+from stackwise.model.workspace import MAPPED_BYTES
+from stackwise.stage import Role, Stage, parts_trained, trunk_of
+from stackwise.training.chunked import LOGITS_AT_ONCE
+from stackwise.training.optim import gradient_bytes, step_bytes
+from stackwise.trunk.border import border_of
+
+if TYPE_CHECKING:
+    from stackwise.config import Experiment, Placement
+    from stackwise.model.working import Moment
+
+FLOAT = 4
+AHEAD = 4  # batches: the one in hand, two ahead, one that is being made
+TOKEN_BYTES = 17  # of a batch: two ids and whether it counts
+MAKING_BYTES = 40  # of a token while its batch is made: draws, ids, masks
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes of a stage, or of one of its parts, by category."""
+
+    weights: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    average: int = 0
+    activations: int = 0
+
+    @property
+    def total(self) -> int:
+        """All categories."""
+        return (
+            self.weights + self.gradients + self.optimizer + self.average + self.activations
+        )
+
+    def __add__(self, other: Bytes) -> Bytes:
+        return Bytes(
+            self.weights + other.weights,
+            self.gradients + other.gradients,
+            self.optimizer + other.optimizer,
+            self.average + other.average,
+            self.activations + other.activations,
+        )
+
+    def by_category(self) -> dict[str, int]:
+        """As a plain dict."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Micro:
+    """A micro-batch of a stage.
+
+    Attributes:
+        tokens: Of one forward pass.
+        length: Of one sample.
+        low: Whether products are in bfloat16.
+        checkpointing: Whether blocks keep their input alone.
+        accumulates: Whether there are several in a batch.
+        saved: What a block of a role keeps for backward while it is worked through.
+        kept: The same between its forward and its backward.
+        copies: Of that, autocast's copies of weights.
+        weights: Numbers of a block in products.
+        gradients: All of a stage's, where they are held whole.
+        scratch: Those that are held at once, where tensors move in backward.
+        weight_bytes: Of one number of a matrix that trains.
+        matrix: One more matrix: dequantised for one product, or cast; by forward and backward.
+        head: Temporaries and gradients at each moment of the head.
+        table: Temporaries of the embedding's backward.
+        slice: What an optimizer's step takes at a time.
+        other: Batches, and the buffer of small dequantised matrices.
+    """
+
+    tokens: int
+    length: int
+    low: bool
+    checkpointing: bool
+    accumulates: bool
+    saved: dict[Role, int]
+    kept: dict[Role, int]
+    copies: dict[Role, int]
+    weights: int
+    gradients: int
+    scratch: int
+    weight_bytes: int
+    matrix: dict[tuple[Role, bool], int]
+    head: tuple[tuple[int, int], ...]
+    table: int
+    slice: int
+    other: int
+
+    def bytes_of(self, moment: Moment) -> int:
+        """What is there at a moment of a block."""
+        floats = self.tokens * moment.floats.bytes(2 if self.low else FLOAT)
+        return floats + moment.squares * self.length**2
+
+    def weight(self, role: Role, *, forward: bool = False) -> int:
+        """One more matrix, where a block of this role needs one for a product."""
+        return self.matrix.get((role, forward), 0)
+
+    def copied(self, role: Role, moment: Moment) -> int:
+        """Autocast's copies of weights, of which a product's goes with it."""
+        left = self.weights - moment.made + moment.hand
+        return self.copies[role] * left // self.weights
+
+    def hand(self, numbers: int) -> int:
+        """Of a gradient that is being made: in the dtype of products, before it is cast or added.
+
+        Where tensors move in backward, what moving one takes.
+        """
+        if self.scratch:
+            return self.slice
+        cast = self.low and self.weight_bytes == FLOAT
+        return numbers * ((2 if self.low else FLOAT) if cast or self.accumulates else 0)
+
+
+def micro_of(
+    exp: Experiment, placement: Placement, stage: Stage, *, untied: bool, card: bool
+) -> Micro:
+    """The micro-batches of a stage."""
+    low = exp.precision.compute == "bfloat16"
+    each = 2 if low else FLOAT
+    size = min(placement.micro_batch or exp.optim.batch, exp.optim.batch)
+    tokens, weight_bytes = size * exp.data.seq_len, 2 if exp.precision.weights == "bfloat16" else 4
+    saved: dict[Role, int] = {"trunk": 0}
+    kept: dict[Role, int] = {"trunk": 0}
+    copies: dict[Role, int] = {"trunk": 0}
+    for role in ("active", "suffix"):
+        copies[role] = copied_bytes(exp, placement, role)
+        saved[role] = tokens * block_saved(exp.rack, exp.attention, role == "active").bytes(each)
+        inputs = tokens * FLOAT * exp.rack.d_model
+        kept[role] = inputs if placement.checkpointing else saved[role] + copies[role]
+    in_backward = exp.optim.grads == "in_backward"
+    gradients = 0
+    for part in parts_trained(stage) if not in_backward else ():
+        tensors = part_tensors(exp, part, untied=untied)
+        gradients += gradient_bytes(exp.optim, exp.precision, (), tensors)
+    return Micro(
+        tokens=tokens,
+        length=exp.data.seq_len,
+        low=low,
+        checkpointing=placement.checkpointing,
+        accumulates=size < exp.optim.batch,
+        saved=saved,
+        kept=kept,
+        copies=copies,
+        weights=block_matmul_parameters(exp.rack, exp.attention),
+        gradients=gradients,
+        scratch=in_hand(exp, placement, stage, untied) if in_backward else 0,
+        weight_bytes=weight_bytes,
+        matrix=matrices(exp, placement, card),
+        head=head_moments(exp, placement, stage, untied, tokens),
+        table=table_bytes(exp, stage, untied, tokens, weight_bytes),
+        slice=step_bytes(exp.optim, exp.precision, card=card),
+        other=batch_bytes(exp, placement, stage) + buffer_bytes(exp, placement, stage, card),
+    )
+
+
+def copied_bytes(exp: Experiment, placement: Placement, role: Role) -> int:
+    """Autocast's copies of a block's float32 weights, which it keeps of those it multiplies with."""
+    casts = exp.precision.compute == "bfloat16" and exp.precision.weights == "float32"
+    plain = role == "active" or (packing(exp.precision) is None and placement.trunk == "recompute")
+    if role == "trunk" or not (casts and plain):
+        return 0
+    return 2 * block_matmul_parameters(exp.rack, exp.attention)
+
+
+def in_hand(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -> int:
+    """The gradients that are there at once where each tensor moves in backward."""
+    linears: list[int] = []
+    others: list[tuple[int, int]] = []
+    for part in sorted(parts_trained(stage)):
+        tensors = part_tensors(exp, part, untied=untied)
+        if part not in ("embedding", "head"):
+            linears += [rows * columns for rows, columns in block_linears(exp.rack, exp.attention)]
+            tensors = tuple(tensor for tensor in tensors if tensor[1] < 2)
+        others += tensors
+    own = not exp.rack.tied or untied
+    size = min(placement.micro_batch or exp.optim.batch, exp.optim.batch)
+    counted = counted_frac(exp, stage) * size * exp.data.seq_len
+    if stage.head and own and counted * vocab_size(exp) > LOGITS_AT_ONCE:
+        table = (vocab_size(exp) * exp.rack.d_model, 2)  # made chunk by chunk in the shared buffer
+        others.remove(table)
+        linears.append(table[0])
+    return gradient_bytes(exp.optim, exp.precision, linears, others)
+
+
+def dequantises(exp: Experiment, placement: Placement) -> bool:
+    """Whether a frozen matrix is made anew for each product with it."""
+    form, low = packing(exp.precision), exp.precision.compute == "bfloat16"
+    if form is None:  # as it trains: lent float32 is cast
+        return placement.trunk != "recompute" and low and exp.precision.weights == "float32"
+    return form != ("bf16" if low else "fp32")
+
+
+def largest(exp: Experiment) -> list[int]:
+    """Bytes of each matrix of a block as it is multiplied with, the largest first."""
+    each = 2 if exp.precision.compute == "bfloat16" else FLOAT
+    found = (each * room_for(shape) for shape in block_linears(exp.rack, exp.attention))
+    return sorted(found, reverse=True)
+
+
+def matrices(exp: Experiment, placement: Placement, card: bool) -> dict[tuple[Role, bool], int]:
+    """One matrix in hand, beside the shared buffer of small ones."""
+    found: dict[tuple[Role, bool], int] = {}
+    if dequantises(exp, placement):
+        one = largest(exp)[0]
+        one = one if card or one >= MAPPED_BYTES else 0
+        return {("trunk", True): one, ("suffix", True): one, ("suffix", False): one}
+    casts = exp.precision.compute == "bfloat16" and exp.precision.weights == "float32"
+    if casts and packing(exp.precision) is None:
+        found["trunk", True] = largest(exp)[0]
+        if placement.checkpointing:
+            for role in ("active", "suffix"):
+                found[role, True] = copied_bytes(exp, placement, role)
+    return found
+
+
+def buffer_bytes(exp: Experiment, placement: Placement, stage: Stage, card: bool) -> int:
+    """The buffer that small dequantised matrices share on a CPU, as long as the run trains."""
+    frozen = set(stage.path) - set(stage.active or ())
+    if card or not frozen or not dequantises(exp, placement):
+        return 0
+    return max((size for size in largest(exp) if size < MAPPED_BYTES), default=0)
+
+
+def head_moments(
+    exp: Experiment, placement: Placement, stage: Stage, untied: bool, tokens: int
+) -> tuple[tuple[int, int], ...]:
+    """Temporaries and gradients while the head is worked through, forward and back.
+
+    Logits: their log-softmax, its gradient and theirs. Many are made a few rows, and backward a
+    few columns, at a time.
+    """
+    low, width, vocab = exp.precision.compute == "bfloat16", exp.rack.d_model, vocab_size(exp)
+    each, kept = 2 if low else FLOAT, 2 if exp.precision.weights == "bfloat16" else FLOAT
+    counted = round(counted_frac(exp, stage) * tokens)
+    pre = exp.rack.norm_place == "pre"
+    norm = counted * norm_saved(exp.rack).bytes(FLOAT) if pre else counted * FLOAT * width
+    if exp.rack.head_transform:
+        norm += counted * (2 * FLOAT * width + norm_saved(exp.rack).bytes(FLOAT))
+    trains = stage.head and exp.optim.grads == "whole"
+    table = vocab * width
+    cast = 2 * table if low and kept == FLOAT else 0  # the head's weight, as it is multiplied with
+    own = kept * table if trains else 0
+    made = (2 if low else FLOAT) * table if stage.head else 0
+    back = 2 * tokens * FLOAT * width + counted * FLOAT * width
+    if counted * vocab > LOGITS_AT_ONCE:
+        last = LOGITS_AT_ONCE  # those of the piece before are there until the next are made
+        forward = last * (2 * FLOAT + 2 * low)
+        backward = last * (each + FLOAT + 2 * low) * stage.head
+        rows = norm + counted * each * width * 3 + cast
+        extra = made if trains and cast else 0  # a gradient before it is cast
+        return (
+            (rows + forward, 0),
+            (rows + backward + extra, 0 if cast else own),
+            (norm + cast + extra + back, own),
+        )
+    features = counted * each * width * stage.head
+    logits = counted * vocab * FLOAT
+    moved = made if trains and cast else 0
+    return (
+        (norm + features + 3 * logits + cast, 0),
+        (norm + features + counted * (vocab + width) * each + cast + moved, own),
+        (back, own),
+    )
+
+
+def table_bytes(exp: Experiment, stage: Stage, untied: bool, tokens: int, kept: int) -> int:
+    """The embedding's backward: the residual's gradient; a tied table's second gradient."""
+    rows = tokens * exp.rack.d_model * (FLOAT + (kept if kept < FLOAT else 0))
+    tied = exp.rack.tied and not untied and stage.head
+    return rows + tied * 2 * kept * vocab_size(exp) * exp.rack.d_model
+
+
+def batch_bytes(exp: Experiment, placement: Placement, stage: Stage) -> int:
+    """Batches in hand and ahead; with them what a cache gives, where it is not the mapped file."""
+    tokens = exp.optim.batch * exp.data.seq_len
+    found = tokens * (AHEAD * TOKEN_BYTES + MAKING_BYTES)
+    if placement.trunk == "cached" and trunk_of(stage):
+        border = border_of(exp.precision)
+        size = min(placement.micro_batch or exp.optim.batch, exp.optim.batch) * exp.data.seq_len
+        if border != "float32":  # made float32 for each micro-batch
+            found += size * FLOAT * exp.rack.d_model
+        if border == "fp8":
+            found += 2 * AHEAD * tokens * exp.rack.d_model
+    return found
+
+
+def format_name(exp: Experiment) -> str | None:
+    """What frozen stacks are kept in, if it is no dtype that they train in."""
+    form = packing(exp.precision)
+    return None if form is None else format_called(form).name
+
+
+def categories(part: Bytes) -> dict[str, int]:
+    """Bytes by category."""
+    return asdict(part)

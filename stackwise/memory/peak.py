@@ -1,0 +1,180 @@
+"""The highest moment of a stage's training steps, by arithmetic: how many bytes, and when.
+
+A stage holds weights, moments and averages throughout. On top of them come and go what a
+micro-batch keeps for backward, gradients, and what the work in hand takes. So its peak is not the
+sum of the categories in `bytes.py` but the largest of these moments:
+
+    forward of a trunk's block      nothing is kept; one dequantised matrix
+    head                            everything is kept, and logits
+    backward of each block          what the blocks below keep, gradients of those above
+    optimizer step                  all gradients, nothing kept, a slice
+
+With micro-batches the gradients of those before are there all the time; with checkpointing a block
+keeps its input and is worked out again. What a block holds at its moments stands in
+`model/block.py`, what attention does beside each kind. `trace.py` judges all but the device's own
+part, which is in `devices.py`: `tests/integration/memory/test_the_plan_is_what_a_traced_step_takes.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from stackwise.memory.devices import overhead
+from stackwise.memory.parts import Bytes, Micro, micro_of
+from stackwise.model.block import block_backward, block_forward
+from stackwise.model.shape import cycle, stack_ids
+from stackwise.stage import Role, Stage, parts_trained, roles
+
+if TYPE_CHECKING:
+    from stackwise.config import Experiment, Placement
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes on the computing device at the highest moment of a stage.
+
+    Attributes:
+        at: Which moment it is, as in `backward of s3.0`.
+        weights: As they train and as they are frozen.
+        gradients: Those that are there by then.
+        optimizer: Moments, and masters' lower halves.
+        average: Moving averages.
+        activations: What is kept for backward.
+        temporaries: What the work in hand takes: gradients of activations, logits, one dequantised
+            matrix, a slice of an optimizer's.
+        slots: Of lent blocks.
+        other: Batches, and what device, libraries and allocator take.
+    """
+
+    at: str
+    weights: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    average: int = 0
+    activations: int = 0
+    temporaries: int = 0
+    slots: int = 0
+    other: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(count for key, count in asdict(self).items() if key != "at")
+
+
+def stage_peak(
+    exp: Experiment,
+    placement: Placement,
+    stage: Stage,
+    parts: Mapping[str, Bytes],
+    *,
+    untied: bool = False,
+    card: bool = False,
+) -> Peak:
+    """The highest moment of a stage.
+
+    Args:
+        exp: The experiment.
+        placement: Micro-batch, checkpointing, trunk.
+        stage: The stage.
+        parts: Of `stage_bytes`.
+        untied: Whether a tied head has a table of its own by then.
+        card: Whether it computes on a card.
+    """
+    micro = micro_of(exp, placement, stage, untied=untied, card=card)
+    whole = Bytes()
+    for name, part in parts.items():
+        whole += part if name != "slots" else Bytes()
+    slots = parts["slots"].weights if "slots" in parts else 0
+    base = Peak(
+        "",
+        weights=whole.weights,
+        optimizer=whole.optimizer,
+        average=whole.average,
+        slots=slots,
+        other=micro.other,
+    )
+    best = max(moments(exp, stage, parts, micro, base), key=lambda peak: peak.total)
+    return replace(best, other=best.other + overhead(best, micro, card=card))
+
+
+def moments(
+    exp: Experiment, stage: Stage, parts: Mapping[str, Bytes], micro: Micro, base: Peak
+) -> Iterator[Peak]:
+    """Every moment that may be the highest, in the order of a step."""
+    blocks, rest = path_of(exp, stage), []
+    held = micro.gradients if micro.accumulates else micro.scratch
+    seen: set[tuple[int, Role]] = set()
+    kept = 0
+    again = cycle(exp.rack)
+    for name, number, role in blocks:
+        if role != "trunk":
+            rest.append((name, number, role))
+            kept += micro.kept[role]
+        passes = role == "trunk" or micro.checkpointing
+        if passes and ((number % again, role) not in seen or role != "trunk"):
+            seen.add((number % again, role))
+            moment = block_forward(
+                exp.rack, exp.attention, number, micro.length, micro.low, role == "active"
+            )
+            work = micro.bytes_of(moment) + micro.weight(role, forward=True)
+            yield replace(
+                base,
+                at=f"forward of {name}",
+                gradients=held,
+                activations=kept,
+                temporaries=work,
+            )
+    made = held if held else parts["head"].gradients
+    for temporaries, gradients in micro.head:
+        yield replace(
+            base,
+            at="head",
+            gradients=held or gradients,
+            activations=kept,
+            temporaries=temporaries,
+        )
+    for name, number, role in reversed(rest):
+        own = micro.saved[role]
+        kept -= micro.kept[role]
+        below = kept + (micro.kept[role] if micro.checkpointing else 0)
+        trains = role == "active"
+        for moment in block_backward(
+            exp.rack, exp.attention, number, micro.length, micro.low, trains
+        ):
+            floats = micro.bytes_of(moment)
+            keeps = min(own, floats)
+            left = micro.copied(role, moment)
+            new = trains and not held
+            yield replace(
+                base,
+                at=f"backward of {name}",
+                gradients=made + new * moment.made * micro.weight_bytes,
+                activations=below + keeps + left,
+                temporaries=floats - keeps + micro.weight(role) + trains * micro.hand(moment.hand),
+            )
+        if trains and not held:
+            made += parts[name.partition(".")[0]].gradients // exp.rack.blocks_per_stack
+    if stage.embedding:
+        yield replace(
+            base,
+            at="backward of embedding",
+            gradients=made + (0 if held else parts["embedding"].gradients),
+            temporaries=micro.table,
+        )
+    if parts_trained(stage):
+        yield replace(
+            base, at="optimizer step", gradients=micro.gradients, temporaries=micro.slice
+        )
+
+
+def path_of(exp: Experiment, stage: Stage) -> list[tuple[str, int, Role]]:
+    """The blocks of a stage in their order: name, number in the whole rack, role."""
+    each, place = exp.rack.blocks_per_stack, {s: i for i, s in enumerate(stack_ids(exp.rack))}
+    return [
+        (f"{stack}.{i}", place[stack] * each + i, role)
+        for stack, role in roles(stage).items()
+        for i in range(each)
+    ]
