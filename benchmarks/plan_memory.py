@@ -287,12 +287,19 @@ def main() -> int:
             ratio, right = predicted / found, is_right(predicted, found)
             wrong += not right
             mib = [f"{predicted / MIB:.1f}", f"{found / MIB:.1f}"]
-            rows.append([each["name"], str(stage), *mib, f"{ratio:.3f}", moment, "" if right else "*"])
+            rows.append(
+                [each["name"], str(stage), *mib, f"{ratio:.3f}", moment, "" if right else "*"]
+            )
             print(*rows[-1], sep=" | ", flush=True)
             low, high = worst.setdefault(each["kind"], [ratio, ratio])
             worst[each["kind"]] = [min(low, ratio), max(high, ratio)]
     print(table(["cell", "stage", "predicted MiB", "measured", "ratio", "at", ""], rows), "\n")
-    print(table(["kind", "lowest", "highest"], [[k, f"{a:.3f}", f"{b:.3f}"] for k, (a, b) in worst.items()]))
+    print(
+        table(
+            ["kind", "lowest", "highest"],
+            [[k, f"{a:.3f}", f"{b:.3f}"] for k, (a, b) in worst.items()],
+        )
+    )
     if given.json:
         given.json.write_text(json.dumps({"worst": worst, "rows": rows}, indent=1))
     return int(wrong > 0)

@@ -25,9 +25,7 @@ def overhead(peak: Peak, micro: Micro, *, card: bool) -> int:
     return 0
 
 
-def host_parts(
-    exp: Experiment, placement: Placement, copy: int, *, card: bool
-) -> dict[str, int]:
+def host_parts(exp: Experiment, placement: Placement, copy: int, *, card: bool) -> dict[str, int]:
     """Host memory beside a card, by what takes it; nothing where the CPU computes.
 
     Args:
@@ -44,7 +42,8 @@ def host_parts(
     return {
         "copy": copy,
         "staging": 2 * STAGING_BYTES * (lends and placement.stream_from == "disk"),
-        "batches": 4 * 17 * tokens + 4 * 4 * tokens * exp.rack.d_model * (placement.trunk == "cached"),
+        "batches": 4 * 17 * tokens
+        + 4 * 4 * tokens * exp.rack.d_model * (placement.trunk == "cached"),
         "part": largest,
         "process": PROCESS_BYTES,
     }

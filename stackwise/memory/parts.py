@@ -42,9 +42,7 @@ class Bytes:
     @property
     def total(self) -> int:
         """All categories."""
-        return (
-            self.weights + self.gradients + self.optimizer + self.average + self.activations
-        )
+        return self.weights + self.gradients + self.optimizer + self.average + self.activations
 
     def __add__(self, other: Bytes) -> Bytes:
         return Bytes(

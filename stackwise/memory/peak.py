@@ -165,9 +165,7 @@ def moments(
             temporaries=micro.table,
         )
     if parts_trained(stage):
-        yield replace(
-            base, at="optimizer step", gradients=micro.gradients, temporaries=micro.slice
-        )
+        yield replace(base, at="optimizer step", gradients=micro.gradients, temporaries=micro.slice)
 
 
 def path_of(exp: Experiment, stage: Stage) -> list[tuple[str, int, Role]]:

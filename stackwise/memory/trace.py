@@ -245,7 +245,9 @@ def batch_of(
         rows = torch.zeros(size, length, exp.rack.d_model, dtype=dtype)
     Batch.tracker, Batch.mode, Batch.frac = tracker, mode, counted_frac(exp, stage)
     one_B = torch.ones(size)
-    return Batch(ids_BT, ids_BT.clone(), torch.ones_like(ids_BT, dtype=torch.bool), one_B, one_B, rows)
+    return Batch(
+        ids_BT, ids_BT.clone(), torch.ones_like(ids_BT, dtype=torch.bool), one_B, one_B, rows
+    )
 
 
 def main(told: Mapping[str, Any]) -> None:

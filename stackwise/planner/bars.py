@@ -39,10 +39,11 @@ class ErrorBars:
     def __str__(self) -> str:
         kinds = [("memory", self.peak), ("time", self.time)]
         said = [
-            f"{name} {percent(bar.over_frac)} over to {percent(bar.under_frac)} under in "
-            f"{bar.figures} plans"
+            f"{name} not compared yet"
+            if bar is None
+            else f"{name} {percent(bar.over_frac)} too much to {percent(bar.under_frac)} too little "
+            f"in {bar.figures} plans"
             for name, bar in kinds
-            if bar is not None
         ]
         return f"{'; '.join(said)} on {self.where}"
 
@@ -59,7 +60,8 @@ def shipped() -> ErrorBars:
     """What the benchmarks measured."""
     text = resources.files("stackwise.planner").joinpath("bars.json").read_text("utf-8")
     facts = json.loads(text)
-    return ErrorBars(Bar(**facts["peak"]), Bar(**facts["time"]), facts["device"])
+    peak, time = (Bar(**facts[name]) if facts[name] else None for name in ("peak", "time"))
+    return ErrorBars(peak, time, facts["device"])
 
 
 def bars_for(hardware: Hardware) -> ErrorBars:

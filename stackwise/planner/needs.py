@@ -50,7 +50,7 @@ class Needs:
     @property
     def host_bytes(self) -> int:
         """Of the host's memory beside a card; on a CPU all is in `peak_bytes`."""
-        return max(int(row["host_bytes"]) for row in self.rows)
+        return max(sum(row["host"].values()) for row in self.rows)
 
     @property
     def disk_bytes(self) -> int:
@@ -91,11 +91,11 @@ def needs(exp: Experiment, placement: Placement, *, epoch_samples: int = ENDLESS
         ExperimentError: If it has no stages, or cannot be carried out so anywhere.
     """
     check_placement(exp, placement, elsewhere=True)
-    made = stages(exp)
+    made, card = stages(exp), None if placement.device == "auto" else placement.device == "cuda"
     check_trunk(exp, placement, made)
     return Needs(
         made=made,
-        rows=plan_rows(exp, placement, made),
+        rows=plan_rows(exp, placement, made, card=card),
         cache_bytes=cache_bytes(exp, placement, made, epoch_samples),
         checkpoint_bytes=checkpoint_bytes(exp, made),
     )

@@ -125,7 +125,8 @@ class Plan:
     def end_to_end(self) -> Mapping[str, Any]:
         """The same rack trained end to end on the same budget: bytes and FLOPs, for comparison."""
         exp = self.experiment.replace(curriculum="end_to_end", masking={"bands": None})
-        (row,) = plan_rows(exp, self.placement.replace(trunk="recompute"), stages(exp))
+        place, card = self.placement.replace(trunk="recompute"), self.hardware.kind == "cuda"
+        (row,) = plan_rows(exp, place, stages(exp), card=card)
         return row
 
     def to_frame(self) -> pd.DataFrame:
