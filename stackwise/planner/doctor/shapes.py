@@ -22,7 +22,7 @@ IN_BACKWARD = {"grads": "in_backward", "clip": None, "ema": None}
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "all at once": ({"curriculum": "end_to_end", "rack": {"stacks": 2}}, {}),
     "a rack that grows": (
-        {"curriculum": "grow", "data": {"seq_len": 128}, "optim": {"batch": 4}},
+        {"curriculum": "grow", "optim": {"batch": 4}},
         {"micro_batch": 2},
     ),
     "a trunk in nf4": (
@@ -46,7 +46,7 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "curriculum": "right_to_left",
             "rack": {"blocks_per_stack": 2},
             "masking": {"bands": "equal_mass"},
-            "data": {"seq_len": 512},
+            "data": {"seq_len": 256},
             "optim": {"batch": 1},
         },
         {"trunk": "streamed", "stream_from": "host", "checkpointing": True},
@@ -54,7 +54,7 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 WIDTHS = (128, 256, 384, 512, 640, 768, 1024, 1280, 1536, 2048, 2560, 3072, 4096, 5120)
 STEPS = 4  # of a stage; its first is measured in bytes, the others in seconds
-SECONDS, UTILISED = 15.0, 0.3  # that one shape may take, at this part of the rate of a product
+SECONDS, UTILISED = 20.0, 0.3  # that one shape may take, at this part of the rate of a product
 # What one run may take if nothing else is said: it is about minutes.
 SHARE, MOST_BYTES, LEAST_BYTES = 8, {"cpu": 1 << 30, "cuda": 4 << 30}, 64 << 20
 USUAL_GFLOPS = 50.0  # of a processor, where the environment could not be looked at
