@@ -63,7 +63,7 @@ USUAL_GFLOPS = 50.0  # of a processor, where the environment could not be looked
 
 
 def measure(visit: Visit) -> dict[str, dict[str, Any]]:
-    """Train the shapes that time lasts for: each one's `experiment` and `placement`; its `stages`, planned and measured."""
+    """Train the shapes that time lasts for; of each what it was, and its `stages`."""
     environment = visit.results.get("environment", {})
     gflops = environment.get("gflops", {})
     most = visit.memory_bytes or usual_bytes(visit.device, environment.get("free_memory_bytes"))
