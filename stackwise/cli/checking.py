@@ -10,12 +10,13 @@ def doctor_command(options: argparse.Namespace) -> int:
     from stackwise.cli.moving import size
     from stackwise.planner.doctor import doctor
 
+    asked = None if options.memory is None else size(options.memory, "--memory", "memory")
     report = doctor(
         quick=options.quick,
         device=options.device,
         folder=options.folder,
         output=options.output,
-        memory_bytes=None if options.memory is None else size(options.memory),
+        memory_bytes=asked,
         tell=_now,
     )
     return 0 if report.ok else 1

@@ -58,7 +58,7 @@ def export_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def size(text: str) -> int:
+def size(text: str, option: str = "--shard-size", what: str = "a file") -> int:
     """Bytes of a size as people write it: `5GB`, `500 MB`, `2GiB`.
 
     Raises:
@@ -70,7 +70,7 @@ def size(text: str) -> int:
         scale = 1024 ** list(UNITS).index(match[2])
     count = int(float(match[1]) * scale) if match else 0
     if count < 1:
-        raise ValueError(f"--shard-size: {text!r} is no size of a file; write it as 5GB or 500MB")
+        raise ValueError(f"{option}: {text!r} is no size of {what}; write it as 5GB or 500MB")
     return count
 
 

@@ -37,15 +37,16 @@ class ErrorBars:
     where: str
 
     def __str__(self) -> str:
-        kinds = [("memory", self.peak), ("time", self.time)]
-        said = [
-            f"{name} not compared yet"
-            if bar is None
-            else f"{name} {percent(bar.over_frac)} too much to {percent(bar.under_frac)} too little "
-            f"in {bar.figures} plans"
-            for name, bar in kinds
-        ]
-        return f"{'; '.join(said)} on {self.where}"
+        kinds = (("memory", self.peak), ("time", self.time))
+        return f"{'; '.join(off_by(*each) for each in kinds)} on {self.where}"
+
+
+def off_by(name: str, bar: Bar | None) -> str:
+    """One of the two in words."""
+    if bar is None:
+        return f"{name} not compared yet"
+    over, under = percent(bar.over_frac), percent(bar.under_frac)
+    return f"{name} {over} too much to {under} too little in {bar.figures} plans"
 
 
 def between(planned: float, bar: Bar | None) -> tuple[float, float]:

@@ -19,6 +19,7 @@ NEEDED_MEMORY, NEEDED_DISK = 1 << 30, 2 << 30  # of the whole examination
 CARDS = Path("/proc/driver/nvidia/version")
 SIZES = {"cpu": 768, "cuda": 4096}  # of square matrices, large enough that calling costs nothing
 ROUNDS, WARM = 5, 2
+BUSY = 0.7  # programs that run, for each processor, in the minute before
 
 
 def environment(visit: Visit) -> Finding:
@@ -53,6 +54,10 @@ def judged(found: Mapping[str, Any]) -> Finding:
         )
     other = min(rates.values())
     means = f"precision.compute={quick} is the faster here, {rates[quick] / other:.1f} times"
+    if found["load"] is not None and found["load"] > BUSY * found["processors"]:
+        means += (
+            f"; other programs use the machine (load {found['load']:.1f}), so times will be off"
+        )
     if found["bitsandbytes"] is None:
         means += "; nf4, fp4, int8 and 8-bit optimizers need bitsandbytes and are not looked at"
     return Finding("ok", ", ".join(words), means, figures=found)
@@ -118,6 +123,7 @@ def seen(device: str, folder: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "processors": limits.processors(),
         "cores": os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         **_bitsandbytes(),
         "gflops": rates,
         "errors": errors,

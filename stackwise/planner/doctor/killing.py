@@ -20,7 +20,8 @@ CLOSE, OF_ITSELF = 1e-3, 10.0  # as in `sources.py`, where a card repeats no bit
 def killed_and_resumed(visit: Visit) -> Finding:
     """Whether a run that is killed goes on to the weights of one that was not."""
     text = experiment().to_yaml()
-    place = {"device": visit.device, "trunk": "streamed", "runs_dir": str(visit.folder / "kill")}
+    place = {"device": visit.device, "threads": 1, "trunk": "streamed"}  # as in `sources.py`
+    place["runs_dir"] = str(visit.folder / "kill")
     whole = visit.call(trained, experiment=text, placement=place)
     path = kill_one(visit, text, {**place, "checkpoint_seconds": CHECKPOINT_SECONDS})
     found = visit.call(resumed, path=path)

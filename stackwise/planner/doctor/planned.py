@@ -11,7 +11,7 @@ from typing import Any
 
 from stackwise.planner.doctor.checks import Finding, Visit
 from stackwise.planner.doctor.predicted import step_seconds
-from stackwise.planner.doctor.shapes import measure
+from stackwise.planner.doctor.shapes import SHAPES, measure
 
 PEAK, TIME = (0.10, 0.05), (0.30, 0.30)  # how far a plan may be over, and under
 Pair = tuple[str, float, float]  # a shape, what was planned, what was measured
@@ -28,12 +28,15 @@ def peaks(visit: Visit) -> Finding:
         return Finding("skipped", why, figures=figures)
     bar = bar_of(pairs)
     visit.results["bar of peak"] = bar
-    return judged_peaks(pairs, bar, figures)
+    words = said(pairs)
+    if left := [name for name in SHAPES if name not in found]:
+        words += f"; left out, since this machine is slow or busy: {', '.join(left)}"
+    return judged_peaks(words, bar, figures)
 
 
-def judged_peaks(pairs: Sequence[Pair], bar: Mapping[str, Any], figures: Any) -> Finding:
-    """Plans of memory, judged."""
-    words, figures = said(pairs), {**figures, "bar": bar}
+def judged_peaks(words: str, bar: Mapping[str, Any], figures: Mapping[str, Any]) -> Finding:
+    """Plans of memory, judged by their bar; `words` tell it."""
+    figures = {**figures, "bar": bar}
     if within(bar, PEAK):
         means = "a run takes the memory that its plan says, within these bars"
         return Finding("ok", words, means, figures=figures)
@@ -57,12 +60,12 @@ def times(visit: Visit) -> Finding:
     pairs = list(_paired(shapes, planned))
     bar = bar_of(pairs)
     visit.results["bar of time"] = bar
-    return judged_times(pairs, bar, {"planned": planned})
+    return judged_times(said(pairs), bar, {"planned": planned})
 
 
-def judged_times(pairs: Sequence[Pair], bar: Mapping[str, Any], figures: Any) -> Finding:
-    """Plans of time, judged."""
-    words, figures = said(pairs), {**figures, "bar": bar}
+def judged_times(words: str, bar: Mapping[str, Any], figures: Mapping[str, Any]) -> Finding:
+    """Plans of time, judged by their bar; `words` tell it."""
+    figures = {**figures, "bar": bar}
     if within(bar, TIME):
         means = "a step takes the time that its plan says, within these bars"
         return Finding("ok", words, means, figures=figures)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ IN_BACKWARD = {"grads": "in_backward", "clip": None, "ema": None}
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "all at once": ({"curriculum": "end_to_end", "rack": {"stacks": 2}}, {}),
     "a rack that grows": (
-        {"curriculum": "grow", "data": {"seq_len": 128}, "optim": {"batch": 4}},
+        {"curriculum": "grow", "optim": {"batch": 4}},
         {"micro_batch": 2},
     ),
     "a trunk in nf4": (
@@ -46,7 +47,7 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "curriculum": "right_to_left",
             "rack": {"blocks_per_stack": 2},
             "masking": {"bands": "equal_mass"},
-            "data": {"seq_len": 512},
+            "data": {"seq_len": 256},
             "optim": {"batch": 1},
         },
         {"trunk": "streamed", "stream_from": "host", "checkpointing": True},
@@ -54,19 +55,22 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 WIDTHS = (128, 256, 384, 512, 640, 768, 1024, 1280, 1536, 2048, 2560, 3072, 4096, 5120)
 STEPS = 4  # of a stage; its first is measured in bytes, the others in seconds
-SECONDS, UTILISED = 15.0, 0.3  # that one shape may take, at this part of the rate of a product
+SECONDS, UTILISED = 20.0, 0.3  # that one shape may take, at this part of the rate of a product
 # What one run may take if nothing else is said: it is about minutes.
 SHARE, MOST_BYTES, LEAST_BYTES = 8, {"cpu": 1 << 30, "cuda": 4 << 30}, 64 << 20
+SECONDS_IN_ALL = 200.0  # after which no further run is begun: a machine may be busy
 USUAL_GFLOPS = 50.0  # of a processor, where the environment could not be looked at
 
 
 def measure(visit: Visit) -> dict[str, dict[str, Any]]:
-    """Train each shape: its `experiment` and `placement`; its `stages`, planned and measured."""
+    """Train the shapes that time lasts for; of each what it was, and its `stages`."""
     environment = visit.results.get("environment", {})
     gflops = environment.get("gflops", {})
     most = visit.memory_bytes or usual_bytes(visit.device, environment.get("free_memory_bytes"))
-    made = {}
+    made, begun = dict[str, dict[str, Any]](), time.monotonic()
     for name in SHAPES:
+        if made and time.monotonic() - begun > SECONDS_IN_ALL:
+            break
         exp, place = sized(name, visit, most, gflops)
         asked = {"experiment": exp.to_yaml(), "placement": place.model_dump(mode="json")}
         stages = visit.call(trained, **asked)

@@ -159,7 +159,10 @@ def compared(science: str, precision: str, device: str, folder: str) -> list[dic
     from stackwise.planner.doctor.reference import Keeps, Plain
 
     exp = experiment(science, precision)
-    place = Placement.model_validate({"device": device, "runs_dir": f"{folder}/gates"})
+    # One thread: more have nothing to do at this width, and wait for each other on a busy machine.
+    place = Placement.model_validate(
+        {"device": device, "threads": 1, "runs_dir": f"{folder}/gates"}
+    )
     resident = arm(exp, place)
     kinds = {FAULT: Keeps, PLAIN: Plain}
     made = []

@@ -158,7 +158,10 @@ REFUSED = {
         "output: would overwrite what is there; text: is not JSON, or cut; make another: ",
     ),
     "an output below a file": (["--output", "text/x.json"], "output: text cannot be written: "),
-    "no size": (["--memory", "many"], "'many' is no size"),
+    "no size": (
+        ["--memory", "many"],
+        "--memory: 'many' is no size of memory; write it as 5GB or 500MB",
+    ),
     "a tiny size": (["--memory", "1MB"], "memory: 1000000 bytes are less than 67108864"),
     "no such card": (["--device", "cuda"], "placement.device: 'cuda', but torch sees no CUDA card"),
 }

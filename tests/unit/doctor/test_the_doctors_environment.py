@@ -17,6 +17,7 @@ GOOD = {
     "driver": "580.65.06",
     "threads": 8,
     "processors": 16,
+    "load": 0.5,
     "bitsandbytes": "0.50.2",
     "bitsandbytes_problem": None,
     "gflops": {"float32": 50_000.0, "bfloat16": 700_000.0},
@@ -75,6 +76,12 @@ def test_what_is_not_known_is_no_problem() -> None:
 def test_a_missing_package_is_a_note() -> None:
     found = environment.judged({**GOOD, "bitsandbytes": None})
     assert found.state == "ok" and "need bitsandbytes and are not looked at" in found.means
+
+
+def test_a_busy_machine_is_told() -> None:
+    busy = environment.judged({**GOOD, "load": 13.0})
+    assert busy.state == "ok" and busy.means.endswith("(load 13.0), so times will be off")
+    assert "load" not in environment.judged({**GOOD, "load": None}).means
 
 
 def test_limits_are_told() -> None:

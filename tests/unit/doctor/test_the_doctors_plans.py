@@ -40,6 +40,15 @@ def test_a_plan_may_be_a_tenth_over_and_a_twentieth_under(visit, off, state) -> 
     assert bar["figures"] == 16
 
 
+def test_a_slow_machine_leaves_runs_out_and_names_them(visit, monkeypatch) -> None:
+    monkeypatch.setattr(shapes, "SECONDS_IN_ALL", -1)
+    here = visit(measured_as(lambda plan: plan))
+    found = planned.peaks(here)
+    assert found.state == "ok" and here.results["bar of peak"]["figures"] == 1
+    left = ", ".join([*shapes.SHAPES][1:])
+    assert found.measured.endswith(f"left out, since this machine is slow or busy: {left}")
+
+
 def test_a_plan_a_fifth_under_says_by_how_much_to_multiply(visit) -> None:
     found = planned.peaks(visit(measured_as(lambda plan: plan / 0.8)))
     assert found.measured.startswith("16 stages of 6 runs: the plan is at most 20.0% under (")
