@@ -52,6 +52,7 @@ WAYS: dict[Start, dict[str, Mapping[str, Any]]] = {
     },
 }
 LEAN = {"name": "adamw8bit", "ema": None, "clip": 1.0, "grads": "whole"}
+NEAR = 0.01  # of the days, is near enough
 TRUNKS = ("recompute", "streamed")
 
 
@@ -190,6 +191,8 @@ def filling(exp: Experiment, place: Placement, machine: Hardware, days: float) -
         except ExperimentError:
             return None
         flops *= days / found.days
+        if abs(found.days / days - 1) < NEAR:
+            break
     return found
 
 
@@ -233,7 +236,7 @@ def told(each: Bought) -> list[str]:
     return [
         count_text(each.tokens),
         count_text(each.tokens_of_a_block),
-        count_text(each.per_parameter),
+        count_text(each.per_parameter) if each.per_parameter >= 10 else f"{each.per_parameter:.2g}",
     ]
 
 
