@@ -272,7 +272,7 @@ def hardware_called(name: str | Path, *, host_bytes: float | None = None) -> Har
     if host_bytes is None:
         return found
     if not host_bytes > 0:
-        raise ExperimentError(f"--host-memory: {host_bytes:g} must be over 0 bytes")
+        raise ExperimentError(f"--host-gb: {host_bytes / 1e9:g} must be over 0")
     return replace(found, host_bytes=host_bytes)
 
 

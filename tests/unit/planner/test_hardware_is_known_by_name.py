@@ -35,7 +35,7 @@ def test_an_unknown_name_is_answered_with_the_closest_and_all() -> None:
 
 def test_host_memory_can_be_overridden() -> None:
     assert hardware_called("h200", host_bytes=5e11).host_bytes == 5e11
-    with pytest.raises(sw.ExperimentError, match=r"--host-memory: 0 must be over 0 bytes"):
+    with pytest.raises(sw.ExperimentError, match=r"--host-gb: 0 must be over 0"):
         hardware_called("h200", host_bytes=0)
 
 
