@@ -17,13 +17,13 @@ import torch
 
 from stackwise.completion import packing
 from stackwise.curriculum import stages
+from stackwise.memory.devices import host_parts
 from stackwise.memory.flops import (
     counted_frac,
     path_flops_per_token,
     stage_flops_per_token,
     vocab_size,
 )
-from stackwise.memory.devices import host_parts
 from stackwise.memory.parts import FLOAT, Bytes, copied_bytes, in_hand
 from stackwise.memory.peak import stage_peak
 from stackwise.memory.stored import (

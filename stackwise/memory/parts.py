@@ -168,7 +168,7 @@ def micro_of(
 
 
 def copied_bytes(exp: Experiment, placement: Placement, role: Role) -> int:
-    """Autocast's copies of a block's float32 weights, which it keeps of those it multiplies with."""
+    """Autocast's copies of a block's float32 weights: it keeps those that it multiplies with."""
     casts = exp.precision.compute == "bfloat16" and exp.precision.weights == "float32"
     plain = role == "active" or (packing(exp.precision) is None and placement.trunk == "recompute")
     if role == "trunk" or not (casts and plain):

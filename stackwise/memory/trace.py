@@ -3,8 +3,8 @@
     found = trace_stage(exp, placement, 1)      # bytes by category at the peak of stage 1
 
 What is run is `training_step` itself, with the rack, the stage's `Trainee`, its optimizer, frozen
-layers and averages, twice, since the optimizer's state is there from the second step on. Tensors are
-torch's fake ones, pinned to `cpu`: other devices have other attention kernels. It is what torch
+layers and averages, twice, since the optimizer's state is there from the second step on. Tensors
+are torch's fake ones, pinned to `cpu`: other devices have other attention kernels. It is what torch
 allocates; what kernels take inside of an operator is not seen, nor what an allocator adds. Of lent
 blocks there are slots, which nothing fills; the batch is there, and no thread that makes the next.
 
@@ -92,9 +92,9 @@ class Counted(FakeTensorMode):
         aten = torch.ops.aten
         if func is aten._local_scalar_dense.default:
             return 1.0 if args[0].dtype.is_floating_point else 1
-        if func is aten.index.Tensor and (mask := args[1][0]) is not None:
-            if mask.dtype == torch.bool:
-                return args[0].new_empty((self.chosen, *args[0].shape[mask.ndim :]))
+        mask = args[1][0] if func is aten.index.Tensor else None
+        if mask is not None and mask.dtype == torch.bool:
+            return args[0].new_empty((self.chosen, *args[0].shape[mask.ndim :]))
         if func is aten.nonzero.default:
             return args[0].new_empty((self.chosen, args[0].ndim), dtype=torch.int64)
         if func is aten.repeat_interleave.Tensor:
@@ -114,7 +114,7 @@ class Tracker(MemTracker):
 
 @dataclass(frozen=True)
 class Batch(Corrupted):
-    """A batch whose micro-batches begin the tracker's account of modules anew: it takes one call."""
+    """A batch whose micro-batches begin the tracker's account of modules anew, one call each."""
 
     tracker: ClassVar[Tracker]
     mode: ClassVar[Counted]
@@ -122,20 +122,10 @@ class Batch(Corrupted):
 
     def split(self, samples: int) -> Iterator[Corrupted]:
         """The same, in parts."""
-        for part in Corrupted(*self._parts()).split(samples):
+        for part in Corrupted(*self._tensors()).split(samples):
             self.tracker.reset_mod_stats()
             self.mode.chosen = max(1, round(self.frac * part.input_BT.numel()))
             yield part
-
-    def _parts(self) -> list[Tensor | None]:
-        return [
-            self.input_BT,
-            self.target_BT,
-            self.counted_BT,
-            self.weight_B,
-            self.mask_frac_B,
-            self.trunk_BTD,
-        ]
 
 
 def traced(exp: Experiment, placement: Placement, number: int) -> dict[str, int]:
@@ -165,7 +155,7 @@ def traced(exp: Experiment, placement: Placement, number: int) -> dict[str, int]
         )
         tracker = Tracker()
         batch = batch_of(exp, placement, stage, tracker, mode)
-        others = [tensor for tensor in batch._parts() if tensor is not None]
+        others = [tensor for tensor in batch._tensors() if tensor is not None]
         averages = [] if average is None else [*average.values.values()]
         tracker.track_external(rack, *lent_to(rack), *others, *averages)
         with tracker, workspace(small=True):

@@ -199,7 +199,7 @@ def gradient_bytes(
 def step_bytes(optim: Optim, precision: Precision, *, card: bool = False) -> int:
     """Bytes that a step takes beside weights, gradients and state: those of a slice.
 
-    A rule that is not `whole` has temporaries as large as its slice, on a CPU those that its kernels
+    A rule that is not `whole` has temporaries as large as its slice, on a CPU those that kernels
     take inside (24 bytes a number); a bfloat16 weight and its gradient are float32 meanwhile.
 
     Source: `tests/integration/test_a_step_takes_a_slice_of_memory.py`.
