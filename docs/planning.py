@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import stackwise as sw
-from stackwise.memory.stored import block_linears, part_tensors, stack_bytes
+from stackwise.memory.stored import part_tensors, stack_bytes
 from stackwise.planner.bars import shipped
 from stackwise.planner.hardware import HARDWARE
 from stackwise.planner.units import days_text, gb, gib, percent
@@ -32,12 +32,10 @@ def page() -> str:
     one = plans[SHAPE, "recompute"]
     exp = one.experiment
     block = sum(count for count, _ in part_tensors(exp, "s0"))
-    matrices = sum(o * i for o, i in block_linears(exp.rack, exp.attention))
     filled = {
         "large": large(plans),
         "shape": SHAPE,
         "block": count_text(block),
-        "matrices": count_text(matrices),
         "trunk_blocks": str(exp.rack.stacks - 1),
         "vocab": f"{sw.vocab_size(exp):,}",
         "width": f"{exp.rack.d_model:,}",
@@ -122,6 +120,8 @@ def bars() -> str:
         for name, bar in (("memory peak", found.peak), ("seconds of a step", found.time))
         if bar is not None
     ]
+    if not rows:
+        return "Not measured yet."
     head = [f"on {found.where}", "planned too much, at worst", "too little", "plans"]
     return table(head, rows)
 

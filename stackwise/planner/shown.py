@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stackwise.planner.bars import between, shipped
@@ -12,6 +12,7 @@ from stackwise.report import count_text, program, table
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
+    from stackwise.planner.doctor.record import Bar
     from stackwise.planner.fit import Fit
     from stackwise.planner.hardware import Hardware
     from stackwise.planner.plan import Plan
@@ -113,10 +114,10 @@ def summary(found: Plan) -> Iterator[str]:
 def totals(found: Plan) -> Iterator[tuple[str, str]]:
     """Names and figures of what a plan comes to."""
     machine, bars, need = found.hardware, found.bars, found.needs
-    low, high = map(gib, between(need.peak_bytes, bars.peak))
+    around = bracket(need.peak_bytes, bars.peak, gib)
     yield (
         "card" if machine.kind == "cuda" else "memory",
-        f"{gib(need.peak_bytes)} ({low} to {high}) of {gib(machine.memory_bytes)}, in stage "
+        f"{gib(need.peak_bytes)}{around} of {gib(machine.memory_bytes)}, in stage "
         f"{need.worst['stage']} at its {need.worst['peak_at']}",
     )
     if machine.kind == "cuda":
@@ -127,9 +128,9 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
     if math.isnan(found.days):
         yield "time", f"not known: {program()} calibrate measures how fast this machine is"
     else:
-        low, high = map(days_text, between(found.days, bars.time))
+        around = bracket(found.days, bars.time, days_text)
         a_day = f"{count_text(found.tokens_per_day)} tokens a day"
-        yield "time", f"{days_text(found.days)} ({low} to {high}), {a_day}"
+        yield "time", f"{days_text(found.days)}{around}, {a_day}"
     each = found.flops / max(found.tokens, 1)
     yield (
         "compute",
@@ -139,6 +140,14 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
         yield "end to end", price(found.end_to_end, found.flops)
     card = "; none was measured on a card" if machine.kind == "cuda" and shipped() == bars else ""
     yield "brackets", f"plans were off by {bars}{card}"
+
+
+def bracket(planned: float, bar: Bar | None, text: Callable[[float], str]) -> str:
+    """What may be measured instead; nothing where that is not known."""
+    if bar is None:
+        return ""
+    low, high = between(planned, bar)
+    return f" ({text(low)} to {text(high)})"
 
 
 def price(whole: Mapping[str, Any], flops: float) -> str:
