@@ -147,11 +147,6 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
     for command_of in (add_plan, add_advise, add_calibrate):
         command_of(add)
-    add("presets", presets_command, "list the shipped experiments with their parameter counts")
-    demo = add("demo", demo_command, "train a small rack five ways on real text, at equal FLOPs")
-    demo.add_argument(
-        "changes", nargs="*", metavar="key=value", help="changes to the toy preset, as for run"
-    )
     _add_doctor(
         add(
             "doctor",
@@ -159,6 +154,11 @@ def parser() -> argparse.ArgumentParser:
             "find out in ten minutes whether to trust this machine",
             DOCTOR_MORE,
         )
+    )
+    add("presets", presets_command, "list the shipped experiments with their parameter counts")
+    demo = add("demo", demo_command, "train a small rack five ways on real text, at equal FLOPs")
+    demo.add_argument(
+        "changes", nargs="*", metavar="key=value", help="changes to the toy preset, as for run"
     )
     add("lab", lab_command, "open JupyterLab on the notebooks")
     return top

@@ -153,6 +153,7 @@ def test_presets_are_listed_by_size_with_the_published_counts(capsys) -> None:
         "8b",
         "llama-2-70b",
         "llama-3-70b",
+        "405b",
     ]
     known = ["8b", "16 x 2", "4096", "gqa", "clm", "8,030,261,248"]
     assert known in [row[:6] for row in rows]
@@ -216,7 +217,9 @@ def test_lab_says_what_to_install(monkeypatch, capsys) -> None:
     assert err == "stackwise: stackwise lab needs the package jupyterlab: pip install jupyterlab\n"
 
 
-COMMANDS = ["run", "resume", "runs", "eval", "sample", "import", "export", "presets", "demo", "lab"]
+TRAINING = ["run", "resume", "runs", "eval", "sample", "import", "export"]
+PLANNING = ["plan", "advise", "calibrate", "doctor"]
+COMMANDS = [*TRAINING, *PLANNING, "presets", "demo", "lab"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -244,7 +247,7 @@ def test_the_examples_of_the_help_are_commands(capsys) -> None:
     text = "\n".join([cli.FIRST_STEPS, cli.RUN_MORE, cli.IMPORT_MORE, cli.EXPORT_MORE])
     lines = [re.split("  +", line.strip())[0] for line in text.splitlines()]
     examples = [shlex.split(line)[1:] for line in lines if line.startswith("stackwise ")]
-    assert len(examples) == 12
+    assert len(examples) == 13
     for words in examples:
         options = cli.parser().parse_args(words)
         if words[0] == "run":
