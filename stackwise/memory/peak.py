@@ -45,7 +45,8 @@ class Peak:
         temporaries: What the work in hand takes: gradients of activations, logits, one dequantised
             matrix, a slice of an optimizer's.
         slots: Of lent blocks.
-        other: Batches, and what device, libraries and allocator take.
+        other: Batches, and a buffer for small dequantised matrices.
+        device: What device, libraries and allocator take beside all that.
     """
 
     at: str
@@ -57,6 +58,7 @@ class Peak:
     temporaries: int = 0
     slots: int = 0
     other: int = 0
+    device: int = 0
 
     @property
     def total(self) -> int:
@@ -97,7 +99,7 @@ def stage_peak(
         other=micro.other,
     )
     best = max(moments(exp, stage, parts, micro, base), key=lambda peak: peak.total)
-    return replace(best, other=best.other + overhead(best, micro, card=card))
+    return replace(best, device=overhead(best, micro, card=card))
 
 
 def moments(

@@ -33,7 +33,7 @@ def check_room(plan: Sequence[Mapping[str, Any]], placement: Placement) -> None:
     """
     card = on_card(placement)
     has = torch.cuda.mem_get_info()[1] if card else machine_bytes()
-    takes = max(row["bytes"]["total"] for row in plan)
+    takes = max(row["peak_bytes"] for row in plan)
     if has is not None and takes > has:
         raise ExperimentError(
             f"rack: training takes {bytes_text(takes)} by arithmetic, and this "

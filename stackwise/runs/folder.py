@@ -138,7 +138,7 @@ class Run:
             seen = measured.get(row["stage"], {})
             for kind, count in row["bytes"].items():
                 rows.append((row["stage"], row["name"], kind, count, seen.get(kind)))
-            rows.append((row["stage"], row["name"], "peak", None, seen.get("peak")))
+            rows.append((row["stage"], row["name"], "peak", row.get("peak_bytes"), seen.get("peak")))
         return pd.DataFrame(rows, columns=["stage", "name", "category", "predicted", "measured"])
 
     def result(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from stackwise.cli import main
 from stackwise.model import formats
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
+from stackwise.model.working import Working
 from stackwise.training.start import create_run
 
 
@@ -268,6 +269,9 @@ def test_a_matrix_outside_a_linear_layer_is_not_frozen_to_less(tiny, place, monk
         input_parameters=lambda shape, params: shape.d_model**2,
         score_flops=lambda shape, params, tokens, causal: Scores(0),
         saved_floats=lambda shape, params, trains: Saved(0, shape.d_model * trains),
+        working_floats=lambda shape, params, tokens, low, trains: Working(
+            Saved(0, shape.d_model), Saved(0, 2 * shape.d_model), Saved(0, 2 * shape.d_model)
+        ),
         cache_floats=lambda shape, params: 0,
     )
     monkeypatch.setitem(sw.ATTENTION, "plain", kind)

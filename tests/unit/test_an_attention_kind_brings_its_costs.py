@@ -21,6 +21,7 @@ COSTS = (
     "input_parameters",
     "score_flops",
     "saved_floats",
+    "working_floats",
     "cache_floats",
 )
 
@@ -48,7 +49,8 @@ def test_an_entry_without_costs_is_refused(monkeypatch, entry):
     assert str(error.value).splitlines() == [
         "attention: ATTENTION['plain'] says nothing of what it costs; make it "
         "sw.AttentionKind(Plain, parameters=..., matmul_parameters=..., input_parameters=..., "
-        "score_flops=..., saved_floats=..., cache_floats=...), as CONTRIBUTING.md shows",
+        "score_flops=..., saved_floats=..., working_floats=..., cache_floats=...), as CONTRIBUTING.md "
+        "shows",
         "optim.warmup_frac: 0.9 + decay_frac=0.3 is over 1; lower one of them",
     ]
 

@@ -212,7 +212,7 @@ def test_a_rack_larger_than_the_machine_is_refused_with_the_figures(monkeypatch,
         r"that freezes stacks, placement\.trunk=streamed",
         capsys.readouterr().err.strip(),
     )
-    plan = [{"bytes": {"total": 1 << 50}, "host_bytes": 0}]
+    plan = [{"peak_bytes": 1 << 50, "host_bytes": 0}]
     monkeypatch.setattr("stackwise.memory.room.machine_bytes", lambda: None)
     check_room(plan, Placement(device="cpu"))
     monkeypatch.setattr("stackwise.memory.room.machine_bytes", lambda: 1 << 20)

@@ -53,9 +53,9 @@ def test_what_does_not_fit_into_all_of_its_memory_is_refused(monkeypatch) -> Non
     monkeypatch.setattr(room, "on_card", lambda placement: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 40 << 30))  # free, and in all
     monkeypatch.setattr(room, "machine_bytes", lambda: 1)
-    room.check_room([{"bytes": {"total": 40 << 30}, "host_bytes": 0}], Placement())
+    room.check_room([{"peak_bytes": 40 << 30, "host_bytes": 0}], Placement())
     with pytest.raises(ExperimentError, match=r"and this card has 40\.0 GiB; make"):
-        room.check_room([{"bytes": {"total": (40 << 30) + 1}, "host_bytes": 0}], Placement())
+        room.check_room([{"peak_bytes": (40 << 30) + 1, "host_bytes": 0}], Placement())
 
 
 @pytest.mark.parametrize(("form", "each"), [(None, 4), ("bf16", 2)])
