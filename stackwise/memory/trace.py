@@ -111,6 +111,11 @@ class Tracker(MemTracker):
         trains = all(parameter.requires_grad for parameter in module.parameters())
         return super()._track_module_params_and_buffers(module, install_grad_hooks and trains)
 
+    def _post_bw_hook(self, module: nn.Module, args: Any) -> None:
+        """Of a module that was called; the head's parts are called without it."""
+        if module in self.memory_tracking:
+            super()._post_bw_hook(module, args)
+
 
 @dataclass(frozen=True)
 class Batch(Corrupted):
