@@ -22,6 +22,7 @@ from stackwise.training.start import dataset_of
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECORD, DOCUMENT = DOCS / "full_scale.json", DOCS / "full_scale.md"
+LEARNS = "## Three blocks that learn\n"
 HEAD = ["stage", "s", "peak GiB", "plan GiB", "loss, first step", "last", "held-out", "as NF4"]
 MACHINE = ("processor", "cores", "threads", "system", "python", "packages", "code")
 
@@ -160,8 +161,11 @@ def write_document(name: str, found: dict[str, Any]) -> None:
 
 
 def page(records: dict[str, Any]) -> str:
-    """docs/full_scale.md."""
+    """docs/full_scale.md, without the part of a run that has not been made."""
     text = (DOCS / "full_scale.txt").read_text("utf-8")
+    first, second, learns = text.partition(LEARNS)
+    text = first + (second + learns if "learn" in records else "")
+    text = text.rstrip() + "\n"
     filled = {}
     for name in ("seventy", "learn"):
         if found := records.get(name):
