@@ -6,23 +6,54 @@ are measured, not derived: `benchmarks/plan_memory.py` holds the CPU's.
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
-from stackwise.memory.stored import part_tensors, trained_bytes
+from stackwise.memory.counted import most_counted
+from stackwise.memory.flops import vocab_size
+from stackwise.memory.stored import block_linears, part_tensors, trained_bytes
+from stackwise.objective import Diffusion
+from stackwise.training.chunked import LOGITS_AT_ONCE
 from stackwise.trunk.filling import STAGING_BYTES
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
-    from stackwise.memory.parts import Micro
-    from stackwise.memory.peak import Peak
+    from stackwise.stage import Stage
 
 MIB = 1 << 20
+PROCESS_GROWS_BYTES = 4 * MIB  # Python's own objects, buffers of a float32 product
+PRODUCT_BYTES = int(0.56 * MIB)  # compiled code and what comes with it
+PRODUCTS_KEPT = 1024  # oneDNN's cache, as it is unless ONEDNN_PRIMITIVE_CACHE_CAPACITY says
 PROCESS_BYTES = 3 << 30  # interpreter, torch and a CUDA runtime, their libraries included
 
 
-def overhead(peak: Peak, micro: Micro, *, card: bool) -> int:
+def overhead(exp: Experiment, placement: Placement, stage: Stage, *, card: bool) -> int:
     """Bytes beside the tensors at a stage's highest moment."""
-    return 0
+    if card:
+        return 0
+    products = bfloat16_products(exp, placement, stage)
+    return PROCESS_GROWS_BYTES + PRODUCT_BYTES * products
+
+
+def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> int:
+    """How many products of different shapes a run has made in bfloat16 by the end of a stage.
+
+    oneDNN compiles code for each and keeps that of the last 1024. Where the number of counted
+    positions is drawn, each micro-batch has a head of another shape.
+    """
+    if exp.precision.compute != "bfloat16":
+        return 0
+    batch, length = exp.optim.batch, exp.data.seq_len
+    micro = min(placement.micro_batch or batch, batch)
+    sizes = 1 + (batch % micro > 0)
+    shapes = len(set(block_linears(exp.rack, exp.attention)))
+    done = stage.progress[1] * (stage.tokens or 0) / (stage.progress[1] - stage.progress[0])
+    steps = round(done / (batch * length))
+    heads = sizes
+    if isinstance(exp.objective, Diffusion):
+        heads = min(micro * length, steps * ceil(batch / micro))
+    pieces = 3 if most_counted(exp, placement, stage) * vocab_size(exp) <= LOGITS_AT_ONCE else 6
+    return min(PRODUCTS_KEPT, shapes * (3 * sizes + 1) + heads * pieces)
 
 
 def host_parts(exp: Experiment, placement: Placement, copy: int, *, card: bool) -> dict[str, int]:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
-from stackwise.memory.flops import counted_frac, vocab_size
+from stackwise.memory.counted import most_counted
+from stackwise.memory.flops import vocab_size
 from stackwise.memory.stored import block_linears, part_tensors
 from stackwise.model.block import block_matmul_parameters, block_saved, norm_saved
 from stackwise.model.formats import format_called, room_for
@@ -187,8 +188,7 @@ def in_hand(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -
             tensors = tuple(tensor for tensor in tensors if tensor[1] < 2)
         others += tensors
     own = not exp.rack.tied or untied
-    size = min(placement.micro_batch or exp.optim.batch, exp.optim.batch)
-    counted = counted_frac(exp, stage) * size * exp.data.seq_len
+    counted = most_counted(exp, placement, stage)
     if stage.head and own and counted * vocab_size(exp) > LOGITS_AT_ONCE:
         table = (vocab_size(exp) * exp.rack.d_model, 2)  # made chunk by chunk in the shared buffer
         others.remove(table)
@@ -245,7 +245,7 @@ def head_moments(
     """
     low, width, vocab = exp.precision.compute == "bfloat16", exp.rack.d_model, vocab_size(exp)
     each, kept = 2 if low else FLOAT, 2 if exp.precision.weights == "bfloat16" else FLOAT
-    counted = round(counted_frac(exp, stage) * tokens)
+    counted = most_counted(exp, placement, stage)
     pre = exp.rack.norm_place == "pre"
     norm = counted * norm_saved(exp.rack).bytes(FLOAT) if pre else counted * FLOAT * width
     if exp.rack.head_transform:

@@ -99,7 +99,7 @@ def stage_peak(
         other=micro.other,
     )
     best = max(moments(exp, stage, parts, micro, base), key=lambda peak: peak.total)
-    return replace(best, device=overhead(best, micro, card=card))
+    return replace(best, device=overhead(exp, placement, stage, card=card))
 
 
 def moments(

@@ -29,7 +29,8 @@ from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
-from stackwise.memory.flops import counted_frac, vocab_size
+from stackwise.memory.counted import most_counted
+from stackwise.memory.flops import vocab_size
 from stackwise.model.formats import format_called
 from stackwise.model.freezing import replace_linears
 from stackwise.model.frozen import FrozenLinear
@@ -123,13 +124,13 @@ class Batch(Corrupted):
 
     tracker: ClassVar[Tracker]
     mode: ClassVar[Counted]
-    frac: ClassVar[float]
+    counted: ClassVar[int]
 
     def split(self, samples: int) -> Iterator[Corrupted]:
         """The same, in parts."""
         for part in Corrupted(*self._tensors()).split(samples):
             self.tracker.reset_mod_stats()
-            self.mode.chosen = max(1, round(self.frac * part.input_BT.numel()))
+            self.mode.chosen = max(1, min(self.counted, part.input_BT.numel()))
             yield part
 
 
@@ -238,7 +239,8 @@ def batch_of(
         low = border_of(exp.precision) != "float32"
         dtype = torch.bfloat16 if low else torch.float32
         rows = torch.zeros(size, length, exp.rack.d_model, dtype=dtype)
-    Batch.tracker, Batch.mode, Batch.frac = tracker, mode, counted_frac(exp, stage)
+    Batch.tracker, Batch.mode = tracker, mode
+    Batch.counted = most_counted(exp, placement, stage)
     one_B = torch.ones(size)
     return Batch(
         ids_BT, ids_BT.clone(), torch.ones_like(ids_BT, dtype=torch.bool), one_B, one_B, rows
