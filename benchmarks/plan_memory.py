@@ -2,7 +2,8 @@
 
     python benchmarks/plan_memory.py [--random N --seed S] [--only KIND] [--json FILE]
 
-Each cell trains a run of two or three stages in a process of its own; what is measured is the run's own meter (`run.events("memory")`), what is predicted stands in its plan.json.
+Each cell trains a run of two or three stages in a process of its own; what is measured is the run's
+own meter (`run.events("memory")`), what is predicted stands in its plan.json.
 `--random` draws cells that are not in the grid.
 
 It exits with 1 unless every stage's predicted / measured is within LEAST and MOST. Where less than
