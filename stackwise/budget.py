@@ -41,6 +41,17 @@ def with_tokens(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
     return out
 
 
+def steps_of(exp: Experiment, stage: Stage) -> int:
+    """Optimizer steps of a stage."""
+    return (stage.tokens or 0) // (exp.optim.batch * exp.data.seq_len)
+
+
+def steps_before(exp: Experiment, stage: Stage) -> int:
+    """Optimizer steps of the stages before it; 0 for one that has none itself."""
+    begin, end = stage.progress
+    return round(begin * steps_of(exp, stage) / (end - begin)) if end > begin else 0
+
+
 def _placed(made: Sequence[Stage]) -> list[Stage]:
     """Say which part of all tokens each stage reads."""
     tokens = [stage.tokens or 0 for stage in made]

@@ -17,6 +17,7 @@ import torch
 
 from stackwise.completion import packing
 from stackwise.curriculum import stages
+from stackwise.memory.counted import micro_tokens
 from stackwise.memory.devices import host_parts
 from stackwise.memory.flops import (
     counted_frac,
@@ -134,11 +135,6 @@ def _trained(tensors: Tensors, exp: Experiment) -> Bytes:
         optimizer=sum(state_bytes(exp.optim, exp.precision, *tensor) for tensor in tensors),
         average=FLOAT * numbers if exp.optim.ema is not None else 0,
     )
-
-
-def micro_tokens(exp: Experiment, placement: Placement) -> int:
-    """Tokens of one forward pass."""
-    return min(placement.micro_batch or exp.optim.batch, exp.optim.batch) * exp.data.seq_len
 
 
 def _compute_bytes(exp: Experiment) -> int:

@@ -6,13 +6,14 @@ and memory has to do for the largest. With a batch of one sample that is twice t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import lru_cache
 from math import ceil, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stackwise.budget import steps_before, steps_of
 from stackwise.draws import time_fracs_B
 from stackwise.memory.flops import counted_frac
 from stackwise.objective import Diffusion, Mlm, hidden_count, schedule_of
@@ -23,10 +24,21 @@ if TYPE_CHECKING:
 
     from stackwise.choice import Params
     from stackwise.config import Experiment, Placement
+    from stackwise.masking import Sampling
     from stackwise.stage import Stage
 
 STEPS = 256  # of a stage, that are drawn beforehand
 POINTS = 65  # points of a schedule over progress that are looked at
+
+
+def micro_samples(exp: Experiment, placement: Placement) -> int:
+    """Samples of one forward pass."""
+    return min(placement.micro_batch or exp.optim.batch, exp.optim.batch)
+
+
+def micro_tokens(exp: Experiment, placement: Placement) -> int:
+    """Tokens of one forward pass."""
+    return micro_samples(exp, placement) * exp.data.seq_len
 
 
 def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
@@ -39,57 +51,65 @@ def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
 
     Source: what batches have, in `tests/unit/test_the_largest_batch_is_planned.py`.
     """
-    size = min(placement.micro_batch or exp.optim.batch, exp.optim.batch)
-    length = exp.data.seq_len
+    size, length = micro_samples(exp, placement), exp.data.seq_len
     schedule = schedule_of(exp.objective, exp.masking.schedule)
     if isinstance(exp.objective, Mlm) and schedule is not None:
         ratio, points = progress_schedule(schedule), np.linspace(*stage.progress, POINTS)
         return size * max(hidden_count(ratio(float(point)), length) for point in points)
     if isinstance(exp.objective, Diffusion) and schedule is not None:
-        steps = max(1, (stage.tokens or 0) // (exp.optim.batch * length))
-        return _of_diffusion(exp, stage, schedule, size, steps)
+        steps = max(1, steps_of(exp, stage))
+        if exp.masking.sampling == "iid":
+            draws = steps * ceil(exp.optim.batch / size)
+            return _of_any_times(schedule, stage.band, size, length, draws)
+        return _of_even_times(
+            schedule,
+            stage.band,
+            exp.masking.sampling,
+            exp.seed,
+            exp.optim.batch,
+            size,
+            length,
+            0 if exp.data.restart else steps_before(exp, stage),
+            min(steps, STEPS),
+        )
     return round(counted_frac(exp, stage) * size * length)
 
 
-def _of_diffusion(exp: Experiment, stage: Stage, schedule: Params, size: int, steps: int) -> int:
-    """The largest of what so many steps draw; how they draw: `draws.time_fracs_B`."""
-    batch, length, sampling = exp.optim.batch, exp.data.seq_len, exp.masking.sampling
-    if sampling == "iid":  # any times, and at each any positions
-        draws, frac_S = steps * ceil(batch / size), (np.arange(256) + 0.5) / 256
-        hidden_S = _hidden(schedule, stage.band, frac_S)
-        mean = size * length * hidden_S.mean()
-        alike = (hidden_S * (1 - hidden_S)).mean() / length
-        variance = size * length**2 * (hidden_S.var() + alike)
-        beyond = NormalDist().inv_cdf((draws - 0.375) / (draws + 0.25)) * sqrt(variance)  # Blom
-        return min(size * length, round(mean + beyond))
-    best = 0
-    for frac_S in _micros(_times(exp, stage, steps), size):
-        if sampling == "stratified_k":
-            best = max(best, int(np.ceil(frac_S * length).sum()))
-        else:
-            best = max(best, round(length * _hidden(schedule, stage.band, frac_S).sum()))
-    return best
+def _of_any_times(
+    schedule: Params, band: tuple[float, float], size: int, length: int, draws: int
+) -> int:
+    """The largest of so many micro-batches, whose times and positions are drawn one by one."""
+    hidden_S = _hidden(schedule, band, (np.arange(256) + 0.5) / 256)
+    mean = size * length * hidden_S.mean()
+    alike = (hidden_S * (1 - hidden_S)).mean() / length
+    variance = size * length**2 * (hidden_S.var() + alike)
+    beyond = NormalDist().inv_cdf((draws - 0.375) / (draws + 0.25)) * sqrt(variance)  # Blom
+    return min(size * length, round(mean + beyond))
 
 
-def _times(exp: Experiment, stage: Stage, steps: int) -> NDArray[np.float64]:
-    """Where the samples of a stage's first steps stand in time, as the run will draw them.
+@lru_cache(maxsize=1024)  # a plan asks several times for each stage
+def _of_even_times(
+    schedule: Params,
+    band: tuple[float, float],
+    sampling: Sampling,
+    seed: int,
+    batch: int,
+    size: int,
+    length: int,
+    first: int,
+    steps: int,
+) -> int:
+    """The largest of so many steps from the `first` on, at the very times that the run will draw.
 
     As if no epoch ended: which sample comes is the corpus's, when it comes is not.
     """
-    batch = exp.optim.batch
-    whole = steps / max(1e-12, stage.progress[1] - stage.progress[0])
-    first = 0 if exp.data.restart else round(stage.progress[0] * whole)
-    place_M = np.arange(first * batch, (first + min(steps, STEPS)) * batch)
+    place_M = np.arange(first * batch, (first + steps) * batch)
     none_M = np.zeros_like(place_M)
-    sampling = exp.masking.sampling
-    return time_fracs_B(
-        exp.seed, none_M, none_M, place_M, batch=batch, band=stage.band, sampling=sampling
-    ).reshape(-1, batch)
-
-
-def _micros(frac_SB: NDArray[np.float64], size: int) -> Iterator[NDArray[np.float64]]:
-    for frac_B in frac_SB:
-        yield from (frac_B[at : at + size] for at in range(0, len(frac_B), size))
+    frac_M = time_fracs_B(seed, none_M, none_M, place_M, batch=batch, band=band, sampling=sampling)
+    exact = sampling == "stratified_k"
+    count_M = np.ceil(frac_M * length) if exact else length * _hidden(schedule, band, frac_M)
+    starts = range(0, batch, size)
+    return round(np.add.reduceat(count_M.reshape(steps, batch), starts, axis=1).max())
 
 
 def _hidden(

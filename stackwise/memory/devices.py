@@ -9,7 +9,8 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
-from stackwise.memory.counted import most_counted
+from stackwise.budget import steps_before, steps_of
+from stackwise.memory.counted import micro_samples, micro_tokens, most_counted
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.stored import block_linears, part_tensors, trained_bytes
 from stackwise.objective import Diffusion
@@ -43,15 +44,13 @@ def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> in
     """
     if exp.precision.compute != "bfloat16":
         return 0
-    batch, length = exp.optim.batch, exp.data.seq_len
-    micro = min(placement.micro_batch or batch, batch)
+    batch, micro = exp.optim.batch, micro_samples(exp, placement)
     sizes = 1 + (batch % micro > 0)
     shapes = len(set(block_linears(exp.rack, exp.attention)))
-    done = stage.progress[1] * (stage.tokens or 0) / (stage.progress[1] - stage.progress[0])
-    steps = round(done / (batch * length))
     heads = sizes
     if isinstance(exp.objective, Diffusion):
-        heads = min(micro * length, steps * ceil(batch / micro))
+        steps = steps_before(exp, stage) + steps_of(exp, stage)
+        heads = min(micro_tokens(exp, placement), steps * ceil(batch / micro))
     pieces = 3 if most_counted(exp, placement, stage) * vocab_size(exp) <= LOGITS_AT_ONCE else 6
     return min(PRODUCTS_KEPT, shapes * (3 * sizes + 1) + heads * pieces)
 

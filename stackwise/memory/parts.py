@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
-from stackwise.memory.counted import most_counted
+from stackwise.memory.counted import micro_samples, micro_tokens, most_counted
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.stored import block_linears, part_tensors
 from stackwise.model.block import block_matmul_parameters, block_saved, norm_saved
@@ -132,8 +132,8 @@ def micro_of(
     """The micro-batches of a stage."""
     low = exp.precision.compute == "bfloat16"
     each = 2 if low else FLOAT
-    size = min(placement.micro_batch or exp.optim.batch, exp.optim.batch)
-    tokens, weight_bytes = size * exp.data.seq_len, 2 if exp.precision.weights == "bfloat16" else 4
+    tokens = micro_tokens(exp, placement)
+    weight_bytes = 2 if exp.precision.weights == "bfloat16" else FLOAT
     saved: dict[Role, int] = {"trunk": 0}
     kept: dict[Role, int] = {"trunk": 0}
     copies: dict[Role, int] = {"trunk": 0}
@@ -152,7 +152,7 @@ def micro_of(
         length=exp.data.seq_len,
         low=low,
         checkpointing=placement.checkpointing,
-        accumulates=size < exp.optim.batch,
+        accumulates=micro_samples(exp, placement) < exp.optim.batch,
         saved=saved,
         kept=kept,
         copies=copies,
@@ -294,9 +294,8 @@ def batch_bytes(exp: Experiment, placement: Placement, stage: Stage) -> int:
     found = tokens * (AHEAD * TOKEN_BYTES + MAKING_BYTES)
     if placement.trunk == "cached" and trunk_of(stage):
         border = border_of(exp.precision)
-        size = min(placement.micro_batch or exp.optim.batch, exp.optim.batch) * exp.data.seq_len
         if border != "float32":  # made float32 for each micro-batch
-            found += size * FLOAT * exp.rack.d_model
+            found += micro_tokens(exp, placement) * FLOAT * exp.rack.d_model
         if border == "fp8":
             found += 2 * AHEAD * tokens * exp.rack.d_model
     return found

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise.asked import a_placement, an_experiment, usual_placement
+from stackwise.budget import steps_of
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
@@ -28,7 +29,7 @@ from stackwise.planner.bars import ErrorBars, bars_for
 from stackwise.planner.calibration import disk_bytes
 from stackwise.planner.hardware import THIS, Hardware, hardware_called
 from stackwise.planner.needs import ENDLESS, Needs, needs
-from stackwise.planner.stage_seconds import stage_seconds, steps_of
+from stackwise.planner.stage_seconds import stage_seconds
 from stackwise.stage import Stage, parts_trained
 
 if TYPE_CHECKING:

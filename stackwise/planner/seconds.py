@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
-from stackwise.memory.bytes import micro_tokens
+from stackwise.memory.counted import micro_samples, micro_tokens
 from stackwise.memory.flops import (
     block_index,
 )
@@ -108,8 +108,7 @@ def step_seconds(
         ExperimentError: If the vocabulary is not known.
     """
     pass_ = Pass(exp, placement, hardware, micro_tokens(exp, placement))
-    size = min(placement.micro_batch or exp.optim.batch, exp.optim.batch)
-    micros = exp.optim.batch / size  # the last one may be smaller
+    micros = exp.optim.batch / micro_samples(exp, placement)  # the last one may be smaller
     work = micro_seconds(pass_, stage, untied)
     whole = StepSeconds(**{key: micros * value for key, value in asdict(work).items()})
     whole += StepSeconds(

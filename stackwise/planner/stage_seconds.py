@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from stackwise.budget import steps_of
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
-from stackwise.memory.bytes import micro_tokens
+from stackwise.memory.counted import micro_tokens
 from stackwise.memory.disk import frozen_bytes, looks_at_ends
 from stackwise.memory.flops import counted_frac, head_flops_per_position, vocab_size
 from stackwise.memory.stored import block_linears, part_tensors, trained_bytes
@@ -99,11 +100,6 @@ def stage_seconds(
         ),
         step=step,
     )
-
-
-def steps_of(exp: Experiment, stage: Stage) -> int:
-    """Optimizer steps of a stage."""
-    return (stage.tokens or 0) // (exp.optim.batch * exp.data.seq_len)
 
 
 def look_count(exp: Experiment, made: Sequence[Stage], number: int) -> int:

@@ -49,11 +49,14 @@ def test_405b_is_planned_with_its_masters() -> None:
     assert masters < found.needs.checkpoint_bytes < 1.5 * masters
 
 
-def test_it_is_known_at_once() -> None:
+@pytest.mark.parametrize("objective", ["clm", "diffusion"])
+def test_it_is_known_at_once(objective: str) -> None:
     """Of 80 stages, under 3 seconds, twice that here: machines that test are loaded."""
-    sw.plan("llama-2-70b", hardware="h200")
+    exp = sw.Experiment.preset("llama-2-70b").replace(objective=objective)
+    placement = sw.Placement.preset("llama-2-70b")
+    sw.plan(exp, placement=placement, hardware="h200")
     began = time.process_time()
-    sw.plan("llama-2-70b", hardware="h200")
+    sw.plan(exp.replace(seed=exp.seed + 1), placement=placement, hardware="h200")
     assert time.process_time() - began < 3
 
 
