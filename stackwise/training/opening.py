@@ -70,7 +70,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     leaves = None if old == new else old
     here, samples = seen_from_here(run.path, placement), samples_per_epoch(dataset, exp.optim.batch)
     check_disk(exp, here, stages, samples, run.path, new, leaves)
-    with apart(), threads_of(placement), RunWriter(run.path) as writer:
+    own_pieces = apart() if device.type == "cpu" else nullcontext()
+    with own_pieces, threads_of(placement), RunWriter(run.path) as writer:
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         load_packages(exp)
         meter = Meter(device)
