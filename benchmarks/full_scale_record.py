@@ -163,9 +163,8 @@ def write_document(name: str, found: dict[str, Any]) -> None:
 def page(records: dict[str, Any]) -> str:
     """docs/full_scale.md, without the part of a run that has not been made."""
     text = (DOCS / "full_scale.txt").read_text("utf-8")
-    first, second, learns = text.partition(LEARNS)
-    text = first + (second + learns if "learn" in records else "")
-    text = text.rstrip() + "\n"
+    if "learn" not in records:
+        text = text.partition(LEARNS)[0].rstrip() + "\n"
     filled = {}
     for name in ("seventy", "learn"):
         if found := records.get(name):
