@@ -18,7 +18,6 @@ from stackwise.data.batches import samples_per_epoch
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.flops import vocab_size
-from stackwise.memory.heap import apart
 from stackwise.memory.meter import Meter
 from stackwise.model.codes import operators
 from stackwise.model.formats import format_called
@@ -70,8 +69,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     leaves = None if old == new else old
     here, samples = seen_from_here(run.path, placement), samples_per_epoch(dataset, exp.optim.batch)
     check_disk(exp, here, stages, samples, run.path, new, leaves)
-    own_pieces = apart() if device.type == "cpu" else nullcontext()
-    with own_pieces, threads_of(placement), RunWriter(run.path) as writer:
+    with threads_of(placement), RunWriter(run.path) as writer:
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         load_packages(exp)
         meter = Meter(device)
