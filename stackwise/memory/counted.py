@@ -6,15 +6,13 @@ and memory has to do for the largest. With a batch of one sample that is twice t
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import ceil, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stackwise.budget import steps_before, steps_of
-from stackwise.draws import time_fracs_B
+from stackwise.budget import steps_of
 from stackwise.memory.flops import counted_frac
 from stackwise.objective import Diffusion, Mlm, hidden_count, schedule_of
 from stackwise.schedules import progress_schedule, time_schedule
@@ -24,10 +22,8 @@ if TYPE_CHECKING:
 
     from stackwise.choice import Params
     from stackwise.config import Experiment, Placement
-    from stackwise.masking import Sampling
     from stackwise.stage import Stage
 
-STEPS = 256  # of a stage, that are drawn beforehand
 POINTS = 65  # points of a schedule over progress that are looked at
 
 
@@ -42,12 +38,15 @@ def micro_tokens(exp: Experiment, placement: Placement) -> int:
 
 
 def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
-    """Counted positions in the largest micro-batch of a stage, as it is to be expected.
+    """Counted positions in the largest micro-batch that a stage may have.
+
+    Evenly spaced times have a largest that many steps come near to, whatever the seed; times drawn
+    one by one have one that is to be expected of so many.
 
     Args:
         exp: The experiment.
         placement: Its micro-batch.
-        stage: The stage; the more steps it has, the larger their largest.
+        stage: The stage.
 
     Source: what batches have, in `tests/unit/test_the_largest_batch_is_planned.py`.
     """
@@ -57,21 +56,14 @@ def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
         ratio, points = progress_schedule(schedule), np.linspace(*stage.progress, POINTS)
         return size * max(hidden_count(ratio(float(point)), length) for point in points)
     if isinstance(exp.objective, Diffusion) and schedule is not None:
-        steps = max(1, steps_of(exp, stage))
         if exp.masking.sampling == "iid":
-            draws = steps * ceil(exp.optim.batch / size)
+            draws = max(1, steps_of(exp, stage)) * ceil(exp.optim.batch / size)
             return _of_any_times(schedule, stage.band, size, length, draws)
-        return _of_even_times(
-            schedule,
-            stage.band,
-            exp.masking.sampling,
-            exp.seed,
-            exp.optim.batch,
-            size,
-            length,
-            0 if exp.data.restart else steps_before(exp, stage),
-            min(steps, STEPS),
-        )
+        # Of B evenly spaced times the latest, moved as far as they can be.
+        frac_S = (np.arange(exp.optim.batch)[-size:] + 1) / exp.optim.batch
+        if exp.masking.sampling == "stratified_k":
+            return int(np.ceil(frac_S * length).sum())
+        return round(length * _hidden(schedule, stage.band, frac_S).sum())
     return round(counted_frac(exp, stage) * size * length)
 
 
@@ -85,31 +77,6 @@ def _of_any_times(
     variance = size * length**2 * (hidden_S.var() + alike)
     beyond = NormalDist().inv_cdf((draws - 0.375) / (draws + 0.25)) * sqrt(variance)  # Blom
     return min(size * length, round(mean + beyond))
-
-
-@lru_cache(maxsize=1024)  # a plan asks several times for each stage
-def _of_even_times(
-    schedule: Params,
-    band: tuple[float, float],
-    sampling: Sampling,
-    seed: int,
-    batch: int,
-    size: int,
-    length: int,
-    first: int,
-    steps: int,
-) -> int:
-    """The largest of so many steps from the `first` on, at the very times that the run will draw.
-
-    As if no epoch ended: which sample comes is the corpus's, when it comes is not.
-    """
-    place_M = np.arange(first * batch, (first + steps) * batch)
-    none_M = np.zeros_like(place_M)
-    frac_M = time_fracs_B(seed, none_M, none_M, place_M, batch=batch, band=band, sampling=sampling)
-    exact = sampling == "stratified_k"
-    count_M = np.ceil(frac_M * length) if exact else length * _hidden(schedule, band, frac_M)
-    starts = range(0, batch, size)
-    return round(np.add.reduceat(count_M.reshape(steps, batch), starts, axis=1).max())
 
 
 def _hidden(
