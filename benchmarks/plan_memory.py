@@ -3,7 +3,8 @@
     python benchmarks/plan_memory.py [--random N --seed S] [--only KIND] [--json FILE]
 
 Each cell trains a run of two or three stages in a process of its own; what is measured is the run's
-own meter (`run.events("memory")`), what is predicted stands in its plan.json.
+own meter (`run.events("memory")`), what is predicted stands in its plan.json. The last column is
+how much more was resident in the steps between, in which malloc works as it is and keeps holes.
 `--random` draws cells that are not in the grid.
 
 It exits with 1 unless every stage's predicted / measured is within LEAST and MOST. Where less than
@@ -29,8 +30,9 @@ from stackwise.report import table
 LEAST, MOST = 0.95, 1.10
 SMALL, SLACK = 64 << 20, 8 << 20
 MIB = 1 << 20
-STEPS = 3  # of each stage: the optimizer's state is there from the second on
-SECONDS = 300  # of a cell, at most
+STEPS = 5  # of each stage: the first two and the last are measured
+SECONDS = 900  # of a cell, at most
+HEADINGS = ["cell", "stage", "predicted MiB", "measured", "ratio", "at", "", "resident"]
 
 Cell = dict[str, Any]  # name, kind, experiment, placement
 
@@ -245,8 +247,10 @@ def drawn(count: int, seed: int) -> Iterator[Cell]:
         )
 
 
-def measured(found: Cell) -> list[tuple[int, int, str]]:
-    """Predicted and measured bytes of each stage of a cell, and the moment that is predicted."""
+def measured(found: Cell) -> list[tuple[int, int, str, float]]:
+    """Of each stage predicted and measured bytes, what moment is predicted, and how many times as
+    much was resident.
+    """
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-c", CHILD, json.dumps(found), folder],
@@ -258,7 +262,7 @@ def measured(found: Cell) -> list[tuple[int, int, str]]:
         raise RuntimeError(f"{found}: {done.stderr[-2000:]}")
     plan, events = json.loads(done.stdout.splitlines()[-1])
     return [
-        (row.get("peak_bytes", row["bytes"]["total"]), event["peak"], row.get("peak_at", ""))
+        (row["peak_bytes"], event["peak"], row["peak_at"], event["resident"] / event["peak"])
         for row, event in zip(plan, events, strict=True)
     ]
 
@@ -283,17 +287,18 @@ def main() -> int:
         cells = [c for c in cells if given.only == c["kind"] or given.only in c["name"]]
     rows, worst, wrong = [], {}, 0
     for each in cells:
-        for stage, (predicted, found, moment) in enumerate(measured(each)):
+        for stage, (predicted, found, moment, resident) in enumerate(measured(each)):
             ratio, right = predicted / found, is_right(predicted, found)
             wrong += not right
             mib = [f"{predicted / MIB:.1f}", f"{found / MIB:.1f}"]
+            mark = "" if right else "*"
             rows.append(
-                [each["name"], str(stage), *mib, f"{ratio:.3f}", moment, "" if right else "*"]
+                [each["name"], str(stage), *mib, f"{ratio:.3f}", moment, mark, f"{resident:.2f}"]
             )
             print(*rows[-1], sep=" | ", flush=True)
             low, high = worst.setdefault(each["kind"], [ratio, ratio])
             worst[each["kind"]] = [min(low, ratio), max(high, ratio)]
-    print(table(["cell", "stage", "predicted MiB", "measured", "ratio", "at", ""], rows), "\n")
+    print(table(HEADINGS, rows), "\n")
     print(
         table(
             ["kind", "lowest", "highest"],

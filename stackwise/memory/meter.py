@@ -1,9 +1,13 @@
-"""What memory is really used: anonymous bytes of this process, or of the card.
+"""What memory is really used: of the card, or anonymous bytes of this process.
 
-The peak on a CPU is the kernel's high-water mark of resident memory, reset per stage through
-`/proc/self/clear_refs`, above a baseline taken before the rack was built, less what is mapped from
-files. Where the system keeps no such mark, or does not let it be read or reset (not Linux, some
-containers), the peak is None and `Meter.blind` says why.
+On a card the peak is that of torch's allocator. On a CPU it is the kernel's high-water mark of
+resident memory, set back through `/proc/self/clear_refs`, less what is mapped from files; of a few
+steps, during which malloc hands back what is freed (`heap.py`). What is resident in the other steps
+is known as well: it is more, as holes in the heap come on top.
+
+All is above a baseline taken before the rack was built. Where the system keeps no such mark, or
+does not let it be read or set back (not Linux, some containers), both are None and `Meter.blind`
+says why.
 """
 
 from __future__ import annotations
@@ -11,12 +15,15 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from stackwise.memory.heap import apart
 from stackwise.model.attention.mha import Mha
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.rack import Rack
@@ -46,23 +53,33 @@ class Meter:
     """Peak bytes above a baseline, on the CPU or a CUDA card.
 
     Attributes:
-        blind: Why the peak cannot be known; None where it can.
+        blind: Why nothing can be known; None where it can.
+        peak: The most that was handed out since `begin`, on a CPU in the steps that were measured;
+            None if not known.
+        resident: The most that the allocator held for that, at any time; None if not known.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
-        self.baseline = 0
         self.blind: str | None = None
+        self.held = self.taken = 0
         warm_up(device)
         gc.collect()  # what an earlier rack left must not count as there before
-        self.reset()
+        self.begin()
         if self.cuda:
-            self.baseline = torch.cuda.memory_allocated()
+            self.held, self.taken = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
         else:
-            self.baseline = self._status().get("RssAnon", 0)
+            self.taken = self._status().get("RssAnon", 0)
 
-    def reset(self) -> None:
-        """Begin a new peak."""
+    def begin(self) -> None:
+        """Begin a new account."""
+        self.peak: int | None = None
+        self.resident: int | None = None
+        self.steps, self.largest = 0, -1
+        self.restart()
+
+    def restart(self) -> None:
+        """Leave out what has been since the last `note`."""
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
             return
@@ -72,14 +89,45 @@ class Meter:
         except OSError as error:
             self._give_up(f"{CLEAR_REFS} cannot be written: {type(error).__name__}")
 
-    def peak_bytes(self) -> int | None:
-        """The highest use since `reset`, above the baseline; None where it cannot be known."""
+    def note(self) -> None:
+        """Take what has been since the last `restart` into account."""
         if self.cuda:
-            return max(0, torch.cuda.max_memory_allocated() - self.baseline)
+            most = torch.cuda.max_memory_allocated() - self.held
+            self.peak = max(most, self.peak or 0)
+            self.resident = max(torch.cuda.max_memory_reserved() - self.taken, self.resident or 0)
+        else:
+            self.resident = self._highest(self.resident)
+
+    @contextmanager
+    def step(self, counted: int, *, last: bool) -> Iterator[None]:
+        """Around a training step; measures it if it may be the highest of its stage.
+
+        These are the first two, since state and buffers are made in the first, the last, and each
+        with a larger head than those before it.
+
+        Args:
+            counted: The most counted positions of one of its micro-batches.
+            last: Whether the stage ends with it.
+        """
+        measured = not self.cuda and (self.steps < 2 or last or counted > self.largest)
+        self.steps, self.largest = self.steps + 1, max(self.largest, counted)
+        if not measured:
+            yield
+            return
+        self.note()
+        with apart():
+            self.restart()
+            yield
+            self.peak = self._highest(self.peak)
+        self.note()
+
+    def _highest(self, before: int | None) -> int | None:
+        """The kernel's mark, or what was found before, if that is more."""
         now = self._status()
         if self.blind is not None:
             return None
-        return max(0, now["VmHWM"] - now["RssFile"] - now["RssShmem"] - self.baseline)
+        most = now["VmHWM"] - now["RssFile"] - now["RssShmem"] - self.taken
+        return max(most, before or 0)
 
     def _status(self) -> dict[str, int]:
         try:

@@ -257,13 +257,14 @@ def head_moments(
     made = (2 if low else FLOAT) * table if stage.head else 0
     back = 2 * tokens * FLOAT * width + counted * FLOAT * width
     if counted * vocab > LOGITS_AT_ONCE:
-        # Those of the piece before are there until the next are made.
+        # Those of the piece before are there until the next are made, of which the last may be few.
+        new = FLOAT + 2 * low
         piece = max(1, LOGITS_AT_ONCE // vocab)
-        before, now = piece * vocab, min(counted - piece, piece) * vocab
-        forward = before * FLOAT + max(now, 0) * (FLOAT + 2 * low)
+        before, now = piece * vocab, max(0, min(counted - piece, piece)) * vocab
+        forward = max(before * new, before * FLOAT + now * new)
         piece = max(1, LOGITS_AT_ONCE // counted)
-        before, now = piece * counted, min(vocab - piece, piece) * counted
-        backward = (before * each + max(now, 0) * (FLOAT + 2 * low)) * stage.head
+        before, now = piece * counted, max(0, min(vocab - piece, piece)) * counted
+        backward = max(before * new, before * each + now * new) * stage.head
         rows = norm + counted * each * width * 3 + cast
         extra = made if trains and cast else 0  # a gradient before it is cast
         return (

@@ -48,8 +48,7 @@ def enter_stage(work: Work, number: int) -> Trainee:
     average = None if exp.optim.ema is None else Average(named, exp.optim.ema, optimizer)
     if not fresh and average is not None:
         average.load(read_state(work, AVERAGE, trains), work.at.updates)
-    work.stage_peak = None
-    work.meter.reset()
+    work.meter.begin()
     if fresh:
         work.writer.event(
             "stage_started",
@@ -66,12 +65,16 @@ def enter_stage(work: Work, number: int) -> Trainee:
 
 @contextmanager
 def measured(work: Work, trainee: Trainee, noisy: Corrupted) -> Iterator[None]:
-    """Measure bytes by category over the first step of a stage; other steps run untouched."""
-    if trainee.measured is not None:
-        yield
-        return
-    with Kept(work.rack, noisy.trunk_BTD) as kept:
-        yield
+    """Measure the peak of a step that may be the highest, and bytes by category of the first."""
+    size = work.placement.micro_batch or len(noisy.input_BT)
+    largest = max(int(part.sum()) for part in noisy.counted_BT.split(size))
+    last = work.at.step + 1 == work.steps_of(trainee.number)
+    with work.meter.step(largest, last=last):
+        if trainee.measured is not None:
+            yield
+            return
+        with Kept(work.rack, noisy.trunk_BTD) as kept:
+            yield
     plain = not (work.placement.checkpointing or work.placement.compile)
     moments = optimizer_state(trainee.optimizer, trainee.named)
     averages = trainee.average.state() if trainee.average is not None else {}
@@ -101,7 +104,8 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     following = work.stages[number + 1] if number + 1 < len(work.stages) else None
     if trainee.average is not None:
         trainee.average.adopt_what_freezes(following)
-    work.writer.event("memory", stage=number, **(trainee.measured or {}), peak=work.stage_peak)
+    taken = {"peak": work.meter.peak, "resident": work.meter.resident}
+    work.writer.event("memory", stage=number, **(trainee.measured or {}), **taken)
     work.writer.event("stage_finished", stage=number, name=trainee.stage.name, step=work.at.step)
     done = (
         sorted(set(trainee.stage.active or ()) - set(following.active or ())) if following else []

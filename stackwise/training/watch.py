@@ -38,7 +38,7 @@ def watch(work: Work, trainee: Trainee) -> None:
     work.note_peak()  # looking is not training: its memory does not count
     with trainee.average.applied() if trainee.average is not None else nullcontext():
         look(work, trainee)
-    work.meter.reset()
+    work.meter.restart()
 
 
 def look_now(work: Work, number: int) -> bool:

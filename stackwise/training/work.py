@@ -97,7 +97,6 @@ class Work:
     lent: set[str] = field(default_factory=set)
     empty: set[str] = field(default_factory=set)
     stop_requested: bool = False
-    stage_peak: int | None = None
     saved_at: float = field(default_factory=time.monotonic)
 
     @cached_property
@@ -155,10 +154,9 @@ class Work:
 
     def note_peak(self) -> None:
         """Take the memory peak since the last look into account."""
-        peak = self.meter.peak_bytes()
-        if peak is not None:
-            self.stage_peak = max(peak, self.stage_peak or 0)
-            self.at.peak_bytes = max(peak, self.at.peak_bytes or 0)
+        self.meter.note()
+        if self.meter.peak is not None:
+            self.at.peak_bytes = max(self.meter.peak, self.at.peak_bytes or 0)
 
     def checkpoint_due(self) -> bool:
         """Whether the last checkpoint is older than the placement allows."""

@@ -33,8 +33,9 @@ else:
     optimizer = Optimizer(Optim(name=name), {{("s0", "w"): weight}}, rounding=rounding)
 optimizer.step()
 meter = Meter(torch.device("cpu"))  # its baseline holds weights, gradients and state
-optimizer.step()
-print(meter.peak_bytes())
+with meter.step(0, last=True):
+    optimizer.step()
+print(meter.peak)
 """
 
 readable = pytest.mark.skipif(

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -34,24 +35,75 @@ def in_a_process(code):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+NOTES = """
+import json, torch
+from stackwise.memory.meter import Meter
+meter, found = Meter(torch.device("cpu")), []
+def note():
+    meter.note()
+    found.append(meter.resident)
+meter.begin(); note()
+kept = torch.ones(4 << 20); block = torch.ones(16 << 20); note()
+del block; note()
+meter.begin(); note()
+print(json.dumps(found))
+"""
+
+
 @linux_only
-def test_what_was_allocated_and_freed_is_in_the_peak():
-    before, held, after, again = in_a_process(
-        "import json, torch\n"
-        "from stackwise.memory.meter import Meter\n"
-        "meter, peaks = Meter(torch.device('cpu')), []\n"
-        "def note():\n"
-        "    peaks.append(meter.peak_bytes())\n"
-        "meter.reset(); note()\n"
-        "kept = torch.ones(4 << 20); block = torch.ones(16 << 20); note()\n"
-        "del block; note()\n"
-        "meter.reset(); note()\n"
-        "print(json.dumps(peaks))\n"
-    )
+def test_what_was_resident_and_let_go_is_noted():
+    before, held, after, again = in_a_process(NOTES)
     assert before <= TOLERANCE
     assert held == pytest.approx(80 * MIB, abs=TOLERANCE)
     assert after == held or after == pytest.approx(80 * MIB, abs=TOLERANCE)
     assert again == pytest.approx(16 * MIB, abs=TOLERANCE)
+
+
+# Of 96 MiB in pieces, every other one is let go again: holes into which no larger piece fits.
+STEPS = """
+import json, torch
+from stackwise.memory.meter import Meter
+torch.empty(8 << 20)  # freed: pieces of up to 32 MiB are cut out of one heap from here on
+meter, found = Meter(torch.device("cpu")), []
+def step():
+    held = [torch.ones(1 << 18) for _ in range(96)]
+    del held[::2]
+    larger = [torch.ones(3 << 17) for _ in range(32)]  # 48 MiB
+meter.begin()
+for number in range(4):
+    with meter.step(0, last=False):
+        step()
+meter.note()
+print(json.dumps([meter.peak, meter.resident]))
+"""
+
+
+@linux_only
+def test_the_peak_is_what_tensors_take_and_resident_what_the_heap_keeps():
+    peak, resident = in_a_process(STEPS)
+    assert peak == pytest.approx(96 * MIB, abs=TOLERANCE)
+    assert resident >= 140 * MIB
+
+
+def test_the_steps_that_may_be_the_highest_are_measured(monkeypatch):
+    """The first two, the last, and those with more counted positions than any before."""
+    entered = []
+
+    @contextmanager
+    def noted():
+        entered.append(number)
+        yield
+
+    monkeypatch.setattr(meter, "apart", noted)
+    measured = meter.Meter(torch.device("cpu"))
+    for number, counted in enumerate([5, 3, 4, 6, 6, 2, 7, 1]):
+        with measured.step(counted, last=number == 7):
+            pass
+    assert entered == [0, 1, 3, 6, 7]
+    measured.begin()
+    with measured.step(1, last=False):
+        pass
+    assert entered[-1] == 7 and len(entered) == 6
 
 
 @linux_only
@@ -73,6 +125,7 @@ def test_a_run_takes_at_least_what_it_counts(tmp_path):
     assert run["activations"] < 0.01 * sum(parts.values())
     assert sum(parts.values()) > 100 * MIB
     assert run["peak"] >= sum(parts.values()) - TOLERANCE
+    assert run["resident"] >= run["peak"] - TOLERANCE
 
 
 @linux_only
@@ -140,10 +193,13 @@ def test_where_it_can_be_known_no_event_says_otherwise(status, tiny, place):
     assert not [event for event in run.events() if event["kind"] == "peak_unknown"]
 
 
-def test_a_reset_that_fails_later_leaves_no_stale_peak(status):
+def test_a_mark_that_cannot_be_set_back_later_leaves_no_stale_peak(status):
     measured = meter.Meter(torch.device("cpu"))
-    assert measured.blind is None and measured.peak_bytes() is not None
+    with measured.step(0, last=False):
+        pass
+    assert measured.blind is None and measured.peak is not None
     (status / "clear_refs").unlink()
     (status / "clear_refs").mkdir()
-    measured.reset()
-    assert measured.peak_bytes() is None and measured.blind is not None
+    with measured.step(0, last=False):
+        pass
+    assert measured.peak is measured.resident is None and measured.blind is not None

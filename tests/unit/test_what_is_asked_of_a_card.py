@@ -28,10 +28,12 @@ CARD, HERE = torch.device("cuda"), torch.device("cpu")
 @pytest.fixture
 def allocator(monkeypatch) -> SimpleNamespace:
     """Stands in for CUDA's: bytes that are held, and the most since its mark was set back."""
-    held = SimpleNamespace(now=100, most=100)
+    held = SimpleNamespace(now=100, most=100, reserved=500)
     monkeypatch.setattr(meter, "warm_up", lambda device: None)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: held.now)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: held.most)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: held.reserved)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: held.reserved)
     monkeypatch.setattr(
         torch.cuda, "reset_peak_memory_stats", lambda: setattr(held, "most", held.now)
     )
@@ -40,13 +42,23 @@ def allocator(monkeypatch) -> SimpleNamespace:
 
 def test_the_peak_is_its_allocators_above_what_was_held_before(allocator) -> None:
     measured = meter.Meter(CARD)
-    assert measured.blind is None and measured.peak_bytes() == 0
-    allocator.most, allocator.now = 350, 180
-    assert measured.peak_bytes() == 250
-    measured.reset()
-    assert measured.peak_bytes() == 80
+    measured.note()
+    assert measured.blind is None and measured.peak == measured.resident == 0
+    allocator.most, allocator.now, allocator.reserved = 350, 180, 900
+    with measured.step(1, last=True):
+        assert measured.peak == 0  # every step counts, not this one alone
+    measured.note()
+    assert (measured.peak, measured.resident) == (250, 400)
+    measured.restart()
+    measured.note()
+    assert measured.peak == 250
+    measured.begin()
+    measured.note()
+    assert measured.peak == 80
     allocator.now = allocator.most = 40
-    assert measured.peak_bytes() == 0
+    measured.begin()
+    measured.note()
+    assert measured.peak == 0
 
 
 def test_what_does_not_fit_into_all_of_its_memory_is_refused(monkeypatch) -> None:

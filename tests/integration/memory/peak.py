@@ -29,13 +29,13 @@ class Peak:
     def __init__(self) -> None:
         torch.set_num_threads(1)
         self.most = self.base = 0
-        reset = Meter.reset
+        restart = Meter.restart
 
         def noted(meter: Meter) -> None:
             self.note()
-            reset(meter)
+            restart(meter)
 
-        Meter.reset = noted  # type: ignore[method-assign]
+        Meter.restart = noted  # type: ignore[method-assign]
         self.begin()
 
     def begin(self) -> None:
