@@ -40,6 +40,7 @@ from stackwise.model.block import (
     block_saved,
     norm_saved,
 )
+from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, parts_trained, roles, untied_from
 from stackwise.training.chunked import LOGITS_AT_ONCE
 from stackwise.training.optim import gradient_bytes, state_bytes
@@ -148,7 +149,8 @@ def _activations(exp: Experiment, placement: Placement, role: Role | None) -> in
     tokens, blocks = micro_tokens(exp, placement), exp.rack.blocks_per_stack
     if placement.checkpointing:
         return tokens * blocks * FLOAT * exp.rack.d_model
-    saved = block_saved(exp.rack, exp.attention, role == "active")
+    length, causal = exp.data.seq_len, is_causal(exp.objective)
+    saved = block_saved(exp.rack, exp.attention, length, causal, role == "active")
     copies = copied_bytes(exp, placement, role)
     return blocks * (tokens * saved.bytes(_compute_bytes(exp)) + copies)
 
@@ -170,7 +172,8 @@ def recompute_bytes(exp: Experiment, placement: Placement) -> int:
     """With checkpointing, what the one block that is being recomputed keeps meanwhile."""
     if not placement.checkpointing:
         return 0
-    saved = block_saved(exp.rack, exp.attention, True)
+    length, causal = exp.data.seq_len, is_causal(exp.objective)
+    saved = block_saved(exp.rack, exp.attention, length, causal, True)
     return micro_tokens(exp, placement) * saved.bytes(_compute_bytes(exp))
 
 

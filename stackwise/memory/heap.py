@@ -1,60 +1,94 @@
-"""Tensors apart from the heap for a while, so that memory in use is the memory that they take.
+"""What malloc has handed out: on a CPU what a card's allocator counts of itself.
 
-glibc's malloc takes pieces of 128 KiB and more from the system one by one, and raises that
-threshold to 32 MiB as such pieces are freed. From then on tensors are cut out of one heap, what is
-left between them is kept, and the same step takes up to twice as much as the tensors in it: another
-share for each shape and stage, which nobody can foretell. Setting the threshold to what it is at
-first keeps it there.
-
-The price is pages that the system clears anew: a narrow rack's step takes twice as long. So it is
-for the few steps whose memory is measured. A process that has MALLOC_MMAP_THRESHOLD_ in its
-environment keeps what that says.
+Resident memory says less of a step: glibc keeps what is freed, up to pieces of 32 MiB, and fills
+the gaps as chance will have it, so that a process is larger than what is in use, up to twice at
+widths of some hundreds. `in_use` is glibc's own sum; what a step takes on top and gives back is
+added up from torch's record of it, kept while that step runs.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
-TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # of mallopt
-FIRST, LAST = 128 << 10, 32 << 20  # glibc's threshold as it begins, and where its rule ends
-PIECES, FIRST_PIECES = 1 << 30, 1 << 16  # at most; the system has a limit of its own
-SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+import torch
+from torch import autograd
+from torch._C._profiler import _ExperimentalConfig
+
+from stackwise.trunk.pages import paged
+
+PROBE_BYTES = 1 << 20
+
+profiler: Any = autograd  # its functions without a kineto, which writes lines of its own
+
+
+class MallInfo(ctypes.Structure):
+    """`struct mallinfo2` of glibc's malloc.h, in its order."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+@cache
+def mallinfo2() -> Any:
+    """The call; None where the C library has none (before glibc 2.33, or not glibc)."""
+    call = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if call is not None:
+        call.restype = MallInfo
+    return call
+
+
+def why_unknown() -> str | None:
+    """Why it cannot be known what malloc has handed out; None where it can."""
+    if mallinfo2() is None:
+        return "this C library has no mallinfo2"
+    before = in_use()
+    held = torch.empty(PROBE_BYTES, dtype=torch.uint8)
+    if in_use() - before < held.nbytes:
+        return "tensors do not come from glibc's malloc here"
+    return None
+
+
+def in_use() -> int:
+    """Bytes of this process: pieces of the heap, and what lies in pages of its own."""
+    found = mallinfo2()()
+    return int(found.uordblks) + int(found.hblkhd) + paged()
+
+
+class Taken:
+    """What was handed out while something was done.
+
+    Attributes:
+        most: The most bytes at once, above what was in use before; None if not known.
+    """
+
+    most: int | None = None
 
 
 @contextmanager
-def apart() -> Iterator[None]:
-    """Inside, memory of 128 KiB and more comes from the system, and goes back to it when freed.
-
-    Of the whole process. Nothing changes where malloc is not glibc's, or where the environment says
-    how it shall work.
-    """
-    tuned = _mallopt()
-    if tuned is None:
-        yield
+def taken() -> Iterator[Taken]:
+    """Add up what torch takes and gives back in this thread; unless it is profiled already."""
+    found = Taken()
+    if profiler._profiler_enabled():
+        yield found
         return
-    tuned(MMAP_THRESHOLD, FIRST)
-    tuned(TRIM_THRESHOLD, 2 * FIRST)
-    tuned(MMAP_MAX, PIECES)
+    cpu, options = profiler.ProfilerState.CPU, (False, True, False, False, False)
+    profiler._enable_profiler_legacy(profiler.ProfilerConfig(cpu, *options, _ExperimentalConfig()))
     try:
-        yield
+        yield found
     finally:
-        tuned(MMAP_THRESHOLD, LAST)
-        tuned(TRIM_THRESHOLD, 2 * LAST)
-        tuned(MMAP_MAX, FIRST_PIECES)
-
-
-def _mallopt() -> Callable[[int, int], int] | None:
-    """Of glibc; None where it is another malloc, or has been tuned from outside."""
-    if any(name in os.environ for name in SETTINGS):
-        return None
-    try:
-        library = ctypes.CDLL(None)
-    except (OSError, TypeError):  # no such thing on this system
-        return None
-    if not hasattr(library, "gnu_get_libc_version"):
-        return None
-    tuned: Callable[[int, int], int] = library.mallopt
-    return tuned
+        threads = profiler._disable_profiler_legacy()
+        now = most = 0
+        for event in (event for thread in threads for event in thread):
+            if event.kind() == "memory_alloc":
+                now += event.cpu_memory_usage()
+                most = max(most, now)
+    found.most = most

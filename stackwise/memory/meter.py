@@ -1,13 +1,13 @@
-"""What memory is really used: of the card, or anonymous bytes of this process.
+"""What memory is really used, of the card or of this process, above what was before the rack.
 
-On a card the peak is that of torch's allocator. On a CPU it is the kernel's high-water mark of
-resident memory, set back through `/proc/self/clear_refs`, less what is mapped from files; of a few
-steps, during which malloc hands back what is freed (`heap.py`). What is resident in the other steps
-is known as well: it is more, as holes in the heap come on top.
+The peak is what the allocator had handed out: torch's on a card; on a CPU malloc's, in the few
+steps that may be the highest (`heap.py`). Where that cannot be known (not glibc) it is None and
+`Meter.blind` says why.
 
-All is above a baseline taken before the rack was built. Where the system keeps no such mark, or
-does not let it be read or set back (not Linux, some containers), both are None and `Meter.blind`
-says why.
+`resident` is what the allocator held for that: torch's reserved bytes on a card; on a CPU the
+kernel's high-water mark, set back through `/proc/self/clear_refs`, less what is mapped from files.
+It is None where the system keeps no such mark, or does not let it be read or set back (not Linux,
+some containers).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from stackwise.memory.heap import apart
+from stackwise.memory.heap import in_use, taken, why_unknown
 from stackwise.model.attention.mha import Mha
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.rack import Rack
@@ -35,13 +35,13 @@ NEEDED = ("VmHWM", "RssAnon", "RssFile", "RssShmem")
 
 
 def status_bytes() -> dict[str, int]:
-    """Those of NEEDED that /proc/self/status has, in bytes.
-
-    Raises:
-        OSError: If it cannot be read.
-    """
+    """Those of NEEDED that /proc/self/status has, in bytes; none where it cannot be read."""
+    try:
+        lines = STATUS.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
     found = {}
-    for line in STATUS.read_text("utf-8", errors="replace").splitlines():
+    for line in lines:
         key, _, rest = line.partition(":")
         number = rest.split()[0] if rest.strip() else ""
         if key in NEEDED and number.isdecimal():
@@ -53,7 +53,7 @@ class Meter:
     """Peak bytes above a baseline, on the CPU or a CUDA card.
 
     Attributes:
-        blind: Why nothing can be known; None where it can.
+        blind: Why the peak cannot be known; None where it can.
         peak: The most that was handed out since `begin`, on a CPU in the steps that were measured;
             None if not known.
         resident: The most that the allocator held for that, at any time; None if not known.
@@ -61,15 +61,17 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
-        self.blind: str | None = None
-        self.held = self.taken = 0
+        self.marked = True  # whether the kernel's mark is of the time since `restart`
+        self.used = self.held = 0
         warm_up(device)
         gc.collect()  # what an earlier rack left must not count as there before
+        self.blind = None if self.cuda else why_unknown()
         self.begin()
         if self.cuda:
-            self.held, self.taken = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+            self.used, self.held = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
         else:
-            self.taken = self._status().get("RssAnon", 0)
+            self.used = in_use() if self.blind is None else 0
+            self.held = status_bytes().get("RssAnon", 0)
 
     def begin(self) -> None:
         """Begin a new account."""
@@ -86,21 +88,25 @@ class Meter:
         release_free_memory()
         try:
             CLEAR_REFS.write_text("5")
-        except OSError as error:
-            self._give_up(f"{CLEAR_REFS} cannot be written: {type(error).__name__}")
+        except OSError:
+            self.marked = False  # for good: a mark that was not set back once is of another stage
 
     def note(self) -> None:
         """Take what has been since the last `restart` into account."""
         if self.cuda:
-            most = torch.cuda.max_memory_allocated() - self.held
-            self.peak = max(most, self.peak or 0)
-            self.resident = max(torch.cuda.max_memory_reserved() - self.taken, self.resident or 0)
+            self.peak = max(torch.cuda.max_memory_allocated() - self.used, self.peak or 0)
+            self.resident = max(torch.cuda.max_memory_reserved() - self.held, self.resident or 0)
+            return
+        now = status_bytes()
+        if self.marked and all(name in now for name in NEEDED):
+            most = now["VmHWM"] - now["RssFile"] - now["RssShmem"] - self.held
+            self.resident = max(most, self.resident or 0)
         else:
-            self.resident = self._highest(self.resident)
+            self.resident = None
 
     @contextmanager
     def step(self, counted: int, *, last: bool) -> Iterator[None]:
-        """Around a training step; measures it if it may be the highest of its stage.
+        """Around a training step; on a CPU measures it if it may be the highest of its stage.
 
         These are the first two, since state and buffers are made in the first, the last, and each
         with a larger head than those before it.
@@ -109,40 +115,16 @@ class Meter:
             counted: The most counted positions of one of its micro-batches.
             last: Whether the stage ends with it.
         """
-        measured = not self.cuda and (self.steps < 2 or last or counted > self.largest)
+        measured = self.steps < 2 or last or counted > self.largest
         self.steps, self.largest = self.steps + 1, max(self.largest, counted)
-        if not measured:
+        if self.cuda or self.blind is not None or not measured:
             yield
             return
-        self.note()
-        with apart():
-            self.restart()
+        before = in_use() - self.used
+        with taken() as found:
             yield
-            self.peak = self._highest(self.peak)
-        self.note()
-
-    def _highest(self, before: int | None) -> int | None:
-        """The kernel's mark, or what was found before, if that is more."""
-        now = self._status()
-        if self.blind is not None:
-            return None
-        most = now["VmHWM"] - now["RssFile"] - now["RssShmem"] - self.taken
-        return max(most, before or 0)
-
-    def _status(self) -> dict[str, int]:
-        try:
-            found = status_bytes()
-        except OSError as error:
-            self._give_up(f"{STATUS} cannot be read: {type(error).__name__}")
-            return {}
-        missing = [key for key in NEEDED if key not in found]
-        if missing:
-            self._give_up(f"{STATUS} has no {', '.join(missing)}")
-        return found
-
-    def _give_up(self, why: str) -> None:
-        """For good: a mark that was not reset once is of another stage."""
-        self.blind = self.blind or why
+        if found.most is not None:
+            self.peak = max(before + found.most, self.peak or 0)
 
 
 def warm_up(device: torch.device) -> None:

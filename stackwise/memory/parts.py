@@ -15,6 +15,7 @@ from stackwise.memory.stored import block_linears, part_tensors
 from stackwise.model.block import block_matmul_parameters, block_saved, norm_saved
 from stackwise.model.formats import format_called, room_for
 from stackwise.model.workspace import MAPPED_BYTES
+from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, parts_trained, trunk_of
 from stackwise.training.chunked import LOGITS_AT_ONCE
 from stackwise.training.optim import gradient_bytes, step_bytes
@@ -66,6 +67,7 @@ class Micro:
     Attributes:
         tokens: Of one forward pass.
         length: Of one sample.
+        causal: Whether no token sees a later one.
         low: Whether products are in bfloat16.
         checkpointing: Whether blocks keep their input alone.
         accumulates: Whether there are several in a batch.
@@ -85,6 +87,7 @@ class Micro:
 
     tokens: int
     length: int
+    causal: bool
     low: bool
     checkpointing: bool
     accumulates: bool
@@ -130,7 +133,7 @@ def micro_of(
     exp: Experiment, placement: Placement, stage: Stage, *, untied: bool, card: bool
 ) -> Micro:
     """The micro-batches of a stage."""
-    low = exp.precision.compute == "bfloat16"
+    low, causal = exp.precision.compute == "bfloat16", is_causal(exp.objective)
     each = 2 if low else FLOAT
     tokens = micro_tokens(exp, placement)
     weight_bytes = 2 if exp.precision.weights == "bfloat16" else FLOAT
@@ -139,7 +142,9 @@ def micro_of(
     copies: dict[Role, int] = {"trunk": 0}
     for role in ("active", "suffix"):
         copies[role] = copied_bytes(exp, placement, role)
-        saved[role] = tokens * block_saved(exp.rack, exp.attention, role == "active").bytes(each)
+        trains = role == "active"
+        floats = block_saved(exp.rack, exp.attention, exp.data.seq_len, causal, trains)
+        saved[role] = tokens * floats.bytes(each)
         inputs = tokens * FLOAT * exp.rack.d_model
         kept[role] = inputs if placement.checkpointing else saved[role] + copies[role]
     in_backward = exp.optim.grads == "in_backward"
@@ -150,6 +155,7 @@ def micro_of(
     return Micro(
         tokens=tokens,
         length=exp.data.seq_len,
+        causal=causal,
         low=low,
         checkpointing=placement.checkpointing,
         accumulates=micro_samples(exp, placement) < exp.optim.batch,

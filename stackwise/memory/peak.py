@@ -119,7 +119,13 @@ def moments(
         if passes and ((number % again, role) not in seen or role != "trunk"):
             seen.add((number % again, role))
             moment = block_forward(
-                exp.rack, exp.attention, number, micro.length, micro.low, role == "active"
+                exp.rack,
+                exp.attention,
+                number,
+                micro.length,
+                causal=micro.causal,
+                low=micro.low,
+                trains=role == "active",
             )
             work = micro.bytes_of(moment) + micro.weight(role, forward=True)
             yield replace(
@@ -144,7 +150,13 @@ def moments(
         below = kept + (micro.kept[role] if micro.checkpointing else 0)
         trains = role == "active"
         for moment in block_backward(
-            exp.rack, exp.attention, number, micro.length, micro.low, trains
+            exp.rack,
+            exp.attention,
+            number,
+            micro.length,
+            causal=micro.causal,
+            low=micro.low,
+            trains=trains,
         ):
             floats = micro.bytes_of(moment)
             keeps = min(own, floats)

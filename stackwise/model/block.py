@@ -140,9 +140,12 @@ def norm_saved(shape: RackShape) -> Saved:
     return Saved(shape.d_model + (2 if shape.norm == "layernorm" else 1), 0)
 
 
-def block_saved(shape: RackShape, attention: Params, trains: bool) -> Saved:
+def block_saved(
+    shape: RackShape, attention: Params, length: int, causal: bool, trains: bool
+) -> Saved:
     """Numbers per token that one block keeps for backward, crossed or trained."""
-    inside = kind_of(attention).saved_floats(attention_shape(shape, 0), attention, trains)
+    inner = attention_shape(shape, 0)
+    inside = kind_of(attention).saved_floats(inner, attention, length, causal, trains)
     wide = d_ff(shape)
     ffn = wide * (3 if shape.ffn == "swiglu" else 1) + trains * (wide + shape.d_model)
     norm = norm_saved(shape)
@@ -150,14 +153,22 @@ def block_saved(shape: RackShape, attention: Params, trains: bool) -> Saved:
 
 
 def block_forward(
-    shape: RackShape, attention: Params, number: int, length: int, low: bool, trains: bool
+    shape: RackShape,
+    attention: Params,
+    number: int,
+    length: int,
+    *,
+    causal: bool,
+    low: bool,
+    trains: bool,
 ) -> Moment:
     """The highest moment of a forward pass that keeps nothing, the block's input included.
 
     What attention read is held until the feed-forward is done: it has a name.
     """
     kind, wide, width = kind_of(attention), d_ff(shape), shape.d_model
-    inside = kind.working_floats(attention_shape(shape, number), attention, length, low, trains)
+    inner = attention_shape(shape, number)
+    inside = kind.working_floats(inner, attention, length, causal, low, trains)
     read = Saved(0, width) if low else Saved(width, 0)
     attended = Saved(width, 0).plus(read).plus(inside.forward)
     fed = Saved(2 * width, wide * (3 if shape.ffn == "swiglu" else 2)).plus(read).plus(read)
@@ -166,7 +177,14 @@ def block_forward(
 
 
 def block_backward(
-    shape: RackShape, attention: Params, number: int, length: int, low: bool, trains: bool
+    shape: RackShape,
+    attention: Params,
+    number: int,
+    length: int,
+    *,
+    causal: bool,
+    low: bool,
+    trains: bool,
 ) -> tuple[Moment, ...]:
     """The moments of a block's backward of which one is its highest, in their order.
 
@@ -175,8 +193,8 @@ def block_backward(
     """
     kind, wide, width = kind_of(attention), d_ff(shape), shape.d_model
     inner = attention_shape(shape, number)
-    inside = kind.working_floats(inner, attention, length, low, trains)
-    saved, norm = block_saved(shape, attention, trains), norm_saved(shape)
+    inside = kind.working_floats(inner, attention, length, causal, low, trains)
+    saved, norm = block_saved(shape, attention, length, causal, trains), norm_saved(shape)
     gated = shape.ffn == "swiglu"
     one, weights = width * wide, block_matmul_parameters(shape, attention)
     ffn, cast = ffn_matmul_parameters(shape), width * low

@@ -89,7 +89,7 @@ def bare_block(rows: int, dtype: str, device: torch.device) -> Block:
 def around_probes(device: torch.device, dtype: str) -> Iterator[Probe]:
     """Norms, rotation, gates, residuals, casts and their backward, in numbers that are kept."""
     shape = RackShape(stacks=1, blocks_per_stack=1, d_model=WIDTH, heads=WIDTH // HEAD)
-    each = sum(block_saved(shape, parse(ATTENTION, "mha", "attention", "kind"), True))
+    mha = parse(ATTENTION, "mha", "attention", "kind")
     rows = (8, 64, 512, 2048) if device.type == "cpu" else (64, 1024, 8192)
     for count in rows:
 
@@ -119,6 +119,6 @@ def around_probes(device: torch.device, dtype: str) -> Iterator[Probe]:
 
             return prepare
 
-        numbers = float(count * each)
+        numbers = float(count * sum(block_saved(shape, mha, count, True, True)))
         yield Probe(f"around/{dtype}/forward", numbers, numbers, "number", forward)
         yield Probe(f"around/{dtype}/backward", numbers, numbers, "number", backward)

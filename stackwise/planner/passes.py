@@ -69,8 +69,10 @@ class Pass:
 
     def around(self, way: str) -> float:
         """Seconds of all else in a block, one way."""
-        numbers = self.tokens * sum(block_saved(self.exp.rack, self.exp.attention, True))
-        return seconds_for(self.hardware.around[f"{self.dtype}/{way}"], numbers)
+        exp = self.exp
+        causal = is_causal(exp.objective)
+        each = sum(block_saved(exp.rack, exp.attention, exp.data.seq_len, causal, True))
+        return seconds_for(self.hardware.around[f"{self.dtype}/{way}"], self.tokens * each)
 
     def weights(self, frozen: bool) -> float:
         """Seconds of making the weights of a block for one pass: dequantised, cast, or nothing."""

@@ -268,8 +268,8 @@ def test_a_matrix_outside_a_linear_layer_is_not_frozen_to_less(tiny, place, monk
         matmul_parameters=lambda shape, params: shape.d_model**2,
         input_parameters=lambda shape, params: shape.d_model**2,
         score_flops=lambda shape, params, tokens, causal: Scores(0),
-        saved_floats=lambda shape, params, trains: Saved(0, shape.d_model * trains),
-        working_floats=lambda shape, params, tokens, low, trains: Working(
+        saved_floats=lambda shape, params, tokens, causal, trains: Saved(0, shape.d_model * trains),
+        working_floats=lambda shape, params, tokens, causal, low, trains: Working(
             Saved(0, shape.d_model), Saved(0, 2 * shape.d_model), Saved(0, 2 * shape.d_model)
         ),
         cache_floats=lambda shape, params: 0,

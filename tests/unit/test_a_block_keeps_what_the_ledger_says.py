@@ -5,7 +5,7 @@ import torch
 
 from stackwise.choice import parse
 from stackwise.model.attention import ATTENTION
-from stackwise.model.attention.kernel import features_made
+from stackwise.model.attention.kernel import chunks, features_made
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.block import Block, block_parameters, block_saved
 from stackwise.model.shape import RackShape
@@ -23,6 +23,9 @@ ATTENTIONS = [
     {"kind": "kernel", "map": "gaussian", "features": 16, "chunk": 8},
     {"kind": "kernel", "map": "laplacian", "features": 10, "chunk": 8},
     {"kind": "kernel", "map": "uniform", "features": 10, "chunk": 8},
+    {"kind": "kernel", "features": 6, "chunk": 5},  # the last chunk is filled up
+    {"kind": "kernel", "map": "gaussian", "features": 6, "chunk": 7},
+    {"kind": "kernel", "features": 6, "chunk": 64},
 ]
 OPTIONS = [
     {},
@@ -68,15 +71,15 @@ def kept(block, causal):
 
 
 def tolerated(params, shape, causal):
-    """What the random features' ledger, per token and causal, has over what is kept."""
+    """What the random features' ledger has over what is kept: it counts whole numbers per token."""
     if params.choice != "kernel":
         return 0
-    state = features_made(params) * (shape.d_model // shape.heads + 1)
-    rounded_up = -(-state // params.chunk) - state / params.chunk
-    over = TOKENS * shape.heads * rounded_up
-    if not causal:
-        over += TOKENS * shape.heads * (params.chunk + state / params.chunk)
-        over -= BATCH * shape.heads * state
+    made, wide = features_made(params), shape.d_model // shape.heads
+    chunk, filled = chunks(params, LENGTH, causal)
+    state = made * (wide + 1)
+    others = 2 * (made + wide + 1) + chunk * causal
+    whole = -(-(others + -(-state // chunk)) * filled // LENGTH)
+    over = TOKENS * shape.heads * (whole - (others + state / chunk) * filled / LENGTH)
     floor = 0 if params.map == "softmax_positive" else LENGTH if causal else 1
     return over - floor
 
@@ -95,7 +98,7 @@ def test_a_block_has_the_parameters_that_are_counted(attention, options):
 def test_a_block_keeps_what_is_predicted(attention, options, causal, trains):
     block, shape, params = made(attention, options)
     block.requires_grad_(trains)
-    predicted = TOKENS * block_saved(shape, params, trains).bytes(4) / 4
+    predicted = TOKENS * block_saved(shape, params, LENGTH, causal, trains).bytes(4) / 4
     over = tolerated(params, shape, causal)
     assert predicted - kept(block, causal) == pytest.approx(over, abs=1e-6)
 

@@ -111,7 +111,7 @@ def test_the_example_keeps_what_it_says(example, causal, trains):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         module(x_BTD, causal=causal)
     counts = 8 * LENGTH  # bytes of how many tokens each place sees, once for all samples
-    said = TOKENS * entry.saved_floats(shape, params, trains).bytes(4)
+    said = TOKENS * entry.saved_floats(shape, params, LENGTH, causal, trains).bytes(4)
     assert said <= sum(size for size, _ in kept.values()) <= said + counts
 
 

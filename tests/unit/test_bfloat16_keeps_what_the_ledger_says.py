@@ -51,7 +51,7 @@ def test_kept_bytes_are_the_ledgers_and_a_copy_of_every_weight(
     block = Block(shape, chosen, 0)
     x_BTD = torch.randn(BATCH, LENGTH, 64, requires_grad=True)
     weights = 2 * block_matmul_parameters(shape, chosen)
-    expected = BATCH * LENGTH * block_saved(shape, chosen, True).bytes(2) + weights
+    expected = BATCH * LENGTH * block_saved(shape, chosen, LENGTH, False, True).bytes(2) + weights
     assert kept_bytes(block, x_BTD) == expected
 
 

@@ -45,9 +45,9 @@ class AttentionKind(Choice):
         input_parameters: Those of them whose product reads what the sub-layer is given: where
             nothing before it trains, backward spends once on them, not twice.
         score_flops: (shape, params, tokens, causal) to FLOPs per token, forward, of other products.
-        saved_floats: (shape, params, trains) to numbers per token kept for backward, when the
-            weights train, or when they are frozen and gradient passes through.
-        working_floats: (shape, params, tokens, whether products are in bfloat16, trains) to numbers
+        saved_floats: (shape, params, tokens, causal, trains) to numbers per token kept for
+            backward, when the weights train, or when they are frozen and gradient passes through.
+        working_floats: (shape, params, tokens, causal, products in bfloat16, trains) to numbers
             per token held at once at its highest moments.
         cache_floats: Numbers per token in a KV cache.
         check: What is wrong with the parameters on this shape.
@@ -57,8 +57,8 @@ class AttentionKind(Choice):
     matmul_parameters: Callable[[AttentionShape, Any], int]
     input_parameters: Callable[[AttentionShape, Any], int]
     score_flops: Callable[[AttentionShape, Any, int, bool], Scores]
-    saved_floats: Callable[[AttentionShape, Any, bool], Saved]
-    working_floats: Callable[[AttentionShape, Any, int, bool, bool], Working]
+    saved_floats: Callable[[AttentionShape, Any, int, bool, bool], Saved]
+    working_floats: Callable[[AttentionShape, Any, int, bool, bool, bool], Working]
     cache_floats: Callable[[AttentionShape, Any], int]
     check: Callable[[AttentionShape, Any], list[str]] = no_problems
 

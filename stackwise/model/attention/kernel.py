@@ -219,34 +219,47 @@ def score_flops(shape: AttentionShape, params: Kernel, length: int, causal: bool
     return Scores(shape.heads * each * padding, features)
 
 
+def chunks(params: Kernel, length: int, causal: bool) -> tuple[int, int]:
+    """Tokens that share a sum over keys, and all tokens once the last chunk is filled up."""
+    chunk = min(params.chunk, length) if causal else length
+    return chunk, -(-length // chunk) * chunk
+
+
 def features_made(params: Kernel) -> int:
     """Features per head: `features`, or the even number below it for Fourier features."""
     return directions_needed(params) * (1 if params.map == "softmax_positive" else 2)
 
 
-def saved_floats(shape: AttentionShape, params: Kernel, trains: bool) -> Saved:
-    """Numbers per token that autograd keeps, in the causal form, which keeps the more.
+def saved_floats(
+    shape: AttentionShape, params: Kernel, length: int, causal: bool, trains: bool
+) -> Saved:
+    """Numbers per token that autograd keeps.
 
-    Queries and keys before and after their norm, features, values as they came and with ones, sums;
-    causal also the pairs in a chunk and the sums before it. A weight that trains keeps its input.
+    Queries and keys before and after their norm, features, values as they came and with ones, sums
+    over keys and of values; causal also the pairs in a chunk, and sums for each chunk, to the end
+    of the last one. Features that are filled up for that are kept beside what the exponential
+    keeps. A weight that trains keeps its input.
     """
-    made, wide, chunk = features_made(params), shape.head_dim, params.chunk
+    made, wide = features_made(params), shape.head_dim
+    chunk, filled = chunks(params, length, causal)
     if params.map == "softmax_positive":
-        each = 2 * (2 * wide + 1 + made) + 3 * wide + 2
+        each = 2 * (2 * wide + 1 + made * (filled > length)) + wide
     else:
-        each = 2 * (wide + 1 + made + directions_needed(params)) + 3 * wide + 3
-    each += chunk + -(-made * (wide + 1) // chunk)
+        each = 2 * (wide + 1 + directions_needed(params)) + wide + 1
+    to_the_end = 2 * (made + wide + 1) + chunk * causal + -(-made * (wide + 1) // chunk)
+    each += -(-to_the_end * filled // length)
     return Saved(shape.heads * each, trains * (shape.d_model + shape.heads * wide))
 
 
 def working_floats(
-    shape: AttentionShape, params: Kernel, length: int, low: bool, trains: bool
+    shape: AttentionShape, params: Kernel, length: int, causal: bool, low: bool, trains: bool
 ) -> Working:
-    """Numbers per token held at once, in the causal form, in float32 whatever products are in."""
-    made, wide, chunk = features_made(params), shape.head_dim, min(params.chunk, length)
+    """Numbers per token held at once, in float32 whatever products are in."""
+    made, wide = features_made(params), shape.head_dim
+    chunk, filled = chunks(params, length, causal)
     state = -(-made * (wide + 1) // chunk)
-    inside = made + chunk + state + wide + 1
-    kept = saved_floats(shape, params, False)
+    inside = -(-(made + chunk * causal + state + wide + 1) * filled // length)
+    kept = saved_floats(shape, params, length, causal, False)
     heads, cut = shape.heads, 3 * shape.heads * wide
     return Working(
         forward=Saved(heads * (3 * made + 2 * wide + inside), cut),

@@ -157,7 +157,9 @@ def score_flops(shape: AttentionShape, params: Params, length: int, causal: bool
     return Scores(4.0 * length * shape.heads * shape.head_dim)
 
 
-def saved_floats(shape: AttentionShape, params: Params, trains: bool) -> Saved:
+def saved_floats(
+    shape: AttentionShape, params: Params, length: int, causal: bool, trains: bool
+) -> Saved:
     """Numbers per token that autograd keeps: queries, keys, values, output, log-sum-exp.
 
     A weight that trains keeps its input; QK-norm keeps what it read and one number per head.
@@ -169,7 +171,7 @@ def saved_floats(shape: AttentionShape, params: Params, trains: bool) -> Saved:
 
 
 def working_floats(
-    shape: AttentionShape, params: Params, length: int, low: bool, trains: bool
+    shape: AttentionShape, params: Params, length: int, causal: bool, low: bool, trains: bool
 ) -> Working:
     """Numbers per token held at once: `low` where products are in bfloat16.
 

@@ -232,7 +232,9 @@ def score_flops(shape: AttentionShape, params: Mla, length: int, causal: bool) -
     return Scores(4.0 * length * shape.heads * sizes(shape, params).wide)
 
 
-def saved_floats(shape: AttentionShape, params: Mla, trains: bool) -> Saved:
+def saved_floats(
+    shape: AttentionShape, params: Mla, length: int, causal: bool, trains: bool
+) -> Saved:
     """Numbers per token that autograd keeps: queries, keys, values, output, log-sum-exp, latents.
 
     A norm keeps what it read and one number; a weight that trains keeps its input. Where values
@@ -250,7 +252,7 @@ def saved_floats(shape: AttentionShape, params: Mla, trains: bool) -> Saved:
 
 
 def working_floats(
-    shape: AttentionShape, params: Mla, length: int, low: bool, trains: bool
+    shape: AttentionShape, params: Mla, length: int, causal: bool, low: bool, trains: bool
 ) -> Working:
     """Numbers per token held at once: as in `mha`, with the latents beside."""
     size = sizes(shape, params)
