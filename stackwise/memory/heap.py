@@ -82,9 +82,11 @@ def taken() -> Iterator[Taken]:
         return
     cpu, options = profiler.ProfilerState.CPU, (False, True, False, False, False)
     profiler._enable_profiler_legacy(profiler.ProfilerConfig(cpu, *options, _ExperimentalConfig()))
+    profiler._enable_record_function(False)  # operators are no matter, and would take gigabytes
     try:
         yield found
     finally:
+        profiler._enable_record_function(True)
         threads = profiler._disable_profiler_legacy()
         now = most = 0
         for event in (event for thread in threads for event in thread):

@@ -25,8 +25,9 @@ from stackwise.planner.bare import HEAD, around_probes
 from stackwise.planner.hardware import OPTIMIZER_KINDS
 from stackwise.planner.probe import Probe, Run, again
 from stackwise.training.average import Average
+from stackwise.training.norms import clip_, global_norms
 from stackwise.training.optim import Optimizer
-from stackwise.training.trained import Named, clip_, global_norms
+from stackwise.training.trained import Named
 from stackwise.training.updates import OPTIMIZERS
 
 DTYPES = ("float32", "bfloat16")

@@ -23,8 +23,9 @@ from stackwise.stage import Stage, trunk_of
 from stackwise.training.average import Average
 from stackwise.training.in_backward import InBackward
 from stackwise.training.layers import Head, Layer, head_of, layers
+from stackwise.training.norms import clip_, global_norms
 from stackwise.training.optim import Optimizer
-from stackwise.training.trained import Named, clip_, global_norms
+from stackwise.training.trained import Named
 from stackwise.trunk.border import through
 
 

@@ -11,10 +11,11 @@ import torch
 import stackwise as sw
 from stackwise.choice import parse
 from stackwise.config import Optim
+from stackwise.memory.heap import taken
 from stackwise.model.attention import ATTENTION
 from stackwise.training.average import Average
-from stackwise.training.optim import Optimizer
-from stackwise.training.trained import global_norms
+from stackwise.training.norms import global_norms
+from stackwise.training.optim import SLICE, Optimizer
 
 V = 71
 
@@ -214,12 +215,16 @@ def test_the_average_is_that_of_float32_weights_bit_for_bit() -> None:
     assert torch.equal(averages[torch.bfloat16], averages[torch.float32])
 
 
-def test_norms_of_bfloat16_gradients_are_summed_in_float32() -> None:
+@pytest.mark.parametrize("rows", [64, 8000])
+def test_norms_of_bfloat16_gradients_are_summed_in_float32(rows: int) -> None:
+    """Of a large one without a float32 copy of it, which would be four slices' bytes."""
     torch.manual_seed(0)
-    low = torch.nn.Parameter(torch.zeros(64, 129, dtype=torch.bfloat16))
+    low = torch.nn.Parameter(torch.zeros(rows, 129, dtype=torch.bfloat16))
     full = torch.nn.Parameter(torch.zeros(7))
-    low.grad, full.grad = torch.randn(64, 129).bfloat16(), torch.randn(7)
-    norm, blocks = global_norms({("s0", "blocks.0.w"): low, ("head", "norm.weight"): full})
+    low.grad, full.grad = torch.randn(rows, 129).bfloat16(), torch.randn(7)
+    with taken() as found:
+        norm, blocks = global_norms({("s0", "blocks.0.w"): low, ("head", "norm.weight"): full})
+    assert found.most is not None and found.most < 2.5 * 4 * SLICE
     exact = low.grad.double().norm().item()
     assert blocks["s0.0"] == pytest.approx(exact, rel=1e-6)
     assert norm == pytest.approx(
