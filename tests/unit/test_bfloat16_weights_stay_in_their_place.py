@@ -226,7 +226,7 @@ def test_norms_of_bfloat16_gradients_are_summed_in_float32(rows: int) -> None:
         norm, blocks = global_norms({("s0", "blocks.0.w"): low, ("head", "norm.weight"): full})
     assert found.most is not None and found.most < 2.5 * 4 * SLICE
     exact = low.grad.double().norm().item()
-    assert blocks["s0.0"] == pytest.approx(exact, rel=1e-6)
+    assert blocks["s0.0"] == pytest.approx(exact, rel=1e-5)
     assert norm == pytest.approx(
-        (exact**2 + full.grad.double().norm().item() ** 2) ** 0.5, rel=1e-6
+        (exact**2 + full.grad.double().norm().item() ** 2) ** 0.5, rel=1e-5
     )
