@@ -38,3 +38,16 @@ def test_all_blocks_were_trained_within_the_bounds() -> None:
     assert math.isfinite(found["bits_per_byte"]) and len(found["depth_losses"]) == 81
     assert found["resident"] <= 16 * 2**30
     assert found["disk"] <= 45e9
+
+
+def test_three_blocks_of_that_width_learned_one_after_the_other() -> None:
+    """Ends fall from stage to stage, at every depth, below what frequencies of bytes give."""
+    found = json.loads(maker().RECORD.read_text("utf-8"))["learn"]
+    stages = found["stages"]
+    assert len(stages) == 3 and all(len(stage["losses"]) >= 100 for stage in stages)
+    ends = [stage["heldout"] for stage in stages]
+    assert ends == sorted(set(ends), reverse=True)
+    assert found["bits_per_byte"] < found["unigram_bits_per_byte"] < math.log2(256)
+    assert found["bits_per_byte"] == min(found["depth_losses"]) / math.log(2)
+    assert all(abs(stage["frozen"] - stage["heldout"]) < 1e-3 for stage in stages[:-1])
+    assert found["resident"] <= 16 * 2**30
