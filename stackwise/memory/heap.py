@@ -9,6 +9,7 @@ added up from torch's record of it, kept while that step runs.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -75,22 +76,58 @@ class Taken:
 
 @contextmanager
 def taken() -> Iterator[Taken]:
-    """Add up what torch takes and gives back in this thread; unless it is profiled already."""
+    """Add up what torch takes and gives back in this thread; unless it is profiled already.
+
+    What was there before and is given back meanwhile is not taken off: torch knows no size of it.
+    """
     found = Taken()
     if profiler._profiler_enabled():
         yield found
         return
-    cpu, options = profiler.ProfilerState.CPU, (False, True, False, False, False)
-    profiler._enable_profiler_legacy(profiler.ProfilerConfig(cpu, *options, _ExperimentalConfig()))
-    profiler._enable_record_function(False)  # operators are no matter, and would take gigabytes
+    warn_unheard()
+    begin()
     try:
         yield found
     finally:
-        profiler._enable_record_function(True)
-        threads = profiler._disable_profiler_legacy()
-        now = most = 0
-        for event in (event for thread in threads for event in thread):
-            if event.kind() == "memory_alloc":
-                now += event.cpu_memory_usage()
-                most = max(most, now)
+        changes = end()
+    now = most = 0
+    for change in changes:
+        now += change
+        most = max(most, now)
     found.most = most
+
+
+def begin() -> None:
+    """Have torch keep a record of memory, and of nothing else: operators would take gigabytes."""
+    cpu, options = profiler.ProfilerState.CPU, (False, True, False, False, False)
+    profiler._enable_profiler_legacy(profiler.ProfilerConfig(cpu, *options, _ExperimentalConfig()))
+    profiler._enable_record_function(False)
+
+
+def end() -> list[int]:
+    """Stop it; bytes that were taken, or given back, in their order."""
+    profiler._enable_record_function(True)
+    events = (event for thread in profiler._disable_profiler_legacy() for event in thread)
+    return [event.cpu_memory_usage() for event in events if event.kind() == "memory_alloc"]
+
+
+@cache
+def warn_unheard() -> None:
+    """Have torch give a warning where nobody hears it: it does so once in a thousand times.
+
+    It is of memory that is given back and was there before, which is as it should be here.
+    """
+    held = torch.empty(1)
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is no standard error
+        return
+    try:
+        os.dup2(nowhere, 2)
+        begin()
+        del held
+        end()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

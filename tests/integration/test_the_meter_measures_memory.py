@@ -107,6 +107,19 @@ def test_a_step_that_is_profiled_already_is_left_to_its_profiler():
     assert "aten::ones" in {event.key for event in theirs.key_averages()}
 
 
+@counts
+def test_nothing_is_said_of_what_was_there_before():
+    code = (
+        "import json, torch\n"
+        "from stackwise.memory.heap import taken\n"
+        "held = [torch.empty(9) for _ in range(50)]\n"
+        "with taken() as found:\n    del held\n"
+        "print(json.dumps(found.most))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n" and done.stderr == ""
+
+
 def test_what_a_step_that_fails_took_is_not_known_and_the_next_is_measured():
     with pytest.raises(ZeroDivisionError), heap.taken() as found:
         torch.ones(10)
