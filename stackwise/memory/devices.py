@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stackwise.stage import Stage
 
 MIB = 1 << 20
-PROCESS_GROWS_BYTES = 4 * MIB  # Python's own objects, buffers of a float32 product
+PROCESS_GROWS_BYTES = 3 * MIB  # buffers of a float32 product, and what a run keeps beside tensors
 PRODUCT_BYTES = int(0.56 * MIB)  # compiled code and what comes with it
 PRODUCTS_KEPT = 1024  # oneDNN's cache, as it is unless ONEDNN_PRIMITIVE_CACHE_CAPACITY says
 PROCESS_BYTES = 3 << 30  # interpreter, torch and a CUDA runtime, their libraries included
