@@ -31,7 +31,7 @@ LEAST, MOST = 0.95, 1.10
 SMALL, SLACK = 64 << 20, 8 << 20
 MIB = 1 << 20
 STEPS = 5  # of each stage: the first two and the last are measured
-SECONDS = 900  # of a cell, at most
+SECONDS = 300  # of a cell, at most
 HEADINGS = ["cell", "stage", "predicted MiB", "measured", "ratio", "at", "", "resident"]
 
 Cell = dict[str, Any]  # name, kind, experiment, placement

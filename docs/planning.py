@@ -121,7 +121,7 @@ def bars() -> str:
         if bar is not None
     ]
     if not rows:
-        return "Not measured yet."
+        return "There are no error bars yet."
     head = [f"on {found.where}", "planned too much, at worst", "too little", "plans"]
     return table(head, rows)
 

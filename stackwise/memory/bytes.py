@@ -25,7 +25,7 @@ from stackwise.memory.flops import (
     stage_flops_per_token,
     vocab_size,
 )
-from stackwise.memory.parts import FLOAT, Bytes, copied_bytes, in_hand
+from stackwise.memory.parts import FLOAT, Bytes, copied_bytes, in_hand, saved_of
 from stackwise.memory.peak import stage_peak
 from stackwise.memory.stored import (
     Tensors,
@@ -37,10 +37,8 @@ from stackwise.memory.stored import (
 )
 from stackwise.model.block import (
     block_cache_floats,
-    block_saved,
     norm_saved,
 )
-from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, parts_trained, roles, untied_from
 from stackwise.training.chunked import LOGITS_AT_ONCE
 from stackwise.training.optim import gradient_bytes, state_bytes
@@ -149,8 +147,7 @@ def _activations(exp: Experiment, placement: Placement, role: Role | None) -> in
     tokens, blocks = micro_tokens(exp, placement), exp.rack.blocks_per_stack
     if placement.checkpointing:
         return tokens * blocks * FLOAT * exp.rack.d_model
-    length, causal = exp.data.seq_len, is_causal(exp.objective)
-    saved = block_saved(exp.rack, exp.attention, length, causal, role == "active")
+    saved = saved_of(exp, role == "active")
     copies = copied_bytes(exp, placement, role)
     return blocks * (tokens * saved.bytes(_compute_bytes(exp)) + copies)
 
@@ -172,9 +169,7 @@ def recompute_bytes(exp: Experiment, placement: Placement) -> int:
     """With checkpointing, what the one block that is being recomputed keeps meanwhile."""
     if not placement.checkpointing:
         return 0
-    length, causal = exp.data.seq_len, is_causal(exp.objective)
-    saved = block_saved(exp.rack, exp.attention, length, causal, True)
-    return micro_tokens(exp, placement) * saved.bytes(_compute_bytes(exp))
+    return micro_tokens(exp, placement) * saved_of(exp, True).bytes(_compute_bytes(exp))
 
 
 def cache_bytes_per_token(exp: Experiment, path: Sequence[str]) -> int:

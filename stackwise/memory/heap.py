@@ -23,7 +23,7 @@ from stackwise.trunk.pages import paged
 
 PROBE_BYTES = 1 << 20
 
-profiler: Any = autograd  # its functions without a kineto, which writes lines of its own
+profiler: Any = autograd  # its older functions: kineto, the newer, prints lines of its own
 
 
 class MallInfo(ctypes.Structure):

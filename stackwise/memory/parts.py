@@ -14,6 +14,8 @@ from stackwise.memory.flops import vocab_size
 from stackwise.memory.stored import block_linears, part_tensors
 from stackwise.model.block import block_matmul_parameters, block_saved, norm_saved
 from stackwise.model.formats import format_called, room_for
+from stackwise.model.saved import Saved
+from stackwise.model.working import Passing
 from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, parts_trained, trunk_of
@@ -66,9 +68,7 @@ class Micro:
 
     Attributes:
         tokens: Of one forward pass.
-        length: Of one sample.
-        causal: Whether no token sees a later one.
-        low: Whether products are in bfloat16.
+        passing: How its samples pass through a block.
         checkpointing: Whether blocks keep their input alone.
         accumulates: Whether there are several in a batch.
         saved: What a block of a role keeps for backward while it is worked through.
@@ -86,9 +86,7 @@ class Micro:
     """
 
     tokens: int
-    length: int
-    causal: bool
-    low: bool
+    passing: Passing
     checkpointing: bool
     accumulates: bool
     saved: dict[Role, int]
@@ -106,8 +104,8 @@ class Micro:
 
     def bytes_of(self, moment: Moment) -> int:
         """What is there at a moment of a block."""
-        floats = self.tokens * moment.floats.bytes(2 if self.low else FLOAT)
-        return floats + moment.squares * self.length**2
+        floats = self.tokens * moment.floats.bytes(2 if self.passing.low else FLOAT)
+        return floats + moment.squares * self.passing.length**2
 
     def weight(self, role: Role, *, forward: bool = False) -> int:
         """One more matrix, where a block of this role needs one for a product."""
@@ -125,15 +123,16 @@ class Micro:
         """
         if self.scratch:
             return self.slice
-        cast = self.low and self.weight_bytes == FLOAT
-        return numbers * ((2 if self.low else FLOAT) if cast or self.accumulates else 0)
+        low = self.passing.low
+        cast = low and self.weight_bytes == FLOAT
+        return numbers * ((2 if low else FLOAT) if cast or self.accumulates else 0)
 
 
 def micro_of(
     exp: Experiment, placement: Placement, stage: Stage, *, untied: bool, card: bool
 ) -> Micro:
     """The micro-batches of a stage."""
-    low, causal = exp.precision.compute == "bfloat16", is_causal(exp.objective)
+    low = exp.precision.compute == "bfloat16"
     each = 2 if low else FLOAT
     tokens = micro_tokens(exp, placement)
     weight_bytes = 2 if exp.precision.weights == "bfloat16" else FLOAT
@@ -142,9 +141,7 @@ def micro_of(
     copies: dict[Role, int] = {"trunk": 0}
     for role in ("active", "suffix"):
         copies[role] = copied_bytes(exp, placement, role)
-        trains = role == "active"
-        floats = block_saved(exp.rack, exp.attention, exp.data.seq_len, causal, trains)
-        saved[role] = tokens * floats.bytes(each)
+        saved[role] = tokens * saved_of(exp, role == "active").bytes(each)
         inputs = tokens * FLOAT * exp.rack.d_model
         kept[role] = inputs if placement.checkpointing else saved[role] + copies[role]
     in_backward = exp.optim.grads == "in_backward"
@@ -154,9 +151,7 @@ def micro_of(
         gradients += gradient_bytes(exp.optim, exp.precision, (), tensors)
     return Micro(
         tokens=tokens,
-        length=exp.data.seq_len,
-        causal=causal,
-        low=low,
+        passing=Passing(exp.data.seq_len, is_causal(exp.objective), low),
         checkpointing=placement.checkpointing,
         accumulates=micro_samples(exp, placement) < exp.optim.batch,
         saved=saved,
@@ -172,6 +167,12 @@ def micro_of(
         slice=step_bytes(exp.optim, exp.precision, card=card),
         other=batch_bytes(exp, placement, stage) + buffer_bytes(exp, placement, stage, card),
     )
+
+
+def saved_of(exp: Experiment, trains: bool) -> Saved:
+    """Numbers per token that a block of an experiment keeps for backward."""
+    length, causal = exp.data.seq_len, is_causal(exp.objective)
+    return block_saved(exp.rack, exp.attention, length, causal, trains)
 
 
 def copied_bytes(exp: Experiment, placement: Placement, role: Role) -> int:

@@ -118,15 +118,8 @@ def moments(
         passes = role == "trunk" or micro.checkpointing
         if passes and ((number % again, role) not in seen or role != "trunk"):
             seen.add((number % again, role))
-            moment = block_forward(
-                exp.rack,
-                exp.attention,
-                number,
-                micro.length,
-                causal=micro.causal,
-                low=micro.low,
-                trains=role == "active",
-            )
+            trains = role == "active"
+            moment = block_forward(exp.rack, exp.attention, number, micro.passing, trains)
             work = micro.bytes_of(moment) + micro.weight(role, forward=True)
             yield replace(
                 base,
@@ -149,15 +142,7 @@ def moments(
         kept -= micro.kept[role]
         below = kept + (micro.kept[role] if micro.checkpointing else 0)
         trains = role == "active"
-        for moment in block_backward(
-            exp.rack,
-            exp.attention,
-            number,
-            micro.length,
-            causal=micro.causal,
-            low=micro.low,
-            trains=trains,
-        ):
+        for moment in block_backward(exp.rack, exp.attention, number, micro.passing, trains):
             floats = micro.bytes_of(moment)
             keeps = min(own, floats)
             left = micro.copied(role, moment)

@@ -15,7 +15,7 @@ from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
 from stackwise.model.shape import RackShape, attention_shape, d_ff
-from stackwise.model.working import Moment
+from stackwise.model.working import Moment, Passing
 
 
 def make_norm(shape: RackShape) -> nn.Module:
@@ -153,14 +153,7 @@ def block_saved(
 
 
 def block_forward(
-    shape: RackShape,
-    attention: Params,
-    number: int,
-    length: int,
-    *,
-    causal: bool,
-    low: bool,
-    trains: bool,
+    shape: RackShape, attention: Params, number: int, passing: Passing, trains: bool
 ) -> Moment:
     """The highest moment of a forward pass that keeps nothing, the block's input included.
 
@@ -168,23 +161,16 @@ def block_forward(
     """
     kind, wide, width = kind_of(attention), d_ff(shape), shape.d_model
     inner = attention_shape(shape, number)
-    inside = kind.working_floats(inner, attention, length, causal, low, trains)
-    read = Saved(0, width) if low else Saved(width, 0)
+    inside = kind.working_floats(inner, attention, *passing, trains)
+    read = Saved(0, width) if passing.low else Saved(width, 0)
     attended = Saved(width, 0).plus(read).plus(inside.forward)
     fed = Saved(2 * width, wide * (3 if shape.ffn == "swiglu" else 2)).plus(read).plus(read)
-    highest = max(attended, fed, key=lambda count: count.bytes(2 if low else 4))
+    highest = max(attended, fed, key=lambda count: count.bytes(2 if passing.low else 4))
     return Moment(highest, 0, 0, inside.squares)
 
 
 def block_backward(
-    shape: RackShape,
-    attention: Params,
-    number: int,
-    length: int,
-    *,
-    causal: bool,
-    low: bool,
-    trains: bool,
+    shape: RackShape, attention: Params, number: int, passing: Passing, trains: bool
 ) -> tuple[Moment, ...]:
     """The moments of a block's backward of which one is its highest, in their order.
 
@@ -193,11 +179,12 @@ def block_backward(
     """
     kind, wide, width = kind_of(attention), d_ff(shape), shape.d_model
     inner = attention_shape(shape, number)
-    inside = kind.working_floats(inner, attention, length, causal, low, trains)
-    saved, norm = block_saved(shape, attention, length, causal, trains), norm_saved(shape)
+    inside = kind.working_floats(inner, attention, *passing, trains)
+    saved = block_saved(shape, attention, passing.length, passing.causal, trains)
+    norm = norm_saved(shape)
     gated = shape.ffn == "swiglu"
     one, weights = width * wide, block_matmul_parameters(shape, attention)
-    ffn, cast = ffn_matmul_parameters(shape), width * low
+    ffn, cast = ffn_matmul_parameters(shape), width * passing.low
     residual = Saved(width, 0)
     below = saved.plus(Saved(0, -wide * (3 if gated else 1) - trains * (wide + width)))
     down = saved.plus(residual).plus(Saved(0, cast + wide))

@@ -7,6 +7,20 @@ from typing import NamedTuple
 from stackwise.model.saved import Saved
 
 
+class Passing(NamedTuple):
+    """How samples pass through a layer.
+
+    Attributes:
+        length: Tokens of one sample.
+        causal: Whether no token sees a later one.
+        low: Whether products are in bfloat16.
+    """
+
+    length: int
+    causal: bool
+    low: bool
+
+
 class Working(NamedTuple):
     """Numbers per token that an attention sub-layer holds at its highest moments.
 

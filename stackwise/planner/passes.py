@@ -16,11 +16,11 @@ from stackwise.memory.flops import (
     head_flops_per_position,
     vocab_size,
 )
+from stackwise.memory.parts import saved_of
 from stackwise.memory.stored import block_linears
 from stackwise.model.block import (
     block_input_parameters,
     block_matmul_parameters,
-    block_saved,
     block_scores,
 )
 from stackwise.model.count import head_matrices
@@ -69,10 +69,8 @@ class Pass:
 
     def around(self, way: str) -> float:
         """Seconds of all else in a block, one way."""
-        exp = self.exp
-        causal = is_causal(exp.objective)
-        each = sum(block_saved(exp.rack, exp.attention, exp.data.seq_len, causal, True))
-        return seconds_for(self.hardware.around[f"{self.dtype}/{way}"], self.tokens * each)
+        numbers = self.tokens * sum(saved_of(self.exp, True))
+        return seconds_for(self.hardware.around[f"{self.dtype}/{way}"], numbers)
 
     def weights(self, frozen: bool) -> float:
         """Seconds of making the weights of a block for one pass: dequantised, cast, or nothing."""

@@ -13,18 +13,18 @@ from stackwise.training.trained import Named
 
 def global_norms(named: Named) -> tuple[float, dict[str, float]]:
     """The gradient norm of everything, and of each block (`s0.0`), embedding and head."""
-    owned = {key: p.grad for key, p in named.items() if p.grad is not None}
-    sliced = {key: square_of(grad) for key, grad in owned.items() if takes_a_copy(grad)}
-    whole = [grad for key, grad in owned.items() if key not in sliced]
-    low = any(grad.dtype == torch.bfloat16 for grad in whole)
+    pieces = [
+        (block_of(part, name), piece)
+        for (part, name), parameter in named.items()
+        if parameter.grad is not None
+        for piece in (sliced(parameter.grad) if takes_a_copy(parameter.grad) else [parameter.grad])
+    ]
+    low = any(piece.dtype == torch.bfloat16 for _, piece in pieces)
     dtype = torch.float32 if low else None  # of bfloat16: three digits are too few to clip by
-    norms = torch.stack(torch._foreach_norm(whole, 2, dtype)).tolist() if whole else []  # one wait
-    others = iter(norms)
+    norms = torch.stack(torch._foreach_norm([piece for _, piece in pieces], 2, dtype))
     squares: dict[str, float] = {}
-    for part, name in owned:
-        block = block_of(part, name)
-        one = sliced[part, name] if (part, name) in sliced else next(others) ** 2
-        squares[block] = squares.get(block, 0.0) + one
+    for (block, _), norm in zip(pieces, norms.tolist(), strict=True):  # one wait
+        squares[block] = squares.get(block, 0.0) + norm * norm
     return math.sqrt(sum(squares.values())), {key: math.sqrt(v) for key, v in squares.items()}
 
 
@@ -41,14 +41,10 @@ def clip_(named: Named, norm: float, bound: float | None) -> None:
 
 
 def takes_a_copy(grad: Tensor) -> bool:
-    """Whether torch would make a float32 copy for the norm: of bfloat16, where no card is."""
-    return grad.dtype == torch.bfloat16 and grad.device.type == "cpu" and grad.numel() > SLICE
+    """Whether torch makes a float32 copy for the norm: of bfloat16, where no card is."""
+    return grad.dtype == torch.bfloat16 and grad.device.type == "cpu"
 
 
-def square_of(grad: Tensor) -> float:
-    """The sum of a gradient's squares; in slices, since a float32 copy of all would be large."""
-    squares = []
-    for piece in grad.reshape(-1).split(SLICE):
-        wide = piece.float()  # and one product: two thirds of the time of a norm in float32
-        squares.append(torch.dot(wide, wide))
-    return float(torch.stack(squares).double().sum())
+def sliced(grad: Tensor) -> tuple[Tensor, ...]:
+    """Its numbers a few at a time, so that a copy of them is small."""
+    return grad.reshape(-1).split(SLICE)

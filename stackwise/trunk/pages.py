@@ -15,7 +15,7 @@ from torch import Tensor
 
 POPULATE_READ = 22  # of Linux's madvise; Python has no name for it
 
-_lengths: dict[int, int] = {}  # of what `pages` gave and is still there
+_given: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()  # by `pages`, and still there
 
 
 def pages(count: int) -> Tensor:
@@ -30,15 +30,13 @@ def pages(count: int) -> Tensor:
         memory = mmap.mmap(-1, max(count, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if sys.platform == "linux":
         memory.madvise(mmap.MADV_HUGEPAGE)  # fewer faults when it is first read into
-    key = id(memory)  # no other's until the entry is gone
-    _lengths[key] = count
-    weakref.finalize(memory, _lengths.pop, key).atexit = False
+    _given.add(memory)
     return torch.frombuffer(memory, dtype=torch.uint8)[:count]
 
 
 def paged() -> int:
     """Bytes in all that `pages` gave and are still there; malloc does not know of them."""
-    return sum([*_lengths.values()])  # a copy: another thread may give some back
+    return sum(map(len, list(_given)))
 
 
 def mapped(path: Path) -> Tensor:

@@ -215,9 +215,12 @@ def test_the_average_is_that_of_float32_weights_bit_for_bit() -> None:
     assert torch.equal(averages[torch.bfloat16], averages[torch.float32])
 
 
-@pytest.mark.parametrize("rows", [64, 8000])
-def test_norms_of_bfloat16_gradients_are_summed_in_float32(rows: int) -> None:
-    """Of a large one without a float32 copy of it, which would be four slices' bytes."""
+@pytest.mark.parametrize(("rows", "close"), [(64, 1e-6), (8000, 1e-5)])
+def test_norms_of_bfloat16_gradients_are_summed_in_float32(rows: int, close: float) -> None:
+    """Of a large one without a float32 copy of it, which would be four slices' bytes.
+
+    torch's own norm of that copy is off by 3e-5.
+    """
     torch.manual_seed(0)
     low = torch.nn.Parameter(torch.zeros(rows, 129, dtype=torch.bfloat16))
     full = torch.nn.Parameter(torch.zeros(7))
@@ -226,7 +229,7 @@ def test_norms_of_bfloat16_gradients_are_summed_in_float32(rows: int) -> None:
         norm, blocks = global_norms({("s0", "blocks.0.w"): low, ("head", "norm.weight"): full})
     assert found.most is not None and found.most < 2.5 * 4 * SLICE
     exact = low.grad.double().norm().item()
-    assert blocks["s0.0"] == pytest.approx(exact, rel=1e-5)
+    assert blocks["s0.0"] == pytest.approx(exact, rel=close)
     assert norm == pytest.approx(
-        (exact**2 + full.grad.double().norm().item() ** 2) ** 0.5, rel=1e-5
+        (exact**2 + full.grad.double().norm().item() ** 2) ** 0.5, rel=close
     )

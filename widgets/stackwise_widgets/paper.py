@@ -232,7 +232,7 @@ def draw_memory(axes: Axes, memory: pd.DataFrame, names: Sequence[str]) -> None:
         peak = bars["measured"].get("peak", math.nan)
         axes.text(1.06, row + 0.19, f"{peak:.3g}" if math.isfinite(peak) else "unknown",
                   transform=beside, va="center", fontsize=8.5)  # fmt: skip
-    axes.text(1.06, 1.0, "process\npeak", transform=axes.transAxes, fontsize=8.5)
+    axes.text(1.06, 1.0, "peak", transform=axes.transAxes, fontsize=8.5)
     axes.set(xlim=(0, 1.2 * largest / unit), ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(range(len(names)), map(wrapped, names), fontsize=9.5)
     axes.grid(False)

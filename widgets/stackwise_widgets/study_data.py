@@ -35,7 +35,7 @@ def figure_data(result: StudyResult) -> dict[str, pd.DataFrame]:
         per byte where it is the whole bound, else NaN. Training loss is converted by the held-out
         text's tokens per byte. `depth`: loss if the rack ended after so many blocks
         (kind `exit`) or began after them (kind `entry`). `memory`: bytes by category in the stage
-        that is predicted to take most, and the process's peak.
+        that is predicted to take most, and the stage's peak.
     """
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
     for arm, seed, run in result.runs:

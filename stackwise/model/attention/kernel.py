@@ -213,10 +213,9 @@ def score_flops(shape: AttentionShape, params: Kernel, length: int, causal: bool
     each = 4.0 * wide * (shape.head_dim + 1)
     if not causal:
         return Scores(shape.heads * each, features)
-    chunk = min(params.chunk, length)
+    chunk, filled = chunks(params, length, causal)
     each += 2.0 * chunk * (wide + shape.head_dim + 1)
-    padding = -(-length // chunk) * chunk / length
-    return Scores(shape.heads * each * padding, features)
+    return Scores(shape.heads * each * (filled / length), features)
 
 
 def chunks(params: Kernel, length: int, causal: bool) -> tuple[int, int]:

@@ -45,12 +45,12 @@ def test_plans_for_another_machine_have_what_ships(own) -> None:
 
 
 def test_what_ships_is_what_benchmarks_bound() -> None:
-    """Peaks within 10 % and never more than 5 % under, times within 30 % of those measured."""
+    """Peaks within 10 % and never more than 5 % under, times within 30 %."""
     found = bars.shipped()
     if found.peak is not None:
         assert found.peak.over_frac <= 0.10 and found.peak.under_frac <= 0.05
     if found.time is not None:
-        assert found.time.over_frac <= 0.30 and found.time.under_frac <= 0.30
+        assert 1 + found.time.over_frac <= 1.3 and 1 - found.time.under_frac >= 1 / 1.3
 
 
 def test_what_ships_can_be_read_as_it_lies() -> None:
