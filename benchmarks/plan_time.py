@@ -127,7 +127,7 @@ class Cell:
     def depends_on(self, probe: Probe) -> bool:
         """Whether a probe has a part in its step time."""
         kind, _, rest = probe.name.partition("/")
-        if kind in ("matmul", "attention", "around", "loss"):
+        if kind in ("matmul", "attention", "around", "block", "loss"):
             return rest.split("/")[0] == self.compute
         if kind == "optimizer":
             return rest.split("/")[0] == self.optimizer
@@ -330,7 +330,9 @@ def main() -> int:
     cpu = options.clock == "cpu"
     threads = 1 if cpu else options.threads
     cells = list(random_cells(options.random, options.seed)) if options.random else grid()
-    cells = [*cells[: options.first], *([full_width()] if options.full_width else [])]
+    if options.only:
+        cells = [each for each in cells if options.only in str(each)]
+    cells += [full_width()] if options.full_width else []
     whole = Samples()
     clock: Callable[[], float] = time.process_time if cpu else time.perf_counter
     with threads_of(sw.Placement(threads=threads)):
@@ -385,7 +387,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Step times as planned against real runs.")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="so many other cells")
     parser.add_argument("--seed", type=int, default=0, help="of the random cells (default 0)")
-    parser.add_argument("--first", type=int, default=None, metavar="N", help="only so many cells")
+    parser.add_argument("--only", help="cells whose name has this in it")
     parser.add_argument(
         "--full-width", action="store_true", help="and a block 8192 wide: minutes, and 8 GiB"
     )

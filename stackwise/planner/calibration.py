@@ -24,9 +24,10 @@ from stackwise.data.cache import cache_folder
 from stackwise.errors import ExperimentError
 from stackwise.planner.curve import Curve
 from stackwise.planner.hardware import Hardware
+from stackwise.planner.together import with_blocks
 from stackwise.report import program, table
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Calibration:
         def one(name: str) -> float:
             return self.curve(name)[-1][1]
 
-        return Hardware(
+        pieces = Hardware(
             name="this",
             kind="cuda" if cuda else "cpu",
             origin="measured",
@@ -170,6 +171,8 @@ class Calibration:
             call_seconds=1 / one("calls"),
             calls_overlap=cuda,
         )
+        blocks = {name: self.curve(f"block/{name}") for name in pieces.around}
+        return with_blocks(pieces, blocks)
 
     def __str__(self) -> str:
         rows = []

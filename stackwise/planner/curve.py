@@ -23,9 +23,22 @@ def rate_at(curve: Curve, size: float) -> float:
         curve: One point or more.
         size: Over 0, in the curve's unit.
     """
+    least, rate = curve[0]
+    if size < least:
+        return rate * (size / least if len(curve) > 1 else 1.0)
+    return level_at(curve, size)
+
+
+def level_at(curve: Curve, size: float) -> float:
+    """What a curve has at a size; outside of what is known that of the nearest.
+
+    Args:
+        curve: One point or more.
+        size: Over 0, in the curve's unit.
+    """
     sizes = [point[0] for point in curve]
     if size <= sizes[0]:
-        return curve[0][1] * (size / sizes[0] if len(curve) > 1 else 1.0)
+        return curve[0][1]
     if size >= sizes[-1]:
         return curve[-1][1]
     above = bisect_left(sizes, size)

@@ -9,7 +9,7 @@ machine is in `seconds.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +48,8 @@ class Hardware:
             number of tokens.
         around: `dtype/forward` and `dtype/backward` to numbers/s of all that a block does beside
             products and attention, in numbers that autograd keeps (`block_saved`).
+        together: `dtype/forward` and `dtype/backward` to how many times as long a block takes as
+            its pieces do alone, by its width; empty: as long.
         loss: dtype to logits/s of the cross-entropy, forward and backward.
         optimizer: `rule/weights/rounding` to numbers/s of a step, by the numbers of the tensors.
         passing: `norms`, `clip`, `average/dtype`, `add` and `cast` to numbers/s of one pass.
@@ -94,6 +96,7 @@ class Hardware:
     call_seconds: float
     calls_overlap: bool
     disk_bytes: float | None = None
+    together: Mapping[str, Curve] = field(default_factory=dict)
 
 
 class Card(Section):

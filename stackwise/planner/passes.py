@@ -25,7 +25,7 @@ from stackwise.model.block import (
 )
 from stackwise.model.count import head_matrices
 from stackwise.objective import is_causal
-from stackwise.planner.curve import rate_at, seconds_for
+from stackwise.planner.curve import level_at, rate_at, seconds_for
 from stackwise.planner.hardware import Hardware
 from stackwise.stage import Role, Stage
 from stackwise.training.chunked import LOGITS_AT_ONCE
@@ -72,6 +72,11 @@ class Pass:
         numbers = self.tokens * sum(saved_of(self.exp, True))
         return seconds_for(self.hardware.around[f"{self.dtype}/{way}"], numbers)
 
+    def together(self, way: str) -> float:
+        """How many times as long a block takes as its pieces do alone, one way."""
+        curve = self.hardware.together.get(f"{self.dtype}/{way}")
+        return 1.0 if curve is None else level_at(curve, self.exp.rack.d_model)
+
     def weights(self, frozen: bool) -> float:
         """Seconds of making the weights of a block for one pass: dequantised, cast, or nothing."""
         exp, hardware = self.exp, self.hardware
@@ -101,7 +106,8 @@ class Pass:
         forward = self.products(N * (flops - pairs), sides, N) + self.attention(
             N * pairs, "forward"
         )
-        return forward + self.around("forward") + self.weights(frozen)
+        forward += self.around("forward") + self.weights(frozen)
+        return forward * self.together("forward")
 
     def block(self, number: int, role: Role, first: bool) -> tuple[float, float]:
         """Seconds of a block forward and backward.
@@ -128,7 +134,7 @@ class Pass:
         backward += self.attention(N * back_pairs, "backward") + self.around("backward")
         matrices = block_matmul_parameters(exp.rack, exp.attention)
         backward += self.weights(True) if frozen else self.cast(matrices)
-        return forward, backward
+        return forward, backward * self.together("backward")
 
     def head(self, stage: Stage) -> float:
         """Seconds of final norm, head and loss, forward and backward."""

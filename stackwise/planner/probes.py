@@ -24,6 +24,7 @@ from stackwise.objective import loss_at
 from stackwise.planner.bare import HEAD, around_probes
 from stackwise.planner.hardware import OPTIMIZER_KINDS
 from stackwise.planner.probe import Probe, Run, again
+from stackwise.planner.together import block_probes
 from stackwise.training.average import Average
 from stackwise.training.norms import clip_, global_norms
 from stackwise.training.optim import Optimizer
@@ -39,6 +40,7 @@ def probes_for(device: torch.device) -> Iterator[Probe]:
         yield from matmul_probes(device, dtype)
         yield from attention_probes(device, dtype)
         yield from around_probes(device, dtype)
+        yield from block_probes(device, dtype)
         yield from loss_probes(device, dtype)
     yield from optimizer_probes(device)
     yield from passing_probes(device)

@@ -19,10 +19,10 @@ from stackwise.planner.probes import probes_for
 CPU = torch.device("cpu")
 
 
-def every_rate() -> Samples:
+def every_rate(device: torch.device = CPU) -> Samples:
     """What a round gives, without measuring: each probe its own size as its rate."""
     samples = Samples()
-    for probe in probes_for(CPU):
+    for probe in probes_for(device):
         samples.add(probe.name, probe.size, probe.unit, [probe.size])
     for name in ("write", "read", "pages", "hash"):
         samples.add(f"disk/{name}", 1.0, "byte", [1e9])
@@ -70,7 +70,7 @@ def test_a_rate_that_is_missing_is_named() -> None:
         ("[]", r"is no calibration \("),
         ('{"format": 9, "rates": []}', "is of format 9"),
         (
-            '{"format": 1, "rates": [{"name": "m", "size": 1, "unit": "b", "rate": 0.0, '
+            '{"format": 2, "rates": [{"name": "m", "size": 1, "unit": "b", "rate": 0.0, '
             '"spread": 0, "count": 1}]}',
             "holds a rate that is none",
         ),
@@ -104,8 +104,7 @@ def test_memory_is_asked_of_the_machine_and_rates_of_the_file(tmp_path, monkeypa
 
 def test_a_card_that_is_gone_is_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path))
-    samples = every_rate()
-    samples.add("link", 1, "byte", [1e9])
+    samples = every_rate(torch.device("cuda"))
     facts = {**calibration.facts_of(CPU, tmp_path), "device": "cuda"}
     Calibration(facts, samples.taken()).write(calibration.calibration_path())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -114,7 +113,7 @@ def test_a_card_that_is_gone_is_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1, 80 << 30))
     found = this_machine()
-    assert found.memory_bytes == 80 << 30 and found.link_rate == 1e9 and found.calls_overlap
+    assert found.memory_bytes == 80 << 30 and found.link_rate == 1 << 28 and found.calls_overlap
 
 
 def test_the_faster_dtype_is_named() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+import stackwise as sw
 from stackwise.planner.bare import Given, bare_block
+from stackwise.planner.passes import Pass
 from stackwise.planner.probes import probes_for
+from stackwise.planner.together import SHAPES, experiment, flops_of, with_blocks
 
 CPU = torch.device("cpu")
 
@@ -69,3 +73,26 @@ def test_rules_and_formats_that_need_a_package_are_left_out_without_it(monkeypat
     names = {probe.name for probe in probes_for(CPU)}
     assert not {name for name in names if "8bit" in name or "nf4" in name or "int8" in name}
     assert "dequantise/fp8/float32" in names
+
+
+def test_a_block_that_is_slower_than_its_pieces_is_planned_so(machine) -> None:
+    """Rates of blocks that were half of what their pieces say double a block of that width."""
+    shapes, ways = SHAPES["cpu"], ("forward", "backward")
+    pieces = machine()
+
+    def seconds(width: int, length: int, batch: int, known) -> tuple[float, float]:
+        exp = experiment(width, length, batch, "bfloat16")
+        return Pass(exp, sw.Placement(), known, length * batch).block(0, "active", False)
+
+    blocks = {}
+    for number, way in enumerate(ways):
+        points = []
+        for factor, shape in zip((2.0, 1.5), shapes, strict=True):
+            flops = flops_of(experiment(*shape, "bfloat16"))[way]
+            points.append((shape[0], flops / seconds(*shape, pieces)[number] / factor))
+        blocks[f"bfloat16/{way}"] = tuple(points)
+    whole = with_blocks(pieces, blocks)
+    for width, factor in ((64, 2.0), (256, 2.0), (512, 3.0**0.5), (1024, 1.5), (4096, 1.5)):
+        before, after = (seconds(width, 64, 2, known) for known in (pieces, whole))
+        assert after == pytest.approx([factor * each for each in before])
+    assert whole.together.keys() == blocks.keys(), "float32 was not measured"
