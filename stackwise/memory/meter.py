@@ -23,7 +23,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from stackwise.memory.heap import in_use, taken, why_unknown
+from stackwise.memory.heap import in_use, settle, taken, why_unknown
 from stackwise.model.attention.mha import Mha
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.rack import Rack
@@ -128,12 +128,13 @@ class Meter:
 
 
 def warm_up(device: torch.device) -> None:
-    """Take one small step and write one row, so that what loads on first use is not the rack's.
+    """Settle the heap, take a small step, write a row: what loads at first use is not the rack's.
 
     Arrow brings pandas with its first row: 27 MiB, which a run would meet in its second step.
     """
     import pyarrow
 
+    settle()
     pyarrow.RecordBatch.from_pylist([{"step": 0}])
     rack = Rack(RackShape(stacks=1, blocks_per_stack=1, d_model=64, heads=2), Mha(), 64).to(device)
     optimizer = torch.optim.AdamW(rack.parameters(), fused=True)

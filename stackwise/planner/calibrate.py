@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from stackwise.memory.heap import settle
 from stackwise.planner.calibration import Calibration, Rate, calibration_path, facts_of, rate_of
 from stackwise.planner.disks import disk_rates
 from stackwise.planner.probe import Probe
@@ -110,6 +111,7 @@ def measure_round(
         clock: Seconds.
         probes: What is measured; None for all.
     """
+    settle()  # as in a run
     for probe in probes_for(device) if probes is None else probes:
         seconds = timings(probe, device, clock)
         samples.add(probe.name, probe.size, probe.unit, (probe.work / each for each in seconds))

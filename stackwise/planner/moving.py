@@ -32,16 +32,14 @@ def numbers_trained(exp: Experiment, stage: Stage, untied: bool) -> int:
 def fresh_seconds(exp: Experiment, stage: Stage, hardware: Hardware, untied: bool) -> float:
     """Seconds of clearing pages for the gradients of one micro-batch.
 
-    glibc gives what is as large as `MAPPED_BYTES` back to the system each time, and where copies in
-    another dtype come and go, smaller ones with the top of its heap, too. In backward linear layers
-    share a buffer that stays.
+    glibc gives what is as large as `MAPPED_BYTES` back to the system each time. In backward linear
+    layers share a buffer that stays.
     """
     if hardware.kind == "cuda" or exp.optim.grads == "in_backward":
         return 0.0
-    casts = exp.precision.compute != exp.precision.weights
     low = exp.precision.weights == "bfloat16"
     sizes = [n * (2 if low and axes >= 2 else FLOAT) for n, axes in trained(exp, stage, untied)]
-    return sum(size for size in sizes if casts or size >= MAPPED_BYTES) / hardware.fresh_rate
+    return sum(size for size in sizes if size >= MAPPED_BYTES) / hardware.fresh_rate
 
 
 def accumulate_seconds(exp: Experiment, stage: Stage, hardware: Hardware, untied: bool) -> float:

@@ -30,8 +30,11 @@ from stackwise.training.norms import clip_, global_norms
 from stackwise.training.optim import Optimizer
 from stackwise.training.trained import Named
 from stackwise.training.updates import OPTIMIZERS
+from stackwise.trunk.pages import fresh
 
 DTYPES = ("float32", "bfloat16")
+CALLS = 100
+FRESH = 1 << 26
 
 
 def probes_for(device: torch.device) -> Iterator[Probe]:
@@ -240,8 +243,8 @@ def memory_probes(device: torch.device) -> Iterator[Probe]:
         one, other = (torch.zeros(large, dtype=torch.uint8, device=device) for _ in range(2))
         return again(lambda: other.copy_(one))
 
-    def fresh() -> Callable[[], Run]:
-        return again(lambda: torch.empty(large, dtype=torch.uint8, device=device).fill_(1))
+    def first() -> Callable[[], Run]:
+        return again(lambda: torch.frombuffer(fresh(FRESH), dtype=torch.uint8).fill_(1))
 
     def call() -> Callable[[], Run]:
         one, other = (torch.zeros(8, device=device) for _ in range(2))
@@ -257,7 +260,7 @@ def memory_probes(device: torch.device) -> Iterator[Probe]:
         return again(lambda: draw_(weight, 0.02, generator_for(0, "s0")))
 
     yield Probe("memory", large, 2.0 * large, "byte", copy)
-    yield Probe("fresh", large, large, "byte", fresh)
+    yield Probe("fresh", FRESH, FRESH, "byte", first)
     yield Probe("calls", 1, CALLS, "call", call)
     yield Probe("start", 1 << 19, 1 << 19, "number", start)
     if device.type == "cuda":
@@ -268,6 +271,3 @@ def memory_probes(device: torch.device) -> Iterator[Probe]:
             return again(lambda: card.copy_(host, non_blocking=True))
 
         yield Probe("link", 1 << 28, 1 << 28, "byte", link)
-
-
-CALLS = 100

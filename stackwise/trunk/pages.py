@@ -18,16 +18,20 @@ POPULATE_READ = 22  # of Linux's madvise; Python has no name for it
 _given: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()  # by `pages`, and still there
 
 
-def pages(count: int) -> Tensor:
-    """`count` bytes of memory of their own, uint8, aligned to pages: large ones where there are.
+def fresh(count: int) -> mmap.mmap:
+    """`count` bytes of the system's memory that nothing has touched yet.
 
     Private, though Python would have them shared: shared memory is a file to the kernel, has no
     large pages unless the system was told so, and no account of a process's own bytes lists it.
     """
     if sys.platform == "win32":
-        memory = mmap.mmap(-1, max(count, 1))
-    else:
-        memory = mmap.mmap(-1, max(count, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return mmap.mmap(-1, count)
+    return mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def pages(count: int) -> Tensor:
+    """`count` bytes of memory of their own, uint8, aligned to pages: large ones where there are."""
+    memory = fresh(max(count, 1))
     if sys.platform == "linux":
         memory.madvise(mmap.MADV_HUGEPAGE)  # fewer faults when it is first read into
     _given.add(memory)
