@@ -23,6 +23,7 @@ from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.trunk.pages import paged
 
 PROBE_BYTES = 1 << 20
+PIECE_BYTES = 72 << 20  # from here on given back: more than logits at once, 2^24 in float32
 KEPT_BYTES = 1 << 29  # of free memory at the top of the heap
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -54,13 +55,16 @@ def settle() -> None:
     """Have glibc keep what one step frees for the next, in this process from now on.
 
     By itself it gives the top of its heap back to the system, at 128 KiB in a new process and at
-    up to 64 MiB in one that has run for a while; the next step takes it again, and the system
-    clears every page. Pieces of `MAPPED_BYTES` are given back as before.
+    up to 64 MiB in one that has run for a while, and pieces of 32 MiB always. The next step takes
+    it again, and the system clears every page: a tenth of a step at a width of 2048, more where
+    logits are large (`benchmarks/heap.py`).
     """
     call = getattr(ctypes.CDLL(None), "mallopt", None)
-    if call is not None:  # glibc
-        call(M_TRIM_THRESHOLD, KEPT_BYTES)
-        call(M_MMAP_THRESHOLD, MAPPED_BYTES)
+    if call is None:  # not glibc
+        return
+    if not call(M_MMAP_THRESHOLD, PIECE_BYTES):
+        call(M_MMAP_THRESHOLD, MAPPED_BYTES)  # the most that older ones take
+    call(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def why_unknown() -> str | None:
