@@ -10,7 +10,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from stackwise.budget import steps_before, steps_of
-from stackwise.memory.counted import micro_samples, micro_tokens, most_counted
+from stackwise.data.heldout import rows_at_once
+from stackwise.memory.counted import micro_samples, most_counted
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.stored import block_linears, part_tensors, trained_bytes
 from stackwise.objective import Diffusion
@@ -37,22 +38,55 @@ def overhead(exp: Experiment, placement: Placement, stage: Stage, *, card: bool)
 
 
 def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> int:
-    """How many products of different shapes a run has made in bfloat16 by the end of a stage.
+    """How many products of different shapes a run has made in bfloat16 by a stage's last step.
 
-    oneDNN compiles code for each and keeps that of the last 1024. Where the number of counted
-    positions is drawn, each micro-batch has a head of another shape.
+    oneDNN compiles code for each and keeps that of the last 1024. A layer has one forward and two
+    backward; on held-out text it goes forward with rows of another number. Where the number of
+    counted positions is drawn, each micro-batch has a head of another shape.
     """
     if exp.precision.compute != "bfloat16":
         return 0
-    batch, micro = exp.optim.batch, micro_samples(exp, placement)
-    sizes = 1 + (batch % micro > 0)
-    shapes = len(set(block_linears(exp.rack, exp.attention)))
-    heads = sizes
+    batch, micro, length = exp.optim.batch, micro_samples(exp, placement), exp.data.seq_len
+    layers, head = block_linears(exp.rack, exp.attention), (vocab_size(exp), exp.rack.d_model)
+    sizes = {micro, batch % micro} - {0}
+    found = {
+        product
+        for samples in sizes
+        for layer in layers
+        for product in products(samples * length, layer)
+    }
+    most, others = most_counted(exp, placement, stage), 0
+    pieces = 3 if most * vocab_size(exp) <= LOGITS_AT_ONCE else 6
     if isinstance(exp.objective, Diffusion):
         steps = steps_before(exp, stage) + steps_of(exp, stage)
-        heads = min(micro_tokens(exp, placement), steps * ceil(batch / micro))
-    pieces = 3 if most_counted(exp, placement, stage) * vocab_size(exp) <= LOGITS_AT_ONCE else 6
-    return min(PRODUCTS_KEPT, shapes * (3 * sizes + 1) + heads * pieces)
+        others = pieces * min(micro * length, steps * ceil(batch / micro))
+    elif pieces > 3:
+        others = pieces * len(sizes)
+    else:
+        for samples in sizes:
+            found |= set(products(round(most * samples / micro), head))
+    if has_looked(exp, stage):
+        at_once = rows_at_once(exp)
+        for windows in {min(at_once, exp.eval.windows), exp.eval.windows % at_once} - {0}:
+            found |= {products(windows * length, layer)[0] for layer in (*layers, head)}
+    return min(PRODUCTS_KEPT, len(found) + others)
+
+
+def products(rows: int, layer: tuple[int, int]) -> tuple[tuple[str, int, int, int], ...]:
+    """What a layer of (outputs, inputs) has its matrices multiplied by: forward, and backward."""
+    outputs, inputs = layer
+    return (
+        ("forward", rows, inputs, outputs),
+        ("input", rows, outputs, inputs),
+        ("weight", outputs, rows, inputs),
+    )
+
+
+def has_looked(exp: Experiment, stage: Stage) -> bool:
+    """Whether a run has read held-out text before the last step of a stage."""
+    begin, end = stage.progress
+    steps = steps_of(exp, stage)
+    return begin > 0 or (steps - 1) * (end - begin) * exp.eval.points >= steps
 
 
 def host_parts(exp: Experiment, placement: Placement, copy: int, *, card: bool) -> dict[str, int]:

@@ -25,6 +25,7 @@ from stackwise.trunk.pages import paged
 PROBE_BYTES = 1 << 20
 PIECE_BYTES = 72 << 20  # from here on given back: more than logits at once, 2^24 in float32
 KEPT_BYTES = 1 << 29  # of free memory at the top of the heap
+OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 profiler: Any = autograd  # its older functions: kineto, the newer, prints lines of its own
@@ -57,10 +58,11 @@ def settle() -> None:
     By itself it gives the top of its heap back to the system, at 128 KiB in a new process and at
     up to 64 MiB in one that has run for a while, and pieces of 32 MiB always. The next step takes
     it again, and the system clears every page: a tenth of a step at a width of 2048, more where
-    logits are large (`benchmarks/heap.py`).
+    logits are large (`benchmarks/heap.py`). Where one of malloc's own variables says how it is to
+    be, that holds.
     """
     call = getattr(ctypes.CDLL(None), "mallopt", None)
-    if call is None:  # not glibc
+    if call is None or any(name in os.environ for name in OWN):  # not glibc, or as a user has it
         return
     if not call(M_MMAP_THRESHOLD, PIECE_BYTES):
         call(M_MMAP_THRESHOLD, MAPPED_BYTES)  # the most that older ones take

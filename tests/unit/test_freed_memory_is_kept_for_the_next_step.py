@@ -45,9 +45,12 @@ def test_pieces_are_kept_up_to_72_mib() -> None:
     assert cleared("not")[1] > 0.9, "what glibc does by itself"
 
 
-def test_an_older_glibc_gets_the_most_that_it_takes(monkeypatch) -> None:
+def test_what_is_asked_of_malloc(monkeypatch) -> None:
+    """Of an older glibc the most that it takes, of another C library nothing."""
     from stackwise.memory import heap
 
+    for name in heap.OWN:
+        monkeypatch.delenv(name, raising=False)
     asked = []
 
     class Older:
@@ -58,5 +61,10 @@ def test_an_older_glibc_gets_the_most_that_it_takes(monkeypatch) -> None:
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: Older())
     heap.settle()
     assert asked == [(-3, 72 << 20), (-3, 32 << 20), (-1, 1 << 29)]
+    asked.clear()
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+    heap.settle()
+    assert not asked, "a user's own choice"
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: object())
     heap.settle()
