@@ -10,9 +10,11 @@ with comes from probes that `stackwise calibrate` takes, those that the cell dep
 before and right after it, since machines drift; the rest from one round at the start.
 
 Only steps count during which other programs took at most a tenth of the machine, where there are
-three or more of them. Else the cell is run again, up to three times, and the quietest turn counts;
-what the others took then is printed. Where they never rest, `--clock cpu` compares CPU time of one
-thread with CPU time of one thread, calibration included.
+three or more of them. A cell is run again, up to three times, where they took more, or where the
+probes before and after it differ by more than a tenth, since nobody knows then how fast the machine
+was in between. If no turn was good, the one whose probes differ least counts. Both figures are
+printed. Where others never rest, `--clock cpu` compares CPU time of one thread with CPU time of one
+thread, calibration included.
 
 It exits with 1 unless every cell is within 30 %: predicted / measured from 1/1.3 to 1.3.
 """
@@ -45,6 +47,7 @@ from stackwise.training.start import threads_of
 
 LIMIT = 1.3
 QUIET, LEAST_QUIET, TURNS = 0.10, 3, 3
+APART = 1.1  # predictions from the probes before and after a cell
 DROPPED = 2
 SECONDS, FEWEST, MOST = 2.0, 5, 30  # of the steps of a cell
 CPU = torch.device("cpu")
@@ -286,42 +289,62 @@ def measured(cell: Cell, steps: int, threads: int | None, cpu: bool) -> tuple[fl
     return float(np.median(seconds)), float(shares.mean())
 
 
-def rates_for(cell: Cell, samples: Samples, whole: Samples) -> sw.Calibration:
+@dataclass(frozen=True)
+class Turn:
+    """A cell's step as planned and as measured.
+
+    Attributes:
+        predicted: From the probes before and after it.
+        seconds: The median step.
+        others: The share of the machine that other programs had meanwhile.
+        apart: How many times as long the probes of one side say as those of the other.
+    """
+
+    predicted: sw.StepSeconds
+    seconds: float
+    others: float
+    apart: float
+
+
+def rates_for(*samples: Samples, whole: Samples) -> sw.Calibration:
     """The rates that a cell depends on from its own samples, the rest from the first round."""
-    facts = facts_of(CPU, Path("."))
+    both = Samples()
+    for each in samples:
+        for (name, size), found in each.rates.items():
+            both.add(name, size, each.units[name], found)
     rates = {(rate.name, rate.size): rate for rate in whole.taken()}
-    rates |= {(rate.name, rate.size): rate for rate in samples.taken()}
-    return Calibration(facts, tuple(rates.values()))
+    rates |= {(rate.name, rate.size): rate for rate in both.taken()}
+    return Calibration(facts_of(CPU, Path(".")), tuple(rates.values()))
 
 
-def compared(
-    cell: Cell, whole: Samples, threads: int | None, cpu: bool
-) -> tuple[sw.StepSeconds, float, float]:
-    """Seconds of a cell's step as predicted and as measured, and the others' share meanwhile."""
+def compared(cell: Cell, whole: Samples, threads: int | None, cpu: bool) -> Turn:
+    """A cell beside its plan: the first turn in which the machine stood still, or the best."""
     clock: Callable[[], float] = time.process_time if cpu else time.perf_counter
-    placement, samples = cell.placement(threads), Samples()
-    exp = cell.experiment(1)
+    placement, exp = cell.placement(threads), cell.experiment(1)
     stage = sw.stages(exp)[-1]
 
-    def predicted(found: Samples) -> sw.StepSeconds:
-        return sw.step_seconds(exp, placement, stage, rates_for(cell, found, whole).hardware())
+    def predicted(*found: Samples) -> sw.StepSeconds:
+        return sw.step_seconds(exp, placement, stage, rates_for(*found, whole=whole).hardware())
 
-    def probe() -> None:
+    def probed() -> Samples:
+        found = Samples()
         with threads_of(placement):
             chosen = [each for each in probes_for(CPU) if cell.depends_on(each)]
-            measure_round(samples, CPU, None, clock=clock, probes=chosen)
+            measure_round(found, CPU, None, clock=clock, probes=chosen)
+        return found
 
-    guess = predicted(whole).total
-    steps = DROPPED + min(MOST, max(FEWEST, round(SECONDS / guess)))
-    turns: list[tuple[float, float]] = []
-    probe()
+    steps = DROPPED + min(MOST, max(FEWEST, round(SECONDS / predicted(whole).total)))
+    turns: list[Turn] = []
+    before = probed()
     for _ in range(TURNS):
-        turns.append(measured(cell, steps, threads, cpu))
-        probe()
-        if cpu or turns[-1][1] <= QUIET:
+        seconds, share = measured(cell, steps, threads, cpu)
+        after = probed()
+        apart = sorted(predicted(each).total for each in (before, after))
+        turns.append(Turn(predicted(before, after), seconds, share, apart[1] / apart[0]))
+        if turns[-1].apart <= APART and (cpu or share <= QUIET):
             break
-    seconds, share = min(turns, key=lambda turn: turn[1])
-    return predicted(samples), seconds, share
+        before = after
+    return min(turns, key=lambda turn: (turn.others > QUIET, turn.apart))
 
 
 def main() -> int:
@@ -339,21 +362,22 @@ def main() -> int:
         measure_round(whole, CPU, Path(tempfile.gettempdir()), clock=clock)
     rows: list[dict[str, Any]] = []
     for cell in cells:
-        step, seconds, share = compared(cell, whole, threads, cpu)
-        ratio = step.total / seconds
+        turn = compared(cell, whole, threads, cpu)
+        step, ratio = turn.predicted, turn.predicted.total / turn.seconds
         rows.append(
             {
                 "cell": str(cell),
                 "predicted": step.total,
-                "measured": seconds,
+                "measured": turn.seconds,
                 "ratio": ratio,
-                "others": share,
+                "others": turn.others,
+                "apart": turn.apart,
                 "parts": vars(step),
             }
         )
         print(
-            f"{ratio:.2f}  {step.total * 1e3:9.1f} ms predicted {seconds * 1e3:9.1f} ms measured  "
-            f"others {share:.2f}  {cell}",
+            f"{ratio:.2f}  {step.total * 1e3:9.1f} ms predicted {turn.seconds * 1e3:9.1f} ms "
+            f"measured  others {turn.others:.2f}  probes {turn.apart:.2f}  {cell}",
             flush=True,
         )
     ratios = sorted(row["ratio"] for row in rows)

@@ -94,7 +94,7 @@ def stage_bytes(
     if lent:
         parts["slots"] = Bytes(weights=min(SLOTS, lent) * lent_bytes(exp, form))
     if exp.optim.grads == "in_backward":
-        parts["scratch"] = Bytes(gradients=in_hand(exp, placement, stage, untied))
+        parts["scratch"] = Bytes(gradients=in_hand(exp, placement, stage, untied)[0])
     return parts
 
 

@@ -77,6 +77,7 @@ class Micro:
         weights: Numbers of a block in products.
         gradients: All of a stage's, where they are held whole.
         scratch: Those that are held at once, where tensors move in backward.
+        buffer: Of these the one that linear layers share.
         weight_bytes: Of one number of a matrix that trains.
         matrix: One more matrix: dequantised for one product, or cast; by forward and backward.
         head: Temporaries and gradients at each moment of the head.
@@ -95,6 +96,7 @@ class Micro:
     weights: int
     gradients: int
     scratch: int
+    buffer: int
     weight_bytes: int
     matrix: dict[tuple[Role, bool], int]
     head: tuple[tuple[int, int], ...]
@@ -119,10 +121,10 @@ class Micro:
     def hand(self, numbers: int) -> int:
         """Of a gradient that is being made: in the dtype of products, before it is cast or added.
 
-        Where tensors move in backward, what moving one takes.
+        Where tensors move in backward it lies in the shared buffer.
         """
         if self.scratch:
-            return self.slice
+            return 0
         low = self.passing.low
         cast = low and self.weight_bytes == FLOAT
         return numbers * ((2 if low else FLOAT) if cast or self.accumulates else 0)
@@ -145,6 +147,7 @@ def micro_of(
         inputs = tokens * FLOAT * exp.rack.d_model
         kept[role] = inputs if placement.checkpointing else saved[role] + copies[role]
     in_backward = exp.optim.grads == "in_backward"
+    scratch, buffer = in_hand(exp, placement, stage, untied) if in_backward else (0, 0)
     gradients = 0
     for part in parts_trained(stage) if not in_backward else ():
         tensors = part_tensors(exp, part, untied=untied)
@@ -159,7 +162,8 @@ def micro_of(
         copies=copies,
         weights=block_matmul_parameters(exp.rack, exp.attention),
         gradients=gradients,
-        scratch=in_hand(exp, placement, stage, untied) if in_backward else 0,
+        scratch=scratch,
+        buffer=buffer,
         weight_bytes=weight_bytes,
         matrix=matrices(exp, placement, card),
         head=head_moments(exp, placement, stage, untied, tokens),
@@ -184,8 +188,8 @@ def copied_bytes(exp: Experiment, placement: Placement, role: Role) -> int:
     return 2 * block_matmul_parameters(exp.rack, exp.attention)
 
 
-def in_hand(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -> int:
-    """The gradients that are there at once where each tensor moves in backward."""
+def in_hand(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -> tuple[int, int]:
+    """Gradients that are there at once where tensors move in backward, of them the shared buffer."""
     linears: list[int] = []
     others: list[tuple[int, int]] = []
     for part in sorted(parts_trained(stage)):
@@ -200,7 +204,9 @@ def in_hand(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -
         table = (vocab_size(exp) * exp.rack.d_model, 2)  # made chunk by chunk in the shared buffer
         others.remove(table)
         linears.append(table[0])
-    return gradient_bytes(exp.optim, exp.precision, linears, others)
+    made = 2 if exp.precision.compute == "bfloat16" else FLOAT
+    whole = gradient_bytes(exp.optim, exp.precision, linears, others)
+    return whole, made * max(linears, default=0)
 
 
 def dequantises(exp: Experiment, placement: Placement) -> bool:

@@ -145,15 +145,27 @@ def moments(
         for moment in block_backward(exp.rack, exp.attention, number, micro.passing, trains):
             floats = micro.bytes_of(moment)
             keeps = min(own, floats)
-            left = micro.copied(role, moment)
             new = trains and not held
-            yield replace(
+            found = replace(
                 base,
                 at=f"backward of {name}",
                 gradients=made + new * moment.made * micro.weight_bytes,
-                activations=below + keeps + left,
+                activations=below + keeps + micro.copied(role, moment),
                 temporaries=floats - keeps + micro.weight(role) + trains * micro.hand(moment.hand),
             )
+            if not micro.scratch:
+                yield found
+                continue
+            yield replace(found, gradients=micro.buffer)
+            if trains and moment.hand:  # the product done, its tensor moves
+                floats = micro.bytes_of(moment._replace(floats=moment.after or moment.floats))
+                keeps = min(own, floats)
+                copied = micro.copied(role, moment._replace(hand=0))
+                yield replace(
+                    found,
+                    activations=below + keeps + copied,
+                    temporaries=floats - keeps + micro.slice,
+                )
         if trains and not held:
             made += parts[name.partition(".")[0]].gradients // exp.rack.blocks_per_stack
     if stage.embedding:

@@ -174,8 +174,9 @@ def block_backward(
 ) -> tuple[Moment, ...]:
     """The moments of a block's backward of which one is its highest, in their order.
 
-    The products down, gate and up of the feed-forward and what lies between them, attention, and
-    the products that read its input. The residual's gradient is float32, and there throughout.
+    The products down, gate and up of the feed-forward and what lies between them, attention's last
+    product, attention, and the products that read its input. The residual's gradient is float32,
+    and there throughout.
     """
     kind, wide, width = kind_of(attention), d_ff(shape), shape.d_model
     inner = attention_shape(shape, number)
@@ -192,10 +193,13 @@ def block_backward(
     first = below.plus(residual).plus(Saved(0, wide + trains * width + (1 + gated) * width))
     under = norm.plus(residual).plus(Saved(0, width * trains))
     read = kind.input_parameters(inner, attention)
+    attended = kind.saved_floats(inner, attention, passing.length, passing.causal, trains)
+    out = norm.plus(residual).plus(attended).plus(Saved(0, inner.heads * inner.head_dim))
     return (
-        Moment(down, one, one),
+        Moment(down, one, one, after=saved.plus(residual)),
         Moment(between, one, 0),
-        Moment(first, ffn, one),
+        Moment(first, ffn, one, after=first.plus(Saved(0, -width - (not gated) * wide))),
+        Moment(out.plus(Saved(0, cast)), weights - read, weights - read - ffn, after=out),
         Moment(under.plus(inside.core).plus(Saved(0, cast)), weights - read, 0, inside.squares),
         Moment(under.plus(inside.product), weights, read),
     )

@@ -48,9 +48,11 @@ class Moment(NamedTuple):
         made: Weights of the block that have a gradient by then, if they train.
         hand: Numbers of the weight whose gradient is being made.
         squares: Bytes beside these, for each pair of tokens of one sample.
+        after: What is left of `floats` when that gradient is made; None: all.
     """
 
     floats: Saved
     made: int
     hand: int
     squares: int = 0
+    after: Saved | None = None
