@@ -189,7 +189,10 @@ def copied_bytes(exp: Experiment, placement: Placement, role: Role) -> int:
 
 
 def in_hand(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -> tuple[int, int]:
-    """Gradients that are there at once where tensors move in backward, of them the shared buffer."""
+    """Gradients that are there at once where tensors move in backward; of these the shared buffer.
+
+    That of the largest linear layer; beside it a copy in its weight's dtype, or another gradient.
+    """
     linears: list[int] = []
     others: list[tuple[int, int]] = []
     for part in sorted(parts_trained(stage)):

@@ -14,6 +14,7 @@ from stackwise.memory.bytes import plan_rows
 from stackwise.memory.trace import trace_stage
 
 AUTOCAST, BF16 = {"compute": "bfloat16"}, {"compute": "bfloat16", "weights": "bfloat16"}
+IN_BACKWARD = {"grads": "in_backward", "clip": None, "ema": None}
 LEFT, RIGHT = ({"name": f"{way}", "split": "tokens"} for way in ("left_to_right", "right_to_left"))
 CASES = {
     "float32": ({"curriculum": LEFT}, {}),
@@ -26,6 +27,8 @@ CASES = {
     "checkpointed": ({"curriculum": RIGHT}, {"checkpointing": True}),
     "micro-batches": ({"curriculum": LEFT, "precision": BF16}, {"micro_batch": 3}),
     "8-bit, no average": ({"curriculum": LEFT, "optim": {"name": "adamw8bit", "ema": None}}, {}),
+    "in backward": ({"optim": IN_BACKWARD, "curriculum": LEFT}, {}),
+    "in backward, bfloat16": ({"optim": IN_BACKWARD, "precision": BF16}, {}),
     "diffusion": ({"curriculum": LEFT, "objective": "diffusion"}, {}),
     "large head": ({"curriculum": LEFT, "rack": {"vocab": 9000, "tied": True}}, {}),
     "bert": (
