@@ -82,6 +82,7 @@ def checkpoint_bytes(exp: Experiment, made: Sequence[Stage], *, since: int = 0) 
     Source: `tests/integration/test_a_run_takes_the_disk_that_it_says.py`.
     """
     most, held, trained = 0, set[str](), set[str]()
+    stored = {}  # of the ends, and of a stack: all are alike
     apart = untied_from(exp.rack, made)
     for number, stage in enumerate(made):
         held |= {entry.stack for entry in stage.new or ()}
@@ -91,7 +92,10 @@ def checkpoint_bytes(exp: Experiment, made: Sequence[Stage], *, since: int = 0) 
         still = changing = after = best = 0
         for part in ("embedding", "head", *sorted(held)):
             tensors = part_tensors(exp, part, untied=untied)
-            frozen = frozen_bytes(exp, part, tensors)
+            kind = part if part in ("embedding", "head") else "stack", untied
+            if kind not in stored:
+                stored[kind] = frozen_bytes(exp, part, tensors)
+            frozen = stored[kind]
             if part in trains:
                 while_it_trains = trained_bytes(exp, tensors) + _states(exp, tensors)
                 changing += while_it_trains

@@ -18,13 +18,14 @@ part, which is in `devices.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stackwise.memory.devices import overhead
 from stackwise.memory.parts import Bytes, Micro, micro_of
 from stackwise.model.block import block_backward, block_forward
 from stackwise.model.shape import cycle, stack_ids
+from stackwise.model.working import Moment
 from stackwise.stage import Role, Stage, parts_trained, roles
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Peak:
     @property
     def total(self) -> int:
         """All of them."""
-        return sum(count for key, count in asdict(self).items() if key != "at")
+        lasting = self.weights + self.optimizer + self.average + self.slots + self.other
+        return lasting + self.gradients + self.activations + self.temporaries + self.device
 
 
 def stage_peak(
@@ -109,6 +111,7 @@ def moments(
     blocks, rest = path_of(exp, stage), []
     held = micro.gradients if micro.accumulates else micro.scratch
     seen: set[tuple[int, Role]] = set()
+    backs: dict[tuple[int, bool], tuple[Moment, ...]] = {}
     kept = 0
     again = cycle(exp.rack)
     for name, number, role in blocks:
@@ -142,7 +145,10 @@ def moments(
         kept -= micro.kept[role]
         below = kept + (micro.kept[role] if micro.checkpointing else 0)
         trains = role == "active"
-        for moment in block_backward(exp.rack, exp.attention, number, micro.passing, trains):
+        like = number % again, trains
+        if like not in backs:
+            backs[like] = block_backward(exp.rack, exp.attention, like[0], micro.passing, trains)
+        for moment in backs[like]:
             floats = micro.bytes_of(moment)
             keeps = min(own, floats)
             new = trains and not held

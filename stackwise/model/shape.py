@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -135,7 +136,12 @@ def total_blocks(shape: RackShape) -> int:
 
 def stack_ids(shape: RackShape) -> tuple[str, ...]:
     """The ids of the finished rack's stacks, left to right: `s0`, `s1`, ..."""
-    return tuple(f"s{i}" for i in range(shape.stacks))
+    return _ids(shape.stacks)
+
+
+@cache  # a plan asks for them a hundred thousand times
+def _ids(stacks: int) -> tuple[str, ...]:
+    return tuple(f"s{i}" for i in range(stacks))
 
 
 def cycle(shape: RackShape) -> int:
