@@ -1,6 +1,6 @@
 """What malloc has handed out: on a CPU what a card's allocator counts of itself.
 
-Resident memory says less of a step: glibc keeps what is freed, up to pieces of 32 MiB, and fills
+Resident memory says less of a step: glibc keeps what is freed, up to pieces of 72 MiB, and fills
 the gaps as chance will have it, so that a process is larger than what is in use, up to twice at
 widths of some hundreds. `in_use` is glibc's own sum; what a step takes on top and gives back is
 added up from torch's record of it, kept while that step runs.
@@ -19,11 +19,10 @@ import torch
 from torch import autograd
 from torch._C._profiler import _ExperimentalConfig
 
-from stackwise.model.workspace import MAPPED_BYTES
+from stackwise.model.workspace import GIVEN_BACK, MAPPED_BYTES
 from stackwise.trunk.pages import paged
 
 PROBE_BYTES = 1 << 20
-PIECE_BYTES = 72 << 20  # from here on given back: more than logits at once, 2^24 in float32
 KEPT_BYTES = 1 << 29  # of free memory at the top of the heap
 OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -64,8 +63,8 @@ def settle() -> None:
     call = getattr(ctypes.CDLL(None), "mallopt", None)
     if call is None or any(name in os.environ for name in OWN):  # not glibc, or as a user has it
         return
-    if not call(M_MMAP_THRESHOLD, PIECE_BYTES):
-        call(M_MMAP_THRESHOLD, MAPPED_BYTES)  # the most that older ones take
+    if not call(M_MMAP_THRESHOLD, MAPPED_BYTES):
+        call(M_MMAP_THRESHOLD, GIVEN_BACK)  # older ones
     call(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 

@@ -1,8 +1,9 @@
 """One buffer that dequantised weights pass through, instead of new memory for each.
 
-Large ones: from 32 MiB on, glibc takes memory from the system and gives it back each time, and the
-system clears every page. That takes longer than dequantising, and a tenth of a bfloat16 product of
-512 tokens (`benchmarks/formats.py`, `forward` beside `reused`). Inside `workspace` the layers of
+Large ones: from 32 MiB on, in a run from 72 (`memory/heap.py`), glibc takes memory from the system
+and gives it back each time, and the system clears every page. That takes longer than dequantising,
+and a tenth of a bfloat16 product of 512 tokens (`benchmarks/formats.py`, `forward` beside
+`reused`). Inside `workspace` the layers of
 `frozen.py` write such weights into the same memory, which is as large as the largest of them and is
 given back at the end.
 
@@ -27,7 +28,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from stackwise.model.codes import Shape
 from stackwise.model.formats import room_for
 
-MAPPED_BYTES = 32 << 20  # glibc's largest threshold for memory of its own mapping
+GIVEN_BACK = 32 << 20  # the largest threshold for memory of its own mapping that glibc takes itself
+MAPPED_BYTES = 72 << 20  # a run's: over 2^24 logits in float32, the most at once
 
 Buffers = dict[torch.dtype, Tensor]
 _entered = threading.local()  # a thread's own: two threads may compute at once
@@ -38,7 +40,8 @@ def workspace(*, small: bool = False) -> Iterator[None]:
     """Let frozen linears of this thread, on the CPU, share one buffer. May be nested.
 
     Args:
-        small: For weights of less than `MAPPED_BYTES`, not for those of more.
+        small: For weights of less than `MAPPED_BYTES`, as a run keeps them; else for those of
+            `GIVEN_BACK` and more.
     """
     name = "small" if small else "large"
     outer = getattr(_entered, name, None)
@@ -57,8 +60,10 @@ def room(like: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor | None:
         shape: Of the weight.
         dtype: Of the weight.
     """
-    small = room_for(shape) * dtype.itemsize < MAPPED_BYTES
-    buffers: Buffers | None = getattr(_entered, "small" if small else "large", None)
+    size = room_for(shape) * dtype.itemsize
+    buffers: Buffers | None = getattr(_entered, "small", None) if size < MAPPED_BYTES else None
+    if buffers is None and size >= min(GIVEN_BACK, MAPPED_BYTES):
+        buffers = getattr(_entered, "large", None)
     if buffers is None or not like.is_cpu or isinstance(like, FakeTensor):
         return None
     if dtype not in buffers or len(buffers[dtype]) < room_for(shape):

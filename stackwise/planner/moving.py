@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackwise.memory.heap import PIECE_BYTES
 from stackwise.memory.stored import part_tensors
+from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.planner.curve import seconds_for
 from stackwise.planner.hardware import Hardware
 from stackwise.stage import Stage, parts_trained
@@ -32,14 +32,14 @@ def numbers_trained(exp: Experiment, stage: Stage, untied: bool) -> int:
 def fresh_seconds(exp: Experiment, stage: Stage, hardware: Hardware, untied: bool) -> float:
     """Seconds of clearing pages for the gradients of one micro-batch.
 
-    glibc gives what is as large as `PIECE_BYTES` back to the system each time. In backward linear
+    glibc gives what is as large as `MAPPED_BYTES` back to the system each time. In backward linear
     layers share a buffer that stays.
     """
     if hardware.kind == "cuda" or exp.optim.grads == "in_backward":
         return 0.0
     low = exp.precision.weights == "bfloat16"
     sizes = [n * (2 if low and axes >= 2 else FLOAT) for n, axes in trained(exp, stage, untied)]
-    return sum(size for size in sizes if size >= PIECE_BYTES) / hardware.fresh_rate
+    return sum(size for size in sizes if size >= MAPPED_BYTES) / hardware.fresh_rate
 
 
 def accumulate_seconds(exp: Experiment, stage: Stage, hardware: Hardware, untied: bool) -> float:

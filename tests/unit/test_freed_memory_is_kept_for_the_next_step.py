@@ -56,7 +56,7 @@ def test_what_is_asked_of_malloc(monkeypatch) -> None:
     class Older:
         def mallopt(self, what: int, size: int) -> int:
             asked.append((what, size))
-            return int(what == heap.M_TRIM_THRESHOLD or size <= heap.MAPPED_BYTES)
+            return int(what == heap.M_TRIM_THRESHOLD or size <= heap.GIVEN_BACK)
 
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: Older())
     heap.settle()

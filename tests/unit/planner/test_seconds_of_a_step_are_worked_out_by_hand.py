@@ -159,7 +159,7 @@ def test_calls_on_a_card_count_where_they_take_longer_than_the_work(machine) -> 
 
 def test_large_gradients_are_cleared_page_by_page(machine, monkeypatch) -> None:
     """The table of 258 x 8 numbers and the head of 256 x 8, as no other tensor is so large."""
-    monkeypatch.setattr("stackwise.planner.moving.PIECE_BYTES", 4 * 2000)
+    monkeypatch.setattr("stackwise.planner.moving.MAPPED_BYTES", 4 * 2000)
     found = seconds(experiment(), machine(), micro_batch=1)
     assert found.fresh == pytest.approx(2 * 4 * (258 + 256) * 8 / 1e6)
     shared = experiment(optim={"grads": "in_backward"})
