@@ -81,6 +81,7 @@ class Micro:
         weight_bytes: Of one number of a matrix that trains.
         matrix: One more matrix: dequantised for one product, or cast; by forward and backward.
         head: Temporaries and gradients at each moment of the head.
+        waiting: The head's part of a tied table's gradient, until the embedding's is there.
         table: Temporaries of the embedding's backward.
         slice: What an optimizer's step takes at a time.
         other: Batches, and the buffer of small dequantised matrices.
@@ -100,6 +101,7 @@ class Micro:
     weight_bytes: int
     matrix: dict[tuple[Role, bool], int]
     head: tuple[tuple[int, int], ...]
+    waiting: int
     table: int
     slice: int
     other: int
@@ -147,6 +149,8 @@ def micro_of(
         inputs = tokens * FLOAT * exp.rack.d_model
         kept[role] = inputs if placement.checkpointing else saved[role] + copies[role]
     in_backward = exp.optim.grads == "in_backward"
+    shared = exp.rack.tied and not untied and stage.head and not in_backward
+    waiting = shared * weight_bytes * vocab_size(exp) * exp.rack.d_model
     scratch, buffer = in_hand(exp, placement, stage, untied) if in_backward else (0, 0)
     gradients = 0
     for part in parts_trained(stage) if not in_backward else ():
@@ -167,7 +171,8 @@ def micro_of(
         weight_bytes=weight_bytes,
         matrix=matrices(exp, placement, card),
         head=head_moments(exp, placement, stage, untied, tokens),
-        table=table_bytes(exp, stage, untied, tokens, weight_bytes),
+        waiting=waiting,
+        table=table_bytes(exp, stage, untied, tokens, weight_bytes) - waiting,
         slice=step_bytes(exp.optim, exp.precision, card=card),
         other=batch_bytes(exp, placement, stage) + buffer_bytes(exp, placement, stage, card),
     )

@@ -131,12 +131,12 @@ def moments(
                 activations=kept,
                 temporaries=work,
             )
-    made = held if held else parts["head"].gradients
+    made = (held or parts["head"].gradients) + micro.waiting
     for temporaries, gradients in micro.head:
         yield replace(
             base,
             at="head",
-            gradients=held or gradients,
+            gradients=held + (0 if micro.scratch else gradients),
             activations=kept,
             temporaries=temporaries,
         )
@@ -178,7 +178,7 @@ def moments(
         yield replace(
             base,
             at="backward of embedding",
-            gradients=made + (0 if held else parts["embedding"].gradients),
+            gradients=made + (0 if micro.scratch else parts["embedding"].gradients),
             temporaries=micro.table,
         )
     if parts_trained(stage):

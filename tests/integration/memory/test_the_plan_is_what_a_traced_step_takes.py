@@ -16,6 +16,7 @@ from stackwise.memory.trace import trace_stage
 AUTOCAST, BF16 = {"compute": "bfloat16"}, {"compute": "bfloat16", "weights": "bfloat16"}
 IN_BACKWARD = {"grads": "in_backward", "clip": None, "ema": None}
 LEFT, RIGHT = ({"name": f"{way}", "split": "tokens"} for way in ("left_to_right", "right_to_left"))
+FEW = {"corpus": {"kind": "markov", "size_bytes": 100_000}, "seq_len": 24}
 CASES = {
     "float32": ({"curriculum": LEFT}, {}),
     "end to end, autocast": ({"curriculum": "end_to_end", "precision": AUTOCAST}, {}),
@@ -31,6 +32,14 @@ CASES = {
     "in backward, bfloat16": ({"optim": IN_BACKWARD, "precision": BF16}, {}),
     "diffusion": ({"curriculum": LEFT, "objective": "diffusion"}, {}),
     "large head": ({"curriculum": LEFT, "rack": {"vocab": 9000, "tied": True}}, {}),
+    "large head, micro-batches of few rows": (
+        {"rack": {"vocab": 9000}, "curriculum": LEFT, "data": FEW},
+        {"micro_batch": 1},
+    ),
+    "tied table, checkpointed, few rows": (
+        {"rack": {"vocab": 9000, "tied": True}, "curriculum": "end_to_end", "data": FEW},
+        {"checkpointing": True},
+    ),
     "bert": (
         {"rack": {"norm": "layernorm", "norm_place": "post", "ffn": "gelu", "bias": True}},
         {},
