@@ -314,7 +314,7 @@ def rates_for(*samples: Samples, whole: Samples) -> sw.Calibration:
             both.add(name, size, each.units[name], found)
     rates = {(rate.name, rate.size): rate for rate in whole.taken()}
     rates |= {(rate.name, rate.size): rate for rate in both.taken()}
-    return Calibration(facts_of(CPU, Path(".")), tuple(rates.values()))
+    return Calibration(facts_of(CPU), tuple(rates.values()))
 
 
 def compared(cell: Cell, whole: Samples, threads: int | None, cpu: bool) -> Turn:
@@ -393,7 +393,7 @@ def main() -> int:
         "error_most": errors[-1],
         "within": sum(1 / LIMIT <= ratio <= LIMIT for ratio in ratios),
     }
-    found = {**facts_of(CPU, Path(".")), "threads": threads, **summary, "rows": rows}
+    found = {**facts_of(CPU), "threads": threads, **summary, "rows": rows}
     Path(options.output).write_text(json.dumps(found, indent=1) + "\n")
     head = ["cells", "predicted / measured", "error, median", "90 %", "largest", "within 30 %"]
     line = [

@@ -1,7 +1,8 @@
 """The command line: `stackwise run | resume | runs | eval | sample | import | doctor | ...`.
 
 Each command is a small function over the public names. Exit codes: 0 done, 1 failed, 2 the command
-or the experiment is wrong, 130 stopped with Ctrl-C (the run is saved and can be resumed).
+or the experiment is wrong, 3 what was planned does not fit, 130 stopped with Ctrl-C (the run is
+saved and can be resumed).
 Commands and options are listed in `arguments.py`; those that train are in `training.py`, those that
 look at what is there in `looking.py`, those that move models in `moving.py`, those that check the
 machine in `checking.py`; `settings.py` reads `key=value`.

@@ -52,7 +52,9 @@ def add_plan(add: Add) -> None:
     command.add_argument(
         "--fit", action="store_true", help="find the largest stacks and micro-batches that fit"
     )
-    command.add_argument("--all", action="store_true", help="show every stage, however many")
+    command.add_argument(
+        "--all", action="store_true", help="show every stage, however many (not with --fit)"
+    )
     command.add_argument("--json", action="store_true", help="print all of it as JSON")
 
 
@@ -121,21 +123,26 @@ def calibrate_command(options: argparse.Namespace) -> int:
 
 def plan_command(options: argparse.Namespace) -> int:
     """Print a plan; say by the exit code whether it fits."""
-    import json
-
     from stackwise.cli.settings import settings
+    from stackwise.jsontext import dumps
     from stackwise.planner.fit import fits
     from stackwise.planner.plan import plan
     from stackwise.planner.shown import fits_text, plan_text
 
+    if options.fit and options.all:
+        raise ValueError("--all: shows all stages of a plan, and --fit shows none; leave one out")
     exp, placement = settings(options.experiment, options.changes)
     machine = machine_of(options)
     if options.fit:
         found = fits(exp, placement, machine)
-        print(fits_text(found, exp, machine))
+        print(
+            dumps([fit.to_json() for fit in found])
+            if options.json
+            else fits_text(found, exp, machine)
+        )
         return 0 if found else DOES_NOT_FIT
     made = plan(exp, placement, hardware=machine)
-    print(json.dumps(made.to_json()) if options.json else plan_text(made, every=options.all))
+    print(dumps(made.to_json()) if options.json else plan_text(made, every=options.all))
     return 0 if made.fits else DOES_NOT_FIT
 
 

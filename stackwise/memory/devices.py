@@ -13,6 +13,7 @@ from stackwise.budget import steps_before, steps_of
 from stackwise.data.heldout import rows_at_once
 from stackwise.memory.counted import micro_samples, most_counted
 from stackwise.memory.flops import vocab_size
+from stackwise.memory.parts import batches_ahead, rows_ahead
 from stackwise.memory.stored import block_linears, part_tensors, trained_bytes
 from stackwise.objective import Diffusion
 from stackwise.training.chunked import LOGITS_AT_ONCE
@@ -30,7 +31,11 @@ PROCESS_BYTES = 3 << 30  # interpreter, torch and a CUDA runtime, their librarie
 
 
 def overhead(exp: Experiment, placement: Placement, stage: Stage, *, card: bool) -> int:
-    """Bytes beside the tensors at a stage's highest moment."""
+    """Bytes beside the tensors at a stage's highest moment.
+
+    Nothing on a card: its context and the holes of its allocator are no part of the memory that is
+    handed out, which is what a run measures; the table of cards has what is usable without them.
+    """
     if card:
         return 0
     products = bfloat16_products(exp, placement, stage)
@@ -100,14 +105,12 @@ def host_parts(exp: Experiment, placement: Placement, copy: int, *, card: bool) 
     """
     if not card:
         return {}
-    tokens = exp.optim.batch * exp.data.seq_len
     lends = placement.trunk != "recompute"
     largest = max(trained_bytes(exp, part_tensors(exp, part)) for part in ("embedding", "s0"))
     return {
         "copy": copy,
         "staging": 2 * STAGING_BYTES * (lends and placement.stream_from == "disk"),
-        "batches": 4 * 17 * tokens
-        + 4 * 4 * tokens * exp.rack.d_model * (placement.trunk == "cached"),
+        "batches": batches_ahead(exp) + rows_ahead(exp) * (placement.trunk == "cached"),
         "part": largest,
         "process": PROCESS_BYTES,
     }

@@ -34,6 +34,9 @@ def looks_at_ends(exp: Experiment) -> bool:
     return exp.eval.depths == "last" or packing(exp.precision) is not None
 
 
+ENDLESS = 1 << 60  # samples of an epoch, where the text has not been opened
+
+
 def rows_of(exp: Experiment, stage: Stage, epoch_samples: int) -> int:
     """Different samples of a stage, masks included."""
     read, period = (stage.tokens or 0) // exp.data.seq_len, exp.data.distinct_epochs

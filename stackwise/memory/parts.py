@@ -5,7 +5,7 @@ Numbers that `peak.py` puts on a timeline. Bytes that are there throughout are i
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
@@ -13,7 +13,7 @@ from stackwise.memory.counted import micro_samples, micro_tokens, most_counted
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.stored import block_linears, part_tensors
 from stackwise.model.block import block_matmul_parameters, block_saved, norm_saved
-from stackwise.model.formats import format_called, room_for
+from stackwise.model.formats import room_for
 from stackwise.model.saved import Saved
 from stackwise.model.working import Passing
 from stackwise.model.workspace import MAPPED_BYTES
@@ -56,10 +56,6 @@ class Bytes:
             self.average + other.average,
             self.activations + other.activations,
         )
-
-    def by_category(self) -> dict[str, int]:
-        """As a plain dict."""
-        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -174,7 +170,7 @@ def micro_of(
         waiting=waiting,
         table=table_bytes(exp, stage, untied, tokens, weight_bytes) - waiting,
         slice=step_bytes(exp.optim, exp.precision, card=card),
-        other=batch_bytes(exp, placement, stage) + buffer_bytes(exp, placement, stage, card),
+        other=batch_bytes(exp, placement, stage, card) + buffer_bytes(exp, placement, stage, card),
     )
 
 
@@ -310,25 +306,32 @@ def table_bytes(exp: Experiment, stage: Stage, untied: bool, tokens: int, kept: 
     return rows + tied * 2 * kept * vocab_size(exp) * exp.rack.d_model
 
 
-def batch_bytes(exp: Experiment, placement: Placement, stage: Stage) -> int:
-    """Batches in hand and ahead; with them what a cache gives, where it is not the mapped file."""
-    tokens = exp.optim.batch * exp.data.seq_len
-    found = tokens * (AHEAD * TOKEN_BYTES + MAKING_BYTES)
-    if placement.trunk == "cached" and trunk_of(stage):
-        border = border_of(exp.precision)
-        if border != "float32":  # made float32 for each micro-batch
-            found += micro_tokens(exp, placement) * FLOAT * exp.rack.d_model
-        if border == "fp8":
-            found += 2 * AHEAD * tokens * exp.rack.d_model
+def batch_bytes(exp: Experiment, placement: Placement, stage: Stage, card: bool) -> int:
+    """Batches in hand and ahead, on a card the micro-batch that is there; and what a cache gives.
+
+    From a cache come rows of the mapped file, float8 ones made bfloat16 ahead; each micro-batch is
+    made float32, and on a card is a copy.
+    """
+    cached = placement.trunk == "cached" and bool(trunk_of(stage))
+    border, width = border_of(exp.precision), exp.rack.d_model
+    here = micro_tokens(exp, placement)
+    if card:
+        row = width * (FLOAT + (2 if border != "float32" else 0))
+        return here * (TOKEN_BYTES + cached * row)
+    found = batches_ahead(exp)
+    if cached and border != "float32":
+        found += here * FLOAT * width
+    if cached and border == "fp8":
+        found += rows_ahead(exp)
     return found
 
 
-def format_name(exp: Experiment) -> str | None:
-    """What frozen stacks are kept in, if it is no dtype that they train in."""
-    form = packing(exp.precision)
-    return None if form is None else format_called(form).name
+def batches_ahead(exp: Experiment) -> int:
+    """Batches of ids and masks in the host's memory."""
+    return exp.optim.batch * exp.data.seq_len * (AHEAD * TOKEN_BYTES + MAKING_BYTES)
 
 
-def categories(part: Bytes) -> dict[str, int]:
-    """Bytes by category."""
-    return asdict(part)
+def rows_ahead(exp: Experiment) -> int:
+    """Rows of a cache that are there with them, as they are handed on."""
+    each = FLOAT if border_of(exp.precision) == "float32" else 2
+    return AHEAD * exp.optim.batch * exp.data.seq_len * each * exp.rack.d_model

@@ -89,7 +89,7 @@ def calibrate(
     with threads_of(placement):
         for _ in range(rounds):
             measure_round(samples, place, Path(folder))
-        found = Calibration(facts=facts_of(place, Path(folder)), rates=samples.taken())
+        found = Calibration(facts=facts_of(place), rates=samples.taken())
     found.write(calibration_path() if output is None else Path(output))
     return found
 

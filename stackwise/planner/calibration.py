@@ -22,12 +22,13 @@ import torch
 from stackwise.atomic import write_text
 from stackwise.data.cache import cache_folder
 from stackwise.errors import ExperimentError
-from stackwise.planner.curve import Curve
+from stackwise.planner.curve import Curve, Curves
 from stackwise.planner.hardware import Hardware
 from stackwise.planner.together import with_blocks
 from stackwise.report import program, table
 
 FORMAT = 2
+FACTS = {"machine", "device", "threads", "torch", "date", "memory_bytes", "host_bytes"}
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Calibration:
             whole = json.loads(path.read_text("utf-8"))
             version, rates = whole.pop("format"), tuple(Rate(**each) for each in whole.pop("rates"))
             sound = all(math.isfinite(each.rate) and each.rate > 0 for each in rates)
+            sound = sound and whole.keys() >= FACTS
         except FileNotFoundError:
             raise ExperimentError(
                 f"--hardware: 'this' machine has not been measured{again}"
@@ -102,9 +104,7 @@ class Calibration:
                 f"{path}: is no calibration ({type(error).__name__}){again}"
             ) from None
         if version != FORMAT or not sound:
-            raise ExperimentError(
-                f"{path}: is of format {version!r}, or holds a rate that is none{again}"
-            )
+            raise ExperimentError(f"{path}: is of another format, or lacks a fact or a rate{again}")
         return cls(whole, rates)
 
     def curve(self, name: str) -> Curve:
@@ -125,7 +125,7 @@ class Calibration:
         names = dict.fromkeys(rate.name for rate in self.rates)
         start = f"{prefix}/"
         found = [name for name in names if name.startswith(start)]
-        return {name.removeprefix(start): self.curve(name) for name in found}
+        return Curves({name.removeprefix(start): self.curve(name) for name in found})
 
     @property
     def faster(self) -> str:
@@ -278,7 +278,7 @@ def disk_bytes(folder: Path) -> int:
     return shutil.disk_usage(there(folder)).free
 
 
-def facts_of(device: torch.device, folder: Path) -> dict[str, Any]:
+def facts_of(device: torch.device) -> dict[str, Any]:
     """What a calibration says of the machine."""
     from stackwise.runs.provenance import processor
 
@@ -293,5 +293,4 @@ def facts_of(device: torch.device, folder: Path) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "memory_bytes": memory,
         "host_bytes": host,
-        "disk_bytes": disk_bytes(folder),
     }

@@ -9,7 +9,20 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 
+from stackwise.errors import ExperimentError
+from stackwise.report import program
+
 Curve = tuple[tuple[float, float], ...]  # (size, work per second), sizes rising
+
+
+class Curves(dict[str, Curve]):
+    """Curves by name, of a machine that was measured; of one that was not, how to get it."""
+
+    def __missing__(self, name: str) -> Curve:
+        raise ExperimentError(
+            f"--hardware: this machine was measured without {name!r}, as before a package was "
+            f"installed; measure it again with: {program()} calibrate"
+        )
 
 
 def rate_at(curve: Curve, size: float) -> float:

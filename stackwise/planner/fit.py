@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from stackwise.errors import ExperimentError
 from stackwise.model.shape import total_blocks
-from stackwise.planner.needs import Needs, needs
+from stackwise.planner.hardware import THIS
+from stackwise.planner.needs import Needs, needs, placed_on, with_disk
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
@@ -45,6 +46,17 @@ class Fit:
             "placement.trunk": place.trunk,
         }
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        taken = self.needs
+        return {
+            "changes": self.changes,
+            "peak_bytes": taken.peak_bytes,
+            "host_bytes": taken.host_bytes,
+            "cache_bytes": taken.cache_bytes,
+            "checkpoint_bytes": taken.checkpoint_bytes,
+        }
+
 
 def fits(exp: Experiment, placement: Placement, machine: Hardware) -> tuple[Fit, ...]:
     """What fits of an experiment, from the largest stack to the smallest.
@@ -59,25 +71,37 @@ def fits(exp: Experiment, placement: Placement, machine: Hardware) -> tuple[Fit,
     Raises:
         ExperimentError: If the experiment cannot be carried out so anywhere.
     """
-    for source in dict.fromkeys((placement.trunk, "streamed")):
-        place = placement.replace(device=machine.kind, trunk=source)
-        found = tuple(frontier(exp, place, machine))
+    placement, machine = placed_on(placement, machine), with_disk(machine, placement)
+    streamed = placement.replace(
+        trunk="streamed", stream_from="disk", cache_gb=None, cache_dir=None
+    )
+    refused: list[ExperimentError] = []
+    tried = 0
+    for place in (placement, streamed) if streamed != placement else (placement,):
+        found = list[Fit]()
+        for cut in cuts(exp):
+            tried += 1
+            try:
+                best = largest(cut, place, machine)
+            except ExperimentError as error:  # as too few tokens for so many stages
+                refused.append(error)
+                continue
+            found += [] if best is None else [best]
         if found:
-            return found
+            return tuple(found)
+    if len(refused) == tried:
+        raise refused[0]
     return ()
 
 
-def frontier(exp: Experiment, placement: Placement, machine: Hardware) -> Iterator[Fit]:
-    """For each size of stack that fits, the largest micro-batch that does."""
+def cuts(exp: Experiment) -> Iterator[Experiment]:
+    """The same rack in stacks of every size that divides it, the largest first."""
     blocks = total_blocks(exp.rack)
     for size in sorted(divisors(blocks), reverse=True):
         try:
-            cut = exp.replace(rack={"stacks": blocks // size, "blocks_per_stack": size})
+            yield exp.replace(rack={"stacks": blocks // size, "blocks_per_stack": size})
         except ExperimentError:  # as a curriculum with a weight for each stage
             continue
-        found = largest(cut, placement, machine)
-        if found is not None:
-            yield found
 
 
 def largest(exp: Experiment, placement: Placement, machine: Hardware) -> Fit | None:
@@ -89,7 +113,7 @@ def largest(exp: Experiment, placement: Placement, machine: Hardware) -> Fit | N
     while low <= high:
         middle = (low + high) // 2
         place = placement.replace(micro_batch=sizes[middle])
-        taken = needs(exp, place)
+        taken = needs(exp, place, elsewhere=machine.name != THIS)
         if taken.fits(machine):
             best, low = Fit(exp, place, taken), middle + 1
         else:

@@ -252,11 +252,10 @@ def hardware_called(name: str | Path, *, host_bytes: float | None = None) -> Har
     Args:
         name: A key of `HARDWARE`; `this`, which has no rates until `stackwise calibrate` measures
             them; or a file whose name ends with .yaml or .yml, with the keys of `Card`.
-        host_bytes: Memory of the host; None: as the entry says.
+        host_bytes: Memory of the host, of a CPU its own; None: as the entry says.
 
     Raises:
-        ExperimentError: If there is none of that name, the file says what cannot be, or this
-            machine has not been measured.
+        ExperimentError: If there is none of that name, or the file says what cannot be.
     """
     text = str(name)
     if text == THIS:
@@ -276,6 +275,8 @@ def hardware_called(name: str | Path, *, host_bytes: float | None = None) -> Har
         return found
     if not host_bytes > 0:
         raise ExperimentError(f"--host-gb: {host_bytes / 1e9:g} must be over 0")
+    if found.kind == "cpu":  # all is one memory
+        return replace(found, host_bytes=host_bytes, memory_bytes=host_bytes)
     return replace(found, host_bytes=host_bytes)
 
 

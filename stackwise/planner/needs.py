@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise.curriculum import stages
+from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import plan_rows
-from stackwise.memory.disk import cache_bytes, checkpoint_bytes
+from stackwise.memory.disk import ENDLESS, cache_bytes, checkpoint_bytes
+from stackwise.planner.calibration import disk_bytes
+from stackwise.planner.hardware import THIS
 from stackwise.planner.units import gb, gib
 from stackwise.rules import check_placement
 from stackwise.stage import Stage
@@ -17,8 +21,6 @@ from stackwise.training.placing import check_trunk
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
     from stackwise.planner.hardware import Hardware
-
-ENDLESS = 1 << 60  # samples of an epoch, where the text has not been opened
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class Needs:
         rows: What `plan_rows` gives for each.
         cache_bytes: Of cached outputs, on disk.
         checkpoint_bytes: Of checkpoints, on disk, masters included.
+        cache_limit: Bytes that the placement lets caches have; None: no limit.
     """
 
     made: tuple[Stage, ...]
     rows: Sequence[Mapping[str, Any]]
     cache_bytes: int
     checkpoint_bytes: int
+    cache_limit: float | None = None
 
     @property
     def worst(self) -> Mapping[str, Any]:
@@ -72,13 +76,45 @@ class Needs:
                 f"disk: takes {gb(self.disk_bytes)} (checkpoints {gb(self.checkpoint_bytes)}, "
                 f"cached outputs {gb(self.cache_bytes)}), and {gb(machine.disk_bytes)} are free"
             )
+        if self.cache_limit is not None and self.cache_bytes > self.cache_limit:
+            yield (
+                f"placement.cache_gb: cached outputs take {gb(self.cache_bytes)}, and "
+                f"{gb(self.cache_limit)} are allowed"
+            )
 
     def fits(self, machine: Hardware) -> bool:
         """Whether a machine has it all."""
         return not any(self.problems(machine))
 
 
-def needs(exp: Experiment, placement: Placement, *, epoch_samples: int = ENDLESS) -> Needs:
+def with_disk(machine: Hardware, placement: Placement) -> Hardware:
+    """The machine at hand with what is free where a placement keeps its runs; another as it is."""
+    if machine.name != THIS or machine.disk_bytes is not None:
+        return machine
+    return replace(machine, disk_bytes=disk_bytes(Path(placement.runs_dir)))
+
+
+def placed_on(placement: Placement, machine: Hardware) -> Placement:
+    """A placement on the device of a machine.
+
+    Raises:
+        ExperimentError: If it names another kind.
+    """
+    if placement.device not in ("auto", machine.kind):
+        raise ExperimentError(
+            f"placement.device: {placement.device!r}, but the plan is for {machine.name}, which "
+            f"computes on {machine.kind}; use auto, or another --hardware"
+        )
+    return placement.replace(device=machine.kind)
+
+
+def needs(
+    exp: Experiment,
+    placement: Placement,
+    *,
+    epoch_samples: int = ENDLESS,
+    elsewhere: bool = True,
+) -> Needs:
     """What an experiment needs, carried out in a way.
 
     Args:
@@ -86,11 +122,12 @@ def needs(exp: Experiment, placement: Placement, *, epoch_samples: int = ENDLESS
         placement: The way; its device decides what lies on a card and what beside it.
         epoch_samples: Samples of the training text, which bound what a cache holds where
             `data.distinct_epochs` lets rows repeat.
+        elsewhere: Whether it is for another machine, with packages that this one may lack.
 
     Raises:
-        ExperimentError: If it has no stages, or cannot be carried out so anywhere.
+        ExperimentError: If it has no stages, or cannot be carried out so.
     """
-    check_placement(exp, placement, elsewhere=True)
+    check_placement(exp, placement, elsewhere=elsewhere)
     made, card = stages(exp), None if placement.device == "auto" else placement.device == "cuda"
     check_trunk(exp, placement, made)
     return Needs(
@@ -98,4 +135,5 @@ def needs(exp: Experiment, placement: Placement, *, epoch_samples: int = ENDLESS
         rows=plan_rows(exp, placement, made, card=card),
         cache_bytes=cache_bytes(exp, placement, made, epoch_samples),
         checkpoint_bytes=checkpoint_bytes(exp, made),
+        cache_limit=None if placement.cache_gb is None else placement.cache_gb * 1e9,
     )

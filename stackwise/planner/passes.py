@@ -16,7 +16,7 @@ from stackwise.memory.flops import (
     head_flops_per_position,
     vocab_size,
 )
-from stackwise.memory.parts import saved_of
+from stackwise.memory.parts import dequantises, saved_of
 from stackwise.memory.stored import block_linears
 from stackwise.model.block import (
     block_input_parameters,
@@ -83,6 +83,8 @@ class Pass:
         form, numbers = packing(exp.precision), block_matmul_parameters(exp.rack, exp.attention)
         lent = self.placement.trunk != "recompute"
         if frozen and (form is not None or lent):
+            if not dequantises(exp, self.placement):
+                return 0.0
             kept = form or {"float32": "fp32", "bfloat16": "bf16"}[exp.precision.weights]
             curve = hardware.dequantise[f"{kept}/{self.dtype}"]
             shapes = block_linears(exp.rack, exp.attention)

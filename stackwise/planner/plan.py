@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,11 @@ from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.memory.bytes import plan_rows
+from stackwise.memory.disk import ENDLESS
 from stackwise.memory.stored import stack_bytes
 from stackwise.planner.bars import ErrorBars, bars_for
-from stackwise.planner.calibration import disk_bytes
 from stackwise.planner.hardware import THIS, Hardware, hardware_called
-from stackwise.planner.needs import ENDLESS, Needs, needs
+from stackwise.planner.needs import Needs, needs, placed_on, with_disk
 from stackwise.planner.stage_seconds import stage_seconds
 from stackwise.stage import Stage, parts_trained
 
@@ -187,14 +187,14 @@ def plan(
             `data.distinct_epochs` lets rows repeat.
 
     Raises:
-        ExperimentError: If the experiment has no stages, or there is no such hardware.
+        ExperimentError: If the experiment has no stages, there is no such hardware, or the
+            placement names a device that it is not.
     """
     made_of, place = an_experiment(exp), a_placement(placement) or usual_placement(exp)
     machine = hardware if isinstance(hardware, Hardware) else hardware_called(hardware)
-    if machine.name == THIS and machine.disk_bytes is None:
-        machine = replace(machine, disk_bytes=disk_bytes(Path(place.runs_dir)))
-    place = place.replace(device=machine.kind)
-    needed = needs(made_of, place, epoch_samples=epoch_samples)
+    machine, place = with_disk(machine, place), placed_on(place, machine)
+    elsewhere = machine.name != THIS
+    needed = needs(made_of, place, epoch_samples=epoch_samples, elsewhere=elsewhere)
     made = needed.made
     return Plan(
         experiment=made_of,
@@ -206,7 +206,7 @@ def plan(
                 **row,
                 "trains": sorted(parts_trained(stage)),
                 "steps": steps_of(made_of, stage),
-                **seconds_of(made_of, place, made, number, machine),
+                **seconds_of(made_of, place, made, number, machine, epoch_samples),
             }
             for number, (row, stage) in enumerate(zip(needed.rows, made, strict=True))
         ),
@@ -214,14 +214,25 @@ def plan(
 
 
 def seconds_of(
-    exp: Experiment, placement: Placement, made: Sequence[Stage], number: int, machine: Hardware
+    exp: Experiment,
+    placement: Placement,
+    made: Sequence[Stage],
+    number: int,
+    machine: Hardware,
+    epoch_samples: int,
 ) -> dict[str, dict[str, float]]:
     """Seconds of a stage, by part, and of one of its steps; none of a machine without rates."""
     if machine.origin == "unknown":
         return {"step_seconds": {}, "seconds": {}}
     lent = len(made[number].path) * stack_bytes(exp, packing(exp.precision))
     found = stage_seconds(
-        exp, placement, made, number, machine, from_disk=lent > FILES_KEPT * machine.host_bytes
+        exp,
+        placement,
+        made,
+        number,
+        machine,
+        epoch_samples=epoch_samples,
+        from_disk=lent > FILES_KEPT * machine.host_bytes,
     )
     whole = asdict(found)
     return {"step_seconds": whole.pop("step"), "seconds": whole}

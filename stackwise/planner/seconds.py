@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 
 CALLS = {"forward": 34, "backward": 53}  # operators of a block under autocast: tests/unit/planner
 TENSOR_CALLS = 12  # of norm, clip, optimizer and average for each tensor that trains
-FLOAT = 4
 
 
 @dataclass(frozen=True)
@@ -117,14 +116,28 @@ def step_seconds(
         optimizer=optimizer_seconds(exp, stage, hardware, untied),
         average=average_seconds(exp, stage, hardware, untied),
     )
-    read = micros * lent_seconds(exp, placement, stage, hardware, from_disk=from_disk)
-    blocks = len(stage.path) * exp.rack.blocks_per_stack
-    calls = micros * blocks * sum(CALLS.values()) + TENSOR_CALLS * len(trained(exp, stage, untied))
+    passes = math.ceil(micros)
+    read = passes * lent_seconds(exp, placement, stage, hardware, from_disk=from_disk)
+    tensors = len(trained(exp, stage, untied))
+    calls = passes * block_calls(exp, placement, stage) + TENSOR_CALLS * tensors
     launching = calls * hardware.call_seconds if hardware.calls_overlap else 0.0
     busy = whole.total
     return whole + StepSeconds(
-        streaming=beyond(read, busy, hardware), launching=max(0.0, launching - busy - read)
+        streaming=beyond(read, busy, hardware), launching=max(0.0, launching - max(busy, read))
     )
+
+
+def block_calls(exp: Experiment, placement: Placement, stage: Stage) -> int:
+    """Calls of operators in the blocks of one micro-batch."""
+    crossed = CALLS["forward"] * (1 + placement.checkpointing) + CALLS["backward"]
+    ahead = 0 if is_cached(placement, stage) else CALLS["forward"]
+    each = {"trunk": ahead, "active": crossed, "suffix": crossed}
+    return exp.rack.blocks_per_stack * sum(each[role] for role in roles(stage).values())
+
+
+def is_cached(placement: Placement, stage: Stage) -> bool:
+    """Whether training reads what the trunk gave, and does not run it."""
+    return placement.trunk == "cached" and not stage.embedding
 
 
 def beyond(read: float, busy: float, hardware: Hardware) -> float:
@@ -139,7 +152,7 @@ def micro_seconds(pass_: Pass, stage: Stage, untied: bool) -> StepSeconds:
     """What one micro-batch takes, forward and backward."""
     exp, placement = pass_.exp, pass_.placement
     role, first = roles(stage), bool(stage.active) and not stage.embedding
-    cached = placement.trunk == "cached" and not stage.embedding and "trunk" in role.values()
+    cached = is_cached(placement, stage) and "trunk" in role.values()
     trunk = forward = backward = recompute = 0.0
     for (block, part, leads), count in kinds_of(exp, stage, first).items():
         ahead, back = (count * each for each in pass_.block(block, part, leads))
@@ -191,26 +204,29 @@ def lent_seconds(
     hardware: Hardware,
     *,
     from_disk: bool = False,
-    forward: bool = False,
-    cached: bool | None = None,
 ) -> float:
-    """Seconds of bringing in the blocks that are lent, for one micro-batch.
+    """Seconds of bringing in the blocks that are lent, for one micro-batch that trains.
 
     A trunk comes by once, unless its outputs are cached; a suffix in forward and, in reverse, in
-    backward; with `forward`, on held-out text, each once. From disk a file that memory holds
-    already is read from there.
+    backward, where it is recomputed a third time.
     """
-    if placement.trunk == "recompute":
-        return 0.0
-    role = roles(stage)
-    if cached is None:
-        cached = placement.trunk == "cached" and not stage.embedding
-    times = {"trunk": 0 if cached else 1, "suffix": 2 + placement.checkpointing, "active": 0}
-    if forward:
-        times["suffix"] = 1
-    blocks = sum(times[part] for part in role.values()) * exp.rack.blocks_per_stack
-    size = blocks * lent_bytes(exp, packing(exp.precision))
-    if not size:
+    ahead = 0 if is_cached(placement, stage) else 1
+    times = {"trunk": ahead, "suffix": 2 + placement.checkpointing, "active": 0}
+    stacks = sum(times[role] for role in roles(stage).values())
+    return read_seconds(exp, placement, hardware, stacks, from_disk=from_disk)
+
+
+def read_seconds(
+    exp: Experiment,
+    placement: Placement,
+    hardware: Hardware,
+    stacks: int,
+    *,
+    from_disk: bool = False,
+) -> float:
+    """Seconds of bringing in so many stacks; from disk a file may be in memory already."""
+    size = stacks * exp.rack.blocks_per_stack * lent_bytes(exp, packing(exp.precision))
+    if placement.trunk == "recompute" or not size:
         return 0.0
     if placement.stream_from == "host":
         return size / (hardware.link_rate or hardware.memory_rate / 2)

@@ -80,7 +80,10 @@ def fits_text(found: Sequence[Fit], exp: Experiment, machine: Hardware) -> str:
     """What fits of an experiment: for each size of stack, the largest micro-batch, as typed."""
     head = f"{exp}\non {machine.name}: {gib(machine.memory_bytes)}, {machine.said}\n"
     if not found:
-        return head + "\nno size of stack fits with any micro-batch"
+        return head + (
+            "\nnothing fits: no size of stack with any micro-batch; without --fit the figures are "
+            "shown, and what to change"
+        )
     rows = [
         [
             " ".join(f"{key}={value}" for key, value in each.changes.items()),
@@ -169,4 +172,4 @@ def verdict(found: Plan) -> Iterator[str]:
         yield f"  {problem}"
     yield from (f"  change: {advice}" for advice in found.advice)
     if not found.advice:
-        yield "  no single setting that is known here makes it fit: make the rack smaller"
+        yield "  no settings that are known here make it fit: take a smaller rack"

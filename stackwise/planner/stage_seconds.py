@@ -7,8 +7,9 @@
     freezing      packing what is done, masters, and the loss before and after
     checkpoints   hashed and written: every `checkpoint_seconds`, and at the stage's border
 
-The last stage has the final score in its `looks`, and `best/` in its `checkpoints`. Left out:
-opening the data, verifying hashes when a run is resumed, compiling.
+The last stage has the final score in its `looks`, where `eval.final` says of how many windows, and
+`best/` in its `checkpoints`. Left out: the score of all held-out text where it does not, opening
+the data, verifying hashes when a run is resumed, compiling.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from stackwise.budget import steps_of
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
 from stackwise.memory.counted import micro_tokens
-from stackwise.memory.disk import frozen_bytes, looks_at_ends
+from stackwise.memory.disk import ENDLESS, frozen_bytes, looks_at_ends, rows_of
 from stackwise.memory.flops import counted_frac, head_flops_per_position, vocab_size
 from stackwise.memory.stored import block_linears, part_tensors, trained_bytes
 from stackwise.planner.curve import seconds_for
 from stackwise.planner.hardware import Hardware
 from stackwise.planner.passes import Pass, head_sides
-from stackwise.planner.seconds import StepSeconds, blocks_of, lent_seconds, step_seconds
+from stackwise.planner.seconds import StepSeconds, beyond, blocks_of, read_seconds, step_seconds
 from stackwise.stage import Stage, keeps_state, parts_trained, roles, trunk_of, untied_from
 from stackwise.training.optim import state_bytes
 from stackwise.trunk.border import border_of
@@ -64,7 +65,7 @@ def stage_seconds(
     number: int,
     hardware: Hardware,
     *,
-    heldout_windows: int | None = None,
+    epoch_samples: int = ENDLESS,
     from_disk: bool = False,
 ) -> StageSeconds:
     """What stage `number` of a run takes.
@@ -75,7 +76,7 @@ def stage_seconds(
         made: All its stages: what freezes and what returns is seen from those around.
         number: Which one.
         hardware: The machine.
-        heldout_windows: Of the corpus, for the final score; None: `eval.final`, or else none.
+        epoch_samples: Samples of the training text, which bound what a cache holds.
         from_disk: Whether lent blocks are more than the machine keeps in memory.
 
     Raises:
@@ -85,18 +86,20 @@ def stage_seconds(
     untied = apart is not None and number >= apart
     step = step_seconds(exp, placement, stage, hardware, untied=untied, from_disk=from_disk)
     count = steps_of(exp, stage)
-    looks = look_count(exp, made, number) * look_seconds(exp, placement, stage, hardware)
+    on = StageOn(exp, placement, stage, hardware, from_disk)
+    looks = look_count(exp, made, number) * look_seconds(on)
     if number == len(made) - 1:
-        looks += final_seconds(exp, placement, stage, hardware, heldout_windows)
+        looks += final_seconds(on)
     steps = count * step.total
+    saved = int((steps + looks) // placement.checkpoint_seconds)
     return StageSeconds(
         starting=start_seconds(exp, made, number, hardware),
-        filling=fill_seconds(exp, placement, made, number, hardware),
+        filling=fill_seconds(on, made, number, epoch_samples),
         steps=steps,
         looks=looks,
-        freezing=freeze_seconds(exp, placement, made, number, hardware),
+        freezing=freeze_seconds(on, made, number),
         checkpoints=checkpoint_seconds(
-            exp, made, number, hardware, inside=int((steps + looks) // placement.checkpoint_seconds)
+            exp, made, number, hardware, inside=max(0, min(saved, count - 1))
         ),
         step=step,
     )
@@ -114,76 +117,76 @@ def look_count(exp: Experiment, made: Sequence[Stage], number: int) -> int:
     return spread + (not last)
 
 
-def look_seconds(exp: Experiment, placement: Placement, stage: Stage, hardware: Hardware) -> float:
+@dataclass(frozen=True)
+class StageOn:
+    """A stage on a machine, and where its lent blocks are read.
+
+    Attributes:
+        exp: The experiment.
+        placement: How it is carried out.
+        stage: The stage.
+        hardware: The machine.
+        from_disk: Whether lent blocks are more than the machine keeps in memory.
+    """
+
+    exp: Experiment
+    placement: Placement
+    stage: Stage
+    hardware: Hardware
+    from_disk: bool
+
+    def forward(self, windows: int, *, heads: int, cached: bool = False) -> float:
+        """Seconds of reading windows through the path, with so many heads on the way."""
+        exp, role = self.exp, roles(self.stage)
+        if not windows:
+            return 0.0
+        rows = min(rows_at_once(exp), windows)
+        one = Pass(exp, self.placement, self.hardware, rows * exp.data.seq_len)
+        left_out = {stack for stack in role if cached and role[stack] == "trunk"}
+        kinds = Counter(
+            (block, role[stack] != "active")
+            for stack, block in blocks_of(exp, self.stage)
+            if stack not in left_out
+        )
+        counted = one.tokens * counted_frac(exp, self.stage)
+        head = one.products(head_flops_per_position(exp) * counted, head_sides(exp), counted)
+        head += seconds_for(self.hardware.loss[one.dtype], counted * vocab_size(exp)) / 2
+        busy = heads * head + sum(count * one.ahead(*kind) for kind, count in kinds.items())
+        lent = sum(role[stack] != "active" for stack in set(role) - left_out)
+        return windows / rows * (busy + self.reading(lent, busy))
+
+    def reading(self, stacks: int, busy: float) -> float:
+        """Seconds of reading so many lent stacks once, beyond the computing meanwhile."""
+        read = read_seconds(
+            self.exp, self.placement, self.hardware, stacks, from_disk=self.from_disk
+        )
+        return beyond(read, busy, self.hardware)
+
+
+def look_seconds(on: StageOn) -> float:
     """Seconds of one look: the path once, and the head at every depth or at its end alone.
 
     At its end alone the outputs of a cached trunk are read.
     """
-    if exp.eval.depths == "all":
-        return depth_seconds(exp, placement, stage, hardware)
-    return end_seconds(exp, placement, stage, hardware)
+    return depth_seconds(on) if on.exp.eval.depths == "all" else end_seconds(on)
 
 
-def depth_seconds(exp: Experiment, placement: Placement, stage: Stage, hardware: Hardware) -> float:
+def depth_seconds(on: StageOn) -> float:
     """Seconds of the loss at every depth of a path."""
-    depths = 1 + len(stage.path) * exp.rack.blocks_per_stack
-    return forward_seconds(exp, placement, stage, hardware, exp.eval.windows, heads=depths)
+    depths = 1 + len(on.stage.path) * on.exp.rack.blocks_per_stack
+    return on.forward(on.exp.eval.windows, heads=depths)
 
 
-def end_seconds(exp: Experiment, placement: Placement, stage: Stage, hardware: Hardware) -> float:
+def end_seconds(on: StageOn) -> float:
     """Seconds of the loss at the end of a path."""
-    cached = placement.trunk == "cached"
-    return forward_seconds(
-        exp, placement, stage, hardware, exp.eval.windows, heads=1, cached=cached
-    )
+    cached = on.placement.trunk == "cached"
+    return on.forward(on.exp.eval.windows, heads=1, cached=cached)
 
 
-def final_seconds(
-    exp: Experiment,
-    placement: Placement,
-    stage: Stage,
-    hardware: Hardware,
-    heldout_windows: int | None,
-) -> float:
-    """Seconds of the score on all held-out windows, and of the loss by depth."""
-    known = [count for count in (exp.eval.final, heldout_windows) if count is not None]
-    windows = min(known, default=0) * exp.eval.draws
-    score = forward_seconds(exp, placement, stage, hardware, windows, heads=1)
-    return score + depth_seconds(exp, placement, stage, hardware)
-
-
-def forward_seconds(
-    exp: Experiment,
-    placement: Placement,
-    stage: Stage,
-    hardware: Hardware,
-    windows: int,
-    *,
-    heads: int,
-    cached: bool = False,
-) -> float:
-    """Seconds of reading windows through a path without gradient, with so many heads on the way.
-
-    What the trunk gives may be read instead of computed.
-    """
-    if not windows:
-        return 0.0
-    rows = min(rows_at_once(exp), windows)
-    one = Pass(exp, placement, hardware, rows * exp.data.seq_len)
-    role = roles(stage)
-    left_out = {stack for stack in role if cached and role[stack] == "trunk"}
-    kinds = Counter(
-        (block, role[stack] != "active")
-        for stack, block in blocks_of(exp, stage)
-        if stack not in left_out
-    )
-    blocks = sum(count * one.ahead(*kind) for kind, count in kinds.items())
-    counted = one.tokens * counted_frac(exp, stage)
-    flops = head_flops_per_position(exp) * counted
-    head = one.products(flops, head_sides(exp), counted)
-    head += seconds_for(hardware.loss[one.dtype], counted * vocab_size(exp)) / 2
-    read = lent_seconds(exp, placement, stage, hardware, forward=True, cached=cached)
-    return windows / rows * (blocks + heads * head + read)
+def final_seconds(on: StageOn) -> float:
+    """Seconds of the score on `eval.final` held-out windows, and of the loss by depth."""
+    score = on.forward((on.exp.eval.final or 0) * on.exp.eval.draws, heads=1)
+    return score + depth_seconds(on)
 
 
 def start_seconds(exp: Experiment, made: Sequence[Stage], number: int, hardware: Hardware) -> float:
@@ -196,54 +199,39 @@ def start_seconds(exp: Experiment, made: Sequence[Stage], number: int, hardware:
     return sum(count for count, axes in tensors if axes >= 2) / hardware.start
 
 
-def fill_seconds(
-    exp: Experiment,
-    placement: Placement,
-    made: Sequence[Stage],
-    number: int,
-    hardware: Hardware,
-) -> float:
+def fill_seconds(on: StageOn, made: Sequence[Stage], number: int, epoch_samples: int) -> float:
     """Seconds of writing what the trunk gives for all that a stage trains on and looks at.
 
     From the cache of the stage before, whose rows pass through the one stack that was added, or
     from the tokens.
     """
-    stage, trunk = made[number], trunk_of(made[number])
+    exp, placement, stage = on.exp, on.placement, on.stage
+    trunk = trunk_of(stage)
     if placement.trunk != "cached" or not trunk:
         return 0.0
     follows = number > 0 and bool(trunk[:-1]) and trunk_of(made[number - 1]) == trunk[:-1]
     same_noise = follows and stage.band == made[number - 1].band
+    length = exp.data.seq_len
+    older = follows and same_rows(exp, made, number)
     kinds = [
-        (stage.tokens or 0, micro_tokens(exp, placement), follows and same_rows(exp, made, number))
+        (rows_of(exp, stage, epoch_samples) * length, micro_tokens(exp, placement), older),
     ]
     if looks_at_ends(exp):
-        rows = rows_at_once(exp) * exp.data.seq_len
-        kinds.append((exp.eval.windows * exp.data.seq_len, rows, same_noise))
-    return sum(
-        filling_seconds(exp, placement, stage, hardware, tokens, micro, older)
-        for tokens, micro, older in kinds
-    )
+        kinds.append((exp.eval.windows * length, rows_at_once(exp) * length, same_noise))
+    return sum(filling_seconds(on, *kind) for kind in kinds)
 
 
-def filling_seconds(
-    exp: Experiment,
-    placement: Placement,
-    stage: Stage,
-    hardware: Hardware,
-    tokens: int,
-    micro: int,
-    older: bool,
-) -> float:
+def filling_seconds(on: StageOn, tokens: int, micro: int, older: bool) -> float:
     """Seconds of running tokens through a trunk, or its last stack, and writing the outputs."""
-    trunk = trunk_of(stage)
+    exp, hardware, trunk = on.exp, on.hardware, trunk_of(on.stage)
     through = set(trunk[-1:] if older else trunk)
-    one = Pass(exp, placement, hardware, micro)
-    kinds = Counter(block for stack, block in blocks_of(exp, stage) if stack in through)
-    blocks = sum(count * one.ahead(block, True) for block, count in kinds.items())
+    one = Pass(exp, on.placement, hardware, micro)
+    kinds = Counter(block for stack, block in blocks_of(exp, on.stage) if stack in through)
+    busy = sum(count * one.ahead(block, True) for block, count in kinds.items())
     size = tokens * exp.rack.d_model * BORDER_BYTES[border_of(exp.precision)]
     written = size * (1 / hardware.disk_write + 1 / hardware.hash_rate)
     read = size / hardware.page_read if older else 0.0
-    return tokens / micro * blocks + written + read
+    return tokens / micro * (busy + on.reading(len(through), busy)) + written + read
 
 
 def same_rows(exp: Experiment, made: Sequence[Stage], number: int) -> bool:
@@ -253,23 +241,17 @@ def same_rows(exp: Experiment, made: Sequence[Stage], number: int) -> bool:
     return exp.data.restart and enough and stage.band == before.band
 
 
-def freeze_seconds(
-    exp: Experiment,
-    placement: Placement,
-    made: Sequence[Stage],
-    number: int,
-    hardware: Hardware,
-) -> float:
+def freeze_seconds(on: StageOn, made: Sequence[Stage], number: int) -> float:
     """Seconds of packing the stacks that are done, and of the loss before and after."""
-    form, stage = packing(exp.precision), made[number]
+    exp, stage = on.exp, on.stage
+    form = packing(exp.precision)
     following = made[number + 1] if number + 1 < len(made) else None
     done = set(stage.active or ()) - set(following.active or ()) if following else set()
     if form is None or not done:
         return 0.0
     matrices = sum(o * i for o, i in block_linears(exp.rack, exp.attention))
-    packed = len(done) * exp.rack.blocks_per_stack * matrices / hardware.quantise[form]
-    losses = 2 * end_seconds(exp, placement, stage, hardware)
-    return packed + losses
+    packed = len(done) * exp.rack.blocks_per_stack * matrices / on.hardware.quantise[form]
+    return packed + 2 * end_seconds(on)
 
 
 def checkpoint_seconds(

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from stackwise.planner.doctor.checks import Visit
-from stackwise.planner.doctor.predicted import peak_bytes
 from stackwise.report import bytes_text
 
 LOW = {"weights": "bfloat16", "compute": "bfloat16"}
@@ -105,7 +104,7 @@ def sized(name: str, visit: Visit, most: int, gflops: Mapping[str, float]) -> tu
         plan = plan_rows(exp, place, stages(exp))
         flops = sum(row["flops"] for row in plan)
         rate = UTILISED * 1e9 * gflops.get(exp.precision.compute, USUAL_GFLOPS)
-        if max(map(peak_bytes, plan)) > most or flops > SECONDS * rate:
+        if max(row["peak_bytes"] for row in plan) > most or flops > SECONDS * rate:
             break
         fits = exp
     return fits, place
@@ -147,7 +146,7 @@ def trained(experiment: str, placement: Mapping[str, Any]) -> list[dict[str, Any
     return [
         {
             "name": row["name"],
-            "planned": peak_bytes(row),
+            "planned": row["peak_bytes"],
             "peak": peaks.get(row["stage"]),
             "seconds": statistics.median(each[row["stage"]][1:]),
         }

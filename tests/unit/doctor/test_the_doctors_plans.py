@@ -7,7 +7,7 @@ import pytest
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.memory.bytes import plan_rows
-from stackwise.planner.doctor import planned, predicted, shapes
+from stackwise.planner.doctor import planned, shapes
 
 GFLOPS = {"float32": 100.0, "bfloat16": 200.0}
 
@@ -20,7 +20,7 @@ def measured_as(peak_of, seconds: float = 1.0):
             return task(**given)
         exp, place = Experiment.from_yaml(given["experiment"]), given["placement"]
         rows = plan_rows(exp, Placement(**place), stages(exp))
-        found = [predicted.peak_bytes(row) for row in rows]
+        found = [row["peak_bytes"] for row in rows]
         return [{"planned": n, "peak": peak_of(n), "seconds": seconds} for n in found]
 
     return call
@@ -87,16 +87,6 @@ def test_times_may_be_off_by_three_tenths(visit, monkeypatch, off, state) -> Non
     assert here.results["bar of time"]["under_frac"] == pytest.approx(max(0, 1 - off))
 
 
-def test_a_version_that_plans_no_seconds_skips_them(visit, monkeypatch) -> None:
-    monkeypatch.setattr(predicted.importlib.util, "find_spec", lambda name: None)
-    here = visit(measured_as(lambda plan: plan))
-    planned.peaks(here)
-    found = planned.times(here)
-    assert found.state == "skipped"
-    assert found.measured == "this version of StackWise plans no seconds"
-    assert "bar of time" not in here.results
-
-
 def test_times_without_runs_are_skipped(visit) -> None:
     assert planned.times(visit()).state == "skipped"
 
@@ -108,7 +98,7 @@ def test_a_shape_is_as_large_as_memory_lets_it_be(visit, name, device, monkeypat
     here, plenty = visit(device=device), {"float32": 1e9, "bfloat16": 1e9}
 
     def planned_at(exp, place):
-        return max(map(predicted.peak_bytes, plan_rows(exp, place, stages(exp))))
+        return max(row["peak_bytes"] for row in plan_rows(exp, place, stages(exp)))
 
     last = 0
     for most in (100 << 20, 1 << 30, 4 << 30):
@@ -134,9 +124,3 @@ def test_without_bitsandbytes_shapes_freeze_to_bf16(monkeypatch) -> None:
     assert shapes.shaped("a trunk in nf4", 128).precision.frozen == "nf4"
     monkeypatch.setattr("stackwise.model.formats.lacking", lambda: "needs bitsandbytes")
     assert shapes.shaped("a trunk in nf4", 128).precision.frozen == "bf16"
-
-
-def test_peaks_of_plans_that_say_them_are_taken() -> None:
-    row = {"bytes": {"total": 5}}
-    assert predicted.peak_bytes(row) == 5
-    assert predicted.peak_bytes({**row, "peak_bytes": 7}) == 7

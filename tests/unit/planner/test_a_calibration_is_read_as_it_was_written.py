@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +29,7 @@ def every_rate(device: torch.device = CPU) -> Samples:
 
 
 def calibrated() -> Calibration:
-    return Calibration(calibration.facts_of(CPU, Path(".")), every_rate().taken())
+    return Calibration(calibration.facts_of(CPU), every_rate().taken())
 
 
 def test_the_median_is_taken_and_the_quartiles_are_the_spread() -> None:
@@ -57,6 +56,15 @@ def test_it_becomes_a_machine_with_every_curve() -> None:
         assert sw.step_seconds(exp, sw.Placement(trunk="streamed"), stage, machine).total > 0
 
 
+def test_a_package_that_came_later_was_not_measured(monkeypatch) -> None:
+    monkeypatch.setattr("stackwise.training.updates.lacking", lambda: "needs more")
+    machine = calibrated().hardware()
+    monkeypatch.undo()
+    exp = sw.Experiment.preset("toy").replace(optim={"name": "adamw8bit"})
+    with pytest.raises(sw.ExperimentError, match=r"measured without 'adamw8bit/.*calibrate"):
+        sw.step_seconds(exp, sw.Placement(), sw.stages(exp)[0], machine)
+
+
 def test_a_rate_that_is_missing_is_named() -> None:
     lame = Calibration({"device": "cpu"}, ())
     with pytest.raises(sw.ExperimentError, match=r"calibration: lacks 'memory'; measure again"):
@@ -68,11 +76,12 @@ def test_a_rate_that_is_missing_is_named() -> None:
     [
         ("{", r"is no calibration \(JSONDecodeError\); measure this machine with"),
         ("[]", r"is no calibration \("),
-        ('{"format": 9, "rates": []}', "is of format 9"),
+        ('{"format": 9, "rates": []}', "is of another format"),
+        ('{"format": 2, "rates": []}', "lacks a fact"),
         (
             '{"format": 2, "rates": [{"name": "m", "size": 1, "unit": "b", "rate": 0.0, '
             '"spread": 0, "count": 1}]}',
-            "holds a rate that is none",
+            "lacks a fact or a rate",
         ),
     ],
 )
@@ -105,7 +114,7 @@ def test_memory_is_asked_of_the_machine_and_rates_of_the_file(tmp_path, monkeypa
 def test_a_card_that_is_gone_is_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path))
     samples = every_rate(torch.device("cuda"))
-    facts = {**calibration.facts_of(CPU, tmp_path), "device": "cuda"}
+    facts = {**calibration.facts_of(CPU), "device": "cuda"}
     Calibration(facts, samples.taken()).write(calibration.calibration_path())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(sw.ExperimentError, match="measured with a card that torch does not see"):
@@ -119,7 +128,7 @@ def test_a_card_that_is_gone_is_said(tmp_path, monkeypatch) -> None:
 def test_the_faster_dtype_is_named() -> None:
     samples = every_rate()
     samples.rates["matmul/bfloat16", 1024] = [2.5 * 1024]
-    found = Calibration(calibration.facts_of(CPU, Path(".")), samples.taken())
+    found = Calibration(calibration.facts_of(CPU), samples.taken())
     assert found.faster == "bfloat16"
     assert str(found).endswith(
         "products are 2.5 times as fast in bfloat16 here: precision.compute=bfloat16"

@@ -145,3 +145,17 @@ def test_what_no_machine_can_carry_out_is_refused() -> None:
         sw.ExperimentError, match=r"^--hardware: unknown 'h20'; did you mean 'h200'"
     ):
         sw.plan("toy", hardware="h20")
+
+
+def test_a_device_that_is_not_the_machines_is_refused() -> None:
+    with pytest.raises(sw.ExperimentError, match=r"placement.device: 'cpu', but .* h200"):
+        sw.plan("toy", {"device": "cpu"}, hardware="h200")
+
+
+def test_caches_that_may_not_be_so_large_do_not_fit() -> None:
+    exp = sw.Experiment.preset("toy").replace(
+        curriculum="left_to_right", masking={"bands": None}, data={"restart": True}
+    )
+    found = sw.plan(exp, {"trunk": "cached", "cache_gb": 1e-6}, hardware="h200")
+    assert not found.fits and "placement.cache_gb: cached outputs take" in str(found)
+    assert sw.plan(exp, {"trunk": "cached", "cache_gb": 1e3}, hardware="h200").fits

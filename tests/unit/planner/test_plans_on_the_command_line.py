@@ -69,7 +69,12 @@ def test_fit_says_what_to_type(capsys) -> None:
     assert code == 0
     assert "rack.stacks=" in text and "placement.micro_batch=" in text
     code, text = said(capsys, "plan", "405b", "--fit", "--hardware", "rtx-4090-24")
-    assert code == 3 and "no size of stack fits" in text
+    assert code == 3 and "no size of stack with any micro-batch" in text
+    code, text = said(capsys, "plan", "8b", *lean, "--fit", "--json", "--hardware", "h200")
+    first = json.loads(text)[0]
+    assert code == 0 and first["changes"]["rack.stacks"] and first["peak_bytes"] > 1 << 30
+    code, text = said(capsys, "plan", "8b", "--fit", "--all", "--hardware", "h200")
+    assert code == 2 and "--all: shows all stages of a plan" in text
 
 
 @pytest.mark.parametrize(("given", "what"), [("0", "--host-gb"), ("-1", "--host-gb")])

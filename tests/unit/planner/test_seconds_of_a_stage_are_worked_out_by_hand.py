@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 import stackwise as sw
+from stackwise.budget import steps_of
 from stackwise.planner.stage_seconds import look_count, stage_seconds
 
 RACK = {"blocks_per_stack": 1, "d_model": 8, "heads": 2, "d_ff": 16, "vocab": 256, "stacks": 3}
@@ -101,14 +102,15 @@ def test_starting_draws_the_matrices_that_are_new(machine) -> None:
 def test_a_cache_is_filled_through_one_stack_from_the_one_before(machine) -> None:
     exp = experiment()
     disk = 8 * 4 * (1 / 1e5 + 1 / 1e6)
+    through = FORWARD + 4 * WEIGHTS / 1e6 / 2 / 12  # its blocks are read by one of two threads
     assert found(exp, machine(), 0, trunk="cached").filling == 0
     first = found(exp, machine(), 1, trunk="cached").filling
-    assert first == pytest.approx(120 * (FORWARD + WEIGHTS / 1e4 / 12 + disk))
+    assert first == pytest.approx(120 * (through + disk))
     second = found(exp, machine(), 2, trunk="cached").filling
     assert second == pytest.approx(first + 120 * 8 * 4 / 1e6)
     anew = exp.replace(data={"restart": False})
     from_tokens = found(anew, machine(), 2, trunk="cached").filling
-    assert from_tokens == pytest.approx(120 * (2 * (FORWARD + WEIGHTS / 1e4 / 12) + disk))
+    assert from_tokens == pytest.approx(120 * (2 * through + disk))
     assert found(exp, machine(), 2).filling == 0
 
 
@@ -135,3 +137,6 @@ def test_checkpoints_are_hashed_and_written(machine) -> None:
         exp, sw.Placement(checkpoint_seconds=(stage.steps + stage.looks) / 2.5), made, 1, machine()
     )
     assert often.checkpoints == pytest.approx(plain + 2 * inside * each)
+    always = stage_seconds(exp, sw.Placement(checkpoint_seconds=1e-9), made, 1, machine())
+    steps = steps_of(exp, made[1])
+    assert always.checkpoints == pytest.approx(plain + (steps - 1) * inside * each), "one a step"

@@ -157,6 +157,31 @@ def test_calls_on_a_card_count_where_they_take_longer_than_the_work(machine) -> 
     assert seconds(exp, slow).launching == 0
 
 
+def test_calls_are_those_that_a_block_makes_in_its_role(machine) -> None:
+    left = experiment(curriculum="left_to_right")
+    fast = machine(kind="cuda", threads=1, calls_overlap=True, call_seconds=1.0)
+    tensors = 7 + 3  # of the block that trains; the table is done, the head has a norm
+    own = sum(CALLS.values()) + 12 * (tensors - 1)
+    assert seconds(left, fast).total == pytest.approx(own + CALLS["forward"])
+    assert seconds(left, fast, trunk="cached").total == pytest.approx(own)
+    again = seconds(left, fast, trunk="cached", checkpointing=True)
+    assert again.total == pytest.approx(own + CALLS["forward"])
+
+
+def test_reading_hides_calls_as_computing_does(machine) -> None:
+    left = experiment(curriculum="left_to_right")
+    slow = machine(kind="cuda", threads=1, calls_overlap=True, call_seconds=1.0, link_rate=10.0)
+    found = seconds(left, slow, trunk="streamed")
+    assert found.launching == 0 and found.total == pytest.approx(4 * WEIGHTS / 10.0)
+
+
+def test_every_micro_batch_reads_what_is_lent(machine) -> None:
+    """Three samples, two at a time, are two passes."""
+    exp = experiment(curriculum="left_to_right", optim={"batch": 3})
+    found = seconds(exp, machine(page_read=100.0), trunk="streamed", micro_batch=2)
+    assert found.total == pytest.approx(2 * 4 * WEIGHTS / 100.0)
+
+
 def test_large_gradients_are_cleared_page_by_page(machine, monkeypatch) -> None:
     """The table of 258 x 8 numbers and the head of 256 x 8, as no other tensor is so large."""
     monkeypatch.setattr("stackwise.planner.moving.MAPPED_BYTES", 4 * 2000)

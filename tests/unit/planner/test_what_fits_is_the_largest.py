@@ -73,3 +73,32 @@ def test_nothing_fits_a_machine_that_is_far_too_small() -> None:
 
 def test_divisors() -> None:
     assert divisors(12) == [1, 2, 3, 4, 6, 12]
+
+
+def test_a_cut_that_cannot_be_trained_is_left_out() -> None:
+    """Four steps are too few for sixteen stages, and enough for two."""
+    toy = sw.Experiment.preset("toy")
+    exp = toy.replace(
+        rack={"stacks": 2, "blocks_per_stack": 8},
+        curriculum="left_to_right",
+        budget={"tokens": 4 * toy.optim.batch * toy.data.seq_len},
+        masking={"bands": None},
+    )
+    found = fits(exp, sw.Placement(), HARDWARE["h200"])
+    assert found and max(each.experiment.rack.stacks for each in found) < 16
+    none = exp.replace(budget={"tokens": 1})
+    with pytest.raises(sw.ExperimentError):
+        fits(none, sw.Placement(), HARDWARE["h200"])
+
+
+def test_where_caches_are_too_large_the_trunk_is_streamed() -> None:
+    place = PLACE.replace(trunk="cached", cache_gb=1e-3)
+    found = fits(EXP.replace(budget={"tokens": 10**9}), place, MACHINE)
+    assert found and {each.placement.trunk for each in found} == {"streamed"}
+    assert all(each.placement.cache_gb is None for each in found)
+
+
+def test_the_disk_of_the_machine_at_hand_is_asked(monkeypatch) -> None:
+    monkeypatch.setattr("stackwise.planner.needs.disk_bytes", lambda folder: 1)
+    this = replace(HARDWARE["h200"], name="this", memory_bytes=1e15, host_bytes=1e15)
+    assert fits(EXP, PLACE, HARDWARE["h200"]) and not fits(EXP, PLACE, this)
