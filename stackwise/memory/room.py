@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import on_card
+from stackwise.memory.limits import memory_limit
 from stackwise.report import bytes_text
 
 if TYPE_CHECKING:
     from stackwise.config import Placement
-
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def check_room(plan: Sequence[Mapping[str, Any]], placement: Placement) -> None:
@@ -53,12 +51,8 @@ def check_room(plan: Sequence[Mapping[str, Any]], placement: Placement) -> None:
 def machine_bytes() -> int | None:
     """Memory that this process may have: the machine's, or its container's; None: not known."""
     try:
-        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not every system says
         return None
-    for name in CGROUP_LIMITS:
-        try:
-            found.append(int(Path(name).read_text()))
-        except (OSError, ValueError):  # no container, or one without a limit
-            continue
-    return min(found)
+    limit = memory_limit()
+    return machine if limit is None else min(machine, limit)

@@ -17,8 +17,8 @@ from typing import Any
 from xxhash import xxh3_64
 
 from stackwise.atomic import append
+from stackwise.memory.limits import free_disk
 from stackwise.planner.doctor.checks import Finding, Visit
-from stackwise.planner.doctor.limits import free_disk
 from stackwise.report import program
 
 PIECE = 8 << 20  # of a write or read

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stackwise.planner.doctor import limits
+from stackwise.memory import limits
 from stackwise.planner.doctor.checks import Finding, Visit, joined
 from stackwise.report import bytes_text
 
