@@ -2,7 +2,7 @@
 
     examination.py     goes through the checks, says what comes of each, and writes the record
     checks.py          what a check is: a function from a visit to a finding
-    environment.py     versions, device, dtypes, memory, disk; limits of the host: `memory/limits.py`
+    environment.py     versions, device, dtypes, memory, disk; of a host: `memory/limits.py`
     layers.py          frozen layers against plain ones, and a fault that the gate has to find
     sources.py         trunks in memory, lent and cached, in real runs; what is compared: `arms.py`
     shapes.py          six small runs; `planned.py` compares them with the plan of `predicted.py`
