@@ -159,7 +159,8 @@ def optimizer_probes(device: torch.device) -> Iterator[Probe]:
                     return again(optimizer.step)
 
                 name = f"optimizer/{rule}/{weights}/{rounding}"
-                yield Probe(name, count, count, "number", make)
+                at_once = entry.whole and weights == "float32"  # else a tensor at a time, of two
+                yield Probe(name, count if at_once else count // 2, count, "number", make)
 
 
 def passing_probes(device: torch.device) -> Iterator[Probe]:
