@@ -7,14 +7,13 @@
 Each cell is a run of a small experiment through `sw.train`; its step time is the median of the
 differences of `run.metrics()["seconds"]`, without the first two of a stage. What it is compared
 with comes from probes that `stackwise calibrate` takes, those that the cell depends on, taken right
-before and right after it, since machines drift; the rest from one round at the start.
+before each of its runs and after, since machines drift; the rest from one round at the start.
 
 Only steps count during which other programs took at most a tenth of the machine, where there are
-three or more of them. A cell is run again, up to three times, where they took more, or where the
-probes before and after it differ by more than a tenth, since nobody knows then how fast the machine
-was in between. If no turn was good, the one whose probes differ least counts. Both figures are
-printed. Where others never rest, `--clock cpu` compares CPU time of one thread with CPU time of one
-thread, calibration included.
+three or more of them. A cell is run twice, and a third time where the two differ by more than a
+tenth or others took more of the machine in one: one run of the same step may take a fifth longer
+than the next, as its tensors happen to lie in memory. Where others never rest, `--clock cpu`
+compares CPU time of one thread with CPU time of one thread, calibration included.
 
 It exits with 1 unless every cell is within 30 %: predicted / measured from 1/1.3 to 1.3.
 """
@@ -23,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import statistics
@@ -48,11 +48,13 @@ from stackwise.training.start import threads_of
 
 LIMIT = 1.3
 QUIET, LEAST_QUIET, TURNS = 0.10, 3, 3
-APART = 1.1  # predictions from the probes before and after a cell
+APART = 1.1  # two runs of a cell, else there is a third
 DROPPED = 2
-SECONDS, FEWEST, MOST = 2.0, 5, 30  # of the steps of a cell
+SECONDS, FEWEST, MOST = 1.2, 5, 30  # of the steps of a run
 CPU = torch.device("cpu")
 HEAD = 64
+ALONE = multiprocessing.get_context("forkserver")
+ALONE.set_forkserver_preload(["stackwise.planner.probes", "stackwise.training.run"])
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,16 @@ class Others:
 
 
 def measured(cell: Cell, steps: int, threads: int | None, cpu: bool) -> tuple[float, float]:
-    """Seconds of the median step of a cell's last stage, and the others' share meanwhile."""
+    """Seconds of the median step of a cell's last stage, and the others' share meanwhile.
+
+    In a process of its own, as users run theirs: what probes leave in the heap would slow it.
+    """
+    with ALONE.Pool(1) as pool:
+        return pool.apply(trained, (cell, steps, threads, cpu))
+
+
+def trained(cell: Cell, steps: int, threads: int | None, cpu: bool) -> tuple[float, float]:
+    """The same, in this process."""
     exp, others = cell.experiment(steps), Others()
     marks: list[tuple[int, float, float]] = []
 
@@ -291,14 +302,14 @@ def measured(cell: Cell, steps: int, threads: int | None, cpu: bool) -> tuple[fl
 
 
 @dataclass(frozen=True)
-class Turn:
+class Compared:
     """A cell's step as planned and as measured.
 
     Attributes:
-        predicted: From the probes before and after it.
-        seconds: The median step.
-        others: The share of the machine that other programs had meanwhile.
-        apart: How many times as long the probes of one side say as those of the other.
+        predicted: From all its probes.
+        seconds: The median step of the median run.
+        others: The share of the machine that other programs had in the quietest run.
+        apart: How many times as long the slowest round of probes says as the fastest.
     """
 
     predicted: sw.StepSeconds
@@ -318,8 +329,8 @@ def rates_for(*samples: Samples, whole: Samples) -> sw.Calibration:
     return Calibration(facts_of(CPU), tuple(rates.values()))
 
 
-def compared(cell: Cell, whole: Samples, threads: int | None, cpu: bool) -> Turn:
-    """A cell beside its plan: the first turn in which the machine stood still, or the best."""
+def compared(cell: Cell, whole: Samples, threads: int | None, cpu: bool) -> Compared:
+    """A cell beside its plan, run a few times with probes before, between and after."""
     clock: Callable[[], float] = time.process_time if cpu else time.perf_counter
     placement, exp = cell.placement(threads), cell.experiment(1)
     stage = sw.stages(exp)[-1]
@@ -335,17 +346,17 @@ def compared(cell: Cell, whole: Samples, threads: int | None, cpu: bool) -> Turn
         return found
 
     steps = DROPPED + min(MOST, max(FEWEST, round(SECONDS / predicted(whole).total)))
-    turns: list[Turn] = []
-    before = probed()
-    for _ in range(TURNS):
-        seconds, share = measured(cell, steps, threads, cpu)
-        after = probed()
-        apart = sorted(predicted(each).total for each in (before, after))
-        turns.append(Turn(predicted(before, after), seconds, share, apart[1] / apart[0]))
-        if turns[-1].apart <= APART and (cpu or share <= QUIET):
+    samples, turns = [probed()], list[tuple[float, float]]()
+    for number in range(TURNS):
+        turns.append(measured(cell, steps, threads, cpu))
+        samples.append(probed())
+        quiet = [seconds for seconds, share in turns if cpu or share <= QUIET]
+        if number and len(quiet) > 1 and max(quiet) <= APART * min(quiet):
             break
-        before = after
-    return min(turns, key=lambda turn: (turn.others > QUIET, turn.apart))
+    least = min(share for _, share in turns)
+    seconds = statistics.median(quiet or [each for each, share in turns if share == least])
+    each = [predicted(found).total for found in samples]
+    return Compared(predicted(*samples), seconds, least, max(each) / min(each))
 
 
 def main() -> int:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 ENDS = {"embedding", "head"}
 FEW = 12  # stages of which each is shown
-HEAD = ("stage", "trains", "tokens", "peak GiB", "weights", "grads", "optim", "acts", "at")
+KINDS = ("weights", "gradients", "optimizer", "activations")
+HEAD = ("stage", "trains", "tokens", "peak GiB", "weights", "grads", "optim", "acts", "rest", "at")
 TIMES = ("step s", "hours", "FLOPs")
 
 
@@ -61,14 +62,15 @@ def stages_table(found: Plan, every: bool) -> str:
 
 
 def stage_row(row: Mapping[str, Any], worst: bool) -> list[str]:
-    """One stage."""
-    kinds = ("weights", "gradients", "optimizer", "activations")
+    """One stage: its peak, and what there is at that moment."""
+    found = [row["peak"][kind] for kind in KINDS]
+    found.append(row["peak_bytes"] - sum(found))
     return [
         f"{row['stage']}{' *' if worst else ''}",
         parts_text(row["trains"]),
         count_text(row["tokens"]),
         f"{row['peak_bytes'] / 2**30:.2f}",
-        *(f"{row['bytes'][kind] / 2**30:.2f}" for kind in kinds),
+        *(f"{count / 2**30:.2f}" for count in found),
         row["peak_at"],
         f"{sum(row['step_seconds'].values()):.3g}" if row["seconds"] else "-",
         f"{sum(row['seconds'].values()) / 3600:.3g}" if row["seconds"] else "-",
