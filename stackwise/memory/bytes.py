@@ -183,8 +183,9 @@ def plan_rows(
 ) -> list[dict[str, Any]]:
     """What each stage is predicted to take: FLOPs, and bytes by category.
 
-    In all, per part (`embedding`, the stacks, `head`) and per block (`s0.0`, ...); `bytes` has the
-    largest of each category, which are not all there at once. `peak_bytes` is what the device holds
+    In all, per part (`embedding`, the stacks, `head`) and per block (`s0.0`, ...); `bytes` has each
+    category where it is largest, with as many counted positions as there are in the mean: they are
+    not all there at once. `peak_bytes` is what the device holds
     at its highest moment, `peak_at`, and `peak` the same by category. `host_bytes` are those of the
     copy that lent blocks have in the machine's memory beside its card's, `host` all of it.
 

@@ -62,7 +62,7 @@ def test_names_and_sizes_are_one_point_each() -> None:
     assert all(probe.work > 0 for probe in probes_for(CPU))
 
 
-def test_a_card_has_a_link_and_no_buffer(monkeypatch) -> None:
+def test_a_card_has_a_link_besides() -> None:
     names = {probe.name for probe in probes_for(torch.device("cuda"))}
     assert names - {probe.name for probe in probes_for(CPU)} == {"link"}
 
