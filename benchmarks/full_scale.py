@@ -135,7 +135,9 @@ def main() -> int:
 
 def carried_out(given: argparse.Namespace) -> int:
     """Carry out what is left, write the record, remove the weights, and judge."""
-    folder = given.folder / ("learn" if given.learn else "seventy") / ("small" * given.small)
+    folder = given.folder / ("learn" if given.learn else "seventy")
+    if given.small:  # beside a real one
+        folder = folder.with_name(f"{folder.name}-small")
     folder.mkdir(parents=True, exist_ok=True)
     # Threads that wait asleep: another program on these cores then costs its share, and not 10 x.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -355,8 +355,8 @@ def compared(cell: Cell, whole: Samples, threads: int | None, cpu: bool) -> Comp
             break
     least = min(share for _, share in turns)
     seconds = statistics.median(quiet or [each for each, share in turns if share == least])
-    each = [predicted(found).total for found in samples]
-    return Compared(predicted(*samples), seconds, least, max(each) / min(each))
+    totals = [predicted(found).total for found in samples]
+    return Compared(predicted(*samples), seconds, least, max(totals) / min(totals))
 
 
 def main() -> int:

@@ -185,9 +185,9 @@ def plan_rows(
 
     In all, per part (`embedding`, the stacks, `head`) and per block (`s0.0`, ...); `bytes` has each
     category where it is largest, with as many counted positions as there are in the mean: they are
-    not all there at once. `peak_bytes` is what the device holds
-    at its highest moment, `peak_at`, and `peak` the same by category. `host_bytes` are those of the
-    copy that lent blocks have in the machine's memory beside its card's, `host` all of it.
+    not all there at once. `peak_bytes` is what the device holds at its highest moment, `peak_at`,
+    and `peak` the same by category. `host_bytes` are those of the copy that lent blocks have in the
+    machine's memory beside its card's, `host` all of it.
 
     Args:
         exp: The experiment.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
 
 NAME_BYTES = 160  # of a tensor in the header of its file; the longest name of a block's included
+ENDLESS = 1 << 60  # samples of an epoch, where the text has not been opened
 
 
 def layout_of(exp: Experiment, rows: int, group: int) -> Layout:
@@ -32,9 +33,6 @@ def looks_at_ends(exp: Experiment) -> bool:
     As they do around freezing a stack to less, and throughout with `eval.depths=last`.
     """
     return exp.eval.depths == "last" or packing(exp.precision) is not None
-
-
-ENDLESS = 1 << 60  # samples of an epoch, where the text has not been opened
 
 
 def rows_of(exp: Experiment, stage: Stage, epoch_samples: int) -> int:

@@ -45,8 +45,10 @@ def processors() -> int:
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes free where a folder lies."""
-    return shutil.disk_usage(folder).free
+    """Bytes free where a folder lies, or will."""
+    from stackwise.training.placing import there
+
+    return shutil.disk_usage(there(folder)).free
 
 
 LIMITS = ("memory.max", "memory.limit_in_bytes")

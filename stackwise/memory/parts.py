@@ -117,12 +117,7 @@ class Micro:
         return self.copies[role] * left // self.weights
 
     def hand(self, numbers: int) -> int:
-        """Of a gradient that is being made: in the dtype of products, before it is cast or added.
-
-        Where tensors move in backward it lies in the shared buffer.
-        """
-        if self.scratch:
-            return 0
+        """Of a gradient in the making: in the dtype of products, before it is cast or added."""
         low = self.passing.low
         cast = low and self.weight_bytes == FLOAT
         return numbers * ((2 if low else FLOAT) if cast or self.accumulates else 0)

@@ -136,12 +136,12 @@ def moments(
         yield replace(
             base,
             at="head",
-            gradients=held + (0 if micro.scratch else gradients),
+            gradients=held + gradients,
             activations=kept,
             temporaries=temporaries,
         )
     for name, number, role in reversed(rest):
-        own = micro.saved[role]
+        here = replace(base, at=f"backward of {name}")
         kept -= micro.kept[role]
         below = kept + (micro.kept[role] if micro.checkpointing else 0)
         trains = role == "active"
@@ -149,40 +149,42 @@ def moments(
         if like not in backs:
             backs[like] = block_backward(exp.rack, exp.attention, like[0], micro.passing, trains)
         for moment in backs[like]:
-            floats = micro.bytes_of(moment)
-            keeps = min(own, floats)
-            new = trains and not held
-            found = replace(
-                base,
-                at=f"backward of {name}",
-                gradients=made + new * moment.made * micro.weight_bytes,
-                activations=below + keeps + micro.copied(role, moment),
-                temporaries=floats - keeps + micro.weight(role) + trains * micro.hand(moment.hand),
-            )
-            if not micro.scratch:
-                yield found
+            if micro.scratch:
+                yield at_work(here, micro, role, below, moment, micro.buffer)
+                if trains and moment.hand:  # the product done, its tensor moves
+                    moving = at_work(here, micro, role, below, moment.made_up, made)
+                    yield replace(moving, temporaries=moving.temporaries + micro.slice)
                 continue
-            yield replace(found, gradients=micro.buffer)
-            if trains and moment.hand:  # the product done, its tensor moves
-                floats = micro.bytes_of(moment._replace(floats=moment.after or moment.floats))
-                keeps = min(own, floats)
-                copied = micro.copied(role, moment._replace(hand=0))
-                yield replace(
-                    found,
-                    activations=below + keeps + copied,
-                    temporaries=floats - keeps + micro.slice,
-                )
+            new = trains and not held
+            gradients = made + new * moment.made * micro.weight_bytes
+            found = at_work(here, micro, role, below, moment, gradients)
+            hand = trains * micro.hand(moment.hand)
+            yield replace(found, temporaries=found.temporaries + hand)
         if trains and not held:
             made += parts[name.partition(".")[0]].gradients // exp.rack.blocks_per_stack
     if stage.embedding:
         yield replace(
             base,
             at="backward of embedding",
-            gradients=made + (0 if micro.scratch else parts["embedding"].gradients),
+            gradients=made + parts["embedding"].gradients,
             temporaries=micro.table,
         )
     if parts_trained(stage):
         yield replace(base, at="optimizer step", gradients=micro.gradients, temporaries=micro.slice)
+
+
+def at_work(
+    here: Peak, micro: Micro, role: Role, below: int, moment: Moment, gradients: int
+) -> Peak:
+    """A moment of a block's backward, above what the blocks below it keep."""
+    floats = micro.bytes_of(moment)
+    keeps = min(micro.saved[role], floats)
+    return replace(
+        here,
+        gradients=gradients,
+        activations=below + keeps + micro.copied(role, moment),
+        temporaries=floats - keeps + micro.weight(role),
+    )
 
 
 def path_of(exp: Experiment, stage: Stage) -> list[tuple[str, int, Role]]:

@@ -56,3 +56,8 @@ class Moment(NamedTuple):
     hand: int
     squares: int = 0
     after: Saved | None = None
+
+    @property
+    def made_up(self) -> Moment:
+        """The same once the gradient in hand is made."""
+        return self._replace(floats=self.after or self.floats, hand=0)

@@ -3,9 +3,8 @@
 Large ones: from 32 MiB on, in a run from 72 (`memory/heap.py`), glibc takes memory from the system
 and gives it back each time, and the system clears every page. That takes longer than dequantising,
 and a tenth of a bfloat16 product of 512 tokens (`benchmarks/formats.py`, `forward` beside
-`reused`). Inside `workspace` the layers of
-`frozen.py` write such weights into the same memory, which is as large as the largest of them and is
-given back at the end.
+`reused`). Inside `workspace` the layers of `frozen.py` write such weights into the same memory,
+which is as large as the largest of them and is given back at the end.
 
 Small ones glibc keeps when they are freed. What backward needs comes to lie in the gap, the next
 weight does not fit any more, and the process grows with every stack that a gradient crosses. So a

@@ -80,7 +80,7 @@ def after(found: Plan, changes: Sequence[Change]) -> Needs | None:
         placement = found.placement.replace(**placing)
         if (exp, placement) == (found.experiment, found.placement):
             return None
-        return needs(exp, placement)
+        return needs(exp, placement, machine=found.hardware)
     except ExperimentError:
         return None
 

@@ -20,7 +20,7 @@ from stackwise.errors import ExperimentError
 from stackwise.memory.flops import vocab_size
 from stackwise.model.count import count_parameters
 from stackwise.planner.curve import rate_at
-from stackwise.planner.hardware import THIS, hardware_called
+from stackwise.planner.hardware import hardware_called
 from stackwise.planner.needs import needs, with_disk
 from stackwise.planner.plan import DAY, Plan, plan
 from stackwise.planner.units import days_text, gib
@@ -175,7 +175,7 @@ def placed(exp: Experiment, machine: Hardware) -> tuple[Placement | None, int]:
     least = 1 << 62
     for trunk in TRUNKS:
         place = Placement(device=machine.kind, micro_batch=1, checkpointing=True, trunk=trunk)
-        taken = needs(exp, place, elsewhere=machine.name != THIS)
+        taken = needs(exp, place, machine=machine)
         if taken.fits(with_disk(machine, place)):
             return place, taken.peak_bytes
         least = min(least, taken.peak_bytes)

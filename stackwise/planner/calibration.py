@@ -9,7 +9,6 @@ import json
 import math
 import os
 import platform
-import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -269,13 +268,6 @@ def memory_of(device: torch.device) -> tuple[float, float]:
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info()[1]), host
     return host, host
-
-
-def disk_bytes(folder: Path) -> int:
-    """Free bytes of the disk that a folder lies on, or will."""
-    from stackwise.training.placing import there
-
-    return shutil.disk_usage(there(folder)).free
 
 
 def facts_of(device: torch.device) -> dict[str, Any]:

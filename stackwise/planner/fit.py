@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from stackwise.errors import ExperimentError
 from stackwise.model.shape import total_blocks
-from stackwise.planner.hardware import THIS
 from stackwise.planner.needs import Needs, needs, placed_on, with_disk
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def largest(exp: Experiment, placement: Placement, machine: Hardware) -> Fit | N
     while low <= high:
         middle = (low + high) // 2
         place = placement.replace(micro_batch=sizes[middle])
-        taken = needs(exp, place, elsewhere=machine.name != THIS)
+        taken = needs(exp, place, machine=machine)
         if taken.fits(machine):
             best, low = Fit(exp, place, taken), middle + 1
         else:

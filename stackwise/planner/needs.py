@@ -11,7 +11,7 @@ from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.disk import ENDLESS, cache_bytes, checkpoint_bytes
-from stackwise.planner.calibration import disk_bytes
+from stackwise.memory.limits import free_disk
 from stackwise.planner.hardware import THIS
 from stackwise.planner.units import gb, gib
 from stackwise.rules import check_placement
@@ -91,7 +91,7 @@ def with_disk(machine: Hardware, placement: Placement) -> Hardware:
     """The machine at hand with what is free where a placement keeps its runs; another as it is."""
     if machine.name != THIS or machine.disk_bytes is not None:
         return machine
-    return replace(machine, disk_bytes=disk_bytes(Path(placement.runs_dir)))
+    return replace(machine, disk_bytes=free_disk(Path(placement.runs_dir)))
 
 
 def placed_on(placement: Placement, machine: Hardware) -> Placement:
@@ -112,21 +112,22 @@ def needs(
     exp: Experiment,
     placement: Placement,
     *,
+    machine: Hardware | None = None,
     epoch_samples: int = ENDLESS,
-    elsewhere: bool = True,
 ) -> Needs:
     """What an experiment needs, carried out in a way.
 
     Args:
         exp: The experiment.
         placement: The way; its device decides what lies on a card and what beside it.
+        machine: Where: at hand it may lack a package. None: wherever it can be.
         epoch_samples: Samples of the training text, which bound what a cache holds where
             `data.distinct_epochs` lets rows repeat.
-        elsewhere: Whether it is for another machine, with packages that this one may lack.
 
     Raises:
         ExperimentError: If it has no stages, or cannot be carried out so.
     """
+    elsewhere = machine is None or machine.name != THIS
     check_placement(exp, placement, elsewhere=elsewhere)
     made, card = stages(exp), None if placement.device == "auto" else placement.device == "cuda"
     check_trunk(exp, placement, made)

@@ -27,7 +27,7 @@ from stackwise.memory.bytes import plan_rows
 from stackwise.memory.disk import ENDLESS
 from stackwise.memory.stored import stack_bytes
 from stackwise.planner.bars import ErrorBars, bars_for
-from stackwise.planner.hardware import THIS, Hardware, hardware_called
+from stackwise.planner.hardware import Hardware, hardware_called
 from stackwise.planner.needs import Needs, needs, placed_on, with_disk
 from stackwise.planner.stage_seconds import stage_seconds
 from stackwise.stage import Stage, parts_trained
@@ -193,8 +193,7 @@ def plan(
     made_of, place = an_experiment(exp), a_placement(placement) or usual_placement(exp)
     machine = hardware if isinstance(hardware, Hardware) else hardware_called(hardware)
     machine, place = with_disk(machine, place), placed_on(place, machine)
-    elsewhere = machine.name != THIS
-    needed = needs(made_of, place, epoch_samples=epoch_samples, elsewhere=elsewhere)
+    needed = needs(made_of, place, machine=machine, epoch_samples=epoch_samples)
     made = needed.made
     return Plan(
         experiment=made_of,

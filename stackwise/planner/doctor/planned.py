@@ -84,9 +84,14 @@ def _paired(shapes: Mapping[str, Any], planned: Sequence[Sequence[float]]) -> It
 
 def bar_of(pairs: Sequence[Pair]) -> dict[str, Any]:
     """The worst of them: `over_frac`, `under_frac`, and of how many `figures`."""
-    off = [planned / measured - 1 for _, planned, measured in pairs]
+    return bar_of_ratios([planned / measured for _, planned, measured in pairs])
+
+
+def bar_of_ratios(ratios: Sequence[float]) -> dict[str, Any]:
+    """The same of what was planned over what was measured."""
+    off = [ratio - 1 for ratio in ratios]
     return {"over_frac": max(0.0, *off), "under_frac": max(0.0, *(-x for x in off))} | {
-        "figures": len(pairs)
+        "figures": len(off)
     }
 
 

@@ -99,6 +99,6 @@ def test_where_caches_are_too_large_the_trunk_is_streamed() -> None:
 
 
 def test_the_disk_of_the_machine_at_hand_is_asked(monkeypatch) -> None:
-    monkeypatch.setattr("stackwise.planner.needs.disk_bytes", lambda folder: 1)
+    monkeypatch.setattr("stackwise.planner.needs.free_disk", lambda folder: 1)
     this = replace(HARDWARE["h200"], name="this", memory_bytes=1e15, host_bytes=1e15)
     assert fits(EXP, PLACE, HARDWARE["h200"]) and not fits(EXP, PLACE, this)
