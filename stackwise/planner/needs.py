@@ -101,8 +101,9 @@ def placed_on(placement: Placement, machine: Hardware) -> Placement:
         ExperimentError: If it names another kind.
     """
     if placement.device not in ("auto", machine.kind):
+        where = "this machine" if machine.name == THIS else machine.name
         raise ExperimentError(
-            f"placement.device: {placement.device!r}, but the plan is for {machine.name}, which "
+            f"placement.device: {placement.device!r}, but the plan is for {where}, which "
             f"computes on {machine.kind}; use auto, or another --hardware"
         )
     return placement.replace(device=machine.kind)
