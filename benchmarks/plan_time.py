@@ -10,10 +10,11 @@ with comes from probes that `stackwise calibrate` takes, those that the cell dep
 before each of its runs and after, since machines drift; the rest from one round at the start.
 
 Only steps count during which other programs took at most a tenth of the machine, where there are
-three or more of them. A cell is run twice, and a third time where the two differ by more than a
-tenth or others took more of the machine in one: one run of the same step may take a fifth longer
-than the next, as its tensors happen to lie in memory. Where others never rest, `--clock cpu`
-compares CPU time of one thread with CPU time of one thread, calibration included.
+three or more of them; a round of probes that had less of it is taken again. A cell is run twice,
+and a third time where the two differ by more than a tenth, its probes by more than a quarter, or
+others took more of the machine in one: one run of the same step may take a fifth longer than the
+next, as its tensors happen to lie in memory. Where others never rest, `--clock cpu` compares CPU
+time of one thread with CPU time of one thread, calibration included.
 
 It exits with 1 unless every cell is within 30 %: predicted / measured from 1/1.3 to 1.3.
 """
@@ -48,7 +49,7 @@ from stackwise.training.start import threads_of
 
 LIMIT = 1.3
 QUIET, LEAST_QUIET, TURNS = 0.10, 3, 3
-APART = 1.1  # two runs of a cell, else there is a third
+APART, PROBES_APART = 1.1, 1.25  # two runs of a cell, and its probes; else there is a third
 DROPPED = 2
 SECONDS, FEWEST, MOST = 1.2, 5, 30  # of the steps of a run
 CPU = torch.device("cpu")
@@ -339,10 +340,13 @@ def compared(cell: Cell, whole: Samples, threads: int | None, cpu: bool) -> Comp
         return sw.step_seconds(exp, placement, stage, rates_for(*found, whole=whole).hardware())
 
     def probed() -> Samples:
-        found = Samples()
-        with threads_of(placement):
-            chosen = [each for each in probes_for(CPU) if cell.depends_on(each)]
-            measure_round(found, CPU, None, clock=clock, probes=chosen)
+        chosen = [each for each in probes_for(CPU) if cell.depends_on(each)]
+        for _ in range(TURNS):
+            found, others = Samples(), Others()
+            with threads_of(placement):
+                measure_round(found, CPU, None, clock=clock, probes=chosen)
+            if cpu or (others.share() or 0.0) <= QUIET:
+                break
         return found
 
     steps = DROPPED + min(MOST, max(FEWEST, round(SECONDS / predicted(whole).total)))
@@ -351,12 +355,14 @@ def compared(cell: Cell, whole: Samples, threads: int | None, cpu: bool) -> Comp
         turns.append(measured(cell, steps, threads, cpu))
         samples.append(probed())
         quiet = [seconds for seconds, share in turns if cpu or share <= QUIET]
-        if number and len(quiet) > 1 and max(quiet) <= APART * min(quiet):
+        totals = [predicted(found).total for found in samples]
+        apart = max(totals) / min(totals)
+        alike = len(quiet) > 1 and max(quiet) <= APART * min(quiet)
+        if number and alike and apart <= PROBES_APART:
             break
     least = min(share for _, share in turns)
     seconds = statistics.median(quiet or [each for each, share in turns if share == least])
-    totals = [predicted(found).total for found in samples]
-    return Compared(predicted(*samples), seconds, least, max(totals) / min(totals))
+    return Compared(predicted(*samples), seconds, least, apart)
 
 
 def main() -> int:
