@@ -27,10 +27,11 @@ from typing import Any
 from bars import publish
 
 import stackwise as sw
+from stackwise.planner.bars import SMALL
 from stackwise.report import table
 
 LEAST, MOST = 0.95, 1.10
-SMALL, SLACK = 64 << 20, 8 << 20
+SLACK = 8 << 20
 MIB = 1 << 20
 STEPS = 5  # of each stage: the first two and the last are measured
 SECONDS = 300  # of a cell, at most

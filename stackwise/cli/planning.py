@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stackwise.config import Experiment, Placement
     from stackwise.planner.hardware import Hardware
 
 DOES_NOT_FIT = 3
@@ -54,6 +55,12 @@ def add_plan(add: Add) -> None:
     )
     command.add_argument(
         "--all", action="store_true", help="show every stage, however many (not with --fit)"
+    )
+    command.add_argument(
+        "--text-tokens",
+        type=int,
+        metavar="N",
+        help="of the training text: what a cache holds, where data.distinct_epochs repeats them",
     )
     command.add_argument("--json", action="store_true", help="print all of it as JSON")
 
@@ -132,16 +139,16 @@ def plan_command(options: argparse.Namespace) -> int:
     if options.fit and options.all:
         raise ValueError("--all: shows all stages of a plan, and --fit shows none; leave one out")
     exp, placement = settings(options.experiment, options.changes)
-    machine = machine_of(options)
+    machine, samples = machine_of(options), samples_of(exp, placement, options.text_tokens)
     if options.fit:
-        found = fits(exp, placement, machine)
+        found = fits(exp, placement, machine, epoch_samples=samples)
         print(
             dumps([fit.to_json() for fit in found])
             if options.json
             else fits_text(found, exp, machine)
         )
         return 0 if found else DOES_NOT_FIT
-    made = plan(exp, placement, hardware=machine)
+    made = plan(exp, placement, hardware=machine, epoch_samples=samples)
     print(dumps(made.to_json()) if options.json else plan_text(made, every=options.all))
     return 0 if made.fits else DOES_NOT_FIT
 
@@ -152,6 +159,25 @@ def advise_command(options: argparse.Namespace) -> int:
 
     print(advise(machine_of(options), options.days))
     return 0
+
+
+def samples_of(exp: Experiment, placement: Placement, tokens: int | None) -> int:
+    """Samples of a text of so many tokens: as many whole batches as there are."""
+    from stackwise.memory.disk import ENDLESS
+
+    if tokens is None:
+        return ENDLESS
+    if placement.trunk != "cached" or exp.data.distinct_epochs is None:
+        raise ValueError(
+            "--text-tokens: only a cache of rows that repeat depends on it; leave it out, or set "
+            "placement.trunk=cached and data.distinct_epochs"
+        )
+    batch, length = exp.optim.batch, exp.data.seq_len
+    if tokens < batch * length:
+        raise ValueError(
+            f"--text-tokens: {tokens} are less than one batch of {batch} samples of {length} tokens"
+        )
+    return tokens // length // batch * batch
 
 
 def machine_of(options: argparse.Namespace) -> Hardware:

@@ -94,7 +94,8 @@ def stage_bytes(
     if lent:
         parts["slots"] = Bytes(weights=min(SLOTS, lent) * lent_bytes(exp, form))
     if exp.optim.grads == "in_backward":
-        parts["scratch"] = Bytes(gradients=in_hand(exp, placement, stage, untied)[0])
+        buffer, beside = in_hand(exp, placement, stage, untied)
+        parts["scratch"] = Bytes(gradients=buffer + max(beside.values(), default=0))
     return parts
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
     from stackwise.stage import Stage
 
-POINTS = 65  # points of a schedule over progress that are looked at
+POINTS = 65  # of a schedule over progress, and of moves of evenly spaced times, that are looked at
 
 
 def micro_samples(exp: Experiment, placement: Placement) -> int:
@@ -40,8 +40,8 @@ def micro_tokens(exp: Experiment, placement: Placement) -> int:
 def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
     """Counted positions in the largest micro-batch that a stage may have.
 
-    Evenly spaced times have a largest that many steps come near to, whatever the seed; times drawn
-    one by one have one that is to be expected of so many.
+    Evenly spaced times are moved together at each step, others drawn one by one: of either the
+    largest is planned that is to be expected of so many steps.
 
     Args:
         exp: The experiment.
@@ -56,15 +56,30 @@ def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
         ratio, points = progress_schedule(schedule), np.linspace(*stage.progress, POINTS)
         return size * max(hidden_count(ratio(float(point)), length) for point in points)
     if isinstance(exp.objective, Diffusion) and schedule is not None:
+        steps = max(1, steps_of(exp, stage))
         if exp.masking.sampling == "iid":
-            draws = max(1, steps_of(exp, stage)) * ceil(exp.optim.batch / size)
+            draws = steps * ceil(exp.optim.batch / size)
             return _of_any_times(schedule, stage.band, size, length, draws)
-        # Of B evenly spaced times the latest, moved as far as they can be.
-        frac_S = (np.arange(exp.optim.batch)[-size:] + 1) / exp.optim.batch
+        frac_PS = _moved_times(exp.optim.batch, size)
         if exp.masking.sampling == "stratified_k":
-            return int(np.ceil(frac_S * length).sum())
-        return round(length * _hidden(schedule, stage.band, frac_S).sum())
+            count_PS = np.ceil(frac_PS * length)
+        else:
+            count_PS = length * _hidden(schedule, stage.band, frac_PS)
+        count_P = count_PS.reshape(POINTS, -1, size).sum(2).max(1)
+        return round(float(np.quantile(count_P, steps / (steps + 1))))
     return round(counted_frac(exp, stage) * size * length)
+
+
+def _moved_times(batch: int, size: int) -> NDArray[np.float64]:
+    """Evenly spaced times of a batch, in order, moved by up to a micro-batch and begun again at 1.
+
+    Of those of the last micro-batch, which begins again, and of the one before it: one of the two
+    is the latest.
+    """
+    place_S = np.arange(batch)[-min(2, batch // size) * size :]
+    moved_P = (np.arange(POINTS) + 0.5) / POINTS * size
+    frac_PS: NDArray[np.float64] = (moved_P[:, None] + place_S) / batch % 1
+    return frac_PS
 
 
 def _of_any_times(
@@ -80,9 +95,9 @@ def _of_any_times(
 
 
 def _hidden(
-    schedule: Params, band: tuple[float, float], frac_S: NDArray[np.float64]
+    schedule: Params, band: tuple[float, float], frac: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """The part that is hidden of samples that stand there in their band's time."""
     curve = time_schedule(schedule)
     low, high = curve.time_of(np.array(band))
-    return np.asarray(1 - curve.alpha(low + frac_S * (high - low)))
+    return np.asarray(1 - curve.alpha(low + frac * (high - low)))

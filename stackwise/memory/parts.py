@@ -6,6 +6,7 @@ Numbers that `peak.py` puts on a timeline. Bytes that are there throughout are i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
@@ -20,7 +21,7 @@ from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, parts_trained, trunk_of
 from stackwise.training.chunked import LOGITS_AT_ONCE
-from stackwise.training.optim import gradient_bytes, step_bytes
+from stackwise.training.optim import buffer_bytes, gradient_bytes, step_bytes
 from stackwise.trunk.border import border_of
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ FLOAT = 4
 AHEAD = 4  # batches: the one in hand, two ahead, one that is being made
 TOKEN_BYTES = 17  # of a batch: two ids and whether it counts
 MAKING_BYTES = 40  # of a token while its batch is made: draws, ids, masks
+
+Beside = dict[str, int]  # bytes, by `head`, `blocks` and `embedding`
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ class Micro:
         copies: Of that, autocast's copies of weights.
         weights: Numbers of a block in products.
         gradients: All of a stage's, where they are held whole.
-        scratch: Those that are held at once, where tensors move in backward.
-        buffer: Of these the one that linear layers share.
+        buffer: The one that linear layers share, where tensors move in backward.
+        beside: And the largest that is not in it, while the head, blocks or the embedding move.
         weight_bytes: Of one number of a matrix that trains.
         matrix: One more matrix: dequantised for one product, or cast; by forward and backward.
         head: Temporaries and gradients at each moment of the head.
@@ -92,8 +95,8 @@ class Micro:
     copies: dict[Role, int]
     weights: int
     gradients: int
-    scratch: int
     buffer: int
+    beside: Beside | None
     weight_bytes: int
     matrix: dict[tuple[Role, bool], int]
     head: tuple[tuple[int, int], ...]
@@ -140,9 +143,9 @@ def micro_of(
         inputs = tokens * FLOAT * exp.rack.d_model
         kept[role] = inputs if placement.checkpointing else saved[role] + copies[role]
     in_backward = exp.optim.grads == "in_backward"
-    shared = exp.rack.tied and not untied and stage.head and not in_backward
+    shared = exp.rack.tied and not untied and stage.head
     waiting = shared * weight_bytes * vocab_size(exp) * exp.rack.d_model
-    scratch, buffer = in_hand(exp, placement, stage, untied) if in_backward else (0, 0)
+    buffer, beside = in_hand(exp, placement, stage, untied) if in_backward else (0, None)
     gradients = 0
     for part in parts_trained(stage) if not in_backward else ():
         tensors = part_tensors(exp, part, untied=untied)
@@ -157,15 +160,16 @@ def micro_of(
         copies=copies,
         weights=block_matmul_parameters(exp.rack, exp.attention),
         gradients=gradients,
-        scratch=scratch,
         buffer=buffer,
+        beside=beside,
         weight_bytes=weight_bytes,
         matrix=matrices(exp, placement, card),
         head=head_moments(exp, placement, stage, untied, tokens),
         waiting=waiting,
         table=table_bytes(exp, stage, untied, tokens, weight_bytes) - waiting,
         slice=step_bytes(exp.optim, exp.precision, card=card),
-        other=batch_bytes(exp, placement, stage, card) + buffer_bytes(exp, placement, stage, card),
+        other=batch_bytes(exp, placement, stage, card)
+        + unpacked_bytes(exp, placement, stage, card),
     )
 
 
@@ -184,28 +188,42 @@ def copied_bytes(exp: Experiment, placement: Placement, role: Role) -> int:
     return 2 * block_matmul_parameters(exp.rack, exp.attention)
 
 
-def in_hand(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -> tuple[int, int]:
-    """Gradients that are there at once where tensors move in backward; of these the shared buffer.
+def in_hand(
+    exp: Experiment, placement: Placement, stage: Stage, untied: bool
+) -> tuple[int, Beside]:
+    """Gradients that are there at once where tensors move in backward.
 
-    That of the largest linear layer; beside it a copy in its weight's dtype, or another gradient.
+    Returns:
+        The buffer that linear layers share, as large as the largest; and beside it, by where
+        tensors move, a copy of such a one in its weight's dtype, or the largest other gradient.
     """
-    linears: list[int] = []
-    others: list[tuple[int, int]] = []
-    for part in sorted(parts_trained(stage)):
-        tensors = part_tensors(exp, part, untied=untied)
-        if part not in ("embedding", "head"):
-            linears += [rows * columns for rows, columns in block_linears(exp.rack, exp.attention)]
+    linears: dict[str, list[int]] = {}
+    others: dict[str, list[tuple[int, int]]] = {}
+    for part in parts_trained(stage):
+        end, tensors = part in ("embedding", "head"), part_tensors(exp, part, untied=untied)
+        where = part if end else "blocks"
+        if not end:
+            sizes = block_linears(exp.rack, exp.attention)
+            linears[where] = [rows * columns for rows, columns in sizes]
             tensors = tuple(tensor for tensor in tensors if tensor[1] < 2)
-        others += tensors
-    own = not exp.rack.tied or untied
-    counted = most_counted(exp, placement, stage)
-    if stage.head and own and counted * vocab_size(exp) > LOGITS_AT_ONCE:
-        table = (vocab_size(exp) * exp.rack.d_model, 2)  # made chunk by chunk in the shared buffer
-        others.remove(table)
-        linears.append(table[0])
-    made = 2 if exp.precision.compute == "bfloat16" else FLOAT
-    whole = gradient_bytes(exp.optim, exp.precision, linears, others)
-    return whole, made * max(linears, default=0)
+        others[where] = list(tensors)
+    if stage.head and head_in_buffer(exp, placement, stage, untied):
+        table = (vocab_size(exp) * exp.rack.d_model, 2)
+        others["head"].remove(table)
+        linears["head"] = [table[0]]
+    buffer = buffer_bytes(exp.precision, chain(*linears.values()))
+    return buffer, {
+        where: gradient_bytes(exp.optim, exp.precision, linears.get(where, ()), rest)
+        - buffer_bytes(exp.precision, linears.get(where, ()))
+        for where, rest in others.items()
+    }
+
+
+def head_in_buffer(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -> bool:
+    """Whether the gradient of a head's table is made, chunk by chunk, in the shared buffer."""
+    own, counted = not exp.rack.tied or untied, most_counted(exp, placement, stage)
+    moves = exp.optim.grads == "in_backward"
+    return moves and own and counted * vocab_size(exp) > LOGITS_AT_ONCE
 
 
 def dequantises(exp: Experiment, placement: Placement) -> bool:
@@ -239,7 +257,7 @@ def matrices(exp: Experiment, placement: Placement, card: bool) -> dict[tuple[Ro
     return found
 
 
-def buffer_bytes(exp: Experiment, placement: Placement, stage: Stage, card: bool) -> int:
+def unpacked_bytes(exp: Experiment, placement: Placement, stage: Stage, card: bool) -> int:
     """The buffer that small dequantised matrices share on a CPU, as long as the run trains."""
     frozen = set(stage.path) - set(stage.active or ())
     if card or not frozen or not dequantises(exp, placement):
@@ -262,10 +280,9 @@ def head_moments(
     norm = counted * norm_saved(exp.rack).bytes(FLOAT) if pre else counted * FLOAT * width
     if exp.rack.head_transform:
         norm += counted * (2 * FLOAT * width + norm_saved(exp.rack).bytes(FLOAT))
-    trains = stage.head and exp.optim.grads == "whole"
     table = vocab * width
     cast = 2 * table if low and kept == FLOAT else 0  # the head's weight, as it is multiplied with
-    own = kept * table if trains else 0
+    own = kept * table * stage.head
     made = (2 if low else FLOAT) * table if stage.head else 0
     back = 2 * tokens * FLOAT * width + counted * FLOAT * width
     if counted * vocab > LOGITS_AT_ONCE:
@@ -278,7 +295,9 @@ def head_moments(
         before, now = piece * counted, max(0, min(vocab - piece, piece)) * counted
         backward = max(before * new, before * each + now * new) * stage.head
         rows = norm + counted * each * width * 3 + cast
-        extra = made if trains and cast else 0  # a gradient before it is cast
+        if head_in_buffer(exp, placement, stage, untied):
+            made, own = 0, own if cast else 0
+        extra = made if cast else 0  # a gradient before it is cast
         return (
             (rows + forward, 0),
             (rows + backward + extra, 0 if cast else own),
@@ -286,7 +305,7 @@ def head_moments(
         )
     features = counted * each * width * stage.head
     logits = counted * vocab * FLOAT
-    moved = made if trains and cast else 0
+    moved = made if cast else 0
     return (
         (norm + features + 3 * logits + cast, 0),
         (norm + features + counted * (vocab + width) * each + cast + moved, own),

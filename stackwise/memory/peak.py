@@ -109,9 +109,10 @@ def moments(
 ) -> Iterator[Peak]:
     """Every moment that may be the highest, in the order of a step."""
     blocks, rest = path_of(exp, stage), []
-    held = micro.gradients if micro.accumulates else micro.scratch
+    held = micro.gradients if micro.accumulates else micro.buffer
     seen: set[tuple[int, Role]] = set()
     backs: dict[tuple[int, bool], tuple[Moment, ...]] = {}
+    beside = micro.beside or {}
     kept = 0
     again = cycle(exp.rack)
     for name, number, role in blocks:
@@ -149,10 +150,11 @@ def moments(
         if like not in backs:
             backs[like] = block_backward(exp.rack, exp.attention, like[0], micro.passing, trains)
         for moment in backs[like]:
-            if micro.scratch:
-                yield at_work(here, micro, role, below, moment, micro.buffer)
+            if micro.beside is not None:
+                yield at_work(here, micro, role, below, moment, made)
                 if trains and moment.hand:  # the product done, its tensor moves
-                    moving = at_work(here, micro, role, below, moment.made_up, made)
+                    gradients = made + micro.beside["blocks"]
+                    moving = at_work(here, micro, role, below, moment.made_up, gradients)
                     yield replace(moving, temporaries=moving.temporaries + micro.slice)
                 continue
             new = trains and not held
@@ -166,7 +168,7 @@ def moments(
         yield replace(
             base,
             at="backward of embedding",
-            gradients=made + parts["embedding"].gradients,
+            gradients=made + parts["embedding"].gradients + beside.get("embedding", 0),
             temporaries=micro.table,
         )
     if parts_trained(stage):

@@ -80,7 +80,8 @@ def after(found: Plan, changes: Sequence[Change]) -> Needs | None:
         placement = found.placement.replace(**placing)
         if (exp, placement) == (found.experiment, found.placement):
             return None
-        return needs(exp, placement, machine=found.hardware)
+        samples = found.epoch_samples
+        return needs(exp, placement, machine=found.hardware, epoch_samples=samples)
     except ExperimentError:
         return None
 

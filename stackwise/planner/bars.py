@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from stackwise.planner.hardware import Hardware
 
 
+SMALL = 64 << 20  # bytes: of peaks under it libraries are a large part, and no bar speaks of them
+
+
 @dataclass(frozen=True)
 class ErrorBars:
     """How far plans were off.
 
     Attributes:
-        peak: Of memory peaks; None where none was measured.
+        peak: Of memory peaks of `SMALL` or more; None where none was measured.
         time: Of step times; the same.
         where: On what they were measured.
     """

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackwise.errors import ExperimentError
+from stackwise.memory.disk import ENDLESS
 from stackwise.model.shape import total_blocks
 from stackwise.planner.needs import Needs, needs, placed_on, with_disk
 
@@ -57,7 +58,9 @@ class Fit:
         }
 
 
-def fits(exp: Experiment, placement: Placement, machine: Hardware) -> tuple[Fit, ...]:
+def fits(
+    exp: Experiment, placement: Placement, machine: Hardware, *, epoch_samples: int = ENDLESS
+) -> tuple[Fit, ...]:
     """What fits of an experiment, from the largest stack to the smallest.
 
     The trunk lies where the placement says, and if nothing fits so, streamed from disk.
@@ -66,6 +69,7 @@ def fits(exp: Experiment, placement: Placement, machine: Hardware) -> tuple[Fit,
         exp: Its blocks are cut into stacks of every size that divides them.
         placement: Its micro-batch is left open.
         machine: What it has to fit.
+        epoch_samples: Samples of the training text, as for `plan`.
 
     Raises:
         ExperimentError: If the experiment cannot be carried out so anywhere.
@@ -81,7 +85,7 @@ def fits(exp: Experiment, placement: Placement, machine: Hardware) -> tuple[Fit,
         for cut in cuts(exp):
             tried += 1
             try:
-                best = largest(cut, place, machine)
+                best = largest(cut, place, machine, epoch_samples)
             except ExperimentError as error:  # as too few tokens for so many stages
                 refused.append(error)
                 continue
@@ -103,7 +107,9 @@ def cuts(exp: Experiment) -> Iterator[Experiment]:
             continue
 
 
-def largest(exp: Experiment, placement: Placement, machine: Hardware) -> Fit | None:
+def largest(
+    exp: Experiment, placement: Placement, machine: Hardware, epoch_samples: int = ENDLESS
+) -> Fit | None:
     """The largest micro-batch that fits, of those that divide the batch; None if none does."""
     sizes = sorted(divisors(exp.optim.batch))
     if exp.optim.grads == "in_backward":
@@ -112,7 +118,7 @@ def largest(exp: Experiment, placement: Placement, machine: Hardware) -> Fit | N
     while low <= high:
         middle = (low + high) // 2
         place = placement.replace(micro_batch=sizes[middle])
-        taken = needs(exp, place, machine=machine)
+        taken = needs(exp, place, machine=machine, epoch_samples=epoch_samples)
         if taken.fits(machine):
             best, low = Fit(exp, place, taken), middle + 1
         else:

@@ -48,6 +48,7 @@ class Plan:
         placement: How it is carried out.
         hardware: On what.
         needs: The most of memory and disk that it takes at a time.
+        epoch_samples: Samples of the training text, if that is known.
         rows: One mapping per stage: what `plan_rows` gives, and `trains`, `steps`, and seconds by
             part, of a step in `step_seconds`, of the whole stage in `seconds`.
     """
@@ -56,6 +57,7 @@ class Plan:
     placement: Placement
     hardware: Hardware
     needs: Needs
+    epoch_samples: int
     rows: tuple[Mapping[str, Any], ...]
 
     @property
@@ -200,6 +202,7 @@ def plan(
         placement=place,
         hardware=machine,
         needs=needed,
+        epoch_samples=epoch_samples,
         rows=tuple(
             {
                 **row,

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stackwise.planner.bars import between, shipped
+import torch
+
+from stackwise.planner.bars import SMALL, between, shipped
 from stackwise.planner.units import days_text, gb, gib
 from stackwise.report import count_text, program, table
 
@@ -119,7 +121,7 @@ def summary(found: Plan) -> Iterator[str]:
 def totals(found: Plan) -> Iterator[tuple[str, str]]:
     """Names and figures of what a plan comes to."""
     machine, bars, need = found.hardware, found.bars, found.needs
-    around = bracket(need.peak_bytes, bars.peak, gib)
+    around = bracket(need.peak_bytes, bars.peak if need.peak_bytes >= SMALL else None, gib)
     yield (
         "card" if machine.kind == "cuda" else "memory",
         f"{gib(need.peak_bytes)}{around} of {gib(machine.memory_bytes)}, in stage "
@@ -135,7 +137,7 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
     else:
         around = bracket(found.days, bars.time, days_text)
         a_day = f"{count_text(found.tokens_per_day)} tokens a day"
-        yield "time", f"{days_text(found.days)}{around}, {a_day}"
+        yield "time", f"{days_text(found.days)}{around}, {a_day}{threads_text(found)}"
     each = found.flops / max(found.tokens, 1)
     yield (
         "compute",
@@ -145,6 +147,16 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
         yield "end to end", price(found.end_to_end, found.flops)
     card = "; none was measured on a card" if machine.kind == "cuda" and shipped() == bars else ""
     yield "brackets", f"plans were off by {bars}{card}"
+
+
+def threads_text(found: Plan) -> str:
+    """That a machine was measured with other threads than a run takes."""
+    asked = found.placement.threads or torch.get_num_threads()
+    measured = found.hardware.threads
+    if found.hardware.kind != "cpu" or asked == measured:
+        return ""
+    how = f"{program()} calibrate --threads {asked}"
+    return f"; measured with {measured} threads, and the run takes {asked}: {how}"
 
 
 def bracket(planned: float, bar: Bar | None, text: Callable[[float], str]) -> str:

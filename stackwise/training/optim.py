@@ -187,13 +187,17 @@ def gradient_bytes(
     Source: `tests/unit/test_optimizer_state_takes_what_is_said.py`.
     """
     kept = 2 if precision.weights == "bfloat16" else 4
-    made = 2 if precision.compute == "bfloat16" else 4
     matrices, rest = list(linears), [n * (kept if ndim >= 2 else 4) for n, ndim in others]
     if optim.grads == "whole":
         return kept * sum(matrices) + sum(rest)
-    largest = max(matrices, default=0)
-    cast = kept * largest if kept != made else 0  # a gradient of float32 weights' own dtype
-    return made * largest + max(cast, *rest, 0)
+    made = buffer_bytes(precision, matrices)
+    cast = kept * max(matrices, default=0)  # a gradient of float32 weights' own dtype
+    return made + max(cast if cast != made else 0, *rest, 0)
+
+
+def buffer_bytes(precision: Precision, linears: Iterable[int]) -> int:
+    """Bytes of the buffer that linear layers share in backward, of the largest one's size."""
+    return (2 if precision.compute == "bfloat16" else 4) * max(linears, default=0)
 
 
 def step_bytes(optim: Optim, precision: Precision, *, card: bool = False) -> int:

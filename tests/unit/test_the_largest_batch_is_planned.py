@@ -11,10 +11,10 @@ from stackwise.data.batches import Batch
 from stackwise.memory.counted import most_counted
 from stackwise.objective import corrupt
 
-VOCAB, SEEDS = 50, 12
+VOCAB, SEEDS = 50, 60
 CASES = [
     *product(["diffusion"], ["antithetic", "iid"], [(1, 1), (4, 4), (6, 2), (16, 8)], [3, 60]),
-    *product(["diffusion"], ["stratified_k"], [(4, 4), (6, 2)], [3, 60]),
+    *product(["diffusion"], ["stratified_k"], [(4, 4), (6, 2), (6, 4)], [3, 60]),
     *product(["mlm", "clm"], ["antithetic"], [(4, 4), (6, 2)], [3]),
 ]
 
@@ -55,7 +55,4 @@ def test_it_is_that_of_batches(
     planned = most_counted(exp, sw.Placement(micro_batch=micro), stage)
     found = [drawn(exp, stage, micro, steps, seed) for seed in range(SEEDS)]
     margin = 0.06 * micro * 128
-    if steps == 3 and objective == "diffusion" and sampling != "iid":  # few come near to it
-        assert np.mean(found) < planned + margin
-    else:
-        assert planned == pytest.approx(np.mean(found), abs=margin)
+    assert planned == pytest.approx(np.mean(found), abs=margin)

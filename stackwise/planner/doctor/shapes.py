@@ -72,11 +72,17 @@ def measure(visit: Visit) -> dict[str, dict[str, Any]]:
             break
         exp, place = sized(name, visit, most, gflops)
         asked = {"experiment": exp.to_yaml(), "placement": place.model_dump(mode="json")}
-        stages = visit.call(trained, **asked)
-        shutil.rmtree(place.runs_dir, ignore_errors=True)
+        stages = run(visit, asked)
         made[name] = {**asked, "width": exp.rack.d_model, "stages": stages}
         visit.tell(f"{name}, {exp.rack.d_model} wide: {_most(stages)}")
     return made
+
+
+def run(visit: Visit, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One of them, in a process of its own; its files are gone afterwards."""
+    found: list[dict[str, Any]] = visit.call(trained, **asked)
+    shutil.rmtree(asked["placement"]["runs_dir"], ignore_errors=True)
+    return found
 
 
 def _most(stages: list[dict[str, Any]]) -> str:

@@ -30,6 +30,18 @@ CASES = {
     "8-bit, no average": ({"curriculum": LEFT, "optim": {"name": "adamw8bit", "ema": None}}, {}),
     "in backward": ({"optim": IN_BACKWARD, "curriculum": LEFT}, {}),
     "in backward, bfloat16": ({"optim": IN_BACKWARD, "precision": BF16}, {}),
+    "in backward, large head": (
+        {"optim": IN_BACKWARD, "rack": {"vocab": 9000}, "curriculum": LEFT},
+        {},
+    ),
+    "in backward, large head of few rows, autocast": (
+        {"optim": IN_BACKWARD, "rack": {"vocab": 9000}, "data": FEW, "precision": AUTOCAST},
+        {},
+    ),
+    "in backward, tied": (
+        {"optim": IN_BACKWARD, "rack": {"vocab": 9000, "tied": True}, "curriculum": LEFT},
+        {},
+    ),
     "diffusion": ({"curriculum": LEFT, "objective": "diffusion"}, {}),
     "large head": ({"curriculum": LEFT, "rack": {"vocab": 9000, "tied": True}}, {}),
     "large head, micro-batches of few rows": (

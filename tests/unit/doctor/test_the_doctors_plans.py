@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.memory.bytes import plan_rows
-from stackwise.planner.doctor import planned, shapes
+from stackwise.planner.doctor import planned, predicted, shapes
 
 GFLOPS = {"float32": 100.0, "bfloat16": 200.0}
 
 
-def measured_as(peak_of, seconds: float = 1.0):
-    """Stands in for the runs: each stage is measured to what is said of its plan."""
+def measured_as(peak_of, *turns: float, planned_seconds: float = 1.0):
+    """Stands in for the runs: each stage is measured to what is said of its plan.
+
+    Args:
+        peak_of: Planned bytes to measured ones.
+        turns: Seconds of a step each time that all runs are made.
+        planned_seconds: What rates stand for.
+    """
+    made: list[str] = []
 
     def call(task, **given):
-        if task is not shapes.trained:
-            return task(**given)
+        if task is predicted.rates:
+            return []
+        if task is predicted.step_seconds:
+            exps = [Experiment.from_yaml(run["experiment"]) for run in given["runs"]]
+            return [[planned_seconds] * len(stages(exp)) for exp in exps]
+        assert task is shapes.trained
+        seconds = turns[len(made) // len(shapes.SHAPES)] if turns else 1.0
+        made.append(given["experiment"])
         exp, place = Experiment.from_yaml(given["experiment"]), given["placement"]
         rows = plan_rows(exp, Placement(**place), stages(exp))
         found = [row["peak_bytes"] for row in rows]
@@ -73,18 +88,31 @@ def test_where_no_peak_is_told_there_is_nothing_to_compare(visit) -> None:
 
 
 @pytest.mark.parametrize(("off", "state"), [(1.0, "ok"), (1.25, "ok"), (0.6, "failed")])
-def test_times_may_be_off_by_three_tenths(visit, monkeypatch, off, state) -> None:
-    def seconds(runs, device, folder):
-        made = [Experiment.from_yaml(run["experiment"]) for run in runs]
-        return [[2.0 * off] * len(stages(exp)) for exp in made]
-
-    monkeypatch.setattr(planned, "step_seconds", seconds)
-    here = visit(measured_as(lambda plan: plan, seconds=2.0))
+def test_times_may_be_off_by_three_tenths(visit, off, state) -> None:
+    here = visit(measured_as(lambda plan: plan, 2.0, 2.0, planned_seconds=2.0 * off))
     planned.peaks(here)
     found = planned.times(here)
     assert found.state == state
     assert here.results["bar of time"]["figures"] == 16
     assert here.results["bar of time"]["under_frac"] == pytest.approx(max(0, 1 - off))
+
+
+@pytest.mark.parametrize(
+    ("turns", "taken"), [((1.0, 1.05), 1.025), ((1.0, 1.5, 1.1), 1.1), ((1.8, 1.0, 1.0), 1.0)]
+)
+def test_runs_that_differ_are_made_a_third_time(visit, turns, taken) -> None:
+    here = visit(measured_as(lambda plan: plan, *turns))
+    planned.peaks(here)
+    found = planned.times(here)
+    for each in found.figures["measured"]:
+        assert each == pytest.approx([taken] * len(each))
+
+
+def test_where_time_is_short_the_first_runs_have_to_do(visit) -> None:
+    until = time.monotonic() + planned.RESERVED
+    here = visit(measured_as(lambda plan: plan, 1.2), until=until)
+    planned.peaks(here)
+    assert planned.times(here).figures["measured"][0] == [1.2]
 
 
 def test_times_without_runs_are_skipped(visit) -> None:

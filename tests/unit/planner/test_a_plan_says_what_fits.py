@@ -10,7 +10,7 @@ import pytest
 
 import stackwise as sw
 from stackwise.planner.hardware import HARDWARE
-from stackwise.report import bytes_text
+from stackwise.report import bytes_text, program
 
 H200 = HARDWARE["h200"]
 
@@ -159,3 +159,10 @@ def test_caches_that_may_not_be_so_large_do_not_fit() -> None:
     found = sw.plan(exp, {"trunk": "cached", "cache_gb": 1e-6}, hardware="h200")
     assert not found.fits and "placement.cache_gb: cached outputs take" in str(found)
     assert sw.plan(exp, {"trunk": "cached", "cache_gb": 1e3}, hardware="h200").fits
+
+
+@pytest.mark.parametrize(("threads", "said"), [(1, False), (3, True)])
+def test_rates_of_other_threads_are_told(machine, threads, said) -> None:
+    found = str(sw.plan("toy", sw.Placement(threads=threads), hardware=machine(threads=1)))
+    how = f"measured with 1 threads, and the run takes 3: {program()} calibrate --threads 3"
+    assert (how in found) is said

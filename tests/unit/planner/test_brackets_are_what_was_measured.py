@@ -18,6 +18,19 @@ def test_what_may_be_measured_lies_between_them() -> None:
     assert bars.between(100.0, None) == (100.0, 100.0)
 
 
+def test_a_plan_too_small_for_the_bar_is_shown_without() -> None:
+    small = sw.plan("toy", hardware="h200")
+    wide = sw.Experiment.preset("toy").replace(rack={"d_model": 1024})
+    large = sw.plan(wide, hardware="h200")
+    assert small.peak_bytes < bars.SMALL <= large.peak_bytes
+    assert [" to " in line_of(plan, "card") for plan in (small, large)] == [False, True]
+
+
+def line_of(plan: sw.Plan, name: str) -> str:
+    """One of the lines under the table."""
+    return next(line for line in str(plan).splitlines() if line.startswith(name))
+
+
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """A doctor's file of this machine."""

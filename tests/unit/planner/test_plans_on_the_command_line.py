@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+import stackwise as sw
 from stackwise.cli import main
+from stackwise.memory.disk import cache_bytes
 
 CARD = "memory_gib: 2\nbf16_tflops: 100\nmemory_tbs: 1\n"
 
@@ -86,6 +88,35 @@ def test_a_host_of_nothing_is_refused(capsys, given, what) -> None:
 def test_a_small_host_is_too_little(capsys) -> None:
     code, text = said(capsys, "plan", "llama-2-70b", "--hardware", "h200", "--host-gb", "2")
     assert code == 3 and "host memory: takes" in text
+
+
+def test_a_short_text_makes_a_small_cache(capsys) -> None:
+    """Rows repeat after 20 batches of 16 samples of 64 tokens, and are kept once each."""
+    left = "curriculum=left_to_right"
+    cached = ["plan", "toy", left, "data.distinct_epochs=1", "placement.trunk=cached", "--json"]
+    on = ["--hardware", "h200"]
+    _, endless = said(capsys, *cached, *on)
+    code, text = said(capsys, *cached, *on, "--text-tokens", "21000")
+    found = json.loads(text)
+    exp = sw.Experiment.preset("toy").replace(curriculum="left_to_right")
+    rows = 21_000 // (exp.data.seq_len * exp.optim.batch) * exp.optim.batch
+    assert code == 0 and rows < json.loads(endless)["stages"][1]["tokens"] // exp.data.seq_len
+    exp, place = exp.replace(data={"distinct_epochs": 1}), sw.Placement(trunk="cached")
+    assert found["cache_bytes"] == cache_bytes(exp, place, sw.stages(exp), rows)
+    assert found["cache_bytes"] < json.loads(endless)["cache_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (["placement.trunk=cached"], "only a cache of rows that repeat"),
+        (["data.distinct_epochs=1"], "only a cache of rows that repeat"),
+        (["placement.trunk=cached", "data.distinct_epochs=1"], "less than one batch"),
+    ],
+)
+def test_a_length_that_changes_nothing_is_refused(capsys, changes, what) -> None:
+    code, text = said(capsys, "plan", "toy", *changes, "--hardware", "h200", "--text-tokens", "10")
+    assert code == 2 and "--text-tokens" in text and what in text
 
 
 def test_advise_says_what_days_buy(capsys) -> None:
