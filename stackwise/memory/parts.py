@@ -5,7 +5,7 @@ Numbers that `peak.py` puts on a timeline. Bytes that are there throughout are i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -126,10 +126,26 @@ class Micro:
         return numbers * ((2 if low else FLOAT) if cast or self.accumulates else 0)
 
 
+def micros_of(
+    exp: Experiment, placement: Placement, stage: Stage, *, untied: bool, card: bool
+) -> tuple[Micro, ...]:
+    """The micro-batches of a stage of which one has the highest moment.
+
+    Where there is a single whole one, the gradients of none are there with it, but with the rest.
+    """
+    largest = micro_of(exp, placement, stage, untied=untied, card=card)
+    samples, batch = micro_samples(exp, placement), exp.optim.batch
+    if not samples < batch < 2 * samples:
+        return (largest,)
+    left = placement.replace(micro_batch=batch - samples)
+    rest = micro_of(exp, left, stage, untied=untied, card=card)
+    return replace(largest, accumulates=False), rest
+
+
 def micro_of(
     exp: Experiment, placement: Placement, stage: Stage, *, untied: bool, card: bool
 ) -> Micro:
-    """The micro-batches of a stage."""
+    """A micro-batch of a stage, one that is not the first of several."""
     low = exp.precision.compute == "bfloat16"
     each = 2 if low else FLOAT
     tokens = micro_tokens(exp, placement)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stackwise.memory.devices import overhead
-from stackwise.memory.parts import Bytes, Micro, micro_of
+from stackwise.memory.parts import Bytes, Micro, micros_of
 from stackwise.model.block import block_backward, block_forward
 from stackwise.model.shape import cycle, stack_ids
 from stackwise.model.working import Moment
@@ -87,7 +87,7 @@ def stage_peak(
         untied: Whether a tied head has a table of its own by then.
         card: Whether it computes on a card.
     """
-    micro = micro_of(exp, placement, stage, untied=untied, card=card)
+    micros = micros_of(exp, placement, stage, untied=untied, card=card)
     whole = Bytes()
     for name, part in parts.items():
         whole += part if name != "slots" else Bytes()
@@ -98,9 +98,13 @@ def stage_peak(
         optimizer=whole.optimizer,
         average=whole.average,
         slots=slots,
-        other=micro.other,
     )
-    best = max(moments(exp, stage, parts, micro, base), key=lambda peak: peak.total)
+    found = (
+        moment
+        for micro in micros
+        for moment in moments(exp, stage, parts, micro, replace(base, other=micro.other))
+    )
+    best = max(found, key=lambda peak: peak.total)
     return replace(best, device=overhead(exp, placement, stage, card=card))
 
 

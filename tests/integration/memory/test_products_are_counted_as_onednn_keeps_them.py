@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import stackwise as sw
-from stackwise.memory.devices import bfloat16_products
+from stackwise.memory.products import bfloat16_products
 
 RUN = """
 import json, sys

@@ -27,6 +27,10 @@ CASES = {
     "cached": ({"curriculum": LEFT}, {"trunk": "cached"}),
     "checkpointed": ({"curriculum": RIGHT}, {"checkpointing": True}),
     "micro-batches": ({"curriculum": LEFT, "precision": BF16}, {"micro_batch": 3}),
+    "a micro-batch and a small rest": (
+        {"curriculum": LEFT, "optim": {"batch": 11}},
+        {"micro_batch": 9},
+    ),
     "8-bit, no average": ({"curriculum": LEFT, "optim": {"name": "adamw8bit", "ema": None}}, {}),
     "in backward": ({"optim": IN_BACKWARD, "curriculum": LEFT}, {}),
     "in backward, bfloat16": ({"optim": IN_BACKWARD, "precision": BF16}, {}),

@@ -1,0 +1,129 @@
+"""What libraries keep of the matrix products of a run on a CPU: compiled code, packed pieces.
+
+oneDNN compiles code for each shape of a product in bfloat16. MKL copies the pieces of float32
+matrices that it multiplies to where they lie side by side, for each of its threads, and keeps the
+memory. Both are measured, not documented; `benchmarks/plan_memory.py` holds what comes of them.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from math import ceil
+from typing import TYPE_CHECKING
+
+import torch
+
+from stackwise.budget import steps_before, steps_of
+from stackwise.data.heldout import rows_at_once
+from stackwise.memory.counted import micro_samples, most_counted
+from stackwise.memory.flops import vocab_size
+from stackwise.memory.stored import block_linears
+from stackwise.objective import Diffusion
+from stackwise.training.chunked import LOGITS_AT_ONCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stackwise.config import Experiment, Placement
+    from stackwise.stage import Stage
+
+PRODUCTS_KEPT = 1024  # oneDNN's cache, as it is unless ONEDNN_PRIMITIVE_CACHE_CAPACITY says
+DEEP, WIDE, ALIGNED = 384, 3200, 10  # rows and columns of MKL's pieces, at most; of alignment
+
+Product = tuple[str, int, int, int]  # way, and rows x inner x columns
+
+
+def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> int:
+    """How many products of different shapes a run has made in bfloat16 by a stage's last step.
+
+    oneDNN compiles code for each and keeps that of the last 1024. A layer has one forward and two
+    backward; on held-out text it goes forward with rows of another number. Where the number of
+    counted positions is drawn, each micro-batch has a head of another shape.
+    """
+    if exp.precision.compute != "bfloat16":
+        return 0
+    batch, micro, length = exp.optim.batch, micro_samples(exp, placement), exp.data.seq_len
+    layers, head = block_linears(exp.rack, exp.attention), (vocab_size(exp), exp.rack.d_model)
+    sizes = {micro, batch % micro} - {0}
+    found = {
+        product
+        for samples in sizes
+        for layer in layers
+        for product in products(samples * length, layer)
+    }
+    most, others = most_counted(exp, placement, stage), 0
+    pieces = 3 if most * vocab_size(exp) <= LOGITS_AT_ONCE else 6
+    if isinstance(exp.objective, Diffusion):
+        steps = steps_before(exp, stage) + steps_of(exp, stage)
+        others = pieces * min(micro * length, steps * ceil(batch / micro))
+    elif pieces > 3:
+        others = pieces * len(sizes)
+    else:
+        for samples in sizes:
+            found |= set(products(round(most * samples / micro), head))
+    if has_looked(exp, stage):
+        at_once = rows_at_once(exp)
+        for windows in {min(at_once, exp.eval.windows), exp.eval.windows % at_once} - {0}:
+            found |= {products(windows * length, layer)[0] for layer in (*layers, head)}
+    return min(PRODUCTS_KEPT, len(found) + others)
+
+
+def products(rows: int, layer: tuple[int, int]) -> tuple[Product, ...]:
+    """What a layer of (outputs, inputs) has its matrices multiplied by: forward, and backward."""
+    outputs, inputs = layer
+    return (
+        ("forward", rows, inputs, outputs),
+        ("input", rows, outputs, inputs),
+        ("weight", outputs, rows, inputs),
+    )
+
+
+def has_looked(exp: Experiment, stage: Stage) -> bool:
+    """Whether a run has read held-out text before the last step of a stage."""
+    begin, end = stage.progress
+    steps = steps_of(exp, stage)
+    return begin > 0 or (steps - 1) * (end - begin) * exp.eval.points >= steps
+
+
+def packed_bytes(exp: Experiment, placement: Placement, stage: Stage) -> int:
+    """What MKL keeps after the float32 products of a step; nothing where torch was built without.
+
+    Source: `tests/integration/memory/test_packed_pieces_are_counted_as_mkl_keeps_them.py`.
+    """
+    if exp.precision.compute != "float32" or not torch.backends.mkl.is_available():
+        return 0
+    threads = placement.threads or torch.get_num_threads()
+    return kept_bytes((sizes for _, *sizes in float32_products(exp, placement, stage)), threads)
+
+
+def float32_products(exp: Experiment, placement: Placement, stage: Stage) -> tuple[Product, ...]:
+    """The products of a step in their order: forward, the head, backward; stacks are alike."""
+    rows = micro_samples(exp, placement) * exp.data.seq_len
+    counted = max(1, most_counted(exp, placement, stage))
+    vocab, width = vocab_size(exp), exp.rack.d_model
+    forward, *back = zip(
+        *(products(rows, layer) for layer in block_linears(exp.rack, exp.attention)), strict=True
+    )
+    head = products(counted, (vocab, width))
+    if counted * vocab > LOGITS_AT_ONCE:  # a few rows, and backward a few columns, at a time
+        of_rows = products(max(1, LOGITS_AT_ONCE // vocab), (vocab, width))
+        of_columns = products(counted, (max(1, LOGITS_AT_ONCE // counted), width))
+        head = (*of_rows[:2], of_columns[0], of_columns[2])
+    backward = chain.from_iterable(zip(*map(reversed, back), strict=True))
+    return (*forward, *head, *backward)
+
+
+def kept_bytes(sizes: Iterable[Iterable[int]], threads: int) -> int:
+    """Of all buffers: a product that needs a larger one than there is gets it, and both stay.
+
+    Args:
+        sizes: Rows, inner and columns of each product, in their order.
+        threads: MKL's.
+    """
+    kept = largest = 0
+    for rows, inner, columns in sizes:
+        piece = min(rows // min(2, threads), DEEP) + ALIGNED + min(columns // max(2, threads), WIDE)
+        needed = threads * 4 * min(inner, DEEP) * piece
+        if needed > largest:
+            kept, largest = kept + needed, needed
+    return kept
