@@ -2,8 +2,8 @@
 
 They come from the file that `stackwise doctor` wrote on this machine, if the plan is for it; else
 from `bars.json`, which ships: what `benchmarks/plan_memory.py` and `benchmarks/plan_time.py`
-measured on a CPU over the grids that they declare, and beyond them. Plans for cards are shown with
-those of the CPU, and say so.
+measured on a CPU over the grids that they declare. Plans for cards are shown with those of the CPU,
+and say so.
 """
 
 from __future__ import annotations
