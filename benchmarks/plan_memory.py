@@ -27,7 +27,7 @@ from typing import Any
 from bars import publish
 
 import stackwise as sw
-from stackwise.planner.bars import SMALL
+from stackwise.planner.doctor.record import SMALL
 from stackwise.report import table
 
 LEAST, MOST = 0.95, 1.10

@@ -18,7 +18,8 @@ YAML file of a card. Exit code 3 if it does not fit; what to change is printed t
 examples:
   stackwise plan llama-2-70b --hardware h200
   stackwise plan llama-3-70b placement.trunk=streamed --hardware rtx-4090-24
-  stackwise plan mine.yaml optim.name=adamw8bit --fit"""
+  stackwise plan mine.yaml optim.name=adamw8bit --fit
+  stackwise plan mine.yaml placement.trunk=cached data.distinct_epochs=2 --text-tokens 4200000"""
 ADVISE_MORE = """Racks from 124 million to 405 billion parameters, each with the curricula that can
 train it, from random weights and from an imported model.
 
@@ -60,7 +61,7 @@ def add_plan(add: Add) -> None:
         "--text-tokens",
         type=int,
         metavar="N",
-        help="of the training text: what a cache holds, where data.distinct_epochs repeats them",
+        help="of the training text, which bound a cache whose rows data.distinct_epochs repeats",
     )
     command.add_argument("--json", action="store_true", help="print all of it as JSON")
 
@@ -163,14 +164,17 @@ def advise_command(options: argparse.Namespace) -> int:
 
 def samples_of(exp: Experiment, placement: Placement, tokens: int | None) -> int:
     """Samples of a text of so many tokens: as many whole batches as there are."""
+    from stackwise.curriculum import stages
     from stackwise.memory.disk import ENDLESS
+    from stackwise.stage import trunk_of
 
     if tokens is None:
         return ENDLESS
-    if placement.trunk != "cached" or exp.data.distinct_epochs is None:
+    caches = placement.trunk == "cached" and any(map(trunk_of, stages(exp)))
+    if not caches or exp.data.distinct_epochs is None:
         raise ValueError(
             "--text-tokens: only a cache of rows that repeat depends on it; leave it out, or set "
-            "placement.trunk=cached and data.distinct_epochs"
+            "placement.trunk=cached and data.distinct_epochs, of a curriculum with a trunk"
         )
     batch, length = exp.optim.batch, exp.data.seq_len
     if tokens < batch * length:

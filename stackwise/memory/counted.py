@@ -11,6 +11,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from stackwise.budget import steps_of
 from stackwise.memory.flops import counted_frac
@@ -62,11 +63,12 @@ def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
             return _of_any_times(schedule, stage.band, size, length, draws)
         frac_PS = _moved_times(exp.optim.batch, size)
         if exp.masking.sampling == "stratified_k":
-            count_PS = np.ceil(frac_PS * length)
-        else:
-            count_PS = length * _hidden(schedule, stage.band, frac_PS)
-        count_P = count_PS.reshape(POINTS, -1, size).sum(2).max(1)
-        return round(float(np.quantile(count_P, steps / (steps + 1))))
+            count_P = _of_micros(np.ceil(frac_PS * length), size).max(1)
+            return round(float(np.quantile(count_P, steps / (steps + 1))))
+        hidden_PS = _hidden(schedule, stage.band, frac_PS)
+        count_PM = length * _of_micros(hidden_PS, size)
+        variance_PM = length * _of_micros(hidden_PS * (1 - hidden_PS), size)
+        return min(size * length, round(_largest_of(count_PM, np.sqrt(variance_PM), steps)))
     return round(counted_frac(exp, stage) * size * length)
 
 
@@ -74,12 +76,30 @@ def _moved_times(batch: int, size: int) -> NDArray[np.float64]:
     """Evenly spaced times of a batch, in order, moved by up to a micro-batch and begun again at 1.
 
     Of those of the last micro-batch, which begins again, and of the one before it: one of the two
-    is the latest.
+    is the latest. (Where the last is a smaller one, so many are taken for it: a little too late.)
     """
     place_S = np.arange(batch)[-min(2, batch // size) * size :]
     moved_P = (np.arange(POINTS) + 0.5) / POINTS * size
     frac_PS: NDArray[np.float64] = (moved_P[:, None] + place_S) / batch % 1
     return frac_PS
+
+
+def _of_micros(of_PS: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Sums over the samples of each micro-batch, (P, 1) or (P, 2)."""
+    found: NDArray[np.float64] = of_PS.reshape(len(of_PS), -1, size).sum(2)
+    return found
+
+
+def _largest_of(mean_PM: NDArray[np.float64], sd_PM: NDArray[np.float64], steps: int) -> float:
+    """The largest to be expected of so many steps, each at one of these points by chance."""
+    level = (steps - 0.375) / (steps + 0.25)  # Blom
+    mean, sd = torch.from_numpy(mean_PM), torch.from_numpy(sd_PM).clamp(min=1e-9)
+    low, high = float((mean - 9 * sd).min()), float((mean + 9 * sd).max())
+    while high - low > 0.5:
+        middle = (low + high) / 2
+        below_P = torch.special.ndtr((middle - mean) / sd).prod(1)
+        low, high = (middle, high) if float(below_P.mean()) < level else (low, middle)
+    return (low + high) / 2
 
 
 def _of_any_times(

@@ -21,7 +21,7 @@ from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, parts_trained, trunk_of
 from stackwise.training.chunked import LOGITS_AT_ONCE
-from stackwise.training.optim import buffer_bytes, gradient_bytes, step_bytes
+from stackwise.training.optim import beside_bytes, buffer_bytes, gradient_bytes, step_bytes
 from stackwise.trunk.border import border_of
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class Micro:
         weights: Numbers of a block in products.
         gradients: All of a stage's, where they are held whole.
         buffer: The one that linear layers share, where tensors move in backward.
-        beside: And the largest that is not in it, while the head, blocks or the embedding move.
+        beside: And the largest that is not in it, while the head, blocks or the embedding move;
+            empty where gradients are whole.
         weight_bytes: Of one number of a matrix that trains.
         matrix: One more matrix: dequantised for one product, or cast; by forward and backward.
         head: Temporaries and gradients at each moment of the head.
@@ -96,7 +97,7 @@ class Micro:
     weights: int
     gradients: int
     buffer: int
-    beside: Beside | None
+    beside: Beside
     weight_bytes: int
     matrix: dict[tuple[Role, bool], int]
     head: tuple[tuple[int, int], ...]
@@ -129,23 +130,24 @@ class Micro:
 def micros_of(
     exp: Experiment, placement: Placement, stage: Stage, *, untied: bool, card: bool
 ) -> tuple[Micro, ...]:
-    """The micro-batches of a stage of which one has the highest moment.
+    """A whole micro-batch of a stage, and what is left of its batch, if that is less.
 
-    Where there is a single whole one, the gradients of none are there with it, but with the rest.
+    Where a batch has a single whole one, that meets no gradients of an earlier one; the rest does.
     """
-    largest = micro_of(exp, placement, stage, untied=untied, card=card)
+    whole = micro_of(exp, placement, stage, untied=untied, card=card)
     samples, batch = micro_samples(exp, placement), exp.optim.batch
-    if not samples < batch < 2 * samples:
-        return (largest,)
-    left = placement.replace(micro_batch=batch - samples)
-    rest = micro_of(exp, left, stage, untied=untied, card=card)
-    return replace(largest, accumulates=False), rest
+    if not batch % samples:
+        return (whole,)
+    rest = micro_of(
+        exp, placement.replace(micro_batch=batch % samples), stage, untied=untied, card=card
+    )
+    return replace(whole, accumulates=batch > 2 * samples), rest
 
 
 def micro_of(
     exp: Experiment, placement: Placement, stage: Stage, *, untied: bool, card: bool
 ) -> Micro:
-    """A micro-batch of a stage, one that is not the first of several."""
+    """A micro-batch of a stage; of several, one that is not the first."""
     low = exp.precision.compute == "bfloat16"
     each = 2 if low else FLOAT
     tokens = micro_tokens(exp, placement)
@@ -161,7 +163,7 @@ def micro_of(
     in_backward = exp.optim.grads == "in_backward"
     shared = exp.rack.tied and not untied and stage.head
     waiting = shared * weight_bytes * vocab_size(exp) * exp.rack.d_model
-    buffer, beside = in_hand(exp, placement, stage, untied) if in_backward else (0, None)
+    buffer, beside = in_hand(exp, placement, stage, untied) if in_backward else (0, {})
     gradients = 0
     for part in parts_trained(stage) if not in_backward else ():
         tensors = part_tensors(exp, part, untied=untied)
@@ -227,10 +229,8 @@ def in_hand(
         table = (vocab_size(exp) * exp.rack.d_model, 2)
         others["head"].remove(table)
         linears["head"] = [table[0]]
-    buffer = buffer_bytes(exp.precision, chain(*linears.values()))
-    return buffer, {
-        where: gradient_bytes(exp.optim, exp.precision, linears.get(where, ()), rest)
-        - buffer_bytes(exp.precision, linears.get(where, ()))
+    return buffer_bytes(exp.precision, chain(*linears.values())), {
+        where: beside_bytes(exp.precision, linears.get(where, ()), rest)
         for where, rest in others.items()
     }
 

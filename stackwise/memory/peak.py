@@ -10,9 +10,10 @@ sum of the categories in `bytes.py` but the largest of these moments:
     optimizer step                  all gradients, nothing kept, a slice
 
 With micro-batches the gradients of those before are there all the time; with checkpointing a block
-keeps its input and is worked out again. What a block holds at its moments stands in
-`model/block.py`, what attention does beside each kind. `trace.py` judges all but the device's own
-part, which is in `devices.py`.
+keeps its input and is worked out again. Where tensors move in backward there is a buffer all the
+time, and each move is a moment of its own, with a slice. What a block holds at its moments stands
+in `model/block.py`, what attention does beside each kind. `trace.py` judges all but the device's
+own part, which is in `devices.py`.
 """
 
 from __future__ import annotations
@@ -116,7 +117,6 @@ def moments(
     held = micro.gradients if micro.accumulates else micro.buffer
     seen: set[tuple[int, Role]] = set()
     backs: dict[tuple[int, bool], tuple[Moment, ...]] = {}
-    beside = micro.beside or {}
     kept = 0
     again = cycle(exp.rack)
     for name, number, role in blocks:
@@ -145,6 +145,15 @@ def moments(
             activations=kept,
             temporaries=temporaries,
         )
+    if "head" in micro.beside:
+        temporaries, gradients = micro.head[-1]
+        yield replace(
+            base,
+            at="head",
+            gradients=held + gradients,
+            activations=kept,
+            temporaries=temporaries + micro.slice,
+        )
     for name, number, role in reversed(rest):
         here = replace(base, at=f"backward of {name}")
         kept -= micro.kept[role]
@@ -154,7 +163,7 @@ def moments(
         if like not in backs:
             backs[like] = block_backward(exp.rack, exp.attention, like[0], micro.passing, trains)
         for moment in backs[like]:
-            if micro.beside is not None:
+            if micro.beside:
                 yield at_work(here, micro, role, below, moment, made)
                 if trains and moment.hand:  # the product done, its tensor moves
                     gradients = made + micro.beside["blocks"]
@@ -172,8 +181,8 @@ def moments(
         yield replace(
             base,
             at="backward of embedding",
-            gradients=made + parts["embedding"].gradients + beside.get("embedding", 0),
-            temporaries=micro.table,
+            gradients=made + parts["embedding"].gradients + micro.beside.get("embedding", 0),
+            temporaries=max(micro.table, micro.slice if micro.beside else 0),
         )
     if parts_trained(stage):
         yield replace(base, at="optimizer step", gradients=micro.gradients, temporaries=micro.slice)

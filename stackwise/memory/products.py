@@ -22,7 +22,7 @@ from stackwise.objective import Diffusion
 from stackwise.training.chunked import LOGITS_AT_ONCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from stackwise.config import Experiment, Placement
     from stackwise.stage import Stage
@@ -96,25 +96,38 @@ def packed_bytes(exp: Experiment, placement: Placement, stage: Stage) -> int:
     return kept_bytes((sizes for _, *sizes in float32_products(exp, placement, stage)), threads)
 
 
-def float32_products(exp: Experiment, placement: Placement, stage: Stage) -> tuple[Product, ...]:
-    """The products of a step in their order: forward, the head, backward; stacks are alike."""
-    rows = micro_samples(exp, placement) * exp.data.seq_len
+def float32_products(exp: Experiment, placement: Placement, stage: Stage) -> Iterator[Product]:
+    """The products of a run up to a stage's end, in the order in which they are first made.
+
+    A look, where there was one, then forward, the head and backward of a micro-batch.
+    """
+    rows, length = micro_samples(exp, placement) * exp.data.seq_len, exp.data.seq_len
+    layers = block_linears(exp.rack, exp.attention)
+    if has_looked(exp, stage):
+        windows = min(rows_at_once(exp), exp.eval.windows)
+        yield from (products(windows * length, layer)[0] for layer in layers)
+    forward, *back = zip(*(products(rows, layer) for layer in layers), strict=True)
+    backward = chain.from_iterable(zip(*map(reversed, back), strict=True))
+    yield from chain(forward, head_products(exp, placement, stage), backward)
+
+
+def head_products(exp: Experiment, placement: Placement, stage: Stage) -> tuple[Product, ...]:
+    """Those of the head: its weight's only where it trains."""
     counted = max(1, most_counted(exp, placement, stage))
     vocab, width = vocab_size(exp), exp.rack.d_model
-    forward, *back = zip(
-        *(products(rows, layer) for layer in block_linears(exp.rack, exp.attention)), strict=True
-    )
-    head = products(counted, (vocab, width))
-    if counted * vocab > LOGITS_AT_ONCE:  # a few rows, and backward a few columns, at a time
-        of_rows = products(max(1, LOGITS_AT_ONCE // vocab), (vocab, width))
-        of_columns = products(counted, (max(1, LOGITS_AT_ONCE // counted), width))
-        head = (*of_rows[:2], of_columns[0], of_columns[2])
-    backward = chain.from_iterable(zip(*map(reversed, back), strict=True))
-    return (*forward, *head, *backward)
+    if counted * vocab <= LOGITS_AT_ONCE:
+        return products(counted, (vocab, width))[: 2 + stage.head]
+    # A few rows at a time, and backward a few columns.
+    logits, back, _ = products(max(1, LOGITS_AT_ONCE // vocab), (vocab, width))
+    again, _, weight = products(counted, (max(1, LOGITS_AT_ONCE // counted), width))
+    return (logits, back, again, weight) if stage.head else (logits, back)
 
 
 def kept_bytes(sizes: Iterable[Iterable[int]], threads: int) -> int:
     """Of all buffers: a product that needs a larger one than there is gets it, and both stay.
+
+    As MKL had it on a processor with AVX-512, with 1 and 2 threads to a few percent, with 4 to 16
+    within a factor of two; others cut other pieces.
 
     Args:
         sizes: Rows, inner and columns of each product, in their order.

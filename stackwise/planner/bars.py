@@ -14,15 +14,12 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from stackwise.planner.doctor.record import Bar, device_name, error_bars
+from stackwise.planner.doctor.record import SMALL, Bar, device_name, error_bars
 from stackwise.planner.hardware import THIS
 from stackwise.planner.units import percent
 
 if TYPE_CHECKING:
     from stackwise.planner.hardware import Hardware
-
-
-SMALL = 64 << 20  # bytes: of peaks under it libraries are a large part, and no bar speaks of them
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,10 @@ class ErrorBars:
     def __str__(self) -> str:
         kinds = (("memory", self.peak), ("time", self.time))
         return f"{'; '.join(off_by(*each) for each in kinds)} on {self.where}"
+
+    def of_peak(self, planned: int) -> Bar | None:
+        """That of a peak; none of those that are too small."""
+        return self.peak if planned >= SMALL else None
 
 
 def off_by(name: str, bar: Bar | None) -> str:

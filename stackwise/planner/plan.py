@@ -48,7 +48,7 @@ class Plan:
         placement: How it is carried out.
         hardware: On what.
         needs: The most of memory and disk that it takes at a time.
-        epoch_samples: Samples of the training text, if that is known.
+        epoch_samples: Samples of the training text; `ENDLESS` where that is not known.
         rows: One mapping per stage: what `plan_rows` gives, and `trains`, `steps`, and seconds by
             part, of a step in `step_seconds`, of the whole stage in `seconds`.
     """
@@ -147,6 +147,7 @@ class Plan:
             "peak_bytes": self.peak_bytes,
             "host_bytes": self.host_bytes,
             "cache_bytes": self.needs.cache_bytes,
+            "epoch_samples": None if self.epoch_samples == ENDLESS else self.epoch_samples,
             "checkpoint_bytes": self.needs.checkpoint_bytes,
             "tokens": self.tokens,
             "flops": self.flops,

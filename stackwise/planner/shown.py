@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stackwise.planner.bars import SMALL, between, shipped
+from stackwise.memory.disk import ENDLESS
+from stackwise.planner.bars import between, shipped
+from stackwise.planner.doctor.record import SMALL
 from stackwise.planner.units import days_text, gb, gib
 from stackwise.report import count_text, program, table
 
@@ -121,7 +123,7 @@ def summary(found: Plan) -> Iterator[str]:
 def totals(found: Plan) -> Iterator[tuple[str, str]]:
     """Names and figures of what a plan comes to."""
     machine, bars, need = found.hardware, found.bars, found.needs
-    around = bracket(need.peak_bytes, bars.peak if need.peak_bytes >= SMALL else None, gib)
+    around = bracket(need.peak_bytes, bars.of_peak(need.peak_bytes), gib)
     yield (
         "card" if machine.kind == "cuda" else "memory",
         f"{gib(need.peak_bytes)}{around} of {gib(machine.memory_bytes)}, in stage "
@@ -131,13 +133,19 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
         yield "host", f"{gb(need.host_bytes)} of {gb(machine.host_bytes)}"
     free = "" if machine.disk_bytes is None else f" of {gb(machine.disk_bytes)} free"
     parts = f"checkpoints {gb(need.checkpoint_bytes)}, cached outputs {gb(need.cache_bytes)}"
+    if found.epoch_samples != ENDLESS:
+        tokens = found.epoch_samples * found.experiment.data.seq_len
+        parts += f" of a text of {count_text(tokens)} tokens"
     yield "disk", f"{gb(need.disk_bytes)}{free}: {parts}"
     if math.isnan(found.days):
         yield "time", f"not known: {program()} calibrate measures how fast this machine is"
     else:
-        around = bracket(found.days, bars.time, days_text)
+        other = other_threads(found)
+        around = bracket(found.days, None if other else bars.time, days_text)
         a_day = f"{count_text(found.tokens_per_day)} tokens a day"
-        yield "time", f"{days_text(found.days)}{around}, {a_day}{threads_text(found)}"
+        yield "time", f"{days_text(found.days)}{around}, {a_day}"
+        if other:
+            yield "threads", other
     each = found.flops / max(found.tokens, 1)
     yield (
         "compute",
@@ -146,17 +154,20 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
     if found.experiment.curriculum.choice != "end_to_end":
         yield "end to end", price(found.end_to_end, found.flops)
     card = "; none was measured on a card" if machine.kind == "cuda" and shipped() == bars else ""
-    yield "brackets", f"plans were off by {bars}{card}"
+    none = "" if bars.of_peak(need.peak_bytes) == bars.peak else f", none for under {gib(SMALL)}"
+    yield "brackets", f"plans were off by {bars}{card}{none}"
 
 
-def threads_text(found: Plan) -> str:
-    """That a machine was measured with other threads than a run takes."""
+def other_threads(found: Plan) -> str:
+    """That a machine was measured with other threads than a run takes, and the way out."""
     asked = found.placement.threads or torch.get_num_threads()
     measured = found.hardware.threads
     if found.hardware.kind != "cpu" or asked == measured:
         return ""
-    how = f"{program()} calibrate --threads {asked}"
-    return f"; measured with {measured} threads, and the run takes {asked}: {how}"
+    return (
+        f"the time is that of {measured}, with which this machine was measured, and the run takes "
+        f"{asked}; measure again: {program()} calibrate --threads {asked}"
+    )
 
 
 def bracket(planned: float, bar: Bar | None, text: Callable[[float], str]) -> str:

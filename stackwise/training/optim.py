@@ -186,18 +186,26 @@ def gradient_bytes(
 
     Source: `tests/unit/test_optimizer_state_takes_what_is_said.py`.
     """
-    kept = 2 if precision.weights == "bfloat16" else 4
-    matrices, rest = list(linears), [n * (kept if ndim >= 2 else 4) for n, ndim in others]
+    matrices = list(linears)
     if optim.grads == "whole":
-        return kept * sum(matrices) + sum(rest)
-    made = buffer_bytes(precision, matrices)
-    cast = kept * max(matrices, default=0)  # a gradient of float32 weights' own dtype
-    return made + max(cast if cast != made else 0, *rest, 0)
+        kept = 2 if precision.weights == "bfloat16" else 4
+        return kept * sum(matrices) + sum(n * (kept if ndim >= 2 else 4) for n, ndim in others)
+    return buffer_bytes(precision, matrices) + beside_bytes(precision, matrices, others)
 
 
 def buffer_bytes(precision: Precision, linears: Iterable[int]) -> int:
     """Bytes of the buffer that linear layers share in backward, of the largest one's size."""
     return (2 if precision.compute == "bfloat16" else 4) * max(linears, default=0)
+
+
+def beside_bytes(
+    precision: Precision, linears: Iterable[int], others: Iterable[tuple[int, int]]
+) -> int:
+    """Bytes of the largest gradient that is not in that buffer: one cast, or another tensor's."""
+    kept = 2 if precision.weights == "bfloat16" else 4
+    made = 2 if precision.compute == "bfloat16" else 4
+    cast = kept * max(linears, default=0) if kept != made else 0
+    return max(cast, *(n * (kept if ndim >= 2 else 4) for n, ndim in others), 0)
 
 
 def step_bytes(optim: Optim, precision: Precision, *, card: bool = False) -> int:

@@ -14,6 +14,7 @@ from stackwise.objective import corrupt
 VOCAB, SEEDS = 50, 60
 CASES = [
     *product(["diffusion"], ["antithetic", "iid"], [(1, 1), (4, 4), (6, 2), (16, 8)], [3, 60]),
+    *product(["diffusion"], ["antithetic"], [(2, 2), (8, 8)], [2000]),
     *product(["diffusion"], ["stratified_k"], [(4, 4), (6, 2), (6, 4)], [3, 60]),
     *product(["mlm", "clm"], ["antithetic"], [(4, 4), (6, 2)], [3]),
 ]
@@ -40,7 +41,7 @@ def drawn(exp: sw.Experiment, stage: sw.Stage, micro: int, steps: int, seed: int
 def test_it_is_that_of_batches(
     objective: str, sampling: str, sizes: tuple[int, int], steps: int
 ) -> None:
-    """To 6 % of the tokens, in the mean over seeds."""
+    """To 3 % of the tokens in the mean over seeds; to 5 and 6 % where few draws differ more."""
     batch, micro = sizes
     masking = {"sampling": sampling} if objective == "diffusion" else {}
     exp = sw.Experiment(
@@ -53,6 +54,8 @@ def test_it_is_that_of_batches(
     )
     (stage,) = sw.stages(exp)
     planned = most_counted(exp, sw.Placement(micro_batch=micro), stage)
-    found = [drawn(exp, stage, micro, steps, seed) for seed in range(SEEDS)]
-    margin = 0.06 * micro * 128
+    seeds = SEEDS if steps < 100 else 4
+    found = [drawn(exp, stage, micro, steps, seed) for seed in range(seeds)]
+    share = 0.06 if sampling == "iid" else 0.05 if steps == 3 else 0.03
+    margin = share * micro * 128
     assert planned == pytest.approx(np.mean(found), abs=margin)

@@ -1,9 +1,10 @@
 """The plan beside what six runs took: peak memory and seconds of a step, at worst over and under.
 
 A plan is over where it says more than was measured, under where it says less; both as a part of
-what was measured. These are the error bars that the record keeps. Machines drift, so that rates are
-measured between runs and after, and the runs' steps two times or three: a plan has the median of
-all rounds, a step that of its runs.
+what was measured. These are the error bars that the record keeps; of memory, where `SMALL` bytes or
+more were used. Machines drift, so that rates are measured between runs and after, and the runs'
+steps two times or three, if time lasts: a plan has the median of all rounds, a step that of its
+runs.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from stackwise.planner.doctor.alone import ChildFailed
 from stackwise.planner.doctor.checks import Finding, Visit
 from stackwise.planner.doctor.predicted import rates, step_seconds
+from stackwise.planner.doctor.record import SMALL
 from stackwise.planner.doctor.shapes import SHAPES, measure, run
+from stackwise.report import bytes_text
 
 PEAK, TIME = (0.10, 0.05), (0.30, 0.30)  # how far a plan may be over, and under
 TURNS, APART = 3, 1.1  # the third where a step of two runs differs by more
@@ -29,10 +33,12 @@ def peaks(visit: Visit) -> Finding:
     found = visit.results["shapes"] = measure(visit)
     visit.results["seconds of shapes"] = time.monotonic() - began
     stages = [(name, stage) for name, shape in found.items() for stage in shape["stages"]]
-    pairs = [(name, stage["planned"], stage["peak"]) for name, stage in stages if stage["peak"]]
-    figures = {"shapes": found}
+    told = [(name, stage["planned"], stage["peak"]) for name, stage in stages if stage["peak"]]
+    pairs, figures = [pair for pair in told if pair[2] >= SMALL], {"shapes": found}
     if not pairs:
         why = "this system does not tell the peak of a process's memory"
+        if told:
+            why = f"on this machine runs were as small as {bytes_text(told[0][2])}"
         return Finding("skipped", why, figures=figures)
     bar = bar_of(pairs)
     visit.results["bar of peak"] = bar
@@ -64,18 +70,31 @@ def times(visit: Visit) -> Finding:
     asked = [{key: shape[key] for key in ("experiment", "placement")} for shape in shapes.values()]
     turns, rounds = [[seconds_of(shape["stages"]) for shape in shapes.values()]], []
     while True:
+        began = time.monotonic()
         rounds.append(visit.call(rates, device=visit.device, folder=str(visit.folder)))
-        enough = visit.seconds_left < visit.results["seconds of shapes"] + RESERVED
-        if enough or len(turns) == TURNS or (len(turns) > 1 and alike(turns)):
+        turn = visit.results["seconds of shapes"] + time.monotonic() - began
+        if len(turns) == TURNS or (len(turns) > 1 and alike(turns)):
             break
-        turns.append([seconds_of(run(visit, each)) for each in asked])
-        visit.tell(f"the same runs once more: {len(turns)} times by now")
+        if visit.seconds_left < turn + RESERVED:
+            visit.tell(f"no time to make the runs more than {count_of(turns)}")
+            break
+        try:
+            turns.append([seconds_of(run(visit, each)) for each in asked])
+        except ChildFailed as error:
+            visit.tell(f"the same runs once more: {error}; what there is has to do")
+            break
     planned = visit.call(step_seconds, runs=asked, rounds=rounds, device=visit.device)
     measured = [medians(of_run) for of_run in zip(*turns, strict=True)]
     pairs = list(_paired(shapes, planned, measured))
     bar = bar_of(pairs)
     visit.results["bar of time"] = bar
-    return judged_times(said(pairs), bar, {"planned": planned, "measured": measured})
+    words = f"{said(pairs)}; the runs were made {count_of(turns)}"
+    return judged_times(words, bar, {"planned": planned, "measured": measured})
+
+
+def count_of(turns: Sequence[object]) -> str:
+    """How often, in words."""
+    return ("once", "twice", "three times")[len(turns) - 1]
 
 
 def seconds_of(stages: Sequence[Mapping[str, Any]]) -> list[float]:

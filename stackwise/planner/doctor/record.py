@@ -25,6 +25,7 @@ from stackwise.report import program
 
 KIND, FORMAT, NAME = "stackwise doctor", 1, "doctor.json"
 LARGEST = 16 << 20
+SMALL = 64 << 20  # bytes: of peaks under it libraries are a large part, and no bar speaks of them
 
 
 class DoctorError(ValueError):

@@ -11,7 +11,9 @@ import torch
 
 from stackwise.memory.heap import why_unknown
 from stackwise.memory.products import kept_bytes, products
+from stackwise.runs.provenance import processor
 
+MEASURED = ("AMD EPYC", "AVX512")
 GROWN = """
 import json, sys
 import torch
@@ -39,9 +41,11 @@ CASES = {
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("case", CASES)
 def test_as_much_is_kept_as_is_counted(case, threads) -> None:
-    """Within half as much again: each processor has kernels, and pieces, of its own."""
+    """Where they were measured: other processors have kernels, and pieces, of their own."""
     if not torch.backends.mkl.is_available():
         pytest.skip("torch was built without MKL")
+    if (here := (processor(), torch.backends.cpu.get_cpu_capability())) != MEASURED:
+        pytest.skip(f"pieces were measured on {MEASURED}, not on {here}")
     if (why := why_unknown()) is not None:
         pytest.skip(why)
     rows, *layers = CASES[case]
@@ -52,4 +56,4 @@ def test_as_much_is_kept_as_is_counted(case, threads) -> None:
     )
     counted = kept_bytes((sizes for _, *sizes in made), threads)
     print(f"{case}: {counted / 2**20:.2f} counted, {int(done.stdout) / 2**20:.2f} MiB grown")
-    assert counted / 1.5 <= int(done.stdout) <= counted * 1.5
+    assert counted / 1.1 <= int(done.stdout) <= counted * 1.1

@@ -43,7 +43,22 @@ CASES = {
         {},
     ),
     "in backward, tied": (
-        {"optim": IN_BACKWARD, "rack": {"vocab": 9000, "tied": True}, "curriculum": LEFT},
+        {
+            "optim": IN_BACKWARD,
+            "rack": {"vocab": 9000, "tied": True},
+            "curriculum": "end_to_end",
+            "data": FEW,
+        },
+        {},
+    ),
+    "in backward, bfloat16, large tables of few rows": (
+        {
+            "optim": {**IN_BACKWARD, "batch": 1},
+            "rack": {"vocab": 20000, "d_model": 64, "heads": 2, "stacks": 1, "blocks_per_stack": 1},
+            "curriculum": "end_to_end",
+            "data": {**FEW, "seq_len": 8},
+            "precision": BF16,
+        },
         {},
     ),
     "diffusion": ({"curriculum": LEFT, "objective": "diffusion"}, {}),

@@ -23,7 +23,7 @@ def visit(tmp_path: Path) -> Callable[..., Visit]:
     """Makes a visit; `call` is what calls tasks."""
 
     def make(call: Any = None, *, device: str = "cpu", **keys: Any) -> Visit:
-        usual = {"memory_bytes": 64 << 20, "until": time.monotonic() + 600}
+        usual = {"memory_bytes": 256 << 20, "until": time.monotonic() + 600}
         here = call or (lambda task, **given: task(**given))
         told = lambda line: None  # noqa: E731
         return Visit(device, tmp_path, call=here, tell=told, **{**usual, **keys})

@@ -164,5 +164,5 @@ def test_caches_that_may_not_be_so_large_do_not_fit() -> None:
 @pytest.mark.parametrize(("threads", "said"), [(1, False), (3, True)])
 def test_rates_of_other_threads_are_told(machine, threads, said) -> None:
     found = str(sw.plan("toy", sw.Placement(threads=threads), hardware=machine(threads=1)))
-    how = f"measured with 1 threads, and the run takes 3: {program()} calibrate --threads 3"
+    how = f"and the run takes 3; measure again: {program()} calibrate --threads 3"
     assert (how in found) is said

@@ -8,7 +8,7 @@ import pytest
 
 import stackwise as sw
 from stackwise.planner import bars
-from stackwise.planner.doctor.record import Bar, device_name, usual_file, write
+from stackwise.planner.doctor.record import SMALL, Bar, device_name, usual_file, write
 from stackwise.planner.hardware import HARDWARE, hardware_called
 
 
@@ -22,7 +22,7 @@ def test_a_plan_too_small_for_the_bar_is_shown_without() -> None:
     small = sw.plan("toy", hardware="h200")
     wide = sw.Experiment.preset("toy").replace(rack={"d_model": 1024})
     large = sw.plan(wide, hardware="h200")
-    assert small.peak_bytes < bars.SMALL <= large.peak_bytes
+    assert small.peak_bytes < SMALL <= large.peak_bytes
     assert [" to " in line_of(plan, "card") for plan in (small, large)] == [False, True]
 
 

@@ -104,6 +104,7 @@ def test_a_short_text_makes_a_small_cache(capsys) -> None:
     exp, place = exp.replace(data={"distinct_epochs": 1}), sw.Placement(trunk="cached")
     assert found["cache_bytes"] == cache_bytes(exp, place, sw.stages(exp), rows)
     assert found["cache_bytes"] < json.loads(endless)["cache_bytes"]
+    assert found["epoch_samples"] == rows and json.loads(endless)["epoch_samples"] is None
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,14 @@ def test_a_short_text_makes_a_small_cache(capsys) -> None:
     [
         (["placement.trunk=cached"], "only a cache of rows that repeat"),
         (["data.distinct_epochs=1"], "only a cache of rows that repeat"),
-        (["placement.trunk=cached", "data.distinct_epochs=1"], "less than one batch"),
+        (
+            ["placement.trunk=cached", "data.distinct_epochs=1", "curriculum=end_to_end"],
+            "only a cache of rows that repeat",
+        ),
+        (
+            ["placement.trunk=cached", "data.distinct_epochs=1", "curriculum=left_to_right"],
+            "less than one batch",
+        ),
     ],
 )
 def test_a_length_that_changes_nothing_is_refused(capsys, changes, what) -> None:
