@@ -182,7 +182,7 @@ def micro_of(
         beside=beside,
         weight_bytes=weight_bytes,
         matrix=matrices(exp, placement, card),
-        head=head_moments(exp, placement, stage, untied, tokens),
+        head=head_moments(exp, placement, stage, untied, card),
         waiting=waiting,
         table=table_bytes(exp, stage, untied, tokens, weight_bytes) - waiting,
         slice=step_bytes(exp.optim, exp.precision, card=card),
@@ -282,20 +282,22 @@ def unpacked_bytes(exp: Experiment, placement: Placement, stage: Stage, card: bo
 
 
 def head_moments(
-    exp: Experiment, placement: Placement, stage: Stage, untied: bool, tokens: int
+    exp: Experiment, placement: Placement, stage: Stage, untied: bool, card: bool
 ) -> tuple[tuple[int, int], ...]:
     """Temporaries and gradients while the head is worked through, forward and back.
 
     Logits: their log-softmax, its gradient and theirs. Many are made a few rows, and backward a
-    few columns, at a time.
+    few columns, at a time. And a move, where tensors move in backward.
     """
     low, width, vocab = exp.precision.compute == "bfloat16", exp.rack.d_model, vocab_size(exp)
     each, kept = 2 if low else FLOAT, 2 if exp.precision.weights == "bfloat16" else FLOAT
-    counted = most_counted(exp, placement, stage)
+    tokens, counted = micro_tokens(exp, placement), most_counted(exp, placement, stage)
     pre = exp.rack.norm_place == "pre"
     norm = counted * norm_saved(exp.rack).bytes(FLOAT) if pre else counted * FLOAT * width
     if exp.rack.head_transform:
         norm += counted * (2 * FLOAT * width + norm_saved(exp.rack).bytes(FLOAT))
+    moves = stage.head and exp.optim.grads == "in_backward"
+    moving = step_bytes(exp.optim, exp.precision, card=card) if moves else 0
     table = vocab * width
     cast = 2 * table if low and kept == FLOAT else 0  # the head's weight, as it is multiplied with
     own = kept * table * stage.head
@@ -317,6 +319,7 @@ def head_moments(
         return (
             (rows + forward, 0),
             (rows + backward + extra, 0 if cast else own),
+            (rows + moving, own),
             (norm + cast + extra + back, own),
         )
     features = counted * each * width * stage.head
@@ -325,6 +328,7 @@ def head_moments(
     return (
         (norm + features + 3 * logits + cast, 0),
         (norm + features + counted * (vocab + width) * each + cast + moved, own),
+        (norm + features + cast + moving, own),
         (back, own),
     )
 

@@ -145,15 +145,6 @@ def moments(
             activations=kept,
             temporaries=temporaries,
         )
-    if "head" in micro.beside:
-        temporaries, gradients = micro.head[-1]
-        yield replace(
-            base,
-            at="head",
-            gradients=held + gradients,
-            activations=kept,
-            temporaries=temporaries + micro.slice,
-        )
     for name, number, role in reversed(rest):
         here = replace(base, at=f"backward of {name}")
         kept -= micro.kept[role]

@@ -99,16 +99,16 @@ def packed_bytes(exp: Experiment, placement: Placement, stage: Stage) -> int:
 def float32_products(exp: Experiment, placement: Placement, stage: Stage) -> Iterator[Product]:
     """The products of a run up to a stage's end, in the order in which they are first made.
 
-    A look, where there was one, then forward, the head and backward of a micro-batch.
+    Forward, the head and backward of a micro-batch; then a look's, where there was one.
     """
     rows, length = micro_samples(exp, placement) * exp.data.seq_len, exp.data.seq_len
     layers = block_linears(exp.rack, exp.attention)
-    if has_looked(exp, stage):
-        windows = min(rows_at_once(exp), exp.eval.windows)
-        yield from (products(windows * length, layer)[0] for layer in layers)
     forward, *back = zip(*(products(rows, layer) for layer in layers), strict=True)
     backward = chain.from_iterable(zip(*map(reversed, back), strict=True))
     yield from chain(forward, head_products(exp, placement, stage), backward)
+    if has_looked(exp, stage):
+        windows = min(rows_at_once(exp), exp.eval.windows)
+        yield from (products(windows * length, layer)[0] for layer in layers)
 
 
 def head_products(exp: Experiment, placement: Placement, stage: Stage) -> tuple[Product, ...]:
