@@ -11,7 +11,6 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from stackwise.budget import steps_of
 from stackwise.memory.flops import counted_frac
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
     from stackwise.stage import Stage
 
-POINTS = 65  # of a schedule over progress, and of moves of evenly spaced times, that are looked at
+POINTS = 65  # points of a schedule over progress that are looked at
 
 
 def micro_samples(exp: Experiment, placement: Placement) -> int:
@@ -41,8 +40,8 @@ def micro_tokens(exp: Experiment, placement: Placement) -> int:
 def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
     """Counted positions in the largest micro-batch that a stage may have.
 
-    Evenly spaced times are moved together at each step, others drawn one by one: of either the
-    largest is planned that is to be expected of so many steps.
+    Evenly spaced times have a largest that many steps come near to, whatever the seed; times drawn
+    one by one have one that is to be expected of so many.
 
     Args:
         exp: The experiment.
@@ -57,49 +56,15 @@ def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
         ratio, points = progress_schedule(schedule), np.linspace(*stage.progress, POINTS)
         return size * max(hidden_count(ratio(float(point)), length) for point in points)
     if isinstance(exp.objective, Diffusion) and schedule is not None:
-        steps = max(1, steps_of(exp, stage))
         if exp.masking.sampling == "iid":
-            draws = steps * ceil(exp.optim.batch / size)
+            draws = max(1, steps_of(exp, stage)) * ceil(exp.optim.batch / size)
             return _of_any_times(schedule, stage.band, size, length, draws)
-        frac_PS = _moved_times(exp.optim.batch, size)
+        # Of B evenly spaced times the latest, moved as far as they can be.
+        frac_S = (np.arange(exp.optim.batch)[-size:] + 1) / exp.optim.batch
         if exp.masking.sampling == "stratified_k":
-            count_P = _of_micros(np.ceil(frac_PS * length), size).max(1)
-            return round(float(np.quantile(count_P, steps / (steps + 1))))
-        hidden_PS = _hidden(schedule, stage.band, frac_PS)
-        count_PM = length * _of_micros(hidden_PS, size)
-        variance_PM = length * _of_micros(hidden_PS * (1 - hidden_PS), size)
-        return min(size * length, round(_largest_of(count_PM, np.sqrt(variance_PM), steps)))
+            return int(np.ceil(frac_S * length).sum())
+        return round(length * _hidden(schedule, stage.band, frac_S).sum())
     return round(counted_frac(exp, stage) * size * length)
-
-
-def _moved_times(batch: int, size: int) -> NDArray[np.float64]:
-    """Evenly spaced times of a batch, in order, moved by up to a micro-batch and begun again at 1.
-
-    Of those of the last micro-batch, which begins again, and of the one before it: one of the two
-    is the latest. (Where the last is a smaller one, so many are taken for it: a little too late.)
-    """
-    place_S = np.arange(batch)[-min(2, batch // size) * size :]
-    moved_P = (np.arange(POINTS) + 0.5) / POINTS * size
-    frac_PS: NDArray[np.float64] = (moved_P[:, None] + place_S) / batch % 1
-    return frac_PS
-
-
-def _of_micros(of_PS: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Sums over the samples of each micro-batch, (P, 1) or (P, 2)."""
-    found: NDArray[np.float64] = of_PS.reshape(len(of_PS), -1, size).sum(2)
-    return found
-
-
-def _largest_of(mean_PM: NDArray[np.float64], sd_PM: NDArray[np.float64], steps: int) -> float:
-    """The largest to be expected of so many steps, each at one of these points by chance."""
-    level = (steps - 0.375) / (steps + 0.25)  # Blom
-    mean, sd = torch.from_numpy(mean_PM), torch.from_numpy(sd_PM).clamp(min=1e-9)
-    low, high = float((mean - 9 * sd).min()), float((mean + 9 * sd).max())
-    while high - low > 0.5:
-        middle = (low + high) / 2
-        below_P = torch.special.ndtr((middle - mean) / sd).prod(1)
-        low, high = (middle, high) if float(below_P.mean()) < level else (low, middle)
-    return (low + high) / 2
 
 
 def _of_any_times(
@@ -115,9 +80,9 @@ def _of_any_times(
 
 
 def _hidden(
-    schedule: Params, band: tuple[float, float], frac: NDArray[np.float64]
+    schedule: Params, band: tuple[float, float], frac_S: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """The part that is hidden of samples that stand there in their band's time."""
     curve = time_schedule(schedule)
     low, high = curve.time_of(np.array(band))
-    return np.asarray(1 - curve.alpha(low + frac * (high - low)))
+    return np.asarray(1 - curve.alpha(low + frac_S * (high - low)))

@@ -24,7 +24,7 @@ GATES = ["environment", "frozen layers", "trunk sources"]
 def examined(folder: Path, *options: str) -> tuple[int, dict, str]:
     """Exit code, record and words of `stackwise doctor` in an empty folder."""
     words = [sys.executable, "-m", "stackwise", "doctor", "--output", "found.json", *options]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=560)
     assert done.returncode in (0, 1), done.stderr
     assert done.stderr == ""
     assert [path.name for path in folder.iterdir()] == ["found.json"]

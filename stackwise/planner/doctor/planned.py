@@ -1,8 +1,8 @@
 """The plan beside what six runs took: peak memory and seconds of a step, at worst over and under.
 
 A plan is over where it says more than was measured, under where it says less; both as a part of
-what was measured. These are the error bars that the record keeps; of memory, where `SMALL` bytes or
-more were used. Machines drift, so that rates are measured between runs and after, and the runs'
+what was measured. These are the error bars that the record keeps; of memory those of stages that
+took `SMALL` bytes or more, if any did. Machines drift, so that rates are measured between runs and after, and the runs'
 steps two times or three, if time lasts: a plan has the median of all rounds, a step that of its
 runs.
 """
@@ -19,7 +19,6 @@ from stackwise.planner.doctor.checks import Finding, Visit
 from stackwise.planner.doctor.predicted import rates, step_seconds
 from stackwise.planner.doctor.record import SMALL
 from stackwise.planner.doctor.shapes import SHAPES, measure, run
-from stackwise.report import bytes_text
 
 PEAK, TIME = (0.10, 0.05), (0.30, 0.30)  # how far a plan may be over, and under
 TURNS, APART = 3, 1.1  # the third where a step of two runs differs by more
@@ -34,11 +33,9 @@ def peaks(visit: Visit) -> Finding:
     visit.results["seconds of shapes"] = time.monotonic() - began
     stages = [(name, stage) for name, shape in found.items() for stage in shape["stages"]]
     told = [(name, stage["planned"], stage["peak"]) for name, stage in stages if stage["peak"]]
-    pairs, figures = [pair for pair in told if pair[2] >= SMALL], {"shapes": found}
+    pairs, figures = [pair for pair in told if pair[2] >= SMALL] or told, {"shapes": found}
     if not pairs:
         why = "this system does not tell the peak of a process's memory"
-        if told:
-            why = f"on this machine runs were as small as {bytes_text(told[0][2])}"
         return Finding("skipped", why, figures=figures)
     bar = bar_of(pairs)
     visit.results["bar of peak"] = bar
