@@ -2,9 +2,9 @@
 
 A plan is over where it says more than was measured, under where it says less; both as a part of
 what was measured. These are the error bars that the record keeps; of memory those of stages that
-took `SMALL` bytes or more, if any did. Machines drift, so that rates are measured between runs and after, and the runs'
-steps two times or three, if time lasts: a plan has the median of all rounds, a step that of its
-runs.
+took `SMALL` bytes or more, if any did. Machines drift, so that rates are measured between runs and
+after, and the runs' steps two times or three, if time lasts: a plan has the median of all rounds, a
+step that of its runs.
 """
 
 from __future__ import annotations
