@@ -162,7 +162,8 @@ def micro_of(
         kept[role] = inputs if placement.checkpointing else saved[role] + copies[role]
     in_backward = exp.optim.grads == "in_backward"
     shared = exp.rack.tied and not untied and stage.head
-    waiting = shared * weight_bytes * vocab_size(exp) * exp.rack.d_model
+    table = vocab_size(exp) * exp.rack.d_model
+    waiting = shared * weight_bytes * table
     buffer, beside = in_hand(exp, placement, stage, untied) if in_backward else (0, {})
     gradients = 0
     for part in parts_trained(stage) if not in_backward else ():
@@ -184,7 +185,10 @@ def micro_of(
         matrix=matrices(exp, placement, card),
         head=head_moments(exp, placement, stage, untied, card),
         waiting=waiting,
-        table=table_bytes(exp, stage, untied, tokens, weight_bytes) - waiting,
+        table=max(
+            table_bytes(exp, stage, untied, tokens, weight_bytes) - waiting,
+            in_backward * step_bytes(exp.optim, exp.precision, card=card, numbers=table),
+        ),
         slice=step_bytes(exp.optim, exp.precision, card=card),
         other=batch_bytes(exp, placement, stage, card)
         + unpacked_bytes(exp, placement, stage, card),
@@ -297,8 +301,8 @@ def head_moments(
     if exp.rack.head_transform:
         norm += counted * (2 * FLOAT * width + norm_saved(exp.rack).bytes(FLOAT))
     moves = stage.head and exp.optim.grads == "in_backward"
-    moving = step_bytes(exp.optim, exp.precision, card=card) if moves else 0
     table = vocab * width
+    moving = step_bytes(exp.optim, exp.precision, card=card, numbers=table) if moves else 0
     cast = 2 * table if low and kept == FLOAT else 0  # the head's weight, as it is multiplied with
     own = kept * table * stage.head
     made = (2 if low else FLOAT) * table if stage.head else 0

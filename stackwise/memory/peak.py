@@ -173,7 +173,7 @@ def moments(
             base,
             at="backward of embedding",
             gradients=made + parts["embedding"].gradients + micro.beside.get("embedding", 0),
-            temporaries=max(micro.table, micro.slice if micro.beside else 0),
+            temporaries=micro.table,
         )
     if parts_trained(stage):
         yield replace(base, at="optimizer step", gradients=micro.gradients, temporaries=micro.slice)

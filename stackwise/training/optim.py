@@ -208,8 +208,12 @@ def beside_bytes(
     return max(cast, *(n * (kept if ndim >= 2 else 4) for n, ndim in others), 0)
 
 
-def step_bytes(optim: Optim, precision: Precision, *, card: bool = False) -> int:
+def step_bytes(
+    optim: Optim, precision: Precision, *, card: bool = False, numbers: int | None = None
+) -> int:
     """Bytes that a step takes beside weights, gradients and state: those of a slice.
+
+    Of a whole one, or of a tensor of fewer numbers.
 
     A rule that is not `whole` has temporaries as large as its slice, on a CPU those that kernels
     take inside (24 bytes a number); a bfloat16 weight and its gradient are float32 meanwhile.
@@ -220,6 +224,7 @@ def step_bytes(optim: Optim, precision: Precision, *, card: bool = False) -> int
     if whole and not low:
         return 0
     size = SLICE_ON_A_CARD if card else SLICE
+    size = size if numbers is None else min(size, numbers)
     return size * (16 * low + 24 * (not whole and not card))
 
 
