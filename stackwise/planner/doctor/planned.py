@@ -75,10 +75,11 @@ def times(visit: Visit) -> Finding:
         if visit.seconds_left < turn + RESERVED:
             visit.tell(f"no time to make the runs more than {count_of(turns)}")
             break
+        visit.tell("the same runs once more, and rates again")
         try:
             turns.append([seconds_of(run(visit, each)) for each in asked])
         except ChildFailed as error:
-            visit.tell(f"the same runs once more: {error}; what there is has to do")
+            visit.tell(f"{error}; what there is has to do")
             break
     planned = visit.call(step_seconds, runs=asked, rounds=rounds, device=visit.device)
     measured = [medians(of_run) for of_run in zip(*turns, strict=True)]
