@@ -343,11 +343,13 @@ def compared(cell: Cell, whole: Samples, threads: int | None, cpu: bool) -> Comp
     def probed() -> Samples:
         chosen = [each for each in probes_for(CPU) if cell.depends_on(each)]
         tries = list[tuple[float, Samples]]()
-        while len(tries) < TRIES and (not tries or not (cpu or tries[-1][0] <= QUIET)):
+        for _ in range(TRIES):
             found, others = Samples(), Others()
             with threads_of(placement):
                 measure_round(found, CPU, None, clock=clock, probes=chosen)
             tries.append((others.share() or 0.0, found))
+            if cpu or tries[-1][0] <= QUIET:
+                break
         return min(tries, key=lambda each: each[0])[1]
 
     steps = DROPPED + min(MOST, max(FEWEST, round(SECONDS / predicted(whole).total)))

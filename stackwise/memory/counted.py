@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stackwise.budget import steps_of
-from stackwise.memory.flops import counted_frac
+from stackwise.memory.flops import counted_frac, vocab_size
 from stackwise.objective import Diffusion, Mlm, hidden_count, schedule_of
 from stackwise.schedules import progress_schedule, time_schedule
+from stackwise.training.chunked import LOGITS_AT_ONCE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,6 +66,11 @@ def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
             return int(np.ceil(frac_S * length).sum())
         return round(length * _hidden(schedule, stage.band, frac_S).sum())
     return round(counted_frac(exp, stage) * size * length)
+
+
+def in_pieces(exp: Experiment, placement: Placement, stage: Stage) -> bool:
+    """Whether the logits of the largest micro-batch are too many to be made at once."""
+    return most_counted(exp, placement, stage) * vocab_size(exp) > LOGITS_AT_ONCE
 
 
 def _of_any_times(

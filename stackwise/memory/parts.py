@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
-from stackwise.memory.counted import micro_samples, micro_tokens, most_counted
+from stackwise.memory.counted import in_pieces, micro_samples, micro_tokens, most_counted
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.stored import block_linears, part_tensors
 from stackwise.model.block import block_matmul_parameters, block_saved, norm_saved
@@ -241,9 +241,8 @@ def in_hand(
 
 def head_in_buffer(exp: Experiment, placement: Placement, stage: Stage, untied: bool) -> bool:
     """Whether the gradient of a head's table is made, chunk by chunk, in the shared buffer."""
-    own, counted = not exp.rack.tied or untied, most_counted(exp, placement, stage)
-    moves = exp.optim.grads == "in_backward"
-    return moves and own and counted * vocab_size(exp) > LOGITS_AT_ONCE
+    own, moves = not exp.rack.tied or untied, exp.optim.grads == "in_backward"
+    return moves and own and in_pieces(exp, placement, stage)
 
 
 def dequantises(exp: Experiment, placement: Placement) -> bool:
@@ -307,7 +306,7 @@ def head_moments(
     own = kept * table * stage.head
     made = (2 if low else FLOAT) * table if stage.head else 0
     back = 2 * tokens * FLOAT * width + counted * FLOAT * width
-    if counted * vocab > LOGITS_AT_ONCE:
+    if in_pieces(exp, placement, stage):
         # Those of the piece before are there until the next are made, of which the last may be few.
         new = FLOAT + 2 * low
         piece = max(1, LOGITS_AT_ONCE // vocab)

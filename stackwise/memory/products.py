@@ -15,7 +15,7 @@ import torch
 
 from stackwise.budget import steps_before, steps_of
 from stackwise.data.heldout import rows_at_once
-from stackwise.memory.counted import micro_samples, most_counted
+from stackwise.memory.counted import in_pieces, micro_samples, most_counted
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.stored import block_linears
 from stackwise.objective import Diffusion
@@ -52,7 +52,7 @@ def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> in
         for product in products(samples * length, layer)
     }
     most, others = most_counted(exp, placement, stage), 0
-    pieces = 3 if most * vocab_size(exp) <= LOGITS_AT_ONCE else 6
+    pieces = 6 if in_pieces(exp, placement, stage) else 3
     if isinstance(exp.objective, Diffusion):
         steps = steps_before(exp, stage) + steps_of(exp, stage)
         others = pieces * min(micro * length, steps * ceil(batch / micro))
@@ -115,7 +115,7 @@ def head_products(exp: Experiment, placement: Placement, stage: Stage) -> tuple[
     """Those of the head: its weight's only where it trains."""
     counted = max(1, most_counted(exp, placement, stage))
     vocab, width = vocab_size(exp), exp.rack.d_model
-    if counted * vocab <= LOGITS_AT_ONCE:
+    if not in_pieces(exp, placement, stage):
         return products(counted, (vocab, width))[: 2 + stage.head]
     # A few rows at a time, and backward a few columns.
     logits, back, _ = products(max(1, LOGITS_AT_ONCE // vocab), (vocab, width))
