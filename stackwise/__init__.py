@@ -71,6 +71,8 @@ _HOME = {
     "SAMPLERS": "sampling",
     "train": "training.run",
     "resume": "training.run",
+    "launch": "detached.launch",
+    "warm": "detached.warm",
     "train_stack_wise": "own.train",
     "TrainingResults": "own.train",
     "Run": "runs",

@@ -30,11 +30,11 @@ def with_tokens(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
     Raises:
         ExperimentError: As `_spent`.
     """
-    out = _placed(_spent(exp, made))
+    out = placed(_spent(exp, made))
     for _ in range(ROUNDS):
         when = [{"progress": stage.progress} for stage in out]
         moved = [stage.model_copy(update=at) for stage, at in zip(made, when, strict=True)]
-        again = _placed(_spent(exp, moved))
+        again = placed(_spent(exp, moved))
         if again == out:
             break
         out = again
@@ -52,7 +52,7 @@ def steps_before(exp: Experiment, stage: Stage) -> int:
     return round(begin * steps_of(exp, stage) / (end - begin)) if end > begin else 0
 
 
-def _placed(made: Sequence[Stage]) -> list[Stage]:
+def placed(made: Sequence[Stage]) -> list[Stage]:
     """Say which part of all tokens each stage reads."""
     tokens = [stage.tokens or 0 for stage in made]
     edges = [done / sum(tokens) for done in accumulate(tokens, initial=0)]

@@ -51,6 +51,9 @@ class Placement(Section):
     checkpoint_seconds: float = Field(
         60.0, gt=0, description="at most this long between checkpoints inside a stage"
     )
+    keep_stages: bool = Field(
+        True, description="keep the rack as each stage left it, so that a run can be forked there"
+    )
 
     @field_validator("runs_dir", "data_dir", "cache_dir", mode="before")
     @classmethod

@@ -73,16 +73,26 @@ def cache_bytes(
     return most
 
 
-def checkpoint_bytes(exp: Experiment, made: Sequence[Stage], *, since: int = 0) -> int:
+def checkpoint_bytes(
+    exp: Experiment, made: Sequence[Stage], *, since: int = 0, kept: bool = False
+) -> int:
     """The most that checkpoints take at a time, from a stage on: while one replaces the last.
 
     Every part that is there, with the moments that a later stage begins with; what trains, with its
     states, and a second time while it is written anew, or is frozen and its master is written; and
-    the best weights of the last stage.
+    the best weights of the last stage. Where the end of each stage is kept, also what stages since
+    have changed of it.
+
+    Args:
+        exp: The experiment.
+        made: Its stages.
+        since: The stage from which on it is asked.
+        kept: Whether the ends of stages are kept (`placement.keep_stages`).
 
     Source: `tests/integration/test_a_run_takes_the_disk_that_it_says.py`.
     """
     most, held, trained = 0, set[str](), set[str]()
+    at_border, changed = dict[str, int](), 0  # bytes of each part's file; of those replaced since
     stored = {}  # of the ends, and of a stack: all are alike
     apart = untied_from(exp.rack, made)
     for number, stage in enumerate(made):
@@ -91,6 +101,7 @@ def checkpoint_bytes(exp: Experiment, made: Sequence[Stage], *, since: int = 0) 
         trains = parts_trained(stage)
         trained |= trains
         still = changing = after = best = 0
+        changed += kept * sum(count for part, count in at_border.items() if part in trains)
         for part in ("embedding", "head", *sorted(held)):
             tensors = part_tensors(exp, part, untied=untied)
             kind = part if part in ("embedding", "head") else "stack", untied
@@ -101,14 +112,14 @@ def checkpoint_bytes(exp: Experiment, made: Sequence[Stage], *, since: int = 0) 
                 while_it_trains = trained_bytes(exp, tensors) + _states(exp, tensors)
                 changing += while_it_trains
                 after += max(while_it_trains, frozen)
+                at_border[part] = frozen + _for_later(exp, made, number, part, tensors)
                 best += trained_bytes(exp, tensors) * (number == len(made) - 1)
             else:
+                at_border.setdefault(part, frozen)
                 still += frozen
-                if part in trained and trained_next(made, number, part) is not None:
-                    keeps = keeps_state(made, number, part)
-                    still += _moments(exp, tensors) if keeps else _lower(exp, part, tensors)
+                still += (part in trained) * _for_later(exp, made, number, part, tensors)
         if number >= since:
-            most = max(most, still + changing + after + best)
+            most = max(most, still + changing + after + best + changed)
     return most
 
 
@@ -126,6 +137,16 @@ def frozen_bytes(exp: Experiment, part: str, tensors: Tensors) -> int:
 
 def _moments(exp: Experiment, tensors: Tensors) -> int:
     return sum(state_bytes(exp.optim, exp.precision, *each) + 6 * NAME_BYTES for each in tensors)
+
+
+def _for_later(
+    exp: Experiment, made: Sequence[Stage], number: int, part: str, tensors: Tensors
+) -> int:
+    """What is kept at the end of a stage of a part that a later one trains, beside its weights."""
+    if trained_next(made, number, part) is None:
+        return 0
+    keeps = keeps_state(made, number, part)
+    return _moments(exp, tensors) if keeps else _lower(exp, part, tensors)
 
 
 def _lower(exp: Experiment, part: str, tensors: Tensors) -> int:

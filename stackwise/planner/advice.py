@@ -24,6 +24,7 @@ PLACING: tuple[Change, ...] = (
     {"placement.checkpointing": True},
     {"placement.trunk": "streamed"},
     {"placement.stream_from": "disk"},
+    {"placement.keep_stages": False},
 )
 SCIENCE: tuple[Change, ...] = (
     {"optim.ema": None},

@@ -31,7 +31,7 @@ class Needs:
         made: Its stages.
         rows: What `plan_rows` gives for each.
         cache_bytes: Of cached outputs, on disk.
-        checkpoint_bytes: Of checkpoints, on disk, masters included.
+        checkpoint_bytes: Of checkpoints, on disk, masters and kept ends of stages included.
         cache_limit: Bytes that the placement lets caches have; None: no limit.
     """
 
@@ -136,6 +136,6 @@ def needs(
         made=made,
         rows=plan_rows(exp, placement, made, card=card),
         cache_bytes=cache_bytes(exp, placement, made, epoch_samples),
-        checkpoint_bytes=checkpoint_bytes(exp, made),
+        checkpoint_bytes=checkpoint_bytes(exp, made, kept=placement.keep_stages),
         cache_limit=None if placement.cache_gb is None else placement.cache_gb * 1e9,
     )

@@ -5,35 +5,45 @@
       provenance.json  plan.json                     where the numbers come from; what was predicted
       events.jsonl  metrics/0001.arrows              what happened; the numbers of every step
       status.json  exit.json  lock                   how it stands; how it ended; who trains it now
+      control/0001.json  log.txt  supervisor         what it was asked; of a detached run, what its
+                                                     processes said, and who looks after it
+      labels.json                                    name, note and tags
       rack/  state/  best/                           weights, one safetensors file per part
       tokenizer.json  metrics.parquet                made at the start; at the end
       start/                                         of the model that it began with, if any
 
 Nothing inside is an absolute path, so a run can be moved, zipped and opened elsewhere. Runs are
-made and found in `listing.py`, written by `writer.py`.
+made and found in `listing.py`, written by `writer.py`, and asked to pause or stop by `control.py`.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackwise.jsontext import loads
-from stackwise.runs.events import Event, counted_once, read_events
-from stackwise.runs.lock import is_held
+from stackwise.runs.control import ask
+from stackwise.runs.events import Event, read_events
+from stackwise.runs.frames import evals_of, memory_of
+from stackwise.runs.labels import Labels, read_labels, write_labels
+from stackwise.runs.lock import SUPERVISOR, is_held
+from stackwise.runs.log import last_lines
 from stackwise.runs.metrics import read_metrics
+from stackwise.runs.parting import delete_run, zip_run
+from stackwise.runs.standing import LIVE, silent_seconds, state_of, way_out
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stackwise.config import Experiment
+    from stackwise.config import Experiment, Placement
     from stackwise.data.tokenizer import Tokenizer
     from stackwise.model.rack import Rack
 
-EVAL_COLUMNS = ["stage", "step", "tokens", "flops", "seconds", "loss", "bits_per_byte"]
-READS = 5
+READS, WAIT_SECONDS = 5, 0.05
 MANIFEST = "manifest.json"  # of a checkpoint; what is in it is said in `training/checkpoint.py`
 
 
@@ -66,16 +76,16 @@ class Run:
 
     @property
     def state(self) -> str:
-        """How it stands.
-
-        `made`, `running`, `stopped`, `finished`, `failed`; `died` if it was running and no live
-        process holds it; `damaged` if status.json cannot be read.
-        """
+        """How it stands, as `standing.py` lists."""
         try:
-            state = str(self.status().get("state", "made"))
+            return state_of(self.path, self.status())
         except RunError:
             return "damaged"
-        return "died" if state == "running" and not is_held(self.path) else state
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a process trains it, or is about to."""
+        return self.state in LIVE
 
     def status(self) -> dict[str, Any]:
         """How it stands: state, stage, step, loss, seconds left, heartbeat; empty if only made."""
@@ -101,12 +111,15 @@ class Run:
         return dict(self._read("provenance.json"))
 
     def error(self) -> str | None:
-        """Why its last attempt failed, or what of its folder is damaged; None for neither."""
+        """Why its last attempt failed or died, or what of its folder is damaged; else None."""
         try:
-            if self.state == "failed":
+            state = self.state
+            if state in ("failed", "died") and (self.path / "exit.json").exists():
                 return str(self._read("exit.json").get("error"))
+            if state == "died":
+                return "its process is gone, without a word"
             self.status(), self.stages()
-            if not self.result() and self.state == "finished":
+            if not self.result() and state == "finished":
                 return f"events.jsonl is damaged: it holds no result; {RESTORE}"
         except (RunError, OSError) as error:
             return str(error)
@@ -123,25 +136,11 @@ class Run:
 
     def evals(self) -> pd.DataFrame:
         """Held-out measurements, one row each; those of steps that were taken again count once."""
-        import pandas as pd
-
-        rows = counted_once(self.events("eval"))
-        return pd.DataFrame(rows, columns=None if rows else EVAL_COLUMNS)
+        return evals_of(self)
 
     def memory(self) -> pd.DataFrame:
         """Bytes by category of each stage: predicted by arithmetic, and measured."""
-        import pandas as pd
-
-        measured = {event["stage"]: event for event in self.events("memory")}
-        rows = []
-        for row in self.plan():
-            seen = measured.get(row["stage"], {})
-            for kind, count in row["bytes"].items():
-                rows.append((row["stage"], row["name"], kind, count, seen.get(kind)))
-            rows.append(
-                (row["stage"], row["name"], "peak", row.get("peak_bytes"), seen.get("peak"))
-            )
-        return pd.DataFrame(rows, columns=["stage", "name", "category", "predicted", "measured"])
+        return memory_of(self)
 
     def result(self) -> dict[str, Any]:
         """What a finished run came to; empty before."""
@@ -151,7 +150,7 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """One line of a list of runs. Never raises: what is damaged is named under `problem`.
 
-        Keys: id, state, problem, stage and stages (done so far, of how many), step, loss,
+        Keys: id, name, state, problem, stage and stages (done so far, of how many), step, loss,
         seconds_left, heartbeat_age_seconds, bits_per_byte, parameters, flops, peak_bytes, seconds;
         None where it is not known.
         """
@@ -159,14 +158,15 @@ class Run:
             status, result, stages, problem = self.status(), self.result(), self.stages(), None
         except (RunError, OSError) as error:
             status, result, stages, problem = {}, {}, [], str(error)
-        beat = status.get("heartbeat")
+        silence = silent_seconds(status)
         return {
             "id": self.id,
+            "name": read_labels(self.path).name,
             "state": "damaged" if problem else self.state,
             "problem": problem,
             "stages": len(stages) or None,
             **{key: status.get(key) for key in ("stage", "step", "loss", "seconds_left")},
-            "heartbeat_age_seconds": time.time() - beat if isinstance(beat, float) else None,
+            "heartbeat_age_seconds": None if math.isnan(silence) else silence,
             **{
                 key: result.get(key)
                 for key in ("bits_per_byte", "parameters", "flops", "peak_bytes", "seconds")
@@ -224,6 +224,147 @@ class Run:
             except CheckpointReplaced:
                 continue  # the run goes on, and wrote a newer one meanwhile
         return read_rack(self, best=best, raw=raw, device=torch.device(device), lent=lent)
+
+    def stages_done(self) -> int:
+        """How many stages are done and saved."""
+        if self.state == "finished":
+            return len(self.stages())
+        return int(self._read(f"rack/{MANIFEST}")["counters"]["stage"]) if self.has_weights() else 0
+
+    @property
+    def labels(self) -> Labels:
+        """Its name, note and tags."""
+        return read_labels(self.path)
+
+    def label(
+        self,
+        *,
+        name: str | None = None,
+        note: str | None = None,
+        tags: Iterable[str] | None = None,
+    ) -> Labels:
+        """Change its name, note or tags; what is None stays, what is empty goes.
+
+        Raises:
+            ValueError: If one is too long, or holds characters that do not print.
+        """
+        return write_labels(self.path, name=name, note=note, tags=tags)
+
+    def log(self, lines: int = 20) -> list[str]:
+        """The last lines that its processes said; nothing of a run that was not launched."""
+        return last_lines(self.path, lines)
+
+    def what_now(self) -> str | None:
+        """What to do about it, if it is in a state that is none to stay in."""
+        return way_out(self.state, self.id)
+
+    def pause(self) -> None:
+        """Hold it after the step in hand, saved and with all that it has in memory."""
+        if self.is_live:
+            ask(self.path, "pause")
+
+    def resume(self, placement: Placement | Mapping[str, Any] | None = None) -> Run:
+        """Let it go on: a paused one as it is, a stopped, failed or dead one in a new process.
+
+        Args:
+            placement: How to carry it out from here on, as for `sw.resume`; only of one that is
+                not live.
+
+        Raises:
+            ExperimentError: If the placement cannot be had here.
+            RunError: If no process could be started, or one that is live is to be moved.
+        """
+        from stackwise.detached.launch import relaunch
+
+        if not self.is_live:
+            return relaunch(self, placement)
+        if placement is not None:
+            raise RunError(f"run {self.id}: is {self.state}; stop it first, then move it")
+        ask(self.path, "resume")
+        return self
+
+    def stop(self, *, now: bool = False, patience: float | None = None) -> None:
+        """End it; returns at once, and `wait` returns when it has ended.
+
+        Args:
+            now: In the middle of its step, back to its last checkpoint; else after the step in
+                hand, saved.
+            patience: Seconds after which a stop that is not obeyed becomes one `now`; None: a
+                minute, or five of its steps if those are longer.
+        """
+        if self.is_live:
+            ask(self.path, "stop-now" if now else "stop", patience=patience)
+
+    def wait(self, timeout: float | None = None) -> str:
+        """Wait until it has ended and all that is said of that, or for `timeout` seconds.
+
+        Returns:
+            Its state by then.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while self.is_live or is_held(self.path, SUPERVISOR):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(WAIT_SECONDS)
+        return self.state
+
+    def fork(
+        self,
+        *,
+        after_stage: int,
+        placement: Placement | Mapping[str, Any] | None = None,
+        launch: bool = True,
+        **changes: Any,
+    ) -> Run:
+        """Branch from a finished stage: a new run that goes on from there under other settings.
+
+        Args:
+            after_stage: The stage's number.
+            placement: How the new run is carried out, as for `sw.resume`; None for as this one.
+            launch: Start it in a process of its own; else only make its folder.
+            changes: What its experiment has otherwise, as for `Experiment.replace`.
+
+        Raises:
+            ExperimentError: If the stage's end is not kept, the changes would alter what it holds,
+                or the stages after it do not follow on it.
+        """
+        from stackwise.detached.launch import relaunch
+        from stackwise.training.forking import fork
+        from stackwise.training.moving import changed_placement
+
+        place = None if placement is None else changed_placement(self, placement)
+        made = fork(self, after_stage, changes, place)
+        return relaunch(made) if launch else made
+
+    def delete(self) -> None:
+        """Remove its folder.
+
+        Raises:
+            RunBusy: If it is live.
+        """
+        delete_run(self)
+
+    def share(self, path: str | Path, *, weights: bool = True) -> Path:
+        """Pack it into a zip file, or show it on one HTML page, by the ending of `path`.
+
+        Args:
+            path: The file to write.
+            weights: Whether they go into the zip file.
+
+        Raises:
+            RunError: If the ending is another one.
+            OSError: If the file cannot be written.
+        """
+        target = Path(path)
+        if target.suffix == ".zip":
+            zip_run(self, target, weights=weights)
+        elif target.suffix in (".html", ".htm"):
+            from stackwise_widgets import write_page
+
+            write_page(self, target)
+        else:
+            raise RunError(f"{target}: ends in {target.suffix!r}; name a .zip or .html file")
+        return target
 
     def has_weights(self) -> bool:
         """Whether there is a checkpoint of it."""

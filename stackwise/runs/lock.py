@@ -2,7 +2,8 @@
 
 The file `lock` names its owner: process, when that started, boot, process space, host. The kernel's
 advisory lock on it decides between two that want it at once, and falls when its holder dies; the
-name tells readers, which never touch the kernel's lock, whether the owner is alive.
+name tells readers, which never touch the kernel's lock, whether the owner is alive. The process
+that supervises a detached run holds `supervisor` in the same way.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from stackwise.jsontext import loads
 
+LOCK, SUPERVISOR = "lock", "supervisor"
 STALE_SECONDS = 60.0
 ENDING_SECONDS = 5.0
 _held: set[int] = set()
@@ -65,16 +67,20 @@ class Lock:
             os.close(self.handle)
 
 
-def take(folder: Path) -> Lock:
+def take(folder: Path, name: str = LOCK) -> Lock:
     """Hold a run.
+
+    Args:
+        folder: The run's.
+        name: The lock's file: whether it is trained or supervised.
 
     Raises:
         RunBusy: If another process holds it, or seems to from here.
     """
-    handle, mine = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666), this_process()
-    free = _taken(handle, folder)
-    owner = owner_of(folder)
-    if not free or (owner is not None and owner != mine and is_held(folder)):
+    handle, mine = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666), this_process()
+    free = _taken(handle, folder, name)
+    owner = owner_of(folder, name)
+    if not free or (owner is not None and owner != mine and is_held(folder, name)):
         os.close(handle)
         raise RunBusy(f"run {folder.resolve().name}: {_who(owner)}")
     os.ftruncate(handle, 0)
@@ -82,7 +88,7 @@ def take(folder: Path) -> Lock:
     return Lock(handle, owner)
 
 
-def _taken(handle: int, folder: Path) -> bool:
+def _taken(handle: int, folder: Path, name: str) -> bool:
     """Try for the kernel's lock; one whose owner is not alive is about to fall, so wait for it."""
     deadline = time.monotonic() + ENDING_SECONDS
     while True:
@@ -90,33 +96,43 @@ def _taken(handle: int, folder: Path) -> bool:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            if is_held(folder) or time.monotonic() > deadline:
+            if is_held(folder, name) or time.monotonic() > deadline:
                 return False
         time.sleep(0.01)
 
 
-def owner_of(folder: Path) -> Owner | None:
+def owner_of(folder: Path, name: str = LOCK) -> Owner | None:
     """Who wrote its name into the lock; None if it is free, or the name was cut."""
     try:
-        return Owner(**loads((folder / "lock").read_text("utf-8")))
+        return Owner(**loads((folder / name).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a live process trains the run.
+def is_held(folder: Path, name: str = LOCK) -> bool:
+    """Whether a live process trains the run, or supervises it.
 
     One in another container or on another machine is judged by its heartbeat, which is at most a
     minute old.
     """
-    owner = owner_of(folder)
+    owner = owner_of(folder, name)
     if owner is None:
         return False
-    here = this_process()
-    if (owner.boot, owner.space) == (here.boot, here.space):
-        return _start_of(owner.pid) == owner.started
+    if is_here(owner):
+        return is_alive(owner)
     beat = folder / "status.json"
     return beat.exists() and time.time() - beat.stat().st_mtime < STALE_SECONDS
+
+
+def is_here(owner: Owner) -> bool:
+    """Whether an owner is a process of this boot and process space, which can be asked for."""
+    here = this_process()
+    return (owner.boot, owner.space) == (here.boot, here.space)
+
+
+def is_alive(owner: Owner) -> bool:
+    """Whether a process of this machine is still there."""
+    return _start_of(owner.pid) == owner.started
 
 
 def this_process() -> Owner:

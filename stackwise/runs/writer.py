@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from stackwise.atomic import sweep, write_text
 from stackwise.jsontext import dumps
-from stackwise.runs import lock
+from stackwise.runs import lock, status
 from stackwise.runs.events import EventLog
 from stackwise.runs.lock import RunBusy
 from stackwise.runs.metrics import COLUMNS, MetricLog, compact, segments
@@ -113,6 +113,12 @@ class RunWriter:
         with self.guard:
             self.facts.update(facts)
 
+    def become(self, state: str) -> None:
+        """Change the state that status.json says, now: `running` or `paused`."""
+        self.state = state
+        with suppress(OSError):  # the next heartbeat tries again
+            self._write_status()
+
     def close(self, state: str, *, error: str | None = None) -> None:
         """End this attempt: `finished`, `stopped` or `failed`. The run is free afterwards.
 
@@ -153,7 +159,7 @@ class RunWriter:
                 "pid": os.getpid(),
                 "heartbeat": time.time(),
             }
-        write_text(self.folder / "status.json", dumps(facts, indent=1), durable=False)
+        status.write(self.folder, facts)
 
     def _write_exit(self, error: str | None) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -29,6 +29,7 @@ from stackwise.objective import is_causal
 from stackwise.runs import Run
 from stackwise.stage import trunk_of
 from stackwise.training.checkpoint import CheckpointError, read_manifest
+from stackwise.training.obeying import take_orders
 from stackwise.training.rows import ROWS, Rows, rows_looked_at, rows_trained
 from stackwise.training.saved import RACK, save_parts
 from stackwise.training.step import autocast
@@ -161,6 +162,7 @@ def fill(work: Work, number: int, rows: Rows, writer: CacheWriter) -> int | None
     for first in range(writer.rows_done, rows.count, rows.size):
         for row, x_BTD in outputs(work, number, rows, first, older):
             writer.write(row, x_BTD)
+        take_orders(work)
         if work.stop_requested:
             raise Stopped
     return None if older is None else number - 1

@@ -172,7 +172,7 @@ def check_disk(
     stage, saved = (0, 0) if run is None else standing(run)
     cached = caches_in(home if placement.trunk == "cached" else None)
     older = sum(count for name, count in cached.items() if name.partition(".")[0] != str(stage))
-    kept = checkpoint_bytes(exp, made, since=stage)
+    kept = checkpoint_bytes(exp, made, since=stage, kept=placement.keep_stages)
     caches = cache_bytes(exp, placement, made, epoch_samples, since=stage, lingering=older)
     if placement.cache_gb is not None and caches > round(placement.cache_gb * 1e9):
         ways = ""
@@ -223,7 +223,15 @@ def standing(run: Path) -> tuple[int, int]:
             files = [home_of(folder, n) / e["file"] for n, e in manifest["parts"].items()]
             held += sum(file.stat().st_size for file in files if file.is_file())
             stage = manifest.get("counters", {}).get("stage", stage)
-    return stage, held
+    return stage, held + bytes_of_kept(run)
+
+
+def bytes_of_kept(run: Path) -> int:
+    """What the kept ends of stages take beside checkpoints: files that have no other name."""
+    places = [run / "rack", run / "state", run / "best"]
+    known = {file.stat().st_ino for place in places if place.is_dir() for file in place.iterdir()}
+    found = {stat.st_ino: stat.st_size for stat in map(os.stat, (run / "stages").rglob("*.*"))}
+    return sum(count for inode, count in found.items() if inode not in known)
 
 
 def check_folder(folder: Path, key: str) -> None:

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,17 @@ import torch
 from stackwise.asked import a_placement, an_experiment, usual_placement
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import prefetch
+from stackwise.detached.device_queue import holding
 from stackwise.model.workspace import workspace
 from stackwise.objective import Corrupted, is_causal
 from stackwise.runs import Run, attach
+from stackwise.runs.control import newest
 from stackwise.training.borders import enter_stage, leave_stage, measured
 from stackwise.training.caching import caches_of, drop_caches, is_cached, mend, open_caches
 from stackwise.training.in_backward import PartlyTaken
+from stackwise.training.kept_stages import keep_stage
 from stackwise.training.moving import changed_placement
+from stackwise.training.obeying import take_orders, wait_while_paused
 from stackwise.training.opening import open_work
 from stackwise.training.rates import stage_lr
 from stackwise.training.residence import gather
@@ -110,22 +114,45 @@ def resume(
     return execute(run, new, on_step=on_step)
 
 
-def execute(run: Run, placement: Placement | None = None, *, on_step: OnStep | None = None) -> Run:
+def execute(
+    run: Run,
+    placement: Placement | None = None,
+    *,
+    on_step: OnStep | None = None,
+    through: int | None = None,
+    obeyed: int | None = None,
+    holds_device: bool = False,
+) -> Run:
     """Run the stages that are left. A finished run is returned as it is.
 
-    Ctrl-C and SIGTERM end it after the step in hand, with its state saved.
+    Ctrl-C and SIGTERM end it after the step in hand, with its state saved; so does what is asked
+    through its folder.
 
     Args:
         run: The run.
         placement: Another one from here on, its folders seen from the run's; None for the one
             that is there.
         on_step: Called after every step.
+        through: The stage after which it stops; None for the last one.
+        obeyed: The number of the last order that was for an earlier attempt; None for all that
+            there are.
+        holds_device: Whether it is its turn in the queue of its device already; else it joins that,
+            so that launched runs wait for it, and waits for nobody.
     """
     if run.state == "finished":
         return run
-    with open_work(run, placement) as work, workspace(small=True), stop_signals(work):
+    with (
+        open_work(run, placement) as work,
+        nullcontext() if holds_device else in_queue(work),
+        workspace(small=True),
+        stop_signals(work),
+    ):
+        work.obeyed = newest(run.path) if obeyed is None else obeyed
         try:
+            keep_stage(work)
             for number in range(work.at.stage, len(work.stages)):
+                if through is not None and number > through:
+                    raise Stopped
                 train_stage(work, number, on_step)
             gather(work)
             finish(work)
@@ -163,15 +190,29 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
             if on_step is not None:
                 on_step(work, numbers)
             watch(work, trainee)
+            take_orders(work)
             if work.at.step == steps:
                 break  # the border saves, whatever is asked
-            if work.stop_requested or work.checkpoint_due():
+            if work.stop_requested or work.paused or work.checkpoint_due():
                 save_work(work, trainee)
+            wait_while_paused(work)
             if work.stop_requested:
                 raise Stopped
     leave_stage(work, trainee)
+    keep_stage(work)
+    wait_while_paused(work)
     if work.stop_requested:
         raise Stopped
+
+
+@contextmanager
+def in_queue(work: Work) -> Iterator[None]:
+    """Let launched runs wait for this one, and say which ones share its device."""
+    with holding(work.device.type, work.run.path) as others:
+        if others:
+            names = [Path(other.run).name for other in others]
+            work.writer.event("device_shared", device=work.device.type, runs=names)
+        yield
 
 
 @contextmanager

@@ -79,6 +79,9 @@ class Work:
         packed: Stacks that are frozen to the format of `precision.frozen`.
         lent: Stacks whose matrices are read as they are needed.
         empty: Stacks that are on disk, and not loaded yet.
+        stop_requested: Whether it is to end after the step in hand, saved.
+        paused: Whether it is to wait after the step in hand.
+        obeyed: The number of the last order that was taken (`stackwise/runs/control.py`).
     """
 
     run: Run
@@ -97,6 +100,8 @@ class Work:
     lent: set[str] = field(default_factory=set)
     empty: set[str] = field(default_factory=set)
     stop_requested: bool = False
+    paused: bool = False
+    obeyed: int = 0
     saved_at: float = field(default_factory=time.monotonic)
 
     @cached_property
@@ -227,6 +232,7 @@ class Work:
             step=at.total_steps,
             loss=numbers.loss,
             seconds_left=self.seconds_left(),
+            step_seconds=self.at.seconds / self.at.total_steps,
         )
 
     def block_names(self) -> list[str]:

@@ -44,7 +44,15 @@ CASES = {
 
 
 def bytes_in(*folders: Path) -> int:
-    return sum(path.stat().st_size for folder in folders for path in folder.rglob("*.*"))
+    """Of all files; one with two names counts once."""
+    found = [path.stat() for folder in folders for path in folder.rglob("*.*")]
+    return sum({stat.st_ino: stat.st_size for stat in found}.values())
+
+
+@pytest.fixture
+def place(place) -> sw.Placement:
+    """Without the ends of stages, but where a test says otherwise."""
+    return place.replace(keep_stages=False)
 
 
 @pytest.fixture
@@ -54,20 +62,21 @@ def wide(tiny) -> sw.Experiment:
     return tiny.replace(rack={"d_model": 64}, eval={"points": 16}, budget=budget)
 
 
+@pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_of_checkpoints(wide, place, monkeypatch, case) -> None:
+def test_of_checkpoints(wide, place, monkeypatch, case, kept) -> None:
     exp, seen = wide.replace(**CASES[case]), list[int]()
-    place = place.replace(checkpoint_seconds=1e-9)
+    place = place.replace(checkpoint_seconds=1e-9, keep_stages=kept)
     run = create_run(exp, place)
     stale = checkpoint._remove_stale
 
     def noted(folder, entries) -> None:
-        seen.append(bytes_in(*(run.path / name for name in ("rack", "state", "best"))))
+        seen.append(bytes_in(*(run.path / name for name in ("rack", "state", "best", "stages"))))
         stale(folder, entries)
 
     monkeypatch.setattr(checkpoint, "_remove_stale", noted)
     sw.train(exp, place)
-    said = checkpoint_bytes(exp, sw.stages(exp))
+    said = checkpoint_bytes(exp, sw.stages(exp), kept=kept)
     assert max(seen) <= said <= 1.3 * max(seen), max(seen) / said
 
 

@@ -1,6 +1,30 @@
-"""The workbench: figures and notebook widgets over the public names of stackwise."""
+"""The workbench: figures and notebook widgets over the public names of stackwise.
 
-from stackwise_widgets.paper import PaperFigure, study_figure
-from stackwise_widgets.study_data import figure_data
+Names are imported where they are first used, so that a figure needs no widgets, and a widget no
+figure.
+"""
 
-__all__ = ["PaperFigure", "figure_data", "study_figure"]
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "PaperFigure": "paper",
+    "study_figure": "paper",
+    "figure_data": "study_data",
+}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'stackwise_widgets' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"stackwise_widgets.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

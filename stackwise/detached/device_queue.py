@@ -1,0 +1,135 @@
+"""Whose turn it is on a device: one run after the other, in the order in which they came.
+
+Every process that trains on a device of this machine leaves a ticket in a folder of the user's: a
+numbered file that names its run and itself. The lowest number whose process lives has the device; a
+detached run waits until that is its own. Tickets of the dead are removed by whoever looks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stackwise.data.cache import cache_folder
+from stackwise.jsontext import dumps, loads
+from stackwise.runs.lock import Owner, is_alive, this_process
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A place in the queue of a device.
+
+    Attributes:
+        path: Its file.
+        run: The run's folder.
+        owner: The process that holds it.
+    """
+
+    path: Path
+    run: str
+    owner: Owner
+
+    @property
+    def number(self) -> int:
+        """Its place in the order of coming."""
+        return int(self.path.stem)
+
+
+def take_ticket(device: str, run: Path) -> Ticket:
+    """Come to the end of a device's queue.
+
+    Args:
+        device: `cpu`, or the name of a card.
+        run: The run's folder.
+
+    Raises:
+        OSError: If the folder of tickets cannot be written.
+    """
+    folder, owner = folder_of(device), this_process()
+    folder.mkdir(parents=True, exist_ok=True)
+    text = dumps({"run": str(run.resolve()), "owner": asdict(owner)})
+    number = max((int(path.stem) for path in _files(folder)), default=0) + 1
+    while True:
+        path = folder / f"{number:09d}.json"
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            number += 1
+            continue
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        return Ticket(path, str(run.resolve()), owner)
+
+
+def before(ticket: Ticket) -> list[Ticket]:
+    """The tickets whose turn is before this one's, the first one first."""
+    return [other for other in tickets(ticket.path.parent) if other.number < ticket.number]
+
+
+def tickets(folder: Path) -> list[Ticket]:
+    """All tickets of living processes in the folder of a device."""
+    found = []
+    for path in sorted(_files(folder), key=lambda path: int(path.stem)):
+        ticket = _read(path)
+        if ticket is not None and is_alive(ticket.owner):
+            found.append(ticket)
+        elif ticket is not None or _is_old(path):
+            path.unlink(missing_ok=True)
+    return found
+
+
+def give_back(ticket: Ticket) -> None:
+    """Leave the queue, or the device."""
+    with suppress(OSError):
+        ticket.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def holding(device: str, run: Path) -> Iterator[list[Ticket]]:
+    """Inside, launched runs wait for this one; it does not wait itself.
+
+    Yields:
+        Those that are before it.
+    """
+    try:
+        ticket = take_ticket(device, run)
+    except OSError:  # a home that cannot be written: nobody queues there
+        yield []
+        return
+    try:
+        yield before(ticket)
+    finally:
+        give_back(ticket)
+
+
+def folder_of(device: str) -> Path:
+    """Where the tickets of a device lie: apart for each boot, process space and choice of cards."""
+    here = this_process()
+    cards = "" if device == "cpu" else os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    key = hashlib.sha256("\n".join([here.boot, here.space, device, cards]).encode()).hexdigest()
+    return cache_folder() / "queue" / key[:16]
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.json") if path.stem.isascii() and path.stem.isdigit()]
+
+
+def _is_old(path: Path) -> bool:
+    """Whether a ticket that cannot be read is not just being written."""
+    try:
+        return time.time() - path.stat().st_mtime > 5.0
+    except OSError:
+        return False
+
+
+def _read(path: Path) -> Ticket | None:
+    try:
+        facts = loads(path.read_text("utf-8"))
+        return Ticket(path, str(facts["run"]), Owner(**facts["owner"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None

@@ -1,0 +1,58 @@
+"""How a detached run ended, written down by the process that saw it end.
+
+A run that ends by itself has said how, in status.json and exit.json; here the exit code is added.
+For one that could not, both are written.
+"""
+
+from __future__ import annotations
+
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stackwise.atomic import write_text
+from stackwise.jsontext import dumps, loads
+from stackwise.runs import status
+from stackwise.runs.log import last_line
+
+EXIT = "exit.json"
+LIVE = ("starting", "queued", "running", "paused")
+
+
+def write_end(folder: Path, code: int, asked: bool) -> None:
+    """Add to a run how its process ended.
+
+    Args:
+        folder: The run's.
+        code: Its exit code; of a killed one, minus the signal.
+        asked: Whether it was made to stop.
+    """
+    facts = status.read(folder)
+    if facts.get("state") in LIVE:
+        state, why = verdict(folder, code, asked)
+        status.write(folder, {**facts, "state": state})
+        found: dict[str, Any] = {"state": state, "error": why, "attempt": facts.get("attempt")}
+        found["time"] = datetime.now(UTC).isoformat(timespec="seconds")
+    else:
+        found = _read(folder)
+    write_text(folder / EXIT, dumps({**found, "code": code}, indent=1))
+
+
+def verdict(folder: Path, code: int, asked: bool) -> tuple[str, str | None]:
+    """The state of a run whose process ended without a word, and why."""
+    if asked:
+        return "stopped", None
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        more = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        return "died", f"its process was ended by {name}{more}"
+    return "failed", last_line(folder) or f"its process ended with code {code} before it began"
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        found = loads((folder / EXIT).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,45 @@
+"""What is handed to the process that supervises a run, and by that to the one that trains it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stackwise.jsontext import dumps, loads
+
+TAKEN, BUSY = "taken", "busy"  # what the supervisor answers
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt at a run, as a line of JSON.
+
+    Attributes:
+        run: The run's folder, absolute.
+        device: Whose queue it joins.
+        queue: Whether it waits for its turn there.
+        obeyed: The number of the last order that was for an earlier attempt.
+        through: The stage after which it stops; None for the last one.
+        placement: Another placement from here on, its folders seen from the run's; None for the one
+            that is there.
+    """
+
+    run: str
+    device: str
+    queue: bool = True
+    obeyed: int = 0
+    through: int | None = None
+    placement: dict[str, Any] | None = None
+
+    def line(self) -> str:
+        """As it goes through a pipe."""
+        return dumps(asdict(self)) + "\n"
+
+    @classmethod
+    def of_line(cls, line: str) -> Job:
+        """What `line` wrote.
+
+        Raises:
+            ValueError, TypeError: If it is not that.
+        """
+        return cls(**loads(line))

@@ -1,0 +1,213 @@
+"""The process that looks after one detached run: a light one, in a session of its own.
+
+It waits for the run's turn on its device, starts the process that trains, sees to it that a stop
+is obeyed, and writes down how the run ended. It reads one job from standard input and answers one
+word. With `--warm` it starts the trainer first, which imports what takes long while no job is there
+yet; both end when their input does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stackwise.detached.device_queue import Ticket, before, give_back, take_ticket
+from stackwise.detached.ending import write_end
+from stackwise.detached.job import BUSY, TAKEN, Job
+from stackwise.detached.patience import patience_for
+from stackwise.runs import status
+from stackwise.runs.control import Order, orders
+from stackwise.runs.lock import SUPERVISOR, Lock, RunBusy, take
+from stackwise.runs.standing import LIVE, state_of
+
+LOOK_SECONDS, ENDING_SECONDS = 0.05, 30.0
+GRACE_SECONDS = 8.0  # between an interrupt that is not answered and a kill
+
+
+def main(arguments: list[str]) -> int:
+    """Supervise the run of the job that comes on standard input."""
+    trainer = start_trainer(subprocess.DEVNULL) if "--warm" in arguments else None
+    line = sys.stdin.readline()
+    if not line.strip():
+        if trainer is not None:
+            trainer.stdin.close()  # type: ignore[union-attr]
+        return 0
+    job = Job.of_line(line)
+    folder = Path(job.run)
+    lock = taken(folder)
+    if lock is None:
+        answer(BUSY)
+        if trainer is not None:
+            trainer.kill()
+        return 0
+    try:
+        status.begin(folder, "starting")
+        answer(TAKEN)
+        supervise(folder, job, trainer)
+    finally:
+        lock.release()
+    return 0
+
+
+def taken(folder: Path) -> Lock | None:
+    """The right to look after a run; None if another process does and the run is live.
+
+    One whose run has just ended has a few words left to write.
+    """
+    deadline = time.monotonic() + ENDING_SECONDS
+    while True:
+        try:
+            return take(folder, SUPERVISOR)
+        except RunBusy:
+            if state_of(folder, status.read(folder)) in LIVE or time.monotonic() > deadline:
+                return None
+        time.sleep(LOOK_SECONDS)
+
+
+def answer(word: str) -> None:
+    """Tell whoever launched the run, and let go of the pipe."""
+    with suppress(OSError):
+        os.write(1, f"{word}\n".encode())
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.close(null)
+
+
+def supervise(folder: Path, job: Job, trainer: subprocess.Popen[str] | None) -> None:
+    """Carry a run through its queue and its training, to its end."""
+    ticket = take_ticket(job.device, folder) if job.queue else None
+    try:
+        if ticket is not None and not wait_for_turn(folder, job, ticket):
+            status.begin(folder, "stopped")
+            say(folder, "it was stopped while it waited for its turn")
+            if trainer is not None:
+                trainer.kill()
+            return
+        status.begin(folder, "starting")
+        if trainer is None or trainer.poll() is not None:
+            with (folder / "log.txt").open("ab") as log:
+                trainer = start_trainer(log.fileno())
+        say(folder, f"process {trainer.pid} trains it")
+        hand_over(trainer, job)
+        asked = see_through(folder, job, trainer)
+        write_end(folder, trainer.wait(), asked)
+    finally:
+        if ticket is not None:
+            give_back(ticket)
+
+
+def wait_for_turn(folder: Path, job: Job, ticket: Ticket) -> bool:
+    """Wait until nobody is before the run; False if it was asked to stop meanwhile."""
+    said: list[str] = []
+    while ahead := before(ticket):
+        names = [Path(other.run).name for other in ahead]
+        if names != said:
+            status.begin(folder, "queued", waits_for=names)
+            said = names
+        if any(order.command.startswith("stop") for order in orders(folder, job.obeyed)):
+            return False
+        time.sleep(LOOK_SECONDS)
+    return True
+
+
+def start_trainer(output: int) -> subprocess.Popen[str]:
+    """The process that trains, waiting for a job; it outlives this one."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "stackwise.detached.trainer"],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        text=True,
+    )
+
+
+def hand_over(trainer: subprocess.Popen[str], job: Job) -> None:
+    """Give the trainer its job."""
+    assert trainer.stdin is not None
+    with suppress(OSError):  # it is gone already; its exit code says so
+        trainer.stdin.write(job.line())
+        trainer.stdin.close()
+
+
+def see_through(folder: Path, job: Job, trainer: subprocess.Popen[str]) -> bool:
+    """Wait for the trainer's end, and end it where it does not obey.
+
+    Returns:
+        Whether it was made to stop.
+    """
+    known, ending = job.obeyed, Ending(trainer, lambda text: say(folder, text))
+    while trainer.poll() is None:
+        for order in orders(folder, known):
+            known = order.number
+            ending.hear(order, patience_for(folder, order))
+        ending.press()
+        with suppress(subprocess.TimeoutExpired):
+            trainer.wait(LOOK_SECONDS)
+    return ending.began is not None
+
+
+class Ending:
+    """A stop, from the asking to the kill.
+
+    Args:
+        trainer: The process.
+        say: Where to say what is done.
+
+    Attributes:
+        began: When it was interrupted; None before.
+    """
+
+    def __init__(self, trainer: subprocess.Popen[str], say: Callable[[str], None]) -> None:
+        self.trainer, self.say = trainer, say
+        self.deadline: float | None = None
+        self.began: float | None = None
+        self.killed = False
+
+    def hear(self, order: Order, patience: float) -> None:
+        """Take an order into account: a stop must be obeyed in `patience` seconds."""
+        if order.command == "stop-now":
+            self.deadline = time.monotonic()
+        elif order.command == "stop":
+            due = time.monotonic() + patience
+            self.deadline = due if self.deadline is None else min(self.deadline, due)
+
+    def press(self) -> None:
+        """Do what is due: interrupt, then kill."""
+        now = time.monotonic()
+        if self.deadline is None or now < self.deadline or self.killed:
+            return
+        if self.began is None:
+            self.began = now
+            self.say("it is interrupted, and goes on from its last checkpoint")
+            self._interrupt()
+        elif now - self.began > GRACE_SECONDS:
+            self.killed = True
+            self.say(f"it did not answer for {GRACE_SECONDS:.0f} s and is killed")
+            self.trainer.kill()
+
+    def _interrupt(self) -> None:
+        """Twice: the first asks for a stop after the step in hand, the second for one now."""
+        for _ in range(2):
+            with suppress(OSError):
+                self.trainer.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self.trainer.wait(0.1)
+
+
+def say(folder: Path, text: str) -> None:
+    """Add a line to the run's log."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    with suppress(OSError), (folder / "log.txt").open("a", encoding="utf-8") as log:
+        log.write(f"[{now}] {text}\n")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""What a run brings along of another one that it began in: numbers and events up to a stage's end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stackwise.atomic import append
+from stackwise.jsontext import dumps
+from stackwise.runs.events import counted_once
+from stackwise.runs.metrics import END_OF_STREAM, read_table
+
+if TYPE_CHECKING:
+    from stackwise.runs.folder import Run
+
+TOLD = ("stage_started", "eval", "frozen", "untied", "memory", "stage_finished")
+
+
+def copy_history(run: Run, folder: Path, *, stage: int, steps: int) -> None:
+    """Write what happened in a run up to the end of a stage into a new folder, as its attempt 1.
+
+    Args:
+        run: The run that it happened in.
+        folder: The new run's.
+        stage: The stage.
+        steps: Steps of the run until then.
+    """
+    lines = [
+        dumps({**event, "seq": seq, "attempt": 1})
+        for seq, event in enumerate(events_until(run, stage))
+    ]
+    (folder / "events.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    table = read_table(run.path)
+    table = table.slice(0, sum(step <= steps for step in table["step"].to_pylist()))
+    # Steps rise, so that this is its beginning.
+    (folder / "metrics").mkdir()
+    with (folder / "metrics" / "0001.arrows").open("xb", buffering=0) as file:
+        append(file, table.schema.serialize())
+        for batch in table.to_batches():
+            append(file, batch.serialize())
+        append(file, END_OF_STREAM)
+
+
+def events_until(run: Run, stage: int) -> list[dict[str, Any]]:
+    """What is told of a run until a stage ended, in order; steps that were taken again count once."""
+    events = run.events()
+    ended = {"kind": "stage_finished", "stage": stage}
+    ends = [i for i, event in enumerate(events) if event.items() >= ended.items()]
+    events = [event for event in events[: ends[-1] + 1] if event["kind"] in TOLD] if ends else []
+    looks = {e["seq"] for e in counted_once([e for e in events if e["kind"] == "eval"])}
+    return [e for e in events if e["kind"] != "eval" or e["seq"] in looks]

@@ -1,0 +1,25 @@
+"""log.txt: what the processes of a detached run said, theirs and the libraries' words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+LOG = "log.txt"
+LAST_BYTES = 1 << 14
+
+
+def last_lines(folder: Path, count: int = 20) -> list[str]:
+    """The end of a run's log; nothing if it has none."""
+    try:
+        with (folder / LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - LAST_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.splitlines()[-count:]
+
+
+def last_line(folder: Path) -> str | None:
+    """The last line that says something."""
+    said = [line.strip() for line in last_lines(folder) if line.strip()]
+    return said[-1] if said else None

@@ -1,0 +1,66 @@
+"""How a run stands, from what its folder says and which processes are alive.
+
+made        it has been made, and nothing has trained it
+starting    its process is about to train it
+queued      it waits for its turn on a device
+running     it trains
+paused      it holds where it is, with all that it holds in memory
+stale       its process is there, and has not been heard of for a while
+stopped     it was stopped, and goes on from its last checkpoint
+finished    all its stages are done
+failed      it ended with an error
+died        its process is gone, without a word
+damaged     status.json cannot be read
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stackwise.runs.lock import LOCK, SUPERVISOR, is_held
+
+TRAINED = ("running", "paused")
+AWAITED = ("starting", "queued")
+LIVE = (*TRAINED, *AWAITED, "stale")
+STATES = ("made", *LIVE, "stopped", "finished", "failed", "died", "damaged")
+SILENT_SECONDS = 30.0
+
+
+def state_of(folder: Path, status: Mapping[str, Any]) -> str:
+    """How a run stands.
+
+    Args:
+        folder: The run's.
+        status: What its status.json says.
+    """
+    state = str(status.get("state", "made"))
+    if state in AWAITED:
+        return state if is_held(folder, SUPERVISOR) else "died"
+    if state not in TRAINED:
+        return state
+    if not is_held(folder, LOCK):
+        return "died"
+    return "stale" if silent_seconds(status) > SILENT_SECONDS else state
+
+
+def silent_seconds(status: Mapping[str, Any]) -> float:
+    """Seconds since the last heartbeat; NaN if there was none."""
+    beat = status.get("heartbeat")
+    return time.time() - beat if isinstance(beat, float) else math.nan
+
+
+def way_out(state: str, run_id: str) -> str | None:
+    """What to do about a run in a state that is none to stay in; None for any other."""
+    again = f"go on with it: sw.attach({run_id!r}).resume(), or stackwise resume {run_id}"
+    return {
+        "stopped": again,
+        "died": f"nothing is lost but the steps since its last checkpoint; {again}",
+        "failed": f"see what it says, mend that, and {again}",
+        "stale": "its process hangs, or the machine is too busy to let it speak; wait, or stop it "
+        "with stop(now=True)",
+        "paused": f"let it go on: sw.attach({run_id!r}).resume()",
+    }.get(state)

@@ -1,0 +1,90 @@
+"""The rack as each stage left it, kept so that another run can begin there.
+
+    stages/0002/rack/  state/     the checkpoint at the end of stage 2, as in the run's own folder
+
+Files of a checkpoint are named by content and never changed, so that one which a later checkpoint
+still has takes no room here: it is the same file under a second name. What the others take is in
+`memory/disk.py`; how a run begins at one of these is in `forking.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stackwise.atomic import PART, flush
+from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest
+from stackwise.training.saved import RACK
+from stackwise.training.work import Work
+
+FOLDER = "stages"
+
+
+def keep_stage(work: Work) -> None:
+    """Keep the checkpoint of the stage that has just ended, if there is one and it is not kept.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    if not work.placement.keep_stages or work.at.step or not work.at.stage:
+        return
+    kept = folder_of(work.run.path, work.at.stage - 1)
+    if not (kept / RACK / MANIFEST).exists():
+        keep(work.run.path / RACK, kept)
+        work.writer.event("stage_kept", stage=work.at.stage - 1)
+
+
+def folder_of(run: Path, number: int) -> Path:
+    """Where the end of a stage is kept."""
+    return run / FOLDER / f"{number:04d}"
+
+
+def kept_stages(run: Path) -> list[int]:
+    """The stages whose end is kept, in order."""
+    found = (path.parents[1].name for path in (run / FOLDER).glob(f"*/{RACK}/{MANIFEST}"))
+    return sorted(int(name) for name in found if name.isdigit())
+
+
+def keep(rack: Path, target: Path) -> None:
+    """Give a checkpoint a second folder, whole or not at all."""
+    draft = target.with_name(f".{target.name}{PART}")
+    shutil.rmtree(draft, ignore_errors=True)
+    copy_checkpoint(rack, draft)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(draft, target)
+    flush(target.parent)
+
+
+def copy_checkpoint(rack: Path, target: Path) -> None:
+    """Give the files of a checkpoint second names, in `target/rack` and `target/state`.
+
+    Args:
+        rack: Its folder, with the manifest.
+        target: Where the new folders are made.
+    """
+    (target / RACK).mkdir(parents=True)
+    for name, file in files_of(rack):
+        home = home_of(target / RACK, name)
+        home.mkdir(exist_ok=True)
+        same_file(file, home / file.name)
+    shutil.copyfile(rack / MANIFEST, target / RACK / MANIFEST)
+    for folder in (target / RACK, target):
+        flush(folder)
+
+
+def files_of(rack: Path) -> Iterator[tuple[str, Path]]:
+    """The parts of a checkpoint with their files."""
+    parts: Mapping[str, Any] = read_manifest(rack)["parts"]
+    for name, entry in parts.items():
+        yield name, home_of(rack, name) / entry["file"]
+
+
+def same_file(source: Path, target: Path) -> None:
+    """A second name for a file; a copy where the disk gives none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

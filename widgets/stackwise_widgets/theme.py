@@ -1,0 +1,32 @@
+"""The looks of everything that the workbench shows; light and dark follow the page's own colours."""
+
+from __future__ import annotations
+
+import ipywidgets
+
+from stackwise_widgets.form import CSS as FORM
+from stackwise_widgets.views import CSS as VIEWS
+
+PANELS = """
+.sw-panel { max-width: 1500px; min-width: 0; }
+.sw-columns { display: flex; flex-flow: row wrap; gap: 16px; align-items: flex-start; }
+.sw-columns > * { min-width: 0; }
+.sw-title { margin: 4px 0 8px; font-size: 15px; font-weight: 600;
+  color: var(--jp-ui-font-color1, #222); }
+.sw-said { color: var(--jp-ui-font-color1, #222); line-height: 1.45; }
+.sw-quiet { color: var(--jp-ui-font-color2, #555); }
+.sw-error { border: 1px solid var(--jp-error-color1, #b3261e); border-left-width: 6px;
+  padding: 6px 12px; margin: 4px 0; color: var(--jp-ui-font-color1, #222);
+  background: var(--jp-layout-color1, #fff); border-radius: 3px; overflow-wrap: anywhere; }
+.sw-error ul { margin: 4px 0 4px 18px; padding: 0; }
+.sw-error pre, .sw-log { max-height: 240px; overflow: auto; font-size: 12px;
+  background: var(--jp-layout-color2, #f3f3f3); color: var(--jp-ui-font-color1, #222); padding: 6px; }
+.sw-panel :focus-visible { outline: 2px solid var(--jp-brand-color1, #0072b2); outline-offset: 1px; }
+"""
+
+CSS = "\n".join([VIEWS, FORM, PANELS])
+
+
+def stylesheet() -> ipywidgets.HTML:
+    """The style sheet as a widget; a panel has one, which serves all that it shows."""
+    return ipywidgets.HTML(f"<style>{CSS}</style>", layout={"height": "0px", "margin": "0"})
