@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stackwise.asked import a_placement, an_experiment, usual_placement
 from stackwise.config import Experiment, Placement
@@ -32,7 +32,7 @@ def launch(
     exp: Experiment | str,
     placement: Placement | str | None = None,
     *,
-    stages: Sequence[int] | None = None,
+    stages: Sequence[int] | Literal["next"] | None = None,
     rerun: bool = False,
     queue: bool = True,
     name: str | None = None,
@@ -47,7 +47,8 @@ def launch(
     Args:
         exp: What to train: an experiment, or a preset's name.
         placement: As for `train`.
-        stages: Only these, by number; they follow on those that are done. None: all.
+        stages: Only these, by number; they follow on those that are done. `next`: the first that is
+            not done. None: all.
         rerun: Make another run even if one is there.
         queue: Wait while another run has the device; False: start beside it.
         name: What to call it in lists.
@@ -74,7 +75,7 @@ def relaunch(
     run: Run | str | Path,
     placement: Placement | Mapping[str, Any] | None = None,
     *,
-    stages: Sequence[int] | None = None,
+    stages: Sequence[int] | Literal["next"] | None = None,
     queue: bool = True,
 ) -> Run:
     """Go on with a run from its last checkpoint, in a process of its own.
@@ -95,7 +96,7 @@ def relaunch(
     return start(run, new, through=last_of(run, stages), queue=queue)
 
 
-def last_of(run: Run, stages: Sequence[int] | None) -> int | None:
+def last_of(run: Run, stages: Sequence[int] | Literal["next"] | None) -> int | None:
     """The stage after which a run is to stop, of those that were asked for.
 
     Raises:
@@ -104,6 +105,8 @@ def last_of(run: Run, stages: Sequence[int] | None) -> int | None:
     if stages is None:
         return None
     count, done = len(run.stages()), run.stages_done()
+    if stages == "next":
+        return done
     asked = sorted(set(stages))
     for number in asked:
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < count:

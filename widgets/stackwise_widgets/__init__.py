@@ -10,7 +10,18 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "Workbench": "workbench",
+    "Design": "design",
+    "RunPanel": "run_panel",
+    "Compare": "compare",
+    "Inspect": "inspecting",
+    "Teach": "teach",
     "PaperFigure": "paper",
+    "plan_figure": "plan_figure",
+    "run_figure": "charts.finished",
+    "run_still": "charts.still",
+    "view_of": "charts.series",
+    "write_page": "page",
     "study_figure": "paper",
     "figure_data": "study_data",
 }

@@ -1,4 +1,4 @@
-"""The looks of everything that the workbench shows; light and dark follow the page's own colours."""
+"""The looks of all that the workbench shows; light and dark follow the page's own colours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from stackwise_widgets.views import CSS as VIEWS
 
 PANELS = """
 .sw-panel { max-width: 1500px; min-width: 0; }
+.sw-bar { position: sticky; top: 0; z-index: 5; padding: 4px 0;
+  background: var(--jp-layout-color0, #fff);
+  border-bottom: 1px solid var(--jp-border-color2, #ccc); }
+.sw-progress { display: flex; gap: 2px; height: 10px; margin: 4px 0; max-width: 900px; }
+.sw-stage-bar { background: var(--jp-layout-color3, #d5d5d5); min-width: 2px; overflow: hidden; }
+.sw-stage-bar > div { height: 100%; background: var(--jp-brand-color1, #0072b2); }
+.sw-sample pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 2px 0; line-height: 1.5;
+  background: transparent; color: var(--jp-ui-font-color1, #222); }
 .sw-columns { display: flex; flex-flow: row wrap; gap: 16px; align-items: flex-start; }
 .sw-columns > * { min-width: 0; }
 .sw-title { margin: 4px 0 8px; font-size: 15px; font-weight: 600;
@@ -20,8 +28,10 @@ PANELS = """
   background: var(--jp-layout-color1, #fff); border-radius: 3px; overflow-wrap: anywhere; }
 .sw-error ul { margin: 4px 0 4px 18px; padding: 0; }
 .sw-error pre, .sw-log { max-height: 240px; overflow: auto; font-size: 12px;
-  background: var(--jp-layout-color2, #f3f3f3); color: var(--jp-ui-font-color1, #222); padding: 6px; }
-.sw-panel :focus-visible { outline: 2px solid var(--jp-brand-color1, #0072b2); outline-offset: 1px; }
+  background: var(--jp-layout-color2, #f3f3f3); color: var(--jp-ui-font-color1, #222);
+  padding: 6px; }
+.sw-panel :focus-visible { outline: 2px solid var(--jp-brand-color1, #0072b2);
+  outline-offset: 1px; }
 """
 
 CSS = "\n".join([VIEWS, FORM, PANELS])

@@ -1,0 +1,116 @@
+"""How a run stands, as HTML: its state in words, how far it is, and what to do if it is stuck."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+from stackwise.runs.control import orders
+from stackwise.runs.standing import LIVE
+
+if TYPE_CHECKING:
+    import stackwise as sw
+    from stackwise_widgets.charts import RunView
+
+ASKED = {
+    "pause": "asked to pause after the step in hand",
+    "stop": "asked to stop after the step in hand, and to save",
+    "stop-now": "asked to stop now",
+    "resume": "asked to go on",
+}
+LOG_LINES = 12
+
+
+def standing_html(run: sw.Run, view: RunView) -> str:
+    """The state of a run, what it was asked for, and its progress, stage by stage."""
+    labels = run.labels
+    name = f"{labels.name} ({run.id})" if labels.name else run.id
+    lines = [
+        f'<div class="sw-said"><strong>{escape(name)}</strong>: '
+        f'<span class="sw-state" role="status">{escape(state_text(run, view))}</span></div>',
+        progress_html(view),
+    ]
+    if view.problem:
+        lines.append(f'<p class="sw-error" role="alert">{escape(view.problem)}</p>')
+    return "".join(lines) + trouble_html(run, view.state)
+
+
+def state_text(run: sw.Run, view: RunView) -> str:
+    """One line: the state, how far it is, how long it will take."""
+    said, status = [view.state], run.status() if view.state != "damaged" else {}
+    if view.state == "queued":
+        said.append(f"waits for {', '.join(map(str, status.get('waits_for', ())))}")
+    if view.state in LIVE:
+        pending = orders(run.path, int(status.get("obeyed") or 0))
+        said += [ASKED[order.command] for order in pending[-1:]]
+    if view.total_steps:
+        said.append(f"step {view.step} of {view.total_steps}")
+    if view.state == "running" and view.seconds_left is not None:
+        said.append(f"{duration(view.seconds_left)} left")
+    bits = view.result.get("bits_per_byte")
+    if isinstance(bits, float):
+        said.append(f"{bits:.3f} bits per byte held-out")
+    return ", ".join(said)
+
+
+def progress_html(view: RunView) -> str:
+    """A bar for each stage, as wide as the part of all steps that it is."""
+    total = view.total_steps or 0
+    parts = []
+    for stage in view.stages:
+        begin, end = stage.begin["steps"], stage.end["steps"]
+        if not (total and math.isfinite(begin) and math.isfinite(end) and end > begin):
+            continue
+        done = min(1.0, max(0.0, (view.step - begin) / (end - begin)))
+        left = "" if stage.seconds_left is None else f", {duration(stage.seconds_left)} left"
+        said = f"stage {stage.number} {stage.name}: {done:.0%}{left}"
+        parts.append(
+            f'<div class="sw-stage-bar" style="flex:{(end - begin) / total:.4f} 1 0" '
+            f'title="{escape(said)}"><div style="width:{done:.1%}"></div></div>'
+        )
+    done = view.step / total if total else 0.0
+    here = next((s for s in view.stages if s.state == "running"), None)
+    said = f"{done:.0%} in all" + (
+        f"; stage {here.number} {here.name}"
+        + ("" if here.seconds_left is None else f", {duration(here.seconds_left)} left in it")
+        if here
+        else ""
+    )
+    return (
+        f'<div class="sw-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{100 * done:.0f}" aria-label="steps of the run">{"".join(parts)}</div>'
+        f'<div class="sw-quiet">{escape(said)}</div>'
+    )
+
+
+def trouble_html(run: sw.Run, state: str) -> str:
+    """Of a run that is stuck or ended badly: why, its last lines, and the way out."""
+    why, way = run.error(), run.what_now()
+    if way is None and why is None:
+        return ""
+    parts = []
+    if why is not None:
+        parts.append(f"<p><strong>{escape(state)}</strong>: {escape(why)}</p>")
+    if way is not None:
+        parts.append(f"<p>{escape(way)}</p>")
+    log = run.log(LOG_LINES)
+    if log and state in ("failed", "died", "stale"):
+        parts.append(
+            f'<details><summary>its last lines</summary><pre class="sw-log">'
+            f"{escape(chr(10).join(log))}</pre></details>"
+        )
+    grave = state in ("failed", "died", "stale", "damaged")
+    kind = 'class="sw-error" role="alert"' if grave else 'class="sw-said"'
+    return f"<div {kind}>{''.join(parts)}</div>"
+
+
+def duration(seconds: float) -> str:
+    """`2 min 5 s`, `3.4 h`, `12 days`."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
