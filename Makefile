@@ -7,7 +7,7 @@ READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo lab test env lint types unit integration examples notebooks bench clean
+.PHONY: help demo lab test env lint types unit integration examples notebooks browser bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -54,10 +54,14 @@ examples: $(READY) ## tests/examples alone
 notebooks: $(READY) ## execute every notebook
 	$(PY) tests/run_tests.py --notebooks
 
+browser: $(READY) ## JupyterLab and Voila in Chromium, which has to be there already
+	$(PY) tests/run_tests.py --browser
+
 bench: $(READY) ## speed and memory: the toy's step and a 70B-wide block beside a peer's, reading
 	$(PY) benchmarks/step.py
 	$(PY) benchmarks/full_width.py
 	$(PY) benchmarks/reading.py
 
-clean: ## remove what make made (.venv, caches, coverage); runs stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* build *.egg-info
+clean: ## remove what make made (.venv, caches, coverage, screenshots); runs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* build *.egg-info \
+	  tests/browser/screenshots

@@ -46,10 +46,21 @@ def count_text(count: float | None) -> str:
     if count is None or math.isnan(count):
         return "-"
     for unit in ("", " k", " M", " G"):
-        if abs(count) < 1000:
+        if abs(float(f"{count:.3g}")) < 1000:
             return f"{count:.0f}" if not unit else f"{count:.3g}{unit}"
         count /= 1000
     return f"{count:.3g} T"
+
+
+def duration(seconds: float) -> str:
+    """`2 min 5 s`, `3.4 h`, `12 days`."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -15,12 +15,15 @@ from stackwise.cli.looking import (
 )
 from stackwise.cli.moving import export_command, import_command
 from stackwise.cli.planning import add_advise, add_calibrate, add_plan
+from stackwise.cli.running import add_running
 from stackwise.cli.training import demo_command, resume_command, run_command
 
 FIRST_STEPS = """first steps:
   stackwise presets                      what can be trained as it is
   stackwise plan toy --hardware h200     what it will take, before anything is made
   stackwise run toy curriculum=grow      minutes on two cores; Ctrl-C stops it, and nothing is lost
+  stackwise launch toy curriculum=grow   the same in a process of its own
+  stackwise watch toy-grow               how it stands, until it ends
   stackwise runs                         what is there, and how far it is
   stackwise sample RUN "In the beginning"
 
@@ -101,6 +104,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="placement.key=value",
         help="how it is carried out from here on: placement.device=cuda",
     )
+    again.add_argument(
+        "--detach", action="store_true", help="in a process of its own, and return at once"
+    )
     runs = add("runs", runs_command, "list the runs, newest first")
     score = add("eval", eval_command, "bits per byte of a run's rack on its held-out text")
     _takes_a_run(score)
@@ -145,6 +151,7 @@ def parser() -> argparse.ArgumentParser:
     _add_export(out)
     for command in (again, runs, score, text, out):
         command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
+    add_running(add)
     for command_of in (add_plan, add_advise, add_calibrate):
         command_of(add)
     _add_doctor(

@@ -38,7 +38,7 @@ def run_row(found: Mapping[str, Any]) -> list[str]:
     try:
         if found["problem"] is None:
             return [
-                found["id"],
+                f"{found['id']} ({found['name']})" if found["name"] else found["id"],
                 found["state"],
                 f"{(found['stage'] or 0) + 1}/{found['stages']}",
                 str(found["step"] or 0),

@@ -28,12 +28,16 @@ def run_command(options: argparse.Namespace) -> int:
 
 
 def resume_command(options: argparse.Namespace) -> int:
-    """Go on with a run."""
+    """Go on with a run, here or in a process of its own; a paused one where it is."""
     from stackwise.runs import attach
     from stackwise.training.moving import changed_placement
 
     keys = placement_keys(options.changes)
     run = attach(options.run, options.runs_dir)
+    if run.state == "paused" or options.detach:
+        run.resume(keys)
+        print(f"{run.id}: goes on in its own process")
+        return 0
     changed = None if run.state == "finished" else changed_placement(run, keys)
     return carry_out(run, changed, keys or {})
 

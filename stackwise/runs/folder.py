@@ -30,11 +30,13 @@ from stackwise.runs.control import ask
 from stackwise.runs.events import Event, read_events
 from stackwise.runs.frames import evals_of, memory_of
 from stackwise.runs.labels import Labels, read_labels, write_labels
+from stackwise.runs.layers import layers_of
 from stackwise.runs.lock import SUPERVISOR, is_held
 from stackwise.runs.log import last_lines
 from stackwise.runs.metrics import read_metrics
 from stackwise.runs.parting import delete_run, zip_run
 from stackwise.runs.standing import LIVE, silent_seconds, state_of, way_out
+from stackwise.runs.tail import last_event
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,14 +140,18 @@ class Run:
         """Held-out measurements, one row each; those of steps that were taken again count once."""
         return evals_of(self)
 
+    def layers(self) -> pd.DataFrame:
+        """Held-out loss at every depth, at every look: one row per look and exit."""
+        return layers_of(self)
+
     def memory(self) -> pd.DataFrame:
         """Bytes by category of each stage: predicted by arithmetic, and measured."""
         return memory_of(self)
 
     def result(self) -> dict[str, Any]:
         """What a finished run came to; empty before."""
-        found = self.events("result")
-        return found[-1] if found else {}
+        events = self.path / "events.jsonl"
+        return last_event(events, "result", whole=self.state == "finished") or {}
 
     def summary(self) -> dict[str, Any]:
         """One line of a list of runs. Never raises: what is damaged is named under `problem`.

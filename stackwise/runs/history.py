@@ -1,4 +1,4 @@
-"""What a run brings along of another one that it began in: numbers and events up to a stage's end."""
+"""What a run brings along of the one that it began in: numbers and events up to a stage."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def copy_history(run: Run, folder: Path, *, stage: int, steps: int) -> None:
 
 
 def events_until(run: Run, stage: int) -> list[dict[str, Any]]:
-    """What is told of a run until a stage ended, in order; steps that were taken again count once."""
+    """What is told of a run until a stage ended, in order; steps taken again count once."""
     events = run.events()
     ended = {"kind": "stage_finished", "stage": stage}
     ends = [i for i, event in enumerate(events) if event.items() >= ended.items()]

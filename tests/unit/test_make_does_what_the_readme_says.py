@@ -82,15 +82,121 @@ def test_the_lab_answers_this_machine_alone_and_asks_for_its_token(monkeypatch) 
     assert not [word for word in command if "token" in word or "password" in word]
 
 
-def test_ci_runs_make_test_in_the_clone_and_passes_its_exit_code_on(tmp_path) -> None:
-    """With a make that only notes how it was called."""
-    fake, noted = tmp_path / "bin" / "make", tmp_path / "noted"
-    fake.parent.mkdir()
-    fake.write_text(f'#!/bin/sh\necho "$PWD" "$@" >> "{noted}"\nexit 7\n')
-    fake.chmod(0o755)
-    path = f"{fake.parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [ROOT / ".ci" / "run"], cwd=tmp_path, env={**os.environ, "PATH": path}, check=False
+class Machine:
+    """A PATH with a few tools and nothing else: what is called is only noted, one line a call."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin, self.noted = folder / "bin", folder / "noted"
+        self.bin.mkdir()
+        self.noted.touch()
+        for tool in ("bash", "dirname", "env"):
+            (self.bin / tool).symlink_to(shutil.which(tool) or tool)
+        self.has("make")
+        self.has("apt-get")
+        self.has("id", "echo 0")
+        self.has("fc-list", "echo DejaVu Sans")
+        self.has("chromium")
+
+    def has(self, tool: str, body: str = "") -> None:
+        """A tool that notes its call and then does this."""
+        note = "" if tool in ("id", "fc-list") else f'echo "{tool} $*" >> "{self.noted}"\n'
+        (self.bin / tool).write_text(f"#!/bin/sh\n{note}{body}\n")
+        (self.bin / tool).chmod(0o755)
+
+    def lacks(self, *tools: str) -> None:
+        for tool in tools:
+            (self.bin / tool).unlink()
+
+    def run_ci(self, **environment: str) -> tuple[int, str]:
+        """The exit code of .ci/run, and what it complains of."""
+        done = subprocess.run(
+            [ROOT / ".ci" / "run"],
+            cwd=self.bin,
+            env={"PATH": str(self.bin), **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stderr
+
+    @property
+    def calls(self) -> list[str]:
+        return self.noted.read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_make_browser_runs_the_browser_tests_and_make_test_does_not(clone) -> None:
+    assert would_do(clone, "browser") == [".venv/bin/python tests/run_tests.py --browser"]
+    assert not [line for line in would_do(clone, "test") if "browser" in line]
+
+
+def test_ci_runs_both_in_the_clone_and_installs_nothing_that_is_there(machine: Machine) -> None:
+    machine.has("make", f'echo "in $PWD" >> "{machine.noted}"')
+    assert machine.run_ci(CI="true") == (0, "")
+    assert machine.calls == ["make test", f"in {ROOT}", "make browser", f"in {ROOT}"]
+
+
+@pytest.mark.parametrize("target", ["test", "browser"])
+def test_ci_passes_the_exit_code_on(machine: Machine, target: str) -> None:
+    machine.has("make", f'[ "$1" != {target} ] || exit 7')
+    assert machine.run_ci(CI="true")[0] == 7
+
+
+def test_ci_installs_a_browser_and_a_font_on_a_new_machine(machine: Machine) -> None:
+    machine.lacks("chromium")
+    machine.has("fc-list")
+    assert machine.run_ci(CI="true") == (0, "")
+    update, install, *rest = machine.calls
+    assert update.endswith(" update")
+    assert install.endswith(
+        " install --yes --no-install-recommends chromium fontconfig fonts-dejavu-core"
     )
-    assert noted.read_text() == f"{ROOT} test\n"
-    assert done.returncode == 7
+    assert rest == ["make test", "make browser"]
+
+
+def test_ci_asks_sudo_only_of_who_is_not_root(machine: Machine) -> None:
+    machine.lacks("chromium")
+    machine.has("id", "echo 1000")
+    machine.has("sudo", '[ "$1" = -n ] || "$@"')
+    assert machine.run_ci(CI="true") == (0, "")
+    assert [call.split()[0] for call in machine.calls] == [
+        *["sudo"] * 2,  # may I; update
+        "apt-get",
+        "sudo",
+        "apt-get",
+        *["make"] * 2,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("why", "says"),
+    [
+        ("no apt", "no apt-get"),
+        ("no root", "neither root nor sudo"),
+        ("not found", "could not be installed"),
+    ],
+)
+def test_ci_fails_without_a_browser_and_a_person_goes_on(
+    machine: Machine, why: str, says: str
+) -> None:
+    machine.lacks("chromium")
+    if why == "no apt":
+        machine.lacks("apt-get")
+    elif why == "no root":
+        machine.has("id", "echo 1000")
+    else:
+        machine.has("apt-get", "exit 100")
+    code, complaint = machine.run_ci(CI="true")
+    assert code == 1
+    assert says in complaint
+    assert "The browser tests need chromium, which could not be installed." in complaint
+    assert "make test" not in machine.calls
+
+    code, complaint = machine.run_ci()
+    assert code == 0
+    assert says in complaint
+    assert machine.calls[-2:] == ["make test", "make browser"]

@@ -29,7 +29,8 @@ def project(root: Path, *files: str, body: str = "def test_it(): pass\n") -> Pat
 @pytest.fixture
 def complete(tmp_path: Path) -> Path:
     """A project with a test in each folder, and two notebooks."""
-    suites = [f"tests/{suite}/test_it.py" for suite in ("unit", "integration", "examples")]
+    folders = ("unit", "integration", "examples", "browser")
+    suites = [f"tests/{suite}/test_it.py" for suite in folders]
     return project(tmp_path, *suites, "notebooks/02_b.ipynb", "notebooks/01_a.ipynb")
 
 
@@ -61,11 +62,16 @@ def test_notebooks_run_in_order_under_nbmake(complete: Path) -> None:
     ]
 
 
+def test_the_browser_is_asked_for_and_nothing_runs_beside_it(complete: Path) -> None:
+    assert chosen(complete, "--browser") == ["tests/browser", *NO_NOTEBOOK]
+    assert chosen(complete, "--unit", "--browser") == ["tests/unit", "tests/browser", *NO_NOTEBOOK]
+
+
 def test_a_folder_without_tests_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "tests/examples").mkdir(parents=True)
     root = project(tmp_path, "tests/unit/test_it.py", "tests/integration/notes.py")
     assert chosen(root) == ["tests/unit", *IN_PARALLEL, "--cov", *NO_NOTEBOOK]
-    assert chosen(root, "--examples", "--notebooks") == run_tests.NOTHING_TO_RUN
+    assert chosen(root, "--examples", "--notebooks", "--browser") == run_tests.NOTHING_TO_RUN
 
 
 @pytest.mark.parametrize(

@@ -1,59 +1,88 @@
-"""Slow work beside the kernel's main thread: the newest request counts, others are dropped."""
+"""Slow work beside the kernel's main thread, of which only the newest request is shown.
+
+A handler asks and returns at once. What was asked before and has not begun is dropped, and what a
+request that is no longer the newest has found is not shown. Traits that are set from the thread
+reach the page live. What is raised goes to the panel's card.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, NamedTuple
 
 from stackwise_widgets.panel import Guard
 
-T = TypeVar("T")
+
+class _Asked(NamedTuple):
+    doing: str
+    work: Callable[[], Any]
+    show: Callable[[Any], Any]
+    failed: Callable[[], Any]
 
 
-class Latest(Generic[T]):
-    """A thread that works while there is something to work out, and ends when there is not.
+class Latest:
+    """One thread at most, and at most one request that waits for it.
 
     Args:
-        doing: What it does, in words, for the error card.
-        work: Is given a request, and shows what comes of it; its widgets are told from the thread.
-        guard: Takes what it raises.
+        guard: Of the panel.
     """
 
-    def __init__(self, doing: str, work: Callable[[T], None], guard: Guard) -> None:
-        self.doing, self.work, self.guard = doing, work, guard
-        self._wanted: list[T] = []
-        self._lock = threading.Condition()
-        self._busy = False
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._lock = threading.Lock()
+        self._wanted: _Asked | None = None
+        self._thread: threading.Thread | None = None
 
-    def ask(self, request: T) -> None:
-        """Have a request worked out; one that waits is dropped for it. Returns at once."""
-        with self._lock:
-            self._wanted = [request]
-            if self._busy:
-                return
-            self._busy = True
-        threading.Thread(target=self._run, name=f"stackwise {self.doing}", daemon=True).start()
+    def ask(
+        self,
+        doing: str,
+        work: Callable[[], Any],
+        show: Callable[[Any], Any],
+        failed: Callable[[], Any] = lambda: None,
+    ) -> None:
+        """Do some work in the thread, then show what it found.
 
-    def is_overtaken(self) -> bool:
-        """Whether a newer request waits, so that what is in hand is for nothing."""
+        Args:
+            doing: In words, for the card: "reading the runs".
+            work: Sets no trait.
+            show: Takes what `work` gave.
+            failed: Called where it raised, after the card shows it.
+        """
         with self._lock:
-            return bool(self._wanted)
+            self._wanted = _Asked(doing, work, show, failed)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True, name="stackwise")
+                self._thread.start()
 
-    def settle(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is left to work out, `timeout` seconds at most; whether that is so."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until nothing is asked any more. Not from a handler: what is shown waits for those.
+
+        Returns:
+            Whether that is so.
+        """
         with self._lock:
-            return self._lock.wait_for(lambda: not self._busy, timeout)
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+        return thread is None or not thread.is_alive()
+
+    def _next(self) -> _Asked | None:
+        with self._lock:
+            asked, self._wanted = self._wanted, None
+            if asked is None:
+                self._thread = None
+        return asked
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                if not self._wanted:
-                    self._busy = False
-                    self._lock.notify_all()
-                    return
-                request = self._wanted.pop()
+        while (asked := self._next()) is not None:
             try:
-                self.work(request)
+                found = asked.work()
             except Exception as error:
-                self.guard.take(self.doing, error)
+                self._guard.take(asked.doing, error)
+                self._guard(asked.doing, asked.failed)()
+                continue
+            with self._lock:
+                newest = self._wanted is None
+            if newest:
+                self._guard(asked.doing, asked.show)(found)

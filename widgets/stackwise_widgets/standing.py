@@ -6,6 +6,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
+from stackwise.report import duration
 from stackwise.runs.control import orders
 from stackwise.runs.standing import LIVE
 
@@ -103,14 +104,3 @@ def trouble_html(run: sw.Run, state: str) -> str:
     grave = state in ("failed", "died", "stale", "damaged")
     kind = 'class="sw-error" role="alert"' if grave else 'class="sw-said"'
     return f"<div {kind}>{''.join(parts)}</div>"
-
-
-def duration(seconds: float) -> str:
-    """`2 min 5 s`, `3.4 h`, `12 days`."""
-    if not math.isfinite(seconds):
-        return "an unknown time"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"

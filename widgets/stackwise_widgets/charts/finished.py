@@ -85,7 +85,7 @@ def run_table(view: RunView) -> pd.DataFrame:
 
 
 def _curve(series: Series, panel: str) -> pd.DataFrame:
-    at = {unit: series.at.along(unit) for unit in ALONG}
+    at: dict[str, Any] = {unit: series.at.along(unit) for unit in ALONG}
     frame = pd.DataFrame({"panel": panel, "row": "", **at, "value": series.value})
     return frame[frame["value"].notna()]
 
@@ -94,7 +94,7 @@ def _cells(matrix: Matrix | None, panel: str) -> pd.DataFrame:
     if matrix is None:
         return pd.DataFrame()
     row, column = np.nonzero(np.isfinite(matrix.value) | matrix.broken)
-    at = {unit: matrix.edges.along(unit)[column + 1] for unit in ALONG}
+    at: dict[str, Any] = {unit: matrix.edges.along(unit)[column + 1] for unit in ALONG}
     names = [matrix.rows[place] for place in row]
     return pd.DataFrame({"panel": panel, "row": names, **at, "value": matrix.value[row, column]})
 
@@ -105,6 +105,6 @@ def _memory(view: RunView) -> pd.DataFrame:
         predicted = {**stage.predicted, "peak": stage.predicted_peak}
         measured = {**stage.measured, "peak": stage.measured_peak}
         for panel, found in (("predicted", predicted), ("measured", measured)):
-            rows += [{"panel": panel, "row": kind, **stage.end, "value": count}
+            rows += [{"panel": panel, "row": kind, **dict(stage.end), "value": count}
                      for kind, count in found.items() if count is not None]  # fmt: skip
     return pd.DataFrame(rows)

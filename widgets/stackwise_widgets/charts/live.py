@@ -131,7 +131,7 @@ def _small(value: Any) -> Any:
 
 def packed(value: np.ndarray) -> dict[str, str]:
     """A matrix as plotly.js reads it: its bytes in base64, and its shape."""
-    data = base64.b64encode(np.ascontiguousarray(value)).decode("ascii")
+    data = base64.b64encode(value.tobytes()).decode("ascii")
     return {"dtype": "f4", "bdata": data, "shape": ", ".join(map(str, value.shape))}
 
 

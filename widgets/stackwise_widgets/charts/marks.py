@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from stackwise.runs.following import Follower
 from stackwise_widgets.charts.looks import Looks
 from stackwise_widgets.charts.stretches import places_of
-from stackwise_widgets.charts.view import ALONG, Mark, Numbers, Places
+from stackwise_widgets.charts.view import ALONG, Along, Mark, Numbers, Places
 
 # How the trainer names a step that it refused: `step 7 (stage 1, s1): the loss is nan; ...`
 REFUSED = re.compile(r"\bstep (\d+) \(stage \d+,.*?\): the (loss|gradient norm) is (nan|-?inf)")
@@ -48,9 +49,9 @@ def _no_number(places: Places, value: Numbers, what: str) -> Iterator[Mark]:
 
 def _ran_away(places: Places, stage_N: Numbers, smooth_N: Numbers) -> Iterator[Mark]:
     """The first step whose running mean is far above the best of its stage, and above its start."""
-    for stage in np.unique(stage_N):
-        rows = np.flatnonzero(stage_N == stage)
-        mean = smooth_N[rows]
+    edges = [0, *(np.flatnonzero(np.diff(stage_N)) + 1), len(stage_N)]
+    for first, last in pairwise(edges):
+        mean = smooth_N[first:last]
         good = np.flatnonzero(np.isfinite(mean))
         if not len(good):
             continue
@@ -58,7 +59,7 @@ def _ran_away(places: Places, stage_N: Numbers, smooth_N: Numbers) -> Iterator[M
         lowest = np.minimum.accumulate(mean)
         high = np.flatnonzero((mean > RAN_AWAY * lowest) & (mean > mean[0]) & (lowest > 0))
         if len(high):
-            row = rows[good[high[0]]]
+            row = first + good[high[0]]
             yield Mark(f"diverged at step {places.steps[row]:.0f}", _at(places, row))
             return
 
@@ -79,5 +80,5 @@ def _ended(follower: Follower, places: Places, state: str) -> Iterator[Mark]:
         yield Mark(f"{state} after step {at['steps']:.0f}", at, grave=state == "died")
 
 
-def _at(places: Places, row: Any) -> dict[str, float]:
+def _at(places: Places, row: Any) -> dict[Along, float]:
     return {unit: float(places.along(unit)[row]) for unit in ALONG}

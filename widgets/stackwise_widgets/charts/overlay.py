@@ -171,7 +171,7 @@ def _layout(
         "height": HEIGHT,
         "margin": {"l": 66, "r": 16, "t": 24, "b": 48},
         "xaxis": axis(title, rangemode="tozero"),
-        "yaxis": axis("held-out loss, bits per byte", **({"range": limits} if limits else {})),
+        "yaxis": axis("held-out loss, bits per byte", range=limits),
         "legend": {"bgcolor": "rgba(0, 0, 0, 0)", "font": {"size": 11}},
     }
     if not traces:

@@ -14,9 +14,14 @@ import numpy as np
 
 from stackwise.runs.following import Follower
 from stackwise_widgets.charts.facts import Facts
-from stackwise_widgets.charts.view import ALONG, Places, StageView
+from stackwise_widgets.charts.view import ALONG, Along, Places, StageView
 
-COLUMN = {"steps": "step", "tokens": "tokens", "flops": "flops", "seconds": "seconds"}
+COLUMN: dict[Along, str] = {
+    "steps": "step",
+    "tokens": "tokens",
+    "flops": "flops",
+    "seconds": "seconds",
+}
 
 
 def places_of(follower: Follower) -> Places:
@@ -72,7 +77,7 @@ def _seconds_per_flop(places: Places) -> float:
 
 def _planned(
     stage: Mapping[str, Any], plan: Mapping[str, Any], step_tokens: int | None, rate: float
-) -> dict[str, float]:
+) -> dict[Along, float]:
     """What a stage takes of each unit."""
     tokens = stage["tokens"]
     steps = math.nan if tokens is None or not step_tokens else float(tokens // step_tokens)
@@ -81,13 +86,14 @@ def _planned(
     return {"steps": steps, "tokens": read, "flops": flops, "seconds": flops * rate}
 
 
-def _last(places: Places, rows: Any) -> dict[str, float]:
+def _last(places: Places, rows: Any) -> dict[Along, float]:
     return {unit: float(places.along(unit)[rows[-1]]) for unit in ALONG} if len(rows) else {}
 
 
 def _memory(plan: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
-    predicted = plan.get("bytes")
-    kinds = [k for k in predicted if k != "total"] if isinstance(predicted, dict) else []
+    found = plan.get("bytes")
+    predicted: dict[str, Any] = found if isinstance(found, dict) else {}
+    kinds = [kind for kind in predicted if kind != "total"]
     return {
         "predicted": {kind: number_or_nan(predicted[kind]) for kind in kinds},
         "measured": {kind: number_or_none(seen.get(kind)) for kind in kinds} if seen else {},
@@ -97,7 +103,7 @@ def _memory(plan: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_seconds_left(
-    stages: list[StageView], now: Mapping[str, float], seconds_left: float | None
+    stages: list[StageView], now: Mapping[Along, float], seconds_left: float | None
 ) -> tuple[StageView, ...]:
     spent = now.get("flops", 0.0)
     left = [

@@ -88,8 +88,8 @@ class StageView:
     active: tuple[str, ...]
     band: tuple[float, float]
     state: str
-    begin: dict[str, float]
-    end: dict[str, float]
+    begin: dict[Along, float]
+    end: dict[Along, float]
     tokens: int | None = None
     seconds_left: float | None = None
     predicted: dict[str, float] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class Mark:
     """
 
     text: str
-    at: dict[str, float]
+    at: dict[Along, float]
     grave: bool = True
 
 

@@ -1,0 +1,248 @@
+"""A run folder that is read again and again: each time only what is new in it.
+
+A page that watches a run looks twice a second. `Follower.read` goes on where it stopped: at the
+next whole line of the events, at the next whole batch of the metrics. What it holds is always what
+a first reading of the folder would give; an attempt that resumes wins from its first step on
+(`metrics.py`). Gradient norms of blocks are kept coarse (`coarse.py`), every other number whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackwise.jsontext import loads
+from stackwise.runs.coarse import Coarse
+from stackwise.runs.events import Event
+from stackwise.runs.metrics import segments
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.float64]
+
+NUMBERS = (
+    "step", "stage", "tokens", "flops", "seconds",
+    "loss", "lr", "grad_norm", "masked_frac",
+)  # fmt: skip
+MAPPED_BYTES = 1 << 26
+NORMS = ("embedding_grad_norm", "block_grad_norms", "head_grad_norm")
+
+
+class Follower:
+    """What a run's events and metrics hold by now.
+
+    Attributes:
+        events: All of them, oldest first.
+        looks: The `eval` events, those of steps that were taken again once.
+        damaged: Lines of the events that are none.
+        norms: Gradient norms of the embedding, of every block and of the head, in buckets of steps.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin at the beginning with the next reading."""
+        self.events: list[Event] = []
+        self.looks: list[Event] = []
+        self.damaged = self.events_end = 0
+        self.look_firsts: dict[int, int] = {}
+        self._forget_metrics()
+
+    def _forget_metrics(self) -> None:
+        self.ends: dict[Path, int] = {}
+        self.firsts: dict[Path, int] = {}
+        self.schemas: dict[Path, pa.Schema] = {}
+        self.count = 0
+        self.held: Numbers = np.empty((len(NUMBERS), 1024))
+        self.norms = Coarse()
+
+    def numbers(self, name: str) -> Numbers:
+        """One column of the metrics, step by step; NaN where a row lacks it."""
+        return self.held[NUMBERS.index(name), : self.count]
+
+    def read(self) -> bool:
+        """Read on.
+
+        Returns:
+            Whether anything was new.
+
+        Raises:
+            OSError: If a file is there and cannot be read.
+        """
+        had = len(self.events), self.damaged, self.count
+        self._read_events()
+        self._read_metrics()
+        return had != (len(self.events), self.damaged, self.count)
+
+    def _read_events(self) -> None:
+        path = self.folder / "events.jsonl"
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if size < self.events_end:  # another file of that name
+                self.forget()
+            file.seek(self.events_end)
+            data = file.read()
+        whole = data.rfind(b"\n") + 1
+        self.events_end += whole
+        for line in data[:whole].decode("utf-8", errors="replace").split("\n")[:-1]:
+            self._take_line(line)
+
+    def _take_line(self, line: str) -> None:
+        try:
+            event = loads(line)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict):
+            self.damaged += 1
+            return
+        self.events.append(event)
+        numbered = isinstance(event.get("step"), int) and isinstance(event.get("attempt"), int)
+        if event.get("kind") == "eval" and numbered:
+            self._take_look(event)
+
+    def _take_look(self, look: Event) -> None:
+        """As `counted_once`, which says the same of all events at once."""
+        attempt, step = look["attempt"], look["step"]
+        if attempt not in self.look_firsts:
+            self.look_firsts[attempt] = step
+            self.looks = [o for o in self.looks if o["attempt"] >= attempt or o["step"] < step]
+        if all(step < first for n, first in self.look_firsts.items() if n > attempt):
+            self.looks.append(look)
+
+    def _read_metrics(self) -> None:
+        """Take new batches; where an attempt takes steps again, all begins anew, which is rare."""
+        paths = segments(self.folder)
+        if not paths:
+            self._read_compacted()
+            return
+        if any(path.stat().st_size < self.ends.get(path, 0) for path in paths):
+            self._forget_metrics()
+        new = {path: list(self._batches(path)) for path in paths}
+        begun = {p: _first(b) for p, b in new.items() if b and p not in self.firsts}
+        if self.count and any(step <= self.numbers("step")[-1] for step in begun.values()):
+            self._forget_metrics()
+            self._read_metrics()
+            return
+        self.firsts |= begun
+        for number, path in enumerate(paths):
+            later = [self.firsts[p] for p in paths[number + 1 :] if p in self.firsts]
+            for batch in new[path]:
+                self._take(batch, min(later, default=1 << 62))
+
+    def _read_compacted(self) -> None:
+        """From metrics.parquet, where somebody left only that."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.folder / "metrics.parquet"
+        if not path.exists() or self.ends.get(path) == path.stat().st_size:
+            return
+        self._forget_metrics()
+        try:
+            table = pq.read_table(path)
+        except pa.ArrowInvalid:
+            return  # damaged, and there is nothing else
+        self.ends[path] = path.stat().st_size
+        for batch in table.to_batches():
+            self._take(batch, 1 << 62)
+
+    def _batches(self, path: Path) -> Iterator[pa.RecordBatch]:
+        """The batches behind the place where the last reading ended; empty ones are left out."""
+        import pyarrow as pa
+
+        begin = self.ends.get(path, 0)
+        new_bytes = path.stat().st_size - begin
+        if new_bytes <= 0:
+            return
+        with _opened(path, begin, new_bytes) as (source, before):
+            while True:
+                try:
+                    message = pa.ipc.read_message(source)
+                    if message.type == "schema":
+                        self.schemas[path] = pa.ipc.read_schema(message)
+                        found = None
+                    else:
+                        found = pa.ipc.read_record_batch(message, self.schemas[path])
+                except (EOFError, pa.ArrowInvalid, OSError, KeyError):
+                    return  # its end, or a batch that is being written or was cut
+                self.ends[path] = before + source.tell()
+                if found is not None and found.num_rows:
+                    yield found
+
+    def _take(self, batch: pa.RecordBatch, limit: int) -> None:
+        """Keep the rows of a batch that come before step `limit`."""
+        rows = int((_column(batch, "step") < limit).sum())
+        end = self.count + rows
+        if end > self.held.shape[1]:
+            grown = np.empty((len(NUMBERS), max(end, 2 * self.held.shape[1])))
+            grown[:, : self.count] = self.held[:, : self.count]
+            self.held = grown
+        for place, name in enumerate(NUMBERS):
+            self.held[place, self.count : end] = _column(batch, name)[:rows]
+        step, stage = self.held[:2, self.count : end]
+        self.norms.add(step, stage, norm_matrix(batch)[:rows])
+        self.count = end
+
+
+@contextmanager
+def _opened(path: Path, begin: int, new_bytes: int) -> Iterator[tuple[Any, int]]:
+    """The new part of a file, and how many bytes lie before what can be read of it.
+
+    Only what is large is mapped: a map of a file that somebody cuts short meanwhile ends this
+    process, and reading a little is as quick.
+    """
+    import pyarrow as pa
+
+    if new_bytes > MAPPED_BYTES:
+        with pa.memory_map(str(path)) as source:
+            source.seek(begin)
+            yield source, 0
+    else:
+        with path.open("rb") as file:
+            file.seek(begin)
+            yield pa.BufferReader(file.read(new_bytes)), begin
+
+
+def _first(batches: list[pa.RecordBatch]) -> int:
+    return int(batches[0].column("step")[0].as_py())
+
+
+def _column(batch: pa.RecordBatch, name: str) -> Numbers:
+    """A column as floats; NaN where it is missing."""
+    place = batch.schema.get_field_index(name)
+    if place < 0:
+        return np.full(batch.num_rows, np.nan)
+    return np.asarray(batch.column(place).to_numpy(zero_copy_only=False), np.float64)
+
+
+def norm_matrix(batch: pa.RecordBatch) -> Numbers:
+    """Gradient norms of the embedding, of each block and of the head; (rows, blocks + 2)."""
+    embedding, head = _column(batch, NORMS[0]), _column(batch, NORMS[2])
+    return np.column_stack([embedding, _lists(batch, NORMS[1]), head])
+
+
+def _lists(batch: pa.RecordBatch, name: str) -> Numbers:
+    """A column of lists as a matrix; a row that is missing, or shorter, is filled with NaN."""
+    place = batch.schema.get_field_index(name)
+    if place < 0:
+        return np.empty((batch.num_rows, 0))
+    column = batch.column(place)
+    widths = np.diff(column.offsets.to_numpy())
+    width = int(widths.max(initial=0))
+    if not column.null_count and (widths == width).all():
+        values = column.flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(values, np.float64).reshape(-1, width)
+    out = np.full((batch.num_rows, width), np.nan)
+    for row, found in enumerate(column.to_pylist()):
+        out[row, : len(found or ())] = [np.nan if v is None else v for v in found or ()]
+    return out

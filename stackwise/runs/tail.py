@@ -1,0 +1,54 @@
+"""The last event of a kind, read from the end of the file.
+
+A run of 80 layers that was looked at often has megabytes of events, and what it came to stands in
+the last lines of them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from stackwise.jsontext import loads
+from stackwise.runs.events import Event, read_events
+
+TAIL_BYTES = 1 << 16
+
+
+def last_event(path: Path, kind: str, *, whole: bool = False) -> Event | None:
+    """The last event of a kind; None if there is none, or the file is not there.
+
+    Args:
+        path: events.jsonl.
+        kind: As in `{"kind": "result"}`.
+        whole: Whether to read all of the file where its last 64 KiB hold none. Without, an event
+            that lies further back is not found.
+
+    Raises:
+        OSError: If the file is there and cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = file.seek(max(0, size - TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    # The first piece is a whole line only at the start, the last one, if it is not empty, was cut.
+    lines = text.split("\n")[1 if start else 0 : -1]
+    found = next(filter(None, (_if_kind(line, kind) for line in reversed(lines))), None)
+    if found is not None or not (start and whole):
+        return found
+    events = [event for event in read_events(path) if event.get("kind") == kind]
+    return events[-1] if events else None
+
+
+def _if_kind(line: str, kind: str) -> Event | None:
+    """The event of a line; None if it is of another kind, or damaged."""
+    if f'"{kind}"' not in line:
+        return None
+    try:
+        event = loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and event.get("kind") == kind else None

@@ -1,0 +1,203 @@
+"""Runs laid over each other as an SVG picture, and as a figure for papers; from one frame.
+
+What is drawn is the frame of `charts.overlay_data`, over seeds as `charts` has it, so that picture,
+paper figure and `charts.overlay` show the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.ticker import EngFormatter
+
+from stackwise_widgets.charts.overlaid import Over, over_seeds
+from stackwise_widgets.charts.style import byte_unit
+from stackwise_widgets.charts.view import ALONG
+from stackwise_widgets.paper import COLOURS, FAINT, INK, MARKERS, PaperFigure, loss_limits
+from stackwise_widgets.views.lines import Axes, Line, Point, lines_legend, lines_svg
+from stackwise_widgets.views.markup import count_said, escaped, flops_said
+from stackwise_widgets.views.tables import behind, table_html
+
+STILL_INCHES = (7.0, 4.2)
+STILL_DASHES = ("-", "--", ":", "-.")
+MOST_ROWS = 400  # of the table behind the picture; all of them are in `.data`
+
+
+def overlay_html(data: pd.DataFrame, x: Over = "flops", seeds_band: bool = True) -> str:
+    """Held-out loss of several runs against what was spent, with a legend and a table.
+
+    Args:
+        data: Of `overlay_data`.
+        x: What runs along the axis; with `peak_bytes` each experiment is one point.
+        seeds_band: Seeds of one experiment as their mean in a band; else each run by itself.
+
+    Returns:
+        A `<figure>`, well-formed as XML too.
+    """
+    if data.empty:
+        words = "Tick the runs to compare in the table above."
+        return f'<figure class="sw-view"><p class="sw-note">{words}</p></figure>'
+    found, size, title = _placed(data, x, seeds_band)
+    lines = [_line(name, part, x, size) for name, part in found.groupby("label", sort=False)]
+    limits = limits_of(found)
+    words = f"held-out loss of {len(lines)} experiment{'s' * (len(lines) != 1)} over {title}"
+    drawn = lines_svg(lines, Axes(title, "bits per byte", limits), words)
+    legend = lines_legend(lines, [_said(name, found) for name in found["label"].unique()])
+    notes = "".join(f'<p class="sw-note">{escaped(note)}</p>' for note in _notes(found, x))
+    table = behind("The same as a table", _table(found, x, title))
+    return (
+        f'<figure class="sw-view sw-overlay"><div class="sw-scroll">{drawn}</div>{legend}{notes}'
+        f"{table}</figure>"
+    )
+
+
+def _placed(data: pd.DataFrame, x: Over, seeds_band: bool) -> tuple[pd.DataFrame, int, str]:
+    """Means over seeds at their places; bytes of one unit of the axis, and its title."""
+    if not seeds_band:
+        alone = data["label"] + ", seed " + data["seed"].astype(str)
+        several = data.groupby("label")["run"].transform("nunique") > 1
+        data = data.assign(label=data["label"].where(~several, alone))
+        # Of two runs with the same seed, the second is told by its id.
+        again = data.groupby("label")["run"].transform("nunique") > 1
+        data = data.assign(label=data["label"].where(~again, data["label"] + ", " + data["run"]))
+    found = over_seeds(data, x)
+    seeds = data.groupby("label", sort=False)["run"].nunique()
+    found["runs"] = found["label"].map(seeds)
+    size, unit = byte_unit(found["place"].max()) if x == "peak_bytes" else (1, "")
+    found["place"] = found["place"] / size
+    title = f"peak memory in training, {unit}" if x == "peak_bytes" else ALONG[x]
+    return found, size, title
+
+
+def limits_of(found: pd.DataFrame) -> tuple[float, float] | None:
+    """Bits per byte to show: early losses would flatten all after them; as in a study's figure."""
+    named = found.rename(columns={"place": "flops"})
+    return loss_limits(named[named["kind"] == "heldout"], named[named["kind"] == "final"])
+
+
+def _line(name: object, part: pd.DataFrame, x: Over, size: int) -> Line:
+    curve = part[(part["kind"] == "heldout") & (x != "peak_bytes")].sort_values("place")
+    ends = (curve["stage"].diff(-1) != 0).to_numpy(copy=True)
+    ends[-1:] = False
+    final = part[(part["kind"] == "final") & part["mean"].notna()]
+    points = [
+        Point(row.place, row.mean, f"{name}\n{row.mean:.4f} bits per byte at {_at(row.place, x)}, "
+              f"stage {row.stage:g}" + (", where it ends" if end else ""), bool(end))
+        for row, end in zip(curve.itertuples(), ends, strict=True)
+    ]  # fmt: skip
+    band = [(r.place, r.low, r.high) for r in curve.itertuples() if r.runs > 1]
+    last = [
+        Point(row.place, row.mean, f"{name}\n{row.mean:.4f} bits per byte on all held-out text, "
+              f"at {_at(row.place, x)}", True)
+        for row in final.itertuples()
+    ]  # fmt: skip
+    spread = [
+        (r.left / size, r.right / size, r.mean) for r in final.itertuples() if x == "peak_bytes"
+    ]
+    return Line(str(name), points, band, last, spread)
+
+
+def _at(place: float, x: Over) -> str:
+    """A place along the axis, in words."""
+    unit = {"steps": "steps", "tokens": "tokens", "flops": "FLOPs", "seconds": "s",
+            "peak_bytes": "of peak memory"}[x]  # fmt: skip
+    said = flops_said(place) if x == "flops" else f"{place:.4g}"
+    if x in ("steps", "tokens"):
+        said = count_said(place)
+    return f"{said} {unit}"
+
+
+def _said(name: str, found: pd.DataFrame) -> str:
+    """An experiment in the legend: its name, its seeds, its final score."""
+    final = found[(found["label"] == name) & (found["kind"] == "final")]
+    runs = int(found.loc[found["label"] == name, "runs"].max())
+    seeds = f", {runs} seeds" if runs > 1 else ""
+    if final.empty or not math.isfinite(final["mean"].iloc[0]):
+        return f"{name}{seeds}: no final score"
+    mean, low, high = (float(final[key].iloc[0]) for key in ("mean", "low", "high"))
+    spread = f" ({low:.4f} to {high:.4f})" if runs > 1 else ""
+    return f"{name}{seeds}: {mean:.4f}{spread}"
+
+
+def _notes(found: pd.DataFrame, x: Over) -> Iterator[str]:
+    yield "Large mark: score on all held-out text" + (
+        "; its line reaches from the least to the most of its seeds." if x == "peak_bytes" else
+        ". Larger marks on a curve: a stage ends."
+    )  # fmt: skip
+    heldout = found[found["kind"] == "heldout"]
+    good = heldout.groupby("label", sort=False)["seeds"].max()
+    none = [str(label) for label in good.index[good == 0]]
+    if none and x != "peak_bytes":
+        more = f" and {len(none) - 3} more" if len(none) > 3 else ""
+        yield (
+            f"No curve of {', '.join(none[:3])}{more}: a loss there is the share of a noise band, "
+            "or mlm's, and only the final score can be set against others."
+        )
+
+
+def _table(found: pd.DataFrame, x: Over, title: str) -> str:
+    rows = [
+        [r.label, "final" if r.kind == "final" else "look", f"{r.place:.6g}", _number(r.mean),
+         _number(r.low), _number(r.high), int(r.runs)]
+        for r in found.head(MOST_ROWS).itertuples()
+    ]  # fmt: skip
+    head = ["experiment", "measured at", title, "bits per byte", "lowest", "highest", "runs"]
+    more = f"; the first {MOST_ROWS} of {len(found)} rows" if len(found) > MOST_ROWS else ""
+    return table_html(head, rows, f"Held-out loss, mean over seeds{more}")
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "none"
+
+
+def overlay_still(
+    data: pd.DataFrame, x: Over = "flops", seeds_band: bool = True, remarks: Sequence[str] = ()
+) -> PaperFigure:
+    """The same for a paper, drawn by matplotlib.
+
+    Args:
+        data: Of `overlay_data`.
+        x: What runs along the axis.
+        seeds_band: As for `overlay_html`.
+        remarks: What a reader should know before comparing: of `comparable`.
+    """
+    figure = PaperFigure(figsize=STILL_INCHES, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.1, 0.2, 0.87, 0.75))
+    axes.set_ylabel("bits per byte", fontsize=9.5)
+    axes.tick_params(labelsize=9, color=FAINT)
+    axes.grid(color=FAINT, lw=0.5, alpha=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if data.empty:
+        axes.text(0.5, 0.5, "no runs", ha="center", transform=axes.transAxes, color=INK)
+        return figure
+    found, size, title = _placed(data, x, seeds_band)
+    axes.set_xlabel(title, fontsize=9.5)
+    for number, (name, part) in enumerate(found.groupby("label", sort=False)):
+        colour, marker = COLOURS[number % 7], MARKERS[number % 7]
+        dash = STILL_DASHES[number // 7 % len(STILL_DASHES)]
+        curve = part[(part["kind"] == "heldout") & (x != "peak_bytes")].sort_values("place")
+        if (curve["runs"] > 1).any():
+            axes.fill_between(curve["place"], curve["low"], curve["high"], color=colour,
+                              alpha=0.2, lw=0)  # fmt: skip
+        axes.plot(curve["place"], curve["mean"], dash, color=colour, marker=marker, ms=3.5, lw=1.5)
+        final = part[part["kind"] == "final"]
+        axes.plot(final["place"], final["mean"], marker, color=colour, ms=8, mec="white",
+                  clip_on=False, zorder=9, label=_said(str(name), found))  # fmt: skip
+        if x == "peak_bytes":
+            axes.hlines(final["mean"], final["left"] / size, final["right"] / size, color=colour)
+    if (limits := limits_of(found)) is not None:
+        axes.set_ylim(*limits)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.legend(frameon=False, fontsize=8.5, loc="best")
+    figure.text(0.01, 0.015, "\n".join(map(_short, remarks[:2])) or "Large mark: score on all "
+                "held-out text.", fontsize=8, color=INK)  # fmt: skip
+    return figure
+
+
+def _short(text: str, most: int = 130) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
