@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from stackwise.cli.settings import said
 from stackwise.runs.folder import RunError
 from stackwise.training.kept_stages import kept_stages
 from stackwise.training.start import stages_of
+from stackwise_widgets.panel import Guard
 from stackwise_widgets.views import grid_html
 
 if TYPE_CHECKING:
@@ -26,10 +28,11 @@ class Branching(w.VBox):
 
     Args:
         branch: Is called with a stage's number and what changes; makes the new run.
+        guard: Takes what is raised meanwhile.
     """
 
-    def __init__(self, branch: Callable[[int, dict[str, Any]], Any]) -> None:
-        self.branch, self.after = branch, 0
+    def __init__(self, branch: Callable[[int, dict[str, Any]], Any], guard: Guard) -> None:
+        self.branch, self.after, self.guard = branch, 0, guard
         self.grid = w.HTML()
         self.row = w.HBox(layout={"flex_flow": "row wrap"})
         self.changes = w.Text(
@@ -40,7 +43,7 @@ class Branching(w.VBox):
             style={"description_width": "initial"},
         )
         self.go = w.Button(button_style="primary", layout={"width": "auto"})
-        self.go.on_click(lambda _: self.press())
+        self.go.on_click(guard("branching the run", lambda _: self.press()))
         self.box = w.HBox(
             [self.changes, self.go], layout={"display": "none", "flex_flow": "row wrap"}
         )
@@ -49,7 +52,7 @@ class Branching(w.VBox):
 
     def press(self) -> None:
         """Make the branch that is asked for."""
-        self.branch(self.after, nested(said(self.changes.value.split())))
+        self.branch(self.after, nested(said(shlex.split(self.changes.value))))
 
     def choose(self, number: int) -> None:
         """Ask for a branch after a stage."""
@@ -60,7 +63,7 @@ class Branching(w.VBox):
     def show(self, run: sw.Run, view: RunView) -> None:
         """Draw the stages as they stand; nothing is sent if nothing changed."""
         states = {stage.number: stage.state for stage in view.stages}
-        now = (run.path, tuple(states.items()))
+        now = (run.path, view.state, tuple(states.items()))
         if now == self._drawn:
             return
         self._drawn = now
@@ -70,7 +73,7 @@ class Branching(w.VBox):
         except (RunError, ValueError, OSError):
             self.grid.value, self.row.children = "", ()
             return
-        done = {number: said_of(state) for number, state in states.items() if state != "waiting"}
+        done = {n: said_of(state, view.state) for n, state in states.items() if state != "waiting"}
         self.grid.value = grid_html(exp, placement, made, plan, done=done)
         self._offer([n for n in kept_stages(run.path) if n + 1 < len(made)], len(made))
 
@@ -83,7 +86,8 @@ class Branching(w.VBox):
             choice = w.Dropdown(
                 options=[("branch after stage ...", -1), *((str(n), n) for n in stages)], value=-1
             )
-            choice.observe(lambda change: self.choose(change["new"]), "value")
+            choose = self.guard("branching the run", lambda change: self.choose(change["new"]))
+            choice.observe(choose, "value")
             self.row.children = (choice,)
         else:
             self.row.children = tuple(map(self._button, stages))
@@ -94,10 +98,10 @@ class Branching(w.VBox):
             tooltip="Go on from the end of this stage under other settings, as another run",
             layout={"width": "auto"},
         )
-        button.on_click(lambda _: self.choose(number))
+        button.on_click(self.guard("branching the run", lambda _: self.choose(number)))
         return button
 
 
-def said_of(state: str) -> str:
-    """How a stage stands, as the grid says it."""
-    return {"done": "finished", "running": "running"}.get(state, state)
+def said_of(stage: str, run: str) -> str:
+    """How a stage stands, as the grid says it: the one in hand as its run does."""
+    return "finished" if stage == "done" else run

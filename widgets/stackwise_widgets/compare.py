@@ -24,6 +24,7 @@ from stackwise_widgets.charts.overlaid import OVER, Over
 from stackwise_widgets.comparison.deed import Deed
 from stackwise_widgets.comparison.picture import overlay_html, overlay_still
 from stackwise_widgets.comparison.rows import Listed, chosen_by, listed, shown, states_in
+from stackwise_widgets.comparison.style import CSS
 from stackwise_widgets.comparison.table import RunsTable
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
@@ -33,8 +34,8 @@ from stackwise_widgets.views.markup import escaped
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from stackwise_widgets.paper import PaperFigure
     from stackwise_widgets.panel import PanelError
+    from stackwise_widgets.paper import PaperFigure
 
 Where = str | Path | sw.Run | Sequence[str | Path | sw.Run]
 FIRST = 8  # finished runs that are ticked at first
@@ -73,7 +74,7 @@ class Compare(w.VBox):
         self._laid = _Laid((), pd.DataFrame(), [])
         self._begun = False
         self.table = RunsTable()
-        self.axis = w.ToggleButtons(options=list(AXES.items()), value="flops", description="Over")
+        self.axis = w.ToggleButtons(options=list(AXES.items()), value="flops")
         self.axis.style.button_width = "auto"
         self.band = w.Checkbox(value=True, description="seeds as a band", indent=False)
         self.filter = w.Text(placeholder="filter: words, tags, key:value", continuous_update=True,
@@ -96,10 +97,14 @@ class Compare(w.VBox):
     def _arranged(self) -> list[w.Widget]:
         row = {"display": "flex", "flex_flow": "row wrap", "align_items": "center"}
         bar = w.Box([self.filter, self.state, self._refresh, *self._ticks], layout=row)
-        over = w.Box([self.axis, self.band], layout=row)
+        over = w.Box(
+            [w.HTML('<span class="sw-label">over</span>'), self.axis, self.band], layout=row
+        )
+        over.add_class("sw-over")
         title = w.HTML('<div class="sw-title">Compare</div>')
-        return [stylesheet(), self.guard.card, title, bar, self._found, self.table, self.deed,
-                over, self._remarks, self._picture]  # fmt: skip
+        looks = w.HTML(f"<style>{CSS}</style>", layout={"height": "0px", "margin": "0"})
+        top = [stylesheet(), looks, self.guard.card, title, bar, self._found]
+        return [*top, self.table, self.deed, over, self._remarks, self._picture]
 
     def _listen(self) -> None:
         guard = self.guard
@@ -222,7 +227,7 @@ class Compare(w.VBox):
         found = self._listed()
         bad = sum(one.brief.state == "damaged" for one in found)
         self._found.value = f'<div class="sw-said">{escaped(self._said(len(found), bad))}</div>'
-        self.table.show(shown(found), "Press a name to rename, tag, share or delete a run")
+        self.table.show(shown(found), "Runs, with a tick for each that is compared")
 
     def _said(self, count: int, bad: int) -> str:
         where = ", ".join(place.id if isinstance(place, sw.Run) else str(place)
@@ -231,7 +236,8 @@ class Compare(w.VBox):
             return f"No runs in {where}. Launch one, or name another folder: Compare('data/runs')."
         some = f"{count} of {len(self._all)}" if count < len(self._all) else str(count)
         said = f"{some} run{'s' * (len(self._all) != 1)} in {where}; "
-        said += "columns show the settings in which they differ"
+        said += "columns at the right show the settings in which they differ; press a name to "
+        said += "rename, tag, share or delete a run"
         return said + (f"; {bad} damaged, with what is wrong below the name" if bad else "")
 
     def _ticked(self) -> list[Listed]:

@@ -11,6 +11,7 @@ change. `code`, `command` and `yaml` are what one takes away.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
@@ -76,7 +77,7 @@ class Design(w.VBox):
         self.form = Form(experiment, placement, hide=keys, wrap=wrap)
         self._heard: list[Callable[[Design], Any]] = []
         self.answer: Answer | None = None
-        self._latest: Latest[Question] = Latest("working out the plan", self._work_out, self.guard)
+        self._latest = Latest(self.guard)
         self.hardware = w.Dropdown(
             options=list(dict.fromkeys(["this", *sw.HARDWARE, hardware])),
             value=hardware,
@@ -170,11 +171,12 @@ class Design(w.VBox):
 
     def settle(self, timeout: float = 60.0) -> bool:
         """Wait until all pictures are those of what the form says; whether they are."""
-        return self._latest.settle(timeout)
+        return self._latest.wait(timeout)
 
     def close(self) -> None:
         """Take the panel from the browser."""
-        self.form.close()
+        if "form" in vars(self):  # one that could not be made is closed, too
+            self.form.close()
         super().close()
 
     def _wrapped(self, doing: str) -> Callable[..., Any]:
@@ -206,7 +208,7 @@ class Design(w.VBox):
         if reading.problems:
             count = len(reading.problems)
             said = f"{count} problem{'s' * (count > 1)} in the form, each said at its field"
-            self.summary.value = f'<p class="sw-said" role="status">{said}</p>'
+            self.summary.value = said_html(said)
         else:
             for name, widget in self.taken.items():
                 widget.value = WAYS[name](self.experiment, self.placement)
@@ -214,7 +216,8 @@ class Design(w.VBox):
         self._tell()
 
     def _ask(self) -> None:
-        self._latest.ask(self._question())
+        question = self._question()
+        self._latest.ask("working out the plan", lambda: self._work_out(question))
 
     def _work_out(self, question: Question) -> None:
         """In a thread: the plan, then the pictures, as long as nothing newer is asked."""
@@ -222,7 +225,7 @@ class Design(w.VBox):
         self.answer = found
         if found.problems and not self.form.problems:
             self.form.show(found.problems)
-        self.summary.value = _summary_html(found)
+        self.summary.value = "" if found.plan is not None else said_html(found.summary)
         self._tell()
         for name, picture in PICTURES.items():
             if self._latest.is_overtaken():
@@ -248,7 +251,6 @@ def _readable(name: str) -> w.Textarea:
     )
 
 
-def _summary_html(found: Answer) -> str:
-    from html import escape
-
-    return f'<p class="sw-said" role="status">{escape(found.summary)}</p>'
+def said_html(text: str) -> str:
+    """A line that a screen reader says when it changes."""
+    return f'<p class="sw-said" role="status">{escape(text)}</p>'

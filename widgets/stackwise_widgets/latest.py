@@ -38,14 +38,14 @@ class Latest:
         self,
         doing: str,
         work: Callable[[], Any],
-        show: Callable[[Any], Any],
+        show: Callable[[Any], Any] = lambda found: None,
         failed: Callable[[], Any] = lambda: None,
     ) -> None:
         """Do some work in the thread, then show what it found.
 
         Args:
             doing: In words, for the card: "reading the runs".
-            work: Sets no trait.
+            work: Sets no trait, unless it asks whether it `is_overtaken` before.
             show: Takes what `work` gave.
             failed: Called where it raised, after the card shows it.
         """
@@ -54,6 +54,11 @@ class Latest:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True, name="stackwise")
                 self._thread.start()
+
+    def is_overtaken(self) -> bool:
+        """Whether something newer is asked, so that what is in hand is for nothing."""
+        with self._lock:
+            return self._wanted is not None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until nothing is asked any more. Not from a handler: what is shown waits for those.

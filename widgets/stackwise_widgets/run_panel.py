@@ -92,11 +92,11 @@ class RunPanel(w.VBox):
         )
         self.chart: LiveChart | None = None
         self.chart_box = w.VBox()
-        self.branching = Branching(self.guard("branching the run", self.branch))
+        self.branching = Branching(self.branch, self.guard)
         self.sample = SampleBox(self.guard)
         self.numbers = w.Button(description="Show the numbers", layout={"width": "auto"})
         self.table = w.HTML()
-        self._launching: Latest[Stages] = Latest("launching the run", self._launch, self.guard)
+        self._launching = Latest(self.guard)
         self._ticking = Ticking("reading the run", self.look, self.guard, FAST_SECONDS)
         for switch in (self.along, self.heat):
             switch.observe(self.guard("drawing the run", lambda _: self._switch()), "value")
@@ -141,7 +141,7 @@ class RunPanel(w.VBox):
         if self.experiment is None or self.why_not:
             raise sw.ExperimentError(self.why_not or "nothing is offered to launch")
         self._say("making the run; the first time its text is read and cut into tokens")
-        self._launching.ask(stages)
+        self._launching.ask("launching the run", lambda: self._launch(stages), failed=self._enable)
 
     def press(self, name: str) -> None:
         """Do what a button does."""
@@ -174,7 +174,7 @@ class RunPanel(w.VBox):
 
     def settle(self, timeout: float = 60.0) -> bool:
         """Wait until what was launched is there; whether it is."""
-        return self._launching.settle(timeout)
+        return self._launching.wait(timeout)
 
     def code(self) -> str:
         """Python that shows the same run; without one, that launches what is offered."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import ipywidgets as w
 
@@ -43,7 +42,7 @@ class SampleBox(w.VBox):
             layout={"width": "auto"},
         )
         self.shown = w.HTML()
-        self._latest: Latest[tuple[sw.Run, str, int]] = Latest("sampling", self._write, guard)
+        self._latest = Latest(guard)
         self.button.on_click(guard("sampling", lambda _: self.press()))
         row = w.HBox([self.prompt, self.steps, self.button], layout={"flex_flow": "row wrap"})
         super().__init__([row, self.shown])
@@ -56,14 +55,14 @@ class SampleBox(w.VBox):
     def press(self) -> None:
         """Write a sample."""
         if self.run is not None:
-            self._latest.ask((self.run, self.prompt.value, self.steps.value))
+            run, prompt, steps = self.run, self.prompt.value, self.steps.value
+            self._latest.ask("sampling", lambda: self._write(run, prompt, steps))
 
     def settle(self, timeout: float = 60.0) -> bool:
         """Wait until it is written; whether it is."""
-        return self._latest.settle(timeout)
+        return self._latest.wait(timeout)
 
-    def _write(self, asked: tuple[Any, ...]) -> None:
-        run, prompt, steps = asked
+    def _write(self, run: sw.Run, prompt: str, steps: int) -> None:
         for frame in frames(run, prompt, length=64, steps=steps):
             if self._latest.is_overtaken():
                 return

@@ -20,7 +20,7 @@ ASKED = {
     "stop-now": "asked to stop now",
     "resume": "asked to go on",
 }
-LOG_LINES = 12
+LOG_LINES = 40
 
 
 def standing_html(run: sw.Run, view: RunView) -> str:

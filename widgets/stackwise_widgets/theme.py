@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import ipywidgets
+from functools import cache
+
+import anywidget
 
 from stackwise_widgets.form import CSS as FORM
 from stackwise_widgets.views import CSS as VIEWS
@@ -34,9 +36,54 @@ PANELS = """
   outline-offset: 1px; }
 """
 
-CSS = "\n".join([VIEWS, FORM, PANELS])
+GONE = """
+.sw-panel.jupyter-widgets-disconnected::before { position: static; width: auto; height: auto;
+  content: "The kernel that this panel belonged to is gone: run its cell again. Runs go on.";
+  display: block; padding: 6px 12px; margin: 4px 0; font-weight: 600;
+  border-left: 6px solid var(--jp-warn-color1, #c77700);
+  color: var(--jp-ui-font-color1, #222); background: var(--jp-layout-color2, #f3f3f3); }
+.sw-panel .jupyter-widgets-disconnected::before { content: none; }
+"""
+
+CSS = "\n".join([VIEWS, FORM, PANELS, GONE])
+
+# JupyterLab takes single keys from buttons and lists in an output, unless what has the focus says
+# that it wants them; see tests/browser/test_single_keys_are_the_notebooks.py.
+KEYS = """
+function render({ el }) {
+  el.style.display = "none";
+  let left = 600;
+  const wait = () => {
+    const panel = el.closest(".sw-panel");
+    if (!panel) {
+      if (left-- > 0) requestAnimationFrame(wait);
+      return;
+    }
+    panel.addEventListener("focusin", (event) => {
+      event.target.dataset.lmSuppressShortcuts = "true";
+    });
+    let width = panel.clientWidth;
+    new ResizeObserver(() => {  // a chart listens to its window, and not to its place
+      if (panel.clientWidth !== width && (width = panel.clientWidth)) {
+        window.dispatchEvent(new Event("resize"));
+      }
+    }).observe(panel);
+    panel.dataset.swReady = "true";
+  };
+  wait();
+}
+export default { render };
+"""
 
 
-def stylesheet() -> ipywidgets.HTML:
-    """The style sheet as a widget; a panel has one, which serves all that it shows."""
-    return ipywidgets.HTML(f"<style>{CSS}</style>", layout={"height": "0px", "margin": "0"})
+class Looks(anywidget.AnyWidget):
+    """What every panel has in its page, and nobody sees: its looks, its keys, charts that fit."""
+
+    _css = CSS
+    _esm = KEYS
+
+
+@cache
+def stylesheet() -> Looks:
+    """The one of this kernel; every panel shows it first."""
+    return Looks()

@@ -22,12 +22,11 @@ from stackwise_widgets.panel import Guard
 from stackwise_widgets.run_panel import RunPanel
 from stackwise_widgets.shipped import shipped_runs
 from stackwise_widgets.theme import stylesheet
+from stackwise_widgets.views import plan_summary
 from stackwise_widgets.workbench_state import PANELS, State, opened, read_state, write_state
 
 if TYPE_CHECKING:
     import pandas as pd
-
-NOT_FIT = "does not fit this machine"
 
 
 class Workbench(w.VBox):
@@ -75,7 +74,7 @@ class Workbench(w.VBox):
             self.design.placement,
             hide=("controls", *self.hide["Run"]),
         )
-        self.why_not = w.HTML()
+        self.offered = w.HTML()
         self.made: dict[str, w.Widget] = {"Design": self.design, "Run": self.run_panel}
         self.shown = [name for name in PANELS if name not in self.hide[""]]
         self.boxes = {
@@ -85,7 +84,7 @@ class Workbench(w.VBox):
         self.design.on_change(self.guard("offering the experiment", self._offer))
         self.run_panel.on_change(self.guard("showing the run", self._on_run))
         self.tab.observe(self.guard("opening the panel", lambda _: self._open()), "selected_index")
-        bar = w.VBox([self.run_panel.controls, self.why_not, self.run_panel.standing])
+        bar = w.VBox([self.run_panel.controls, self.offered, self.run_panel.standing])
         bar.add_class("sw-bar")
         super().__init__([stylesheet(), self.guard.card, self.run_panel.guard.card, bar, self.tab])
         self.add_class("sw-panel")
@@ -177,12 +176,12 @@ class Workbench(w.VBox):
 
     def _offer(self, design: Design) -> None:
         problems = design.problems
-        why_not = ""
-        if problems:
-            why_not = f"Launch waits until the form is right: {problems[0]}"
-        self.why_not.value = (
-            f'<p class="sw-said" role="status">{escape(why_not)}</p>' if why_not else ""
-        )
+        why_not = f"Launch waits until the form is right: {problems[0]}" if problems else ""
+        plan = design.answer.plan if design.answer is not None and not problems else None
+        ready = f"Launch trains {design.experiment}" + (f": {plan_summary(plan)}" if plan else "")
+        said = f'<div class="sw-said" role="status">{escape(why_not or ready)}</div>'
+        if self.offered.value != said:
+            self.offered.value = said
         self.run_panel.offer(design.experiment, design.placement, why_not)
 
     def _on_run(self, panel: RunPanel) -> None:

@@ -54,6 +54,7 @@ class LiveChart:
         self.figure = go.FigureWidget(
             data=list(first.values()), layout=nested(layout_of(view, x, heat, theme))
         )
+        self.figure._config = {**self.figure._config, "responsive": True, "displaylogo": False}
 
     @property
     def x(self) -> Along:

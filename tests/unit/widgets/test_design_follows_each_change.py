@@ -1,0 +1,140 @@
+"""Design: stages, plan and masks are those of what the form says, soon after each change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import stackwise as sw
+from stackwise_widgets import Design
+from stackwise_widgets.views import attention_pattern_html, grid_html, plan_html
+
+
+@pytest.fixture
+def design() -> Iterator[Design]:
+    made = Design("toy")
+    assert made.settle()
+    yield made
+    made.close()
+    assert made.errors == []
+
+
+def is_current(design: Design) -> bool:
+    exp, place = design.experiment, design.placement
+    plan = sw.plan(exp, place, hardware=design.hardware.value)
+    return (
+        design.pictures["Stages"].value == grid_html(exp, plan.placement, sw.stages(exp), plan.rows)
+        and design.pictures["Plan"].value == plan_html(plan)
+        and design.pictures["Attention"].value == attention_pattern_html(exp)
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("curriculum", "right_to_left"), ("attention", "mla"), ("placement.micro_batch", "4")],
+)
+def test_each_change_is_drawn(design, path, text) -> None:
+    before = {name: widget.value for name, widget in design.pictures.items()}
+    design.form.write(path, text)
+    assert design.settle() and is_current(design)
+    assert before != {name: widget.value for name, widget in design.pictures.items()}
+
+
+def test_the_text_and_the_machine_are_ones_own(design) -> None:
+    design.text.value = "mine own words"
+    design.hardware.value = "h200"
+    assert design.settle() and is_current(design)
+    assert "of 14 tokens are masked" in design.pictures["Masks"].value
+    assert design.plan.hardware.name == "h200"
+
+
+def test_of_many_changes_the_last_counts(design) -> None:
+    for rate in range(1, 40):
+        design.form.write("optim.lr", f"{rate}e-4")
+    assert design.settle() and is_current(design)
+    assert design.experiment.optim.lr == pytest.approx(39e-4)
+
+
+def test_what_is_wrong_is_said_and_the_last_pictures_stay(design) -> None:
+    before = design.pictures["Stages"].value
+    design.form.write("optim.lr", "fast")
+    design.settle()
+    assert [str(problem) for problem in design.problems] == ["optim.lr: 'fast' is not a number"]
+    assert "1 problem in the form" in design.summary.value
+    assert design.pictures["Stages"].value == before
+    with pytest.raises(sw.ExperimentError, match=r"optim\.lr"):
+        _ = design.plan
+    design.form.write("optim.lr", "0.001")
+    assert design.settle() and design.problems == () and design.summary.value == ""
+
+
+def test_a_curriculum_that_cannot_be_is_said_at_its_field(design) -> None:
+    def broken(exp: sw.Experiment):
+        yield sw.Stage(path=("s9",))
+
+    sw.CURRICULA["broken"] = broken
+    try:
+        design.form.refresh()
+        design.form.write("curriculum", "broken")
+        design.settle()
+        assert "not a stack of the rack" in str(design.problems[0])
+        assert "not a stack of the rack" in design.form.message("curriculum") + design.form.message(
+            ""
+        )
+        design.form.write("curriculum", "grow")
+        assert design.settle()
+    finally:
+        del sw.CURRICULA["broken"]
+
+
+def test_it_can_be_set_from_code(design) -> None:
+    design.experiment = sw.Experiment.preset("small").replace(seed=3)
+    design.placement = sw.Placement(micro_batch=2)
+    assert design.settle() and is_current(design)
+    assert (design.experiment.seed, design.placement.micro_batch) == (3, 2)
+    assert len(design.data()) == len(sw.stages(design.experiment))
+
+
+def test_what_is_taken_away_follows(design) -> None:
+    design.form.write("seed", "11")
+    assert design.taken["Python"].value == design.code()
+    assert "seed=11" in design.taken["Command line"].value == design.command()
+    assert "seed: 11" in design.taken["YAML"].value == design.yaml()
+
+
+def test_a_change_of_the_toy_is_drawn_in_300_ms_and_of_70b_in_3_s() -> None:
+    """Of CPU, the best of three: the machine may be busy with something else."""
+    design = Design("toy")
+    assert design.settle()
+
+    def seconds(path: str, texts: list[str]) -> float:
+        best = float("inf")
+        for text in texts:
+            began = time.process_time()
+            design.form.write(path, text)
+            assert design.settle()
+            best = min(best, time.process_time() - began)
+        return best
+
+    assert seconds("curriculum", ["grow", "left_to_right", "right_to_left"]) < 0.3
+    design.form.use("llama-2-70b")
+    assert design.settle()
+    assert seconds("curriculum", ["right_to_left", "left_to_right", "block_coordinate"]) < 3.0
+    design.close()
+
+
+@pytest.mark.parametrize("name", ["stages", "masks", "take_away"])
+def test_a_picture_can_be_hidden(name) -> None:
+    shown, hidden = Design("toy"), Design("toy", hide=[name, "optim"])
+    right = [len(made.children[-1].children[1].children) for made in (shown, hidden)]
+    assert right[1] < right[0]
+    assert hidden.settle() and hidden.errors == []
+
+
+def test_a_slip_in_what_is_hidden_is_told() -> None:
+    with pytest.raises(ValueError, match="'stagse' is no part; did you mean 'stages'"):
+        Design("toy", hide=["stagse"])
+    with pytest.raises(ValueError, match="'optin' is no knob"):
+        Design("toy", hide=["optin"])

@@ -1,0 +1,270 @@
+"""The panel that looks into a run's rack: parts, attention, depth, drift, a sample in the making.
+
+    panel = Inspect("shipped-grow-58b3f5b0", runs_dir="data/runs")
+    panel.text.value = "And God said"
+    panel.tab = "attention"; panel.data()
+
+Every probe runs the real rack of the last checkpoint on a text of one's own, in a thread, with its
+costs said before. One rack at most is in memory, whichever panel asks; one that does not fit is
+read block by block, or refused with what it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as w
+import pandas as pd
+
+import stackwise as sw
+from stackwise_widgets.inspection.attention_tab import AttentionTab
+from stackwise_widgets.inspection.denoise_tab import DenoiseTab
+from stackwise_widgets.inspection.depth_tab import DepthTab
+from stackwise_widgets.inspection.drift_tab import DriftTab
+from stackwise_widgets.inspection.stills import parts_still
+from stackwise_widgets.inspection.style import CSS
+from stackwise_widgets.inspection.subject import TEXT, Subject, heldout_text
+from stackwise_widgets.latest import Latest
+from stackwise_widgets.panel import Guard
+from stackwise_widgets.theme import stylesheet
+from stackwise_widgets.views import rack_html, rack_parts
+from stackwise_widgets.views.markup import escaped
+
+if TYPE_CHECKING:
+    from stackwise_widgets.panel import PanelError
+    from stackwise_widgets.paper import PaperFigure
+
+TABS = {
+    "rack": "Rack",
+    "attention": "Attention",
+    "depth": "Loss by depth",
+    "drift": "Drift",
+    "denoise": "Denoising",
+}
+NOTHING = "No run to look into. Launch one, or name one: Inspect('data/runs/...')."
+
+
+class Inspect(w.VBox):
+    """Looks into the rack of one run.
+
+    Args:
+        run: The run, its id or its folder; None for the newest one with weights in `runs_dir`.
+        runs_dir: Folder of the runs that can be chosen.
+
+    Raises:
+        RunError: If there is no such run.
+
+    Attributes:
+        guard: Its handlers run through it.
+        choice: The run that is looked into, among those of the folder.
+        text, hidden: What the rack reads, and the part of it that reads [MASK].
+        attention, depth, drift, denoise: The probes.
+    """
+
+    def __init__(
+        self, run: sw.Run | str | Path | None = None, runs_dir: str | Path = "runs"
+    ) -> None:
+        self.guard = Guard()
+        self._heldout, self._reads = Latest(self.guard), Latest(self.guard)
+        self._run, self._known = _first(run, runs_dir)
+        self._parts: list[dict[str, Any]] = []
+        self._number = -1
+        self._make_fields()
+        self.attention, self.depth = AttentionTab(self.guard), DepthTab(self.guard)
+        self.drift, self.denoise = DriftTab(self.guard), DenoiseTab(self.guard)
+        self._rack, self._labels = w.HTML(), w.HTML()
+        tabs = [self._rack, self.attention, self.depth, self.drift, self.denoise]
+        self.tabs = w.Tab(tabs, titles=tuple(TABS.values()), selected_index=0)
+        super().__init__(self._arranged())
+        self.add_class("sw-panel")
+        self.add_class("sw-inspect")
+        self._listen()
+        self._use_run()
+
+    def _make_fields(self) -> None:
+        ids = [run.id for run in self._known]
+        self.choice = w.Dropdown(
+            description="Run", options=ids, value=self._run.id if self._run else None,
+            layout={"flex": "1 1 320px", "max_width": "640px"},
+        )  # fmt: skip
+        self.text = w.Textarea(value=TEXT, description="Text", rows=2, continuous_update=False,
+                               layout={"flex": "1 1 420px", "width": "auto"})  # fmt: skip
+        self.hidden = w.FloatSlider(description="Masked", min=0, max=1, step=0.05, value=0.0,
+                                    continuous_update=False, readout_format=".0%",
+                                    layout={"width": "280px"})  # fmt: skip
+        self._fetch = w.Button(description="Held-out text", layout={"width": "auto"},
+                               tooltip="A window that it never trained on")  # fmt: skip
+
+    def _arranged(self) -> list[w.Widget]:
+        row = {"display": "flex", "flex_flow": "row wrap", "align_items": "flex-start"}
+        title = w.HTML('<div class="sw-title">Inspect</div>')
+        looks = w.HTML(f"<style>{CSS}</style>", layout={"height": "0px", "margin": "0"})
+        text = w.Box([self.text, w.VBox([self.hidden, self._fetch])], layout=row)
+        return [stylesheet(), looks, self.guard.card, title, self.choice, self._labels, text,
+                self.tabs]  # fmt: skip
+
+    def _listen(self) -> None:
+        guard = self.guard
+        self.choice.observe(guard("opening the run", lambda _: self._chosen()), "value")
+        for field in (self.text, self.hidden):
+            field.observe(guard("reading the text", lambda _: self._use_text()), "value")
+        self.tabs.observe(guard("opening a probe", lambda _: self._open()), "selected_index")
+        self._fetch.on_click(guard("fetching held-out text", lambda _: self._ask_text()))
+
+    @property
+    def run(self) -> sw.Run | None:
+        """The run that is looked into."""
+        return self._run
+
+    @run.setter
+    def run(self, run: sw.Run | str | Path) -> None:
+        found, known = _first(run, _folder(run, self._run))
+        assert found is not None
+        self._run, self._known = found, known
+        with self.choice.hold_trait_notifications():
+            self.choice.options = [other.id for other in known]
+            self.choice.value = found.id
+        self._use_run()
+
+    @property
+    def errors(self) -> list[PanelError]:
+        """What went wrong in it; empty if nothing did."""
+        return self.guard.errors
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """The parts of the rack, as `views.rack_parts` has them."""
+        self._reads.wait()
+        return self._parts
+
+    @property
+    def tab(self) -> str:
+        """The probe that is seen: a key of `TABS`."""
+        return list(TABS)[self.tabs.selected_index or 0]
+
+    @tab.setter
+    def tab(self, name: str) -> None:
+        """Show a probe; it runs at once if it costs little.
+
+        Raises:
+            ValueError: If there is none of that name.
+        """
+        if name not in TABS:
+            raise ValueError(f"tab {name!r}: is none of {', '.join(TABS)}")
+        self.tabs.selected_index = list(TABS).index(name)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until all that was asked for is shown."""
+        probes = (self.attention.probe, self.depth, self.drift, self.denoise)
+        done = self._reads.wait(timeout) and self._heldout.wait(timeout)
+        return all(probe.wait(timeout) for probe in probes) and done
+
+    def data(self) -> pd.DataFrame:
+        """The numbers of the probe that is seen."""
+        self.wait()
+        if self.tab == "rack":
+            return pd.DataFrame(self._parts)
+        return self._seen().data()
+
+    def figure(self) -> PaperFigure:
+        """The probe that is seen, for a paper."""
+        self.wait()
+        if self.tab == "rack":
+            return parts_still(self._parts, self._run.id if self._run else "no run")
+        return self._seen().figure()
+
+    def code(self) -> str:
+        """The Python that does what the probe that is seen does."""
+        if self._run is None:
+            return f"# {NOTHING}\n"
+        head = f"import stackwise as sw\n\nrun = sw.attach({str(self._run.path)!r})\n"
+        if self.tab == "rack":
+            return f"{head}\nfrom stackwise_widgets.views import rack_parts\n\nrack_parts(run)\n"
+        return head + self._seen().code()
+
+    def _seen(self) -> AttentionTab | DepthTab | DriftTab | DenoiseTab:
+        probes = {"attention": self.attention, "depth": self.depth, "drift": self.drift,
+                  "denoise": self.denoise}  # fmt: skip
+        return probes[self.tab]
+
+    def _chosen(self) -> None:
+        found = next((run for run in self._known if run.id == self.choice.value), None)
+        if found is not None and (self._run is None or found.path != self._run.path):
+            self._run = found
+            self._use_run()
+
+    def _use_run(self) -> None:
+        """Another run: its picture is read in a thread, and the probes begin anew."""
+        self.guard.clear()
+        if self._run is None:
+            self._rack.value = f'<p class="sw-said">{escaped(NOTHING)}</p>'
+            return
+        run = self._run
+        self.hidden.disabled = Subject(run).causal
+        labels = run.labels
+        said = " · ".join(filter(None, [labels.name, *labels.tags, run.state]))
+        self._labels.value = f'<div class="sw-said sw-quiet">{escaped(said)}</div>'
+        self._reads.ask("reading the rack", lambda: rack_parts(run), self._show_parts)
+        self._use_text()
+
+    def _use_text(self) -> None:
+        if self._run is None:
+            return
+        subject = Subject(self._run, self.text.value, self.hidden.value)
+        self.attention.probe.use(subject)
+        for tab in (self.depth, self.drift, self.denoise):
+            tab.use(subject)
+        self._open()
+
+    def _open(self) -> None:
+        """Let the probe that is seen begin."""
+        begin: dict[str, Callable[[], Any]] = {
+            "attention": self.attention.probe.begin,
+            "depth": self.depth.probe.begin,
+            "drift": self.drift.begin,
+            "denoise": self.denoise.probe.begin,
+        }
+        if self.tab in begin:
+            begin[self.tab]()
+
+    def _show_parts(self, parts: list[dict[str, Any]]) -> None:
+        self._parts = parts
+        self._rack.value = rack_html(parts)
+
+    def _ask_text(self) -> None:
+        """The next held-out window, read in a thread: the corpus may have to be opened."""
+        if self._run is None:
+            return
+        self.guard.clear()
+        run, number = self._run, self._number + 1
+        self._fetch.disabled = True
+
+        def take(text: str) -> None:
+            self._number, self._fetch.disabled = number, False
+            self.text.value = text
+
+        def failed() -> None:
+            self._fetch.disabled = False
+
+        self._heldout.ask("fetching held-out text", lambda: heldout_text(run, number), take, failed)
+
+
+def _first(
+    run: sw.Run | str | Path | None, runs_dir: str | Path
+) -> tuple[sw.Run | None, list[sw.Run]]:
+    """The run that is meant, and those beside it."""
+    if run is not None:
+        found = run if isinstance(run, sw.Run) else sw.attach(run, runs_dir)
+        beside = sw.runs_in(found.path.parent)
+        return found, beside if any(other.id == found.id for other in beside) else [found]
+    known = sw.runs_in(runs_dir)
+    return next((one for one in known if one.has_weights()), known[0] if known else None), known
+
+
+def _folder(run: sw.Run | str | Path, now: sw.Run | None) -> Path:
+    """Where a run is looked for: beside the one that is shown."""
+    if isinstance(run, sw.Run):
+        return run.path.parent
+    return now.path.parent if now is not None else Path("runs")
