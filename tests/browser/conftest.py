@@ -178,7 +178,7 @@ def voila(
 
     def serve(notebook: Path) -> servers.Served:
         served = running.enter_context(servers.voila(tmp_path / "voila", notebook))
-        page.goto(f"{served.url}/?token={served.token}")
+        page.goto(f"{served.url}/?token={served.token}", timeout=90_000)  # it runs the cells first
         return served
 
     return serve

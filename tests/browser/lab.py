@@ -229,7 +229,7 @@ class Lab:
             self.page.evaluate(
                 """() => {
                   const it = document.activeElement;
-                  return it.ariaLabel || it.labels?.[0]?.innerText || it.title || it.innerText;
+                  return it.ariaLabel || it.labels?.[0]?.innerText || it.innerText || it.title;
                 }"""
             )
         )

@@ -264,8 +264,11 @@ class Compare(w.VBox):
         raise ValueError(f"run {name!r}: is none of those that can be ticked, or several: {known}")
 
     def _open(self) -> None:
-        by_key = {one.key: one for one in self._all}
-        self.deed.show(by_key.get(self.table.current))
+        one = {one.key: one for one in self._all}.get(self.table.current)
+        if one is None and self.table.current:
+            self.table.current = ""  # it is gone; this is called again
+            return
+        self.deed.show(one)
 
     def _lay(self) -> None:
         ticked = self._ticked()

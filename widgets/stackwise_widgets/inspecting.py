@@ -87,10 +87,12 @@ class Inspect(w.VBox):
         ids = [run.id for run in self._known]
         self.choice = w.Dropdown(
             description="Run", options=ids, value=self._run.id if self._run else None,
-            layout={"flex": "1 1 320px", "max_width": "640px"},
+            layout={"width": "460px"},
         )  # fmt: skip
-        self.text = w.Textarea(value=TEXT, description="Text", rows=2, continuous_update=False,
-                               layout={"flex": "1 1 420px", "width": "auto"})  # fmt: skip
+        wide = {"flex": "1 1 400px", "width": "auto", "min_width": "320px"}
+        self.text = w.Textarea(
+            value=TEXT, description="Text", rows=2, continuous_update=False, layout=wide
+        )
         self.hidden = w.FloatSlider(description="Masked", min=0, max=1, step=0.05, value=0.0,
                                     continuous_update=False, readout_format=".0%",
                                     layout={"width": "280px"})  # fmt: skip
@@ -102,7 +104,8 @@ class Inspect(w.VBox):
         title = w.HTML('<div class="sw-title">Inspect</div>')
         looks = w.HTML(f"<style>{CSS}</style>", layout={"height": "0px", "margin": "0"})
         text = w.Box([self.text, w.VBox([self.hidden, self._fetch])], layout=row)
-        return [stylesheet(), looks, self.guard.card, title, self.choice, self._labels, text,
+        which = w.Box([self.choice, self._labels], layout={**row, "align_items": "center"})
+        return [stylesheet(), looks, self.guard.card, title, which, text,
                 self.tabs]  # fmt: skip
 
     def _listen(self) -> None:

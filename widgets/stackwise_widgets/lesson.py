@@ -21,8 +21,6 @@ FULL_FLOPS = (
 FULL_STEPS = 400  # seconds on two cores; else each is trained for
 SHORT_STEPS = 20  # so many steps, which is said
 
-Source = "sw.Run | sw.Experiment | str"
-
 
 class Lesson:
     """Steps of a stage, seen one phase at a time. Used from one thread at a time.
@@ -46,7 +44,9 @@ class Lesson:
         self.stepper: Stepper | None = None
         self.seed: int | None = None
         self.recorded: dict[tuple[int, int], float] = {}
-        self._clear()
+        self.seen: list[Phase] = []
+        self.at = -1
+        self.losses: list[tuple[int, float]] = []
         self.rows: list[dict[str, Any]] = []
 
     @property
@@ -115,9 +115,8 @@ class Lesson:
         return self.recorded.get((phase.stage, phase.step))
 
     def _clear(self) -> None:
-        self.seen: list[Phase] = []
-        self.at = -1
-        self.losses: list[tuple[int, float]] = []
+        self.at = -1  # first: it may be looked at meanwhile
+        self.seen, self.losses = [], []
 
     def _take(self, phase: Phase) -> None:
         self.seen = [*self.seen, phase][-MOST:]

@@ -69,13 +69,23 @@ class Player:
         with self._turn:
             return self._turn.wait_for(lambda: self._thread is None, timeout)
 
-    def close(self, timeout: float = 5.0) -> bool:
-        """Do nothing more. Waits for the move in hand; whether it ended in time."""
+    def close(self, last: Job | None = None, timeout: float = 5.0) -> bool:
+        """Do nothing more after the move in hand.
+
+        Args:
+            last: What is still to be done then, and nothing after it.
+            timeout: Seconds to wait for that; it is done later if that is not enough.
+
+        Returns:
+            Whether all has ended.
+        """
         with self._turn:
-            self._closed, self.playing = True, False
-            self._jobs.clear()
-            self._turn.notify_all()
-        return self._thread is threading.current_thread() or self.settle(timeout)
+            if not self._closed:
+                self._closed, self.playing = True, False
+                self._jobs.clear()
+                self._jobs.extend([last] if last is not None else [])
+                self._wake()
+        return self._thread is not threading.current_thread() and self.settle(timeout)
 
     def _set(self, playing: bool) -> None:
         with self._turn:

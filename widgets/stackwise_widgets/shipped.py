@@ -1,4 +1,4 @@
-"""The finished runs that ship with StackWise, so that every panel has something to show at once."""
+"""The runs that a panel has to show at once: one's own, or the finished ones that ship."""
 
 from __future__ import annotations
 
@@ -10,3 +10,10 @@ import stackwise as sw
 def shipped_runs() -> list[sw.Run]:
     """Those in `data/runs/` of the clone that this is imported from; none without one."""
     return sw.runs_in(Path(sw.__file__).parents[1] / "data" / "runs")
+
+
+def first_run(runs_dir: str | Path) -> sw.Run | None:
+    """The run that one comes back to: a live one, else the newest, else one that ships."""
+    own = sw.runs_in(runs_dir)
+    live = (run for run in own if run.is_live)
+    return next(live, None) or next(iter([*own, *shipped_runs()]), None)

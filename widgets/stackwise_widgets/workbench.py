@@ -20,7 +20,7 @@ import stackwise as sw
 from stackwise_widgets.design import TEXT, Design
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.run_panel import RunPanel
-from stackwise_widgets.shipped import shipped_runs
+from stackwise_widgets.shipped import first_run, shipped_runs
 from stackwise_widgets.theme import stylesheet
 from stackwise_widgets.views import plan_summary
 from stackwise_widgets.workbench_state import PANELS, State, opened, read_state, write_state
@@ -89,7 +89,7 @@ class Workbench(w.VBox):
         super().__init__([stylesheet(), self.guard.card, self.run_panel.guard.card, bar, self.tab])
         self.add_class("sw-panel")
         self.go_to(panel if panel in self.shown else self.shown[0])
-        first = sw.attach(run) if run else next(iter(shipped_runs()), None)
+        first = sw.attach(run) if run else first_run(self.design.placement.runs_dir)
         if first is not None:
             self.run_panel.run = first
         self._offer(self.design)

@@ -56,6 +56,7 @@ def layer_axis(matrix: Matrix | None) -> dict[str, Any]:
         "yaxis3.categoryorder": "array",
         "yaxis3.categoryarray": rows,
         "yaxis3.tickvals": rows[::step],
+        "yaxis3.showline": matrix is not None,  # without rows plotly draws it from NaN to NaN
         "yaxis3.range": [-0.5, len(rows) - 0.5],
     }
 

@@ -97,12 +97,13 @@ class Deed(w.VBox):
     def show(self, one: Listed | None) -> None:
         """Show a run; None: nothing."""
         same = one is not None and self._of is not None and one.key == self._of.key
+        gone = one is None and self._of is None  # what was said of one that is gone stays
         self._of = one
-        if not same:
+        if not (same or gone):
             self._said.value = ""
         self._forget_delete()
         if one is None:
-            self.children = ()
+            self.children = (self._said,) if self._said.value else ()
             return
         run = one.brief.run
         self._title.value = f"<b>{escaped(one.brief.name)}</b> <code>{escaped(one.key)}</code>"
@@ -169,11 +170,11 @@ class Deed(w.VBox):
             return
         gone = run.id
         run.delete()
+        self._forget_delete()
         self._of = None
-        self._changed()
-        self.show(None)
         self._say(f"Deleted: {gone}.")
-        self.children = (self._said,)
+        self.show(None)
+        self._changed()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until what was asked to be written is."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import EngFormatter
 
+from stackwise_widgets.charts.decimate import thin
 from stackwise_widgets.charts.overlaid import Over, over_seeds
 from stackwise_widgets.charts.style import byte_unit
 from stackwise_widgets.charts.view import ALONG
@@ -23,7 +26,9 @@ from stackwise_widgets.views.tables import behind, table_html
 
 STILL_INCHES = (7.0, 4.2)
 STILL_DASHES = ("-", "--", ":", "-.")
-MOST_ROWS = 400  # of the table behind the picture; all of them are in `.data`
+# Of all curves together, and of each at least: points, and marks that can be pointed at.
+MOST_POINTS, LEAST_POINTS, MOST_MARKS, LEAST_MARKS = 4000, 60, 240, 3
+MOST_ROWS = 200  # of the table behind the picture; all of them are in `.data`
 
 
 def overlay_html(data: pd.DataFrame, x: Over = "flops", seeds_band: bool = True) -> str:
@@ -41,10 +46,12 @@ def overlay_html(data: pd.DataFrame, x: Over = "flops", seeds_band: bool = True)
         words = "Tick the runs to compare in the table above."
         return f'<figure class="sw-view"><p class="sw-note">{words}</p></figure>'
     found, size, title = _placed(data, x, seeds_band)
-    lines = [_line(name, part, x, size) for name, part in found.groupby("label", sort=False)]
+    many = found["label"].nunique()
+    lines = [_line(name, part, x, size, many) for name, part in found.groupby("label", sort=False)]
     limits = limits_of(found)
     words = f"held-out loss of {len(lines)} experiment{'s' * (len(lines) != 1)} over {title}"
-    drawn = lines_svg(lines, Axes(title, "bits per byte", limits), words)
+    aside = "" if x == "peak_bytes" else "final score"
+    drawn = lines_svg(lines, Axes(title, "bits per byte", limits, aside=aside), words)
     legend = lines_legend(lines, [_said(name, found) for name in found["label"].unique()])
     notes = "".join(f'<p class="sw-note">{escaped(note)}</p>' for note in _notes(found, x))
     table = behind("The same as a table", _table(found, x, title))
@@ -78,15 +85,18 @@ def limits_of(found: pd.DataFrame) -> tuple[float, float] | None:
     return loss_limits(named[named["kind"] == "heldout"], named[named["kind"] == "final"])
 
 
-def _line(name: object, part: pd.DataFrame, x: Over, size: int) -> Line:
+def _line(name: object, part: pd.DataFrame, x: Over, size: int, many: int) -> Line:
+    """One of `many` experiments."""
     curve = part[(part["kind"] == "heldout") & (x != "peak_bytes")].sort_values("place")
+    curve = _kept(curve, many)
     ends = (curve["stage"].diff(-1) != 0).to_numpy(copy=True)
     ends[-1:] = False
     final = part[(part["kind"] == "final") & part["mean"].notna()]
+    looks = zip(curve.itertuples(), ends, _marked(len(curve), many), strict=True)
     points = [
-        Point(row.place, row.mean, f"{name}\n{row.mean:.4f} bits per byte at {_at(row.place, x)}, "
-              f"stage {row.stage:g}" + (", where it ends" if end else ""), bool(end))
-        for row, end in zip(curve.itertuples(), ends, strict=True)
+        Point(row.place, row.mean, _look_said(name, row, x, bool(end)) if marked or end else "",
+              bool(end))
+        for row, end, marked in looks
     ]  # fmt: skip
     band = [(r.place, r.low, r.high) for r in curve.itertuples() if r.runs > 1]
     last = [
@@ -98,6 +108,25 @@ def _line(name: object, part: pd.DataFrame, x: Over, size: int) -> Line:
         (r.left / size, r.right / size, r.mean) for r in final.itertuples() if x == "peak_bytes"
     ]
     return Line(str(name), points, band, last, spread)
+
+
+def _look_said(name: object, row: Any, x: Over, end: bool) -> str:
+    """The tooltip of one look."""
+    said = f"{name}\n{row.mean:.4f} bits per byte at {_at(row.place, x)}, stage {row.stage:g}"
+    return said + (", where it ends" if end else "")
+
+
+def _kept(curve: pd.DataFrame, many: int) -> pd.DataFrame:
+    """The looks that are drawn: of very many, those that shape the curve, and ends of stages."""
+    kept = thin(curve["mean"].to_numpy(float), max(LEAST_POINTS, MOST_POINTS // many))
+    ends = np.flatnonzero(np.diff(curve["stage"].to_numpy(float)) != 0)
+    return curve.iloc[np.union1d(kept, ends).astype(int)]
+
+
+def _marked(count: int, many: int) -> Iterator[bool]:
+    """Which looks of a curve have a mark that can be pointed at."""
+    every = max(1, -(-count // max(LEAST_MARKS, MOST_MARKS // many)))
+    return (place % every == every - 1 for place in range(count))
 
 
 def _at(place: float, x: Over) -> str:
@@ -123,10 +152,12 @@ def _said(name: str, found: pd.DataFrame) -> str:
 
 
 def _notes(found: pd.DataFrame, x: Over) -> Iterator[str]:
-    yield "Large mark: score on all held-out text" + (
-        "; its line reaches from the least to the most of its seeds." if x == "peak_bytes" else
-        ". Larger marks on a curve: a stage ends."
-    )  # fmt: skip
+    yield (
+        "Marks: score on all held-out text; a line reaches over the memory of its seeds."
+        if x == "peak_bytes"
+        else "Curves: the windows of each look; larger marks: a stage ends. At the right: the "
+        "score on all held-out text."
+    )
     heldout = found[found["kind"] == "heldout"]
     good = heldout.groupby("label", sort=False)["seeds"].max()
     none = [str(label) for label in good.index[good == 0]]

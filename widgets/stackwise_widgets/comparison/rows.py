@@ -115,11 +115,11 @@ def shown(found: Sequence[Listed]) -> Shown:
     briefs = [one.brief for one in found]
     keys = differing(briefs)
     last = [_last_word(key) for key in keys]
-    columns = [
+    columns = [_column(key, *TITLES[key], number=True) for key in CAME_TO]
+    columns += [
         _column(key, word if last.count(word) == 1 else key, key)
         for key, word in zip(keys, last, strict=True)
     ]
-    columns += [_column(key, *TITLES[key], number=True) for key in CAME_TO]
     return Shown(columns, [_row(one, keys) for one in found])
 
 

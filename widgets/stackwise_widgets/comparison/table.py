@@ -113,7 +113,7 @@ function render({ model, el }) {
     const columns = model.get("columns");
     const rows = order(model.get("rows"), model.get("sort"));
     const table = made("table", "sw-table");
-    table.append(made("caption", "", model.get("caption")));
+    table.append(made("caption", "sw-hidden", model.get("caption")));
     const top = made("tr");
     const first = made("th", "sw-tick");
     first.append(made("span", "sw-hidden", "compare"));
@@ -157,14 +157,18 @@ export default { render };
 CSS = """
 .sw-runs .sw-tall { max-height: 380px; overflow: auto; }
 .sw-runs table.sw-table { margin: 0; width: 100%; }
-.sw-runs caption { caption-side: top; }
 .sw-runs thead th { position: sticky; top: 0; z-index: 1; vertical-align: bottom;
   background: var(--jp-layout-color1, #fff); }
 .sw-runs .sw-table td, .sw-runs .sw-table th { padding: 4px 12px 4px 0; }
 .sw-runs tbody tr:hover, .sw-runs tr.sw-current { background: var(--jp-layout-color2, #f0f0f0); }
 .sw-runs tr.sw-current th { box-shadow: inset 3px 0 0 var(--jp-brand-color1, #0072b2); }
 .sw-runs .sw-tick { width: 26px; padding-left: 6px; }
-.sw-runs th.sw-name { font-weight: 400; padding-left: 8px; white-space: normal; min-width: 180px; }
+.sw-runs th.sw-name, .sw-runs thead th:nth-child(2) { padding-left: 8px; position: sticky;
+  left: 0; background: var(--jp-layout-color1, #fff); }
+.sw-runs thead th:nth-child(2) { z-index: 2; }
+.sw-runs th.sw-name { font-weight: 400; white-space: normal; min-width: 180px; }
+.sw-runs tbody tr:hover th.sw-name, .sw-runs tr.sw-current th.sw-name {
+  background: var(--jp-layout-color2, #f0f0f0); }
 .sw-runs button { all: unset; cursor: pointer; }
 .sw-runs button:focus-visible { outline: 2px solid var(--jp-brand-color1, #0072b2);
   outline-offset: 2px; border-radius: 2px; }

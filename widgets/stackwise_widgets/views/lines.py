@@ -28,7 +28,7 @@ FILLED = ("circle", "square", "up", "diamond", "down", "plus", "cross")
 
 @dataclass(frozen=True)
 class Point:
-    """A point with its words; a NaN is a gap."""
+    """A point; a NaN is a gap. It has a mark if it has words, or is strong."""
 
     x: float
     y: float
@@ -65,12 +65,15 @@ class Axes:
         x, y: Their titles.
         limits: Of y; None for all that there is.
         names: Words for whole numbers along x, instead of numbers.
+        aside: Title of a strip at the right where the `last` points stand side by side, so that
+            those that fall together along x can be told apart; empty: they stand at their own x.
     """
 
     x: str
     y: str
     limits: tuple[float, float] | None = None
     names: Sequence[str] = field(default=())
+    aside: str = ""
 
 
 def lines_svg(lines: Sequence[Line], axes: Axes, words: str, height: float = HEIGHT) -> str:
@@ -91,7 +94,11 @@ def lines_svg(lines: Sequence[Line], axes: Axes, words: str, height: float = HEI
     body += [_curve(line, _style(line, at), frame) for at, line in enumerate(lines)]
     body.append("</g>")
     # After the curves, and not cut at the frame's edge.
-    body += [_last(line, _style(line, at), frame) for at, line in enumerate(lines)]
+    shown = [at for at, line in enumerate(lines) if line.last]
+    body += [
+        _last(lines[at], _style(lines[at], at), frame, (place + 0.5) / len(shown))
+        for place, at in enumerate(shown)
+    ]
     inside = svg.rect(LEFT, TOP, frame.width, frame.tall, "sw-hit")
     defs = f'<defs><clipPath id="{key}-in">{inside}</clipPath></defs>'
     return svg.picture(WIDTH, height, words, body, defs=defs)
@@ -119,10 +126,11 @@ class _Frame:
     x: tuple[float, float]
     y: tuple[float, float]
     height: float
+    strip: float = 0.0
 
     @property
     def width(self) -> float:
-        return WIDTH - LEFT - RIGHT
+        return WIDTH - LEFT - RIGHT - self.strip
 
     @property
     def tall(self) -> float:
@@ -137,7 +145,9 @@ class _Frame:
     @classmethod
     def of(cls, lines: Sequence[Line], axes: Axes, height: float) -> _Frame:
         """All that there is, with some room; from 0 on where that is near."""
-        xs = [p.x for line in lines for p in (*line.points, *line.last)]
+        many = sum(bool(line.last) for line in lines)
+        strip = min(190.0, max(76.0, 18.0 * many + 20)) if axes.aside else 0.0
+        xs = [p.x for line in lines for p in (*line.points, *(() if strip else line.last))]
         xs += [end for line in lines for *ends, _ in line.spread for end in ends]
         ys = [p.y for line in lines for p in (*line.points, *line.last)]
         ys += [end for line in lines for _, *ends in line.band for end in ends]
@@ -146,9 +156,10 @@ class _Frame:
         if not axes.names:
             x = (x[0], x[1] + 0.02 * (x[1] - x[0]))
         if axes.limits is not None:
-            return cls(x, axes.limits, height)
+            return cls(x, axes.limits, height, strip)
         low, high = _span(ys)
-        return cls(x, (low - 0.06 * (high - low), high + 0.06 * (high - low)), height)
+        room = 0.06 * (high - low)
+        return cls(x, (low - room, high + room), height, strip)
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
@@ -162,11 +173,16 @@ def _grid(frame: _Frame, axes: Axes) -> Iterator[str]:
     bottom, right = TOP + frame.tall, LEFT + frame.width
     for value in _ticks(frame.y, 6):
         _, y = frame.at(0, value)
-        yield svg.path(f"M{LEFT} {svg.number(y)}H{svg.number(right)}", "sw-thin")
+        over = f"M{svg.number(right + 12)} {svg.number(y)}H{WIDTH - RIGHT}" if frame.strip else ""
+        yield svg.path(f"M{LEFT} {svg.number(y)}H{svg.number(right)}{over}", "sw-thin")
         yield svg.label(LEFT - 6, y + 3.5, f"{value:.6g}", "sw-faint", at="end")
     yield from _names(frame, axes) if axes.names else _numbers(frame)
     yield svg.path(f"M{LEFT} {svg.number(bottom)}H{svg.number(right)}", "sw-rule")
     yield svg.label(LEFT + frame.width / 2, frame.height - 8, axes.x, at="middle")
+    if frame.strip:
+        yield svg.path(f"M{svg.number(right + 12)} {svg.number(bottom)}H{WIDTH - RIGHT}", "sw-rule")
+        middle = (right + 12 + WIDTH - RIGHT) / 2
+        yield svg.label(middle, frame.height - 8, axes.aside, at="middle")
     middle = svg.number(TOP + frame.tall / 2)
     yield (
         f'<text x="13" y="{middle}" text-anchor="middle" '
@@ -206,13 +222,13 @@ def _curve(line: Line, number: int, frame: _Frame) -> str:
     ]
     parts.append(_path(_drawn(line.points, frame), number, 1.8))
     for point in line.points:
-        if math.isfinite(point.x) and math.isfinite(point.y):
+        if (point.words or point.strong) and math.isfinite(point.x) and math.isfinite(point.y):
             size = 4.6 if point.strong else 2.8
             parts.append(_mark(*frame.at(point.x, point.y), size, number, point.words))
     return f"<g{attributes(data_line=line.label)}>{''.join(parts)}</g>"
 
 
-def _last(line: Line, number: int, frame: _Frame) -> str:
+def _last(line: Line, number: int, frame: _Frame, share: float) -> str:
     """Points by themselves, large, and how far they reach to the sides."""
     parts = []
     for begin, end, y in line.spread:
@@ -220,7 +236,10 @@ def _last(line: Line, number: int, frame: _Frame) -> str:
         parts.append(_path(f"M{svg.number(left)} {svg.number(at)}H{svg.number(right)}", number, 1))
     for point in line.last:
         if math.isfinite(point.x) and math.isfinite(point.y):
-            parts.append(_mark(*frame.at(point.x, point.y), 6.5, number, point.words))
+            x, y = frame.at(point.x, point.y)
+            if frame.strip:
+                x = LEFT + frame.width + 12 + share * (frame.strip - 12)
+            parts.append(_mark(x, y, 6.0, number, point.words))
     return f"<g{attributes(data_last=line.label)}>{''.join(parts)}</g>" if parts else ""
 
 

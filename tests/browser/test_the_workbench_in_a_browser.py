@@ -1,0 +1,141 @@
+"""The workbench as a person uses it: busy cells, reloads, restarts, slips, keys, widths, themes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .lab import Lab
+from .notebooks import HELD
+from .servers import Served
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_workbench.ipynb"
+BENCH = "from stackwise_widgets import Workbench\nbench = Workbench()\nbench"
+CURVES = ".js-plotly-plot .scatterlayer"
+RUNNING = re.compile(r"running, step [0-9]+")
+
+
+@pytest.fixture
+def opened(lab: Lab) -> Lab:
+    lab.open(lab.write("bench.ipynb", BENCH, HELD))
+    lab.run(0)
+    lab.wait_for("fits this machine", within=30)
+    return lab
+
+
+def launch(lab: Lab) -> None:
+    lab.click("Launch")
+    lab.wait_for(RUNNING, within=30)
+
+
+def steps(lab: Lab) -> int:
+    return int(lab.value("bench.run.status().get('step', 0)"))
+
+
+def moves(lab: Lab, cell: int = 0) -> None:
+    lab.wait_for_change(lab.output(cell).locator(CURVES).nth(1), within=20)
+
+
+def test_while_a_cell_is_busy_the_run_goes_on_and_is_shown(opened: Lab) -> None:
+    launch(opened)
+    opened.run(1, wait=False)
+    opened.page.wait_for_function("() => document.body.innerText.includes('[*]')")
+    assert opened.busy
+    moves(opened)
+    opened.click("Stop and save")  # answered after the cell, and not lost
+    opened.release()
+    opened.wait_for("stopped", cell=0, within=30)
+    assert opened.value("bench.errors") == "[]"
+
+
+def test_a_reload_in_mid_run_loses_nothing(opened: Lab) -> None:
+    launch(opened)
+    opened.save()
+    opened.reload()
+    moves(opened)
+    opened.click("Stop and save")
+    opened.wait_for("stopped", cell=0, within=30)
+
+
+def test_after_a_restart_the_cell_shows_the_run_again(opened: Lab) -> None:
+    launch(opened)
+    moves(opened)
+    before = steps(opened)
+    opened.restart()
+    opened.picture("gone")
+    opened.run(0)
+    opened.wait_for(RUNNING, within=30)
+    moves(opened)
+    assert steps(opened) > before
+    assert int(opened.value("int(bench.run.metrics()['step'].iloc[0])")) == 1
+
+
+def test_a_slip_is_said_at_its_field_and_launch_waits(opened: Lab) -> None:
+    opened.fill("seed", "many")
+    opened.wait_for("is not a whole number")
+    opened.wait_for("Launch waits until the form is right")
+    assert opened.button("Launch").is_disabled()
+    opened.picture("slip")
+    opened.fill("seed", "3")
+    opened.wait_for("Launch trains")
+    assert opened.button("Launch").is_enabled()
+    assert opened.value("bench.experiment.seed") == "3"
+
+
+def test_a_run_is_paused_stopped_and_goes_on(opened: Lab) -> None:
+    launch(opened)
+    opened.click("Pause")
+    opened.wait_for("paused", cell=0)
+    held = steps(opened)
+    opened.click("Go on")
+    opened.wait_for(RUNNING)
+    opened.click("Stop and save")
+    opened.wait_for("go on with it", within=30)
+    stopped = steps(opened)
+    assert stopped > held
+    opened.click("Go on")
+    opened.wait_for(RUNNING, within=30)
+    moves(opened)
+    assert steps(opened) > stopped
+    opened.click("Stop now")
+    opened.wait_for("stopped", cell=0, within=30)
+    assert opened.value("bench.errors") == "[]"
+
+
+def test_the_keyboard_is_enough(opened: Lab) -> None:
+    opened.page.locator(".sw-panel[data-sw-ready]").first.wait_for(state="attached")
+    opened.go_to(0)
+    opened.tab_to("Launch")
+    opened.tab_to("curriculum")
+    opened.press("ArrowDown")
+    opened.wait_for_value("bench.experiment.curriculum.choice", "'left_to_right'")
+    assert opened.page.locator(".jp-Notebook .jp-Cell").count() == 2
+    for _ in range(60):
+        if opened.focused == "Launch":
+            break
+        opened.press("Shift+Tab")
+    opened.press("Enter")
+    opened.wait_for(RUNNING, within=30)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [(900, 1700), (1400, 1700)], ids=["900px", "1400px"])
+def test_it_is_read_at_any_width_in_any_theme(opened: Lab, theme: str) -> None:
+    opened.theme(theme)
+    for name in ("Design", "Run", "Compare", "Inspect", "Teach"):
+        opened.page.get_by_role("tab", name=name, exact=True).click()
+        opened.page.wait_for_timeout(1500)  # for the pictures alone
+        opened.picture(f"{name}-{theme}")
+        assert opened.scrolls_sideways == [], name
+    assert opened.value("bench.errors") == "[]"
+
+
+def test_voila_serves_it_as_an_app(voila: Callable[[Path], Served], page) -> None:
+    voila(NOTEBOOK)
+    page.get_by_role("button", name="Launch", exact=True).wait_for(timeout=60_000)
+    page.get_by_text("fits this machine").first.wait_for(timeout=30_000)
+    page.get_by_role("button", name="Launch", exact=True).click()
+    page.get_by_text(RUNNING).first.wait_for(timeout=30_000)
