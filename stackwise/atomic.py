@@ -49,6 +49,45 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def write_next(folder: Path, text: str, digits: int) -> Path:
+    """Write text into the folder as the next of its numbered files, `0003.json` after `0002.json`.
+
+    It appears whole, and of many who write at once each gets a number of its own.
+
+    Args:
+        folder: Where; made if it is not there.
+        text: What.
+        digits: Of the number, at least.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{os.getpid()}-{next(_numbers)}{PART}"
+    part.write_text(text, encoding="utf-8")
+    try:
+        number = max(numbers_in(folder), default=0) + 1
+        while True:
+            path = folder / f"{number:0{digits}d}.json"
+            try:
+                os.link(part, path)
+                return path
+            except FileExistsError:
+                number += 1
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def numbers_in(folder: Path) -> list[int]:
+    """The numbers of the files that `write_next` wrote, in no order; none without the folder."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    return [int(stem) for stem in stems if stem.isascii() and stem.isdigit()]
+
+
 def append(file: FileIO, data: bytes | memoryview) -> None:
     """Write all of `data` at the end of an unbuffered file, or leave the file as it was.
 

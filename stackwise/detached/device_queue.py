@@ -15,9 +15,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stackwise.atomic import numbers_in, write_next
 from stackwise.data.cache import cache_folder
 from stackwise.jsontext import dumps, loads
 from stackwise.runs.lock import Owner, is_alive, this_process
+
+DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -50,20 +53,9 @@ def take_ticket(device: str, run: Path) -> Ticket:
     Raises:
         OSError: If the folder of tickets cannot be written.
     """
-    folder, owner = folder_of(device), this_process()
-    folder.mkdir(parents=True, exist_ok=True)
-    text = dumps({"run": str(run.resolve()), "owner": asdict(owner)})
-    number = max((int(path.stem) for path in _files(folder)), default=0) + 1
-    while True:
-        path = folder / f"{number:09d}.json"
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            number += 1
-            continue
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        return Ticket(path, str(run.resolve()), owner)
+    owner, run = this_process(), run.resolve()
+    text = dumps({"run": str(run), "owner": asdict(owner)})
+    return Ticket(write_next(folder_of(device), text, DIGITS), str(run), owner)
 
 
 def before(ticket: Ticket) -> list[Ticket]:
@@ -74,7 +66,8 @@ def before(ticket: Ticket) -> list[Ticket]:
 def tickets(folder: Path) -> list[Ticket]:
     """All tickets of living processes in the folder of a device."""
     found = []
-    for path in sorted(_files(folder), key=lambda path: int(path.stem)):
+    for number in sorted(numbers_in(folder)):
+        path = folder / f"{number:0{DIGITS}d}.json"
         ticket = _read(path)
         if ticket is not None and is_alive(ticket.owner):
             found.append(ticket)
@@ -113,10 +106,6 @@ def folder_of(device: str) -> Path:
     cards = "" if device == "cpu" else os.environ.get("CUDA_VISIBLE_DEVICES", "")
     key = hashlib.sha256("\n".join([here.boot, here.space, device, cards]).encode()).hexdigest()
     return cache_folder() / "queue" / key[:16]
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*.json") if path.stem.isascii() and path.stem.isdigit()]
 
 
 def _is_old(path: Path) -> bool:

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from stackwise.atomic import numbers_in, write_next
 from stackwise.jsontext import dumps, loads
 
 Command = Literal["pause", "resume", "stop", "stop-now"]
 COMMANDS: tuple[str, ...] = get_args(Command)
-FOLDER = "control"
+FOLDER, DIGITS = "control", 4
 
 
 @dataclass(frozen=True)
@@ -58,27 +59,15 @@ def ask(run: Path, command: Command, *, patience: float | None = None) -> Order:
     """
     if command not in COMMANDS:
         raise ValueError(f"command: {command!r} is not one of {', '.join(COMMANDS)}")
-    folder = run / FOLDER
-    folder.mkdir(exist_ok=True)
     now = time.time()
     facts = {"command": command, "time": now, "pid": os.getpid(), "patience": patience}
-    part = folder / f".{os.getpid()}-{time.monotonic_ns()}.part"
-    part.write_text(dumps(facts), "utf-8")
-    try:
-        number = newest(run) + 1
-        while True:
-            try:
-                os.link(part, folder / f"{number:04d}.json")
-                return Order(number, command, now, patience)
-            except FileExistsError:  # somebody else asked at the same time
-                number += 1
-    finally:
-        part.unlink()
+    path = write_next(run / FOLDER, dumps(facts), DIGITS)
+    return Order(int(path.stem), command, now, patience)
 
 
 def newest(run: Path) -> int:
     """The number of the last order; 0 before the first."""
-    return max(_numbers(run), default=0)
+    return max(numbers_in(run / FOLDER), default=0)
 
 
 def orders(run: Path, after: int = 0) -> list[Order]:
@@ -88,22 +77,13 @@ def orders(run: Path, after: int = 0) -> list[Order]:
         run: The run's folder.
         after: The number of the last one that is known.
     """
-    found = [_read(run, number) for number in sorted(_numbers(run)) if number > after]
+    found = [_read(run, number) for number in sorted(numbers_in(run / FOLDER)) if number > after]
     return [order for order in found if order is not None]
-
-
-def _numbers(run: Path) -> list[int]:
-    try:
-        names = os.listdir(run / FOLDER)
-    except OSError:
-        return []
-    stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
-    return [int(stem) for stem in stems if stem.isascii() and stem.isdigit()]
 
 
 def _read(run: Path, number: int) -> Order | None:
     try:
-        facts = loads((run / FOLDER / f"{number:04d}.json").read_text("utf-8"))
+        facts = loads((run / FOLDER / f"{number:0{DIGITS}d}.json").read_text("utf-8"))
         patience = facts.get("patience")
         return Order(
             number=number,

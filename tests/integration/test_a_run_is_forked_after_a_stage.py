@@ -1,4 +1,4 @@
-"""A run branches where a stage of another one ended: the same weights, numbers and samples so far."""
+"""A run branches where a stage of another one ended: the same weights and numbers so far."""
 
 from __future__ import annotations
 
