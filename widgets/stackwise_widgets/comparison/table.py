@@ -155,7 +155,7 @@ export default { render };
 """
 
 CSS = """
-.sw-runs .sw-tall { max-height: 380px; overflow: auto; }
+.sw-runs .sw-tall { max-height: 380px; overflow: auto; background: var(--jp-layout-color1, #fff); }
 .sw-runs table.sw-table { margin: 0; width: 100%; }
 .sw-runs thead th { position: sticky; top: 0; z-index: 1; vertical-align: bottom;
   background: var(--jp-layout-color1, #fff); }

@@ -8,8 +8,9 @@ import ipywidgets as w
 import pandas as pd
 
 import stackwise as sw
-from stackwise.drift import drift_flops, representation_drift, stage_ends, weight_drift
+from stackwise.drift import drift_flops, representation_drift, weight_drift
 from stackwise.runs.layers import exit_names
+from stackwise.stage_ends import stage_ends
 from stackwise_widgets.inspection.one_rack import RACK, room_for
 from stackwise_widgets.inspection.probe import Probe
 from stackwise_widgets.inspection.stills import table_still
