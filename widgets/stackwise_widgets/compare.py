@@ -11,7 +11,7 @@ five megabytes of JavaScript; `chart()` gives that one, to be zoomed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +26,7 @@ from stackwise_widgets.comparison.picture import overlay_html, overlay_still
 from stackwise_widgets.comparison.rows import Listed, chosen_by, listed, shown, states_in
 from stackwise_widgets.comparison.style import CSS
 from stackwise_widgets.comparison.table import RunsTable
+from stackwise_widgets.hiding import hidden
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.theme import stylesheet
@@ -56,6 +57,11 @@ class Compare(w.VBox):
 
     Args:
         runs_dir: A folder of runs, one run, or a list of such.
+        hide: Parts that are not shown: `filter` (with what else chooses runs), `deed` (what may be
+            done with a run), `axis`.
+
+    Raises:
+        ValueError: If a name to hide is unknown.
 
     Attributes:
         guard: Its handlers run through it.
@@ -65,7 +71,8 @@ class Compare(w.VBox):
         deed: What may be done with the run whose name was pressed.
     """
 
-    def __init__(self, runs_dir: Where = "runs") -> None:
+    def __init__(self, runs_dir: Where = "runs", *, hide: Iterable[str] = ()) -> None:
+        self.hide = hidden(hide, ("filter", "deed", "axis"))
         single = isinstance(runs_dir, str | Path | sw.Run)
         self._where: list[str | Path | sw.Run] = [runs_dir] if single else list(runs_dir)  # type: ignore[list-item, arg-type]
         self.guard = Guard()
@@ -103,8 +110,11 @@ class Compare(w.VBox):
         over.add_class("sw-over")
         title = w.HTML('<div class="sw-title">Compare</div>')
         looks = w.HTML(f"<style>{CSS}</style>", layout={"height": "0px", "margin": "0"})
-        top = [stylesheet(), looks, self.guard.card, title, bar, self._found]
-        return [*top, self.table, self.deed, over, self._remarks, self._picture]
+        parts = {"filter": bar, "deed": self.deed, "axis": over}
+        shown = {key: [] if key in self.hide else [part] for key, part in parts.items()}
+        top = [stylesheet(), looks, self.guard.card, title, *shown["filter"], self._found]
+        below = [*shown["axis"], self._remarks, self._picture]
+        return [*top, self.table, *shown["deed"], *below]
 
     def _listen(self) -> None:
         guard = self.guard

@@ -11,7 +11,7 @@ read block by block, or refused with what it takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import ipywidgets as w
 import pandas as pd
 
 import stackwise as sw
+from stackwise_widgets.hiding import hidden
 from stackwise_widgets.inspection.attention_tab import AttentionTab
 from stackwise_widgets.inspection.denoise_tab import DenoiseTab
 from stackwise_widgets.inspection.depth_tab import DepthTab
@@ -43,6 +44,7 @@ TABS = {
     "drift": "Drift",
     "denoise": "Denoising",
 }
+PROBES = ("attention", "depth", "drift", "denoise")
 NOTHING = "No run to look into. Launch one, or name one: Inspect('data/runs/...')."
 
 
@@ -52,9 +54,11 @@ class Inspect(w.VBox):
     Args:
         run: The run, its id or its folder; None for the newest one with weights in `runs_dir`.
         runs_dir: Folder of the runs that can be chosen.
+        hide: Parts that are not shown: `choice`, `text`, or probes: `attention`, `depth`, ...
 
     Raises:
         RunError: If there is no such run.
+        ValueError: If a name to hide is unknown.
 
     Attributes:
         guard: Its handlers run through it.
@@ -64,8 +68,14 @@ class Inspect(w.VBox):
     """
 
     def __init__(
-        self, run: sw.Run | str | Path | None = None, runs_dir: str | Path = "runs"
+        self,
+        run: sw.Run | str | Path | None = None,
+        runs_dir: str | Path = "runs",
+        *,
+        hide: Iterable[str] = (),
     ) -> None:
+        self.hide = hidden(hide, ("choice", "text", *PROBES))
+        self.names = [name for name in TABS if name not in self.hide]
         self.guard = Guard()
         self._heldout, self._reads = Latest(self.guard), Latest(self.guard)
         self._run, self._known = _first(run, runs_dir)
@@ -75,8 +85,12 @@ class Inspect(w.VBox):
         self.attention, self.depth = AttentionTab(self.guard), DepthTab(self.guard)
         self.drift, self.denoise = DriftTab(self.guard), DenoiseTab(self.guard)
         self._rack, self._labels = w.HTML(), w.HTML()
-        tabs = [self._rack, self.attention, self.depth, self.drift, self.denoise]
-        self.tabs = w.Tab(tabs, titles=tuple(TABS.values()), selected_index=0)
+        tabs = {"rack": self._rack, **self._probes}
+        self.tabs = w.Tab(
+            [tabs[name] for name in self.names],
+            titles=[TABS[name] for name in self.names],
+            selected_index=0,
+        )
         super().__init__(self._arranged())
         self.add_class("sw-panel")
         self.add_class("sw-inspect")
@@ -105,8 +119,8 @@ class Inspect(w.VBox):
         looks = w.HTML(f"<style>{CSS}</style>", layout={"height": "0px", "margin": "0"})
         text = w.Box([self.text, w.VBox([self.hidden, self._fetch])], layout=row)
         which = w.Box([self.choice, self._labels], layout={**row, "align_items": "center"})
-        return [stylesheet(), looks, self.guard.card, title, which, text,
-                self.tabs]  # fmt: skip
+        shown = [box for key, box in (("choice", which), ("text", text)) if key not in self.hide]
+        return [stylesheet(), looks, self.guard.card, title, *shown, self.tabs]
 
     def _listen(self) -> None:
         guard = self.guard
@@ -145,7 +159,7 @@ class Inspect(w.VBox):
     @property
     def tab(self) -> str:
         """The probe that is seen: a key of `TABS`."""
-        return list(TABS)[self.tabs.selected_index or 0]
+        return self.names[self.tabs.selected_index or 0]
 
     @tab.setter
     def tab(self, name: str) -> None:
@@ -154,9 +168,9 @@ class Inspect(w.VBox):
         Raises:
             ValueError: If there is none of that name.
         """
-        if name not in TABS:
-            raise ValueError(f"tab {name!r}: is none of {', '.join(TABS)}")
-        self.tabs.selected_index = list(TABS).index(name)
+        if name not in self.names:
+            raise ValueError(f"tab {name!r}: is none of {', '.join(self.names)}")
+        self.tabs.selected_index = self.names.index(name)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until all that was asked for is shown."""
@@ -188,9 +202,12 @@ class Inspect(w.VBox):
         return head + self._seen().code()
 
     def _seen(self) -> AttentionTab | DepthTab | DriftTab | DenoiseTab:
-        probes = {"attention": self.attention, "depth": self.depth, "drift": self.drift,
-                  "denoise": self.denoise}  # fmt: skip
-        return probes[self.tab]
+        return self._probes[self.tab]
+
+    @property
+    def _probes(self) -> dict[str, AttentionTab | DepthTab | DriftTab | DenoiseTab]:
+        found = (self.attention, self.depth, self.drift, self.denoise)
+        return dict(zip(PROBES, found, strict=True))
 
     def _chosen(self) -> None:
         found = next((run for run in self._known if run.id == self.choice.value), None)
