@@ -1,6 +1,6 @@
 """The panel that looks into a run's rack: parts, attention, depth, drift, a sample in the making.
 
-    panel = Inspect("shipped-grow-58b3f5b0", runs_dir="data/runs")
+    panel = Inspect("shipped-grow", runs_dir="data/runs")
     panel.text.value = "And God said"
     panel.tab = "attention"; panel.data()
 

@@ -1,6 +1,6 @@
 """The Teach panel: one training step at a time, on a real run.
 
-    teach = Teach(sw.attach("data/runs/shipped-left_to_right-454956c5"), stage=1)
+    teach = Teach(sw.attach("shipped-left", "data/runs"), stage=1)
     teach            # in a cell
 
 Left the way of the tokens down and of the gradient up, right what happens in words, the tokens, and
