@@ -24,7 +24,6 @@ from stackwise_widgets.charts.overlaid import OVER, Over
 from stackwise_widgets.comparison.deed import Deed
 from stackwise_widgets.comparison.picture import overlay_html, overlay_still
 from stackwise_widgets.comparison.rows import Listed, chosen_by, listed, shown, states_in
-from stackwise_widgets.comparison.style import CSS
 from stackwise_widgets.comparison.table import RunsTable
 from stackwise_widgets.hiding import hidden
 from stackwise_widgets.latest import Latest
@@ -109,10 +108,9 @@ class Compare(w.VBox):
         )
         over.add_class("sw-over")
         title = w.HTML('<div class="sw-title">Compare</div>')
-        looks = w.HTML(f"<style>{CSS}</style>", layout={"height": "0px", "margin": "0"})
         parts = {"filter": bar, "deed": self.deed, "axis": over}
         shown = {key: [] if key in self.hide else [part] for key, part in parts.items()}
-        top = [stylesheet(), looks, self.guard.card, title, *shown["filter"], self._found]
+        top = [stylesheet(), self.guard.card, title, *shown["filter"], self._found]
         below = [*shown["axis"], self._remarks, self._picture]
         return [*top, self.table, *shown["deed"], *below]
 

@@ -1,10 +1,11 @@
-"""A sample while it is written: the text after every step, hidden tokens as boxes."""
+"""A sample while it is written: its tokens before the first step, and after each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
+from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,8 +13,13 @@ import torch
 import stackwise as sw
 from stackwise.objective import is_causal
 from stackwise.training.start import lent_from
+from stackwise_widgets.views.through import denoising_html
+from stackwise_widgets.views.tokens import part_said
 
-HIDDEN = "\u25a1"  # a box
+if TYPE_CHECKING:
+    from stackwise.data.tokenizer import Tokenizer
+
+BOX = "\u25a1"
 
 
 @dataclass(frozen=True)
@@ -23,21 +29,26 @@ class Frame:
     Attributes:
         step: 0 before the first.
         steps: In all.
-        prompt: The text that it continues.
-        tokens: What follows, a text for each token; None for one that is hidden.
-        new: Whether each was written in this step.
+        tokens: What stands for each token, those of the prompt included.
+        hidden: Whether each reads [MASK] still.
+        new: Whether each was chosen in this step.
+        given: Whether each is of the prompt.
+        text: What they say; where a token is hidden there is a box.
     """
 
     step: int
     steps: int
-    prompt: str
-    tokens: tuple[str | None, ...]
+    tokens: tuple[str, ...]
+    hidden: tuple[bool, ...]
     new: tuple[bool, ...]
+    given: tuple[bool, ...]
+    text: str
 
-    @property
-    def text(self) -> str:
-        """All of it, with boxes."""
-        return self.prompt + "".join(HIDDEN if token is None else token for token in self.tokens)
+    def html(self) -> str:
+        """As a picture."""
+        return denoising_html(
+            self.tokens, self.hidden, self.new, self.given, step=self.step, steps=self.steps
+        )
 
 
 def frames(run: sw.Run, prompt: str, *, length: int, steps: int, seed: int = 0) -> Iterator[Frame]:
@@ -56,35 +67,39 @@ def frames(run: sw.Run, prompt: str, *, length: int, steps: int, seed: int = 0) 
     """
     if not 1 <= steps <= length:
         raise ValueError(f"steps: {steps} must be 1 or more, and at most the length, {length}")
-    causal = is_causal(run.experiment.objective)
-    method, tokenizer = ("autoregressive" if causal else "ancestral"), run.tokenizer()
+    causal, tokenizer = is_causal(run.experiment.objective), run.tokenizer()
     rack = run.rack(lent=lent_from(sw.Placement.load(run.path / "placement.yaml")))
-    prompt_T = torch.tensor(np.asarray(tokenizer.encode(prompt), dtype=np.int64))
-    ids_BT = torch.nn.functional.pad(prompt_T[None], (0, length), value=rack.mask_id)
-    steps, before = length if causal else steps, ids_BT
-    yield Frame(0, steps, prompt, (None,) * length, (False,) * length)
-    for step, ids in enumerate(sw.trajectory(rack, ids_BT.clone(), method, steps, seed=seed), 1):
-        written_T = ids[0, len(prompt_T) :].tolist()
-        fresh = (ids != before)[0, len(prompt_T) :].tolist()
-        texts = tuple(
-            None if token == rack.mask_id else tokenizer.decode(np.array([token]))
-            for token in written_T
+    prompt_T = np.asarray(tokenizer.encode(prompt), dtype=np.int64)
+    masks_T = np.full(length, rack.mask_id)
+    first_BT = torch.tensor(np.concatenate([prompt_T, masks_T]))[None]
+    method, steps = ("autoregressive", length) if causal else ("ancestral", steps)
+    before_T = first_BT[0].numpy()
+    moves = sw.trajectory(rack, first_BT.clone(), method, steps, seed=seed)
+    for step, ids_T in enumerate(_each(before_T, moves)):
+        hidden_T = ids_T == rack.mask_id
+        shown = [part_said(i, tokenizer) if i != rack.mask_id else "" for i in ids_T.tolist()]
+        pieces = np.where(hidden_T, -1, ids_T)
+        yield Frame(
+            step=step,
+            steps=steps,
+            tokens=tuple(shown),
+            hidden=tuple(hidden_T.tolist()),
+            new=tuple((ids_T != before_T).tolist()),
+            given=tuple((np.arange(len(ids_T)) < len(prompt_T)).tolist()),
+            text="".join(_texts(pieces.tolist(), tokenizer)),
         )
-        before = ids.clone()
-        yield Frame(step, steps, prompt, texts, tuple(fresh))
+        before_T = ids_T
 
 
-def frame_html(frame: Frame) -> str:
-    """One frame: the prompt, then the tokens; those of this step are underlined."""
-    parts = [
-        f'<span class="sw-hidden">{HIDDEN}</span>'
-        if token is None
-        else f"<u>{escape(token)}</u>"
-        if new
-        else escape(token)
-        for token, new in zip(frame.tokens, frame.new, strict=True)
-    ]
-    return (
-        f'<div class="sw-sample"><span class="sw-quiet">step {frame.step} of {frame.steps}</span> '
-        f"<pre><b>{escape(frame.prompt)}</b>{''.join(parts)}</pre></div>"
-    )
+def _each(first_T: np.ndarray, moves: Iterator[torch.Tensor]) -> Iterator[np.ndarray]:
+    """What it begins with, and what it is after each step."""
+    yield first_T
+    for ids_BT in moves:
+        yield ids_BT[0].numpy().copy()
+
+
+def _texts(ids: list[int], tokenizer: Tokenizer) -> Iterator[str]:
+    """The text of each stretch of tokens that are known, and a box for each that is not."""
+    for hidden, stretch in groupby(ids, key=lambda i: i < 0):
+        found = list(stretch)
+        yield BOX * len(found) if hidden else tokenizer.decode(np.array(found))

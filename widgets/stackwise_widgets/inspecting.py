@@ -25,7 +25,6 @@ from stackwise_widgets.inspection.denoise_tab import DenoiseTab
 from stackwise_widgets.inspection.depth_tab import DepthTab
 from stackwise_widgets.inspection.drift_tab import DriftTab
 from stackwise_widgets.inspection.stills import parts_still
-from stackwise_widgets.inspection.style import CSS
 from stackwise_widgets.inspection.subject import TEXT, Subject, heldout_text
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
@@ -116,11 +115,10 @@ class Inspect(w.VBox):
     def _arranged(self) -> list[w.Widget]:
         row = {"display": "flex", "flex_flow": "row wrap", "align_items": "flex-start"}
         title = w.HTML('<div class="sw-title">Inspect</div>')
-        looks = w.HTML(f"<style>{CSS}</style>", layout={"height": "0px", "margin": "0"})
         text = w.Box([self.text, w.VBox([self.hidden, self._fetch])], layout=row)
         which = w.Box([self.choice, self._labels], layout={**row, "align_items": "center"})
         shown = [box for key, box in (("choice", which), ("text", text)) if key not in self.hide]
-        return [stylesheet(), looks, self.guard.card, title, *shown, self.tabs]
+        return [stylesheet(), self.guard.card, title, *shown, self.tabs]
 
     def _listen(self) -> None:
         guard = self.guard

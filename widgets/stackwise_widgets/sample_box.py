@@ -7,7 +7,7 @@ import time
 import ipywidgets as w
 
 import stackwise as sw
-from stackwise_widgets.denoising import frame_html, frames
+from stackwise_widgets.denoising import frames
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
 
@@ -66,5 +66,5 @@ class SampleBox(w.VBox):
         for frame in frames(run, prompt, length=64, steps=steps):
             if self._latest.is_overtaken():
                 return
-            self.shown.value, self.text = frame_html(frame), frame.text
+            self.shown.value, self.text = frame.html(), frame.text
             time.sleep(FRAME_SECONDS)  # to be seen

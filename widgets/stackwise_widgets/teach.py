@@ -29,7 +29,6 @@ from stackwise_widgets.teach_controls import FIELDS, LABELS
 from stackwise_widgets.teach_parts import SHOWN as SHOWN
 from stackwise_widgets.teach_parts import Parts
 from stackwise_widgets.theme import stylesheet
-from stackwise_widgets.views.step_style import STEP_CSS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +91,7 @@ class Teach(w.VBox):
         self.shown = Parts(self.experiment, self.lesson)
         self.parts, self.told = self.shown.named, self.shown.told
         self._make_controls(stage, sample, seconds)
-        super().__init__([stylesheet(), _style(), self.guard.card, *self._rows(gone)])
+        super().__init__([stylesheet(), self.guard.card, *self._rows(gone)])
         self.add_class("sw-panel")
         self.add_class("sw-teach")
         self._begin()
@@ -304,7 +303,3 @@ def _lines_of(exp: sw.Experiment, placement: sw.Placement | None) -> tuple[list[
         for name in ("exp = ", "placement = ", "run = ")
     )
     return made[first:second], made[second:last] if placement is not None else []
-
-
-def _style() -> w.HTML:
-    return w.HTML(f"<style>{STEP_CSS}</style>", layout={"height": "0px", "margin": "0"})

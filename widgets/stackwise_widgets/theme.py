@@ -6,8 +6,11 @@ from functools import cache
 
 import anywidget
 
+from stackwise_widgets.comparison.style import CSS as COMPARISON
 from stackwise_widgets.form import CSS as FORM
+from stackwise_widgets.inspection.style import CSS as INSPECTION
 from stackwise_widgets.views import CSS as VIEWS
+from stackwise_widgets.views.step_style import STEP_CSS as STEP
 
 PANELS = """
 .sw-panel { max-width: 1500px; min-width: 0; }
@@ -17,8 +20,6 @@ PANELS = """
 .sw-progress { display: flex; gap: 2px; height: 10px; margin: 4px 0; max-width: 900px; }
 .sw-stage-bar { background: var(--jp-layout-color3, #d5d5d5); min-width: 2px; overflow: hidden; }
 .sw-stage-bar > div { height: 100%; background: var(--jp-brand-color1, #0072b2); }
-.sw-sample pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 2px 0; line-height: 1.5;
-  background: transparent; color: var(--jp-ui-font-color1, #222); }
 .sw-columns { display: flex; flex-flow: row wrap; gap: 16px; align-items: flex-start; }
 .sw-columns > * { min-width: 0; }
 .sw-title { margin: 4px 0 8px; font-size: 15px; font-weight: 600;
@@ -45,7 +46,7 @@ GONE = """
 .sw-panel .jupyter-widgets-disconnected::before { content: none; }
 """
 
-CSS = "\n".join([VIEWS, FORM, PANELS, GONE])
+CSS = "\n".join([VIEWS, FORM, COMPARISON, INSPECTION, STEP, PANELS, GONE])
 
 # JupyterLab takes single keys from buttons and lists in an output, unless what has the focus says
 # that it wants them; see tests/browser/test_single_keys_are_the_notebooks.py.
