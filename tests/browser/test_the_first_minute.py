@@ -59,6 +59,6 @@ def test_panels_are_filled_before_anything_is_launched(lab: Lab) -> None:
         ("Design", "Stages"),
     ):
         lab.page.get_by_role("tab", name=name, exact=True).click()
-        lab.wait_for(seen, cell=1, within=30)
+        lab.output(1).get_by_text(seen).locator("visible=true").first.wait_for(timeout=30_000)
         lab.picture(name)
     assert lab.value("bench.errors") == "[]"

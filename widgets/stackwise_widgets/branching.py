@@ -16,6 +16,7 @@ from stackwise.training.kept_stages import kept_stages
 from stackwise.training.start import stages_of
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.views import grid_html
+from stackwise_widgets.views.markup import apart
 
 if TYPE_CHECKING:
     from stackwise_widgets.charts import RunView
@@ -74,7 +75,7 @@ class Branching(w.VBox):
             self.grid.value, self.row.children = "", ()
             return
         done = {n: said_of(state, view.state) for n, state in states.items() if state != "waiting"}
-        self.grid.value = grid_html(exp, placement, made, plan, done=done)
+        self.grid.value = apart(grid_html(exp, placement, made, plan, done=done), "r")
         self._offer([n for n in kept_stages(run.path) if n + 1 < len(made)], len(made))
 
     def _offer(self, stages: list[int], count: int) -> None:

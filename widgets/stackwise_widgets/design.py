@@ -23,6 +23,7 @@ from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.said import as_command, as_python, as_yaml
 from stackwise_widgets.theme import stylesheet
+from stackwise_widgets.views.markup import apart
 from stackwise_widgets.worked_out import PICTURES, Answer, Question, answer
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ TEXT = (
     "In the beginning God created the heaven and the earth. And the earth was without form, and "
     "void; and darkness was upon the face of the deep."
 )
-PARTS = ("hardware", "text", "take_away", *(name.lower() for name in PICTURES))
+PARTS = ("hardware", "text", "take_away", *PICTURES)
 WAYS: dict[str, Callable[[sw.Experiment, sw.Placement], str]] = {
     "Python": as_python,
     "Command line": as_command,
@@ -50,8 +51,8 @@ class Design(w.VBox):
         placement: How it is carried out; None for its preset's, or the usual one.
         hardware: The machine that is planned for, as for `sw.plan`.
         text: The text that is masked.
-        hide: Keys of the form, `hardware`, `text`, `take_away`, or names of pictures: `stages`,
-            `plan`, `masks`, `attention`.
+        hide: Keys of the form, `hardware`, `text`, `take_away`, or names of pictures: `Stages`,
+            `Plan`, `Masks`, `Attention`.
 
     Raises:
         ValueError: If a name to hide is unknown.
@@ -186,7 +187,7 @@ class Design(w.VBox):
         shown = [self.summary]
         above = {"Masks": ("text", self.text), "Plan": ("hardware", self.hardware)}
         for name, picture in self.pictures.items():
-            if name.lower() in hidden:
+            if name in hidden:
                 continue
             key, control = above.get(name, ("", None))
             shown += [_title(name), *([control] if control and key not in hidden else []), picture]
@@ -231,7 +232,7 @@ class Design(w.VBox):
             if self._latest.is_overtaken():
                 return
             if found.plan is not None:
-                self.pictures[name].value = picture(found)
+                self.pictures[name].value = apart(picture(found), "d")
 
     def _tell(self) -> None:
         for function in tuple(self._heard):

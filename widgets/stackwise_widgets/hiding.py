@@ -12,15 +12,8 @@ def left_over(hide: Iterable[str], parts: Collection[str]) -> tuple[set[str], li
     Args:
         hide: What is to be hidden.
         parts: The names of the panel's parts.
-
-    Raises:
-        ValueError: If one of the rest is nearly a part.
     """
     names = [hide] if isinstance(hide, str) else list(hide)
-    for name in names:
-        near = difflib.get_close_matches(name, [*parts], n=1, cutoff=0.8)
-        if near and name not in parts:
-            raise ValueError(f"hide: {name!r} is no part; did you mean {near[0]!r}?")
     return {name for name in names if name in parts}, [name for name in names if name not in parts]
 
 

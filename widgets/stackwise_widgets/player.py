@@ -9,7 +9,7 @@ from collections.abc import Callable
 from stackwise_widgets.panel import Guard
 
 Job = Callable[[], None]
-WAITING = 8  # jobs at most: who clicks faster than a step is taken need not wait for every click
+WAITING = 1000  # jobs at most
 
 
 class Player:

@@ -37,7 +37,7 @@ class Workbench(w.VBox):
         placement: How it is carried out; None for its preset's, or the usual one.
         state: A file that says what to open with, instead of both.
         hide: Names of panels; keys of the form; or parts of a panel, as `run.sample`,
-            `design.plan`, `teach.stage`.
+            `design.Plan`, `teach.stage`.
         hardware: The machine that is planned for.
         warm: Keep a process ready for the first launch.
 

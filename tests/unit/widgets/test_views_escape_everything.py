@@ -166,3 +166,15 @@ def test_small_things():
     assert stacks_said(["embedding", "s0", "s1", "head"], ["embedding", "s0", "s1", "head"]) == (
         "embedding, s0 to s1, head"
     )
+
+
+def test_the_same_picture_twice_in_a_page_has_no_id_twice() -> None:
+    from stackwise_widgets.views.markup import apart
+
+    exp = sw.Experiment.preset("toy").replace(curriculum="left_to_right")
+    one = grid_html(exp, sw.Placement(), sw.stages(exp))
+    other = apart(one, "d")
+    found = [set(re.findall(r'id="([^"]+)"', picture)) for picture in (one, other)]
+    assert found[0] and not found[0] & found[1] and len(found[0]) == len(found[1])
+    used = set(re.findall(r"url\(#([^)]+)\)", other)) | set(re.findall(r'href="#([^"]+)"', other))
+    assert used <= found[1]

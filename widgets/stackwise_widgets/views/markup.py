@@ -38,6 +38,18 @@ def key_of(*parts: object) -> str:
     return f"k{digest[:7]}"
 
 
+def apart(picture: str, place: str) -> str:
+    """A picture whose ids are other ones than those of the same picture elsewhere in the page.
+
+    A page takes the first of two equal ids, and JupyterLab takes what is out of sight from it.
+
+    Args:
+        picture: What a view gave.
+        place: A letter for where it is shown.
+    """
+    return re.sub(r"\bk[0-9a-f]{7}\b", lambda key: f"{key[0]}{place}", picture)
+
+
 def said(value: float | None, text: Callable[[float], str]) -> str:
     """A figure by `text`, or in words what it is instead of one."""
     if value is None:
