@@ -129,7 +129,8 @@ def test_it_is_read_at_any_width_in_any_theme(opened: Lab, theme: str) -> None:
         opened.page.get_by_role("tab", name=name, exact=True).click()
         opened.page.wait_for_timeout(1500)  # for the pictures alone
         opened.picture(f"{name}-{theme}")
-        assert opened.scrolls_sideways == [], name
+        wide = [it for it in opened.scrolls_sideways if "sw-scroll" not in it]  # a table may
+        assert wide == [], name
     assert opened.value("bench.errors") == "[]"
 
 

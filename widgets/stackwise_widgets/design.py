@@ -195,7 +195,7 @@ class Design(w.VBox):
             tab = w.Tab([*self.taken.values()], titles=[*WAYS])
             shown += [_title("Take it away"), tab]
         right = w.VBox(shown, layout={"flex": "1 1 460px", "min_width": "0"})
-        left = w.VBox([self.form], layout={"flex": "0 1 400px", "min_width": "300px"})
+        left = w.VBox([self.form], layout={"flex": "0 0 416px", "max_width": "100%"})
         columns = w.Box([left, right])
         columns.add_class("sw-columns")
         return columns

@@ -26,6 +26,7 @@ PANELS = """
   color: var(--jp-ui-font-color1, #222); }
 .sw-said { color: var(--jp-ui-font-color1, #222); line-height: 1.45; }
 .sw-quiet { color: var(--jp-ui-font-color2, #555); }
+.sw-columns > .widget-box, .sw-form, .sw-form .widget-box { overflow: visible; }
 .sw-error { border: 1px solid var(--jp-error-color1, #b3261e); border-left-width: 6px;
   padding: 6px 12px; margin: 4px 0; color: var(--jp-ui-font-color1, #222);
   background: var(--jp-layout-color1, #fff); border-radius: 3px; overflow-wrap: anywhere; }
