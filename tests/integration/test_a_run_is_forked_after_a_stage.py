@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
 import stackwise as sw
 from stackwise.errors import ExperimentError
-from stackwise.training.checkpoint import weights_hash
+from stackwise.training.checkpoint import CheckpointError, weights_hash
 from stackwise.training.kept_stages import kept_stages
 from stackwise.training.run import execute
 
@@ -138,8 +139,8 @@ def test_a_stage_that_was_not_kept(exp, place) -> None:
     with pytest.raises(ExperimentError) as error:
         run.fork(after_stage=1, launch=False)
     assert str(error.value) == (
-        "after_stage: 1, but its end was not kept; the run was carried out with "
-        "placement.keep_stages=false; kept are: none"
+        "after_stage: 1, but its end was not kept, as with placement.keep_stages=false; kept are: "
+        "none"
     )
 
 
@@ -158,3 +159,79 @@ def test_a_kill_between_a_stage_and_keeping_it_is_made_good(exp, place, monkeypa
     assert kept_stages(run.path) == []
     sw.resume(run)
     assert kept_stages(run.path) == [1, 2, 3]
+
+
+def notes(run: sw.Run) -> list[str]:
+    return run.provenance()["notes"]
+
+
+def test_what_is_kept_otherwise_than_the_fork_would_have_it_is_told(run) -> None:
+    """The old run froze s1 at its average; a fork that trains it on begins there, and says so."""
+    same = run.fork(after_stage=1, optim={"lr": 1e-3}, launch=False)
+    assert notes(same) == notes(run)
+    other = run.fork(after_stage=1, curriculum={"name": "grow", "by": "one"}, launch=False)
+    assert [note for note in notes(other) if note not in notes(run)] == [
+        "s1 begins at the moving average of its weights, since it was kept to be frozen"
+    ]
+
+
+def test_moments_that_were_not_kept_are_told(exp, place) -> None:
+    visits = {"name": "block_coordinate", "embedding": "never", "head": "never"}
+    run = sw.train(exp.replace(curriculum=visits), place)
+    change = {"name": "block_coordinate", "optimizer_state": "keep"}
+    forked = run.fork(after_stage=0, curriculum=change, launch=False)
+    assert "s0 begins with new moments, since the run kept none of it" in notes(forked)
+
+
+def test_a_stack_that_was_packed_for_good_cannot_train(exp, place) -> None:
+    run = sw.train(exp.replace(precision={"frozen": "bf16"}), place)
+    with pytest.raises(ExperimentError) as error:
+        run.fork(after_stage=1, curriculum={"name": "grow", "by": "one"}, launch=False)
+    assert "s0" in str(error.value) and "train" in str(error.value)
+
+
+def test_a_stack_that_was_to_train_on_cannot_be_frozen_to_less(exp, place) -> None:
+    grown = {"name": "grow", "by": "one"}
+    run = sw.train(exp.replace(curriculum=grown, precision={"frozen": "bf16"}), place)
+    with pytest.raises(ExperimentError) as error:
+        run.fork(after_stage=1, curriculum="left_to_right", launch=False)
+    assert str(error.value) == (
+        "after_stage: 1, but s0 trains on in the run, and would be frozen to bf16; fork after "
+        "another stage\n"
+        "after_stage: 1, but s1 trains on in the run, and would be frozen to bf16; fork after "
+        "another stage"
+    )
+
+
+def test_damage_of_what_is_kept_is_found_before_a_fork_is_made(run, place) -> None:
+    (file,) = (run.path / "stages" / "0001" / "rack").glob("s1-*")
+    data = file.read_bytes()
+    file.unlink()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match="is not what was written"):
+        run.fork(after_stage=1, optim={"lr": 1e-3}, launch=False)
+    assert [found.id for found in sw.runs_in(place.runs_dir)] == [run.id]
+
+
+def test_many_forks_at_once_are_whole(run) -> None:
+    found, threads = [], []
+    for n in (1, 2, 1, 2, 3):
+        fork = lambda n=n: found.append(  # noqa: E731
+            run.fork(after_stage=1, optim={"lr": n * 1e-3}, launch=False)
+        )
+        threads.append(threading.Thread(target=fork))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 5 and len({fork.id for fork in found}) == 3
+    for fork in found:
+        assert fork.has_weights() and fork.stages_done() == 2
+    assert not list(run.path.parent.glob(".fork-*"))
+
+
+def test_a_fork_names_where_its_own_beginning_is_to_be_forked(run) -> None:
+    forked = run.fork(after_stage=2, title="second", launch=False)
+    with pytest.raises(ExperimentError) as error:
+        forked.fork(after_stage=0, launch=False)
+    assert f"this run began after stage 2 of {run.id}; fork that one" in str(error.value)
