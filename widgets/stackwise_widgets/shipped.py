@@ -6,10 +6,12 @@ from pathlib import Path
 
 import stackwise as sw
 
+SHIPPED = Path(sw.__file__).parents[1] / "data" / "runs"  # in a clone
+
 
 def shipped_runs() -> list[sw.Run]:
-    """Those in `data/runs/` of the clone that this is imported from; none without one."""
-    return sw.runs_in(Path(sw.__file__).parents[1] / "data" / "runs")
+    """The finished runs that ship; none without a clone."""
+    return sw.runs_in(SHIPPED)
 
 
 def first_run(runs_dir: str | Path) -> sw.Run | None:

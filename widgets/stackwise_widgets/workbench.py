@@ -20,7 +20,7 @@ import stackwise as sw
 from stackwise_widgets.design import TEXT, Design
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.run_panel import RunPanel
-from stackwise_widgets.shipped import first_run, shipped_runs
+from stackwise_widgets.shipped import SHIPPED, first_run
 from stackwise_widgets.theme import stylesheet
 from stackwise_widgets.views import plan_summary
 from stackwise_widgets.workbench_state import PANELS, State, opened, read_state, write_state
@@ -226,8 +226,8 @@ def _compare(bench: Workbench, made: Any) -> Any:
     if made is not None:
         made.refresh()
         return made
-    folders = [shipped.path for shipped in shipped_runs()]
-    return Compare([*folders, bench.design.placement.runs_dir], hide=bench.hide["Compare"])
+    folders = [SHIPPED, bench.design.placement.runs_dir]
+    return Compare(folders, hide=bench.hide["Compare"])
 
 
 def _inspect(bench: Workbench, made: Any) -> Any:

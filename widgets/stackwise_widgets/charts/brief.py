@@ -35,8 +35,10 @@ class Brief:
         state: As `Run.state`; `damaged` if something is wrong with a finished run.
         problem: What is wrong; None for nothing.
         asked: Dotted keys of its experiment; empty if it cannot be read.
-        like: The same text for all runs of one experiment that differ in the seed alone.
+        like: The same text for all runs of one experiment that differ in the seed alone. Forks are
+            such runs of those alone that begin at the same end of the same stage.
         result: What it came to; empty if it is not finished.
+        forked: Of a fork, where it begins: `run`, `after_stage`, `weights`.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Brief:
     asked: Mapping[str, Any] = field(default_factory=dict)
     like: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
+    forked: Mapping[str, Any] = field(default_factory=dict)
 
     def number(self, key: str) -> float:
         """A number that it came to; NaN if there is none."""
@@ -58,6 +61,12 @@ class Brief:
         """Of its random draws."""
         seed = self.asked.get("seed")
         return seed if isinstance(seed, int) else None
+
+    @property
+    def origin(self) -> str:
+        """Where a fork begins, in words; empty of a run that is none."""
+        at = self.forked
+        return f"after stage {at.get('after_stage')} of {at.get('run')}" if at else ""
 
 
 def brief_of(run: sw.Run | str | Path) -> Brief:
@@ -86,6 +95,7 @@ def brief_of(run: sw.Run | str | Path) -> Brief:
     finished = state == "finished"
     result = read(lambda: last_event(path / "events.jsonl", "result", whole=finished), None)
     damaged = bool(problems) or state == "damaged"
+    forked = _forked(found)
     if finished and result is None:
         damaged = True
         problems.append(f"run {name}: events.jsonl holds no result; {RESTORE}")
@@ -99,9 +109,25 @@ def brief_of(run: sw.Run | str | Path) -> Brief:
         state="damaged" if damaged else state,
         problem="; ".join(dict.fromkeys(problems)) or None,
         asked=flat(asked),
-        like=same_but_for_seed(asked) if asked else name,
+        like=same_but_for_seed(asked | _beginning(forked)) if asked else name,
         result=result or {},
+        forked=forked,
     )
+
+
+def _forked(run: sw.Run) -> dict[str, Any]:
+    """What provenance says of where a fork begins; nothing of any other run, or if it is lost."""
+    try:
+        found = run.provenance().get("forked")
+    except (RunError, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _beginning(forked: Mapping[str, Any]) -> dict[str, Any]:
+    """What forks from one place have in common; the hash of the weights also tells the run."""
+    keys = ("run", "after_stage", "weights")
+    return {"forked": {key: forked.get(key) for key in keys}} if forked else {}
 
 
 def briefs_in(runs_dir: str | Path) -> list[Brief]:
@@ -168,7 +194,7 @@ def called(briefs: Sequence[Brief]) -> dict[str, str]:
     for brief in briefs:
         if brief.like not in out:
             own = brief.name if brief.name != brief.id else ""
-            text = own or words.get(brief.like, "") or brief.id
+            text = own or ", ".join(filter(None, (words.get(brief.like), brief.origin))) or brief.id
             same = sum(other == text or other.startswith(f"{text} (") for other in out.values())
             out[brief.like] = f"{text} ({same + 1})" if same else text
     return out

@@ -23,7 +23,7 @@ def comparable(runs: Iterable[sw.Run | Brief | str | Path]) -> list[str]:
 
     Returns:
         Sentences, gravest first: damaged and unfinished runs, other data, another held-out part,
-        another tokenizer, another kind of figure, unequal compute.
+        another tokenizer, another kind of figure, forks beside others, unequal compute.
     """
     briefs = briefs_of(runs)
     data = {brief.id: _data(brief) for brief in briefs}
@@ -40,6 +40,7 @@ def comparable(runs: Iterable[sw.Run | Brief | str | Path]) -> list[str]:
                 "that bits per byte can be compared and nats per token cannot", _tokens(data)),
         *_apart([b for b in good if b.result], lambda b: b.result.get("note"),
                 "their figures are of other kinds", lambda b: str(b.result.get("note"))),
+        *_forks(good),
         *_spent(good),
     ]  # fmt: skip
 
@@ -94,6 +95,17 @@ def _heldout(data: dict[str, dict[str, Any]]) -> Callable[[Brief], str]:
 
 def _windows(brief: Brief) -> str:
     return ", ".join(f"{key} {brief.asked.get(key)}" for key in WINDOWS)
+
+
+def _forks(briefs: list[Brief]) -> list[str]:
+    """Which runs are forks, unless all begin at the same place, so that each has what others have.
+
+    What a fork did not train itself is in its numbers, and may have been asked for otherwise.
+    """
+    if len({brief.origin for brief in briefs}) < 2:
+        return []
+    forks = [f"{b.id} is a fork {b.origin}" for b in briefs if b.origin]
+    return [f"not all were trained from the beginning: {_names(forks)}"]
 
 
 def _spent(briefs: list[Brief]) -> list[str]:
