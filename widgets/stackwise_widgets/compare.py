@@ -320,3 +320,10 @@ def remarks_html(remarks: Sequence[str], runs: int) -> str:
 def _sentence(remark: Any) -> str:
     text = str(remark)
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def place_said(place: str | Path | sw.Run) -> str:
+    """A run by its id, a folder as it is seen from here if that is shorter."""
+    if isinstance(place, sw.Run):
+        return place.id
+    return min(str(place), os.path.relpath(place), key=len)
