@@ -1,6 +1,7 @@
 """A run on a terminal: how it stands, its loss over time and by depth, its memory, in lines.
 
-What `stackwise watch` shows; read from the run's folder alone, as often as one likes.
+What `stackwise watch` shows; read from the run's folder alone, as often as one likes. The folder
+may come from a stranger: nothing in it makes the screen fail, and no character of it is obeyed.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stackwise.errors import ExperimentError
+from stackwise.printing import printable
 from stackwise.report import bytes_text, duration, number
-from stackwise.runs.events import counted_once
-from stackwise.runs.folder import RunError
+from stackwise.runs.folder import RESTORE, RunError
+from stackwise.runs.following import Follower
 
 if TYPE_CHECKING:
     from stackwise.runs import Run
@@ -21,29 +25,42 @@ if TYPE_CHECKING:
 HEIGHTS = "▁▂▃▄▅▆▇█"
 BAR = 30
 LAST_LINES = 8
+DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
-def screen(run: Run, width: int = 80) -> list[str]:
+def screen(run: Run, width: int = 80, seen: Follower | None = None) -> list[str]:
     """A run as it stands.
 
     Args:
         run: The run.
         width: Columns of the terminal.
+        seen: What of its numbers and events has been read before, and is read on here, for who
+            looks again and again; None to read all.
     """
+    seen = seen or Follower(run.path)
     try:
-        lines = [*_standing(run), "", *_stages(run, width), "", *_losses(run, width)]
-    except (RunError, ExperimentError) as error:
-        return [f"{run.id}: damaged", str(error)]
-    trouble = list(_trouble(run))
-    return [line[:width] for line in lines] + (["", *trouble] if trouble else [])
+        seen.read()
+        lines = [*_standing(run), "", *_stages(run, seen), "", *_losses(seen, width)]
+        trouble = list(_trouble(run))
+    except DAMAGE as error:
+        return [printable(line) for line in (f"{run.id}: damaged", *why(error).splitlines())]
+    shown = [printable(line)[:width] for line in lines]
+    return shown + (["", *map(printable, trouble)] if trouble else [])
 
 
 def one_line(run: Run) -> str:
     """The same as one line, for a file."""
     try:
-        return next(_standing(run))
-    except RunError as error:
-        return f"{run.id}: damaged: {error}"
+        return printable(next(_standing(run)))
+    except DAMAGE as error:
+        return printable(f"{run.id}: damaged: {why(error)}")
+
+
+def why(error: Exception) -> str:
+    """What is damaged, in words; of a file that holds something else than it should, which kind."""
+    if isinstance(error, RunError | ExperimentError | OSError):
+        return str(error)
+    return f"a file of it does not hold what it should ({type(error).__name__}: {error}); {RESTORE}"
 
 
 def _standing(run: Run) -> Iterator[str]:
@@ -52,7 +69,7 @@ def _standing(run: Run) -> Iterator[str]:
     if status.get("waits_for"):
         said.append(f"waits for {', '.join(map(str, status['waits_for']))}")
     if status.get("step"):
-        said.append(f"step {status['step']}")
+        said.append(f"step {int(status['step'])}")
     if isinstance(status.get("loss"), float):
         said.append(f"loss {status['loss']:.3f}")
     left = status.get("seconds_left")
@@ -64,12 +81,12 @@ def _standing(run: Run) -> Iterator[str]:
     yield ", ".join(said)
 
 
-def _stages(run: Run, width: int) -> Iterator[str]:
+def _stages(run: Run, seen: Follower) -> Iterator[str]:
     """A bar for each stage; of many only those around the one in hand."""
     stages = run.stages()
     present = int(run.status().get("stage") or 0)
-    steps = last_steps(run)
-    peaks = {event["stage"]: event.get("peak") for event in run.events("memory")}
+    steps = steps_of(seen)
+    peaks = {e["stage"]: e.get("peak") for e in seen.events if e.get("kind") == "memory"}
     first = max(0, min(present - 4, len(stages) - 9))
     batch = run.experiment.optim.batch * run.experiment.data.seq_len
     for place, stage in list(enumerate(stages))[first : first + 9]:
@@ -81,18 +98,18 @@ def _stages(run: Run, width: int) -> Iterator[str]:
         yield f"     ({len(stages)} stages in all)"
 
 
-def last_steps(run: Run) -> dict[int, int]:
-    """Steps done of each stage that has begun."""
-    last = run.metrics().groupby("stage", as_index=False)["stage_step"].max()
-    return dict(zip(last["stage"].tolist(), last["stage_step"].tolist(), strict=True))
+def steps_of(seen: Follower) -> dict[int, int]:
+    """Steps done of each stage that has begun; every step is one row."""
+    stages, counts = np.unique(seen.numbers("stage"), return_counts=True)
+    return {int(n): int(count) for n, count in zip(stages, counts, strict=True) if n == n}
 
 
-def _losses(run: Run, width: int) -> Iterator[str]:
+def _losses(seen: Follower, width: int) -> Iterator[str]:
     """Training loss over time, and the last held-out loss at every depth."""
-    losses = run.metrics()["loss"].tolist()
+    losses = seen.numbers("loss").tolist()
     if losses:
         yield f"loss  {sparkline(losses, width - 24)} {losses[-1]:.3f}"
-    looks = counted_once(run.events("eval"))
+    looks = seen.looks
     if looks:
         held = [_float(look["loss"]) for look in looks]
         yield f"held  {sparkline(held, width - 24)} {held[-1]:.3f}"
@@ -103,12 +120,12 @@ def _losses(run: Run, width: int) -> Iterator[str]:
 
 def _trouble(run: Run) -> Iterator[str]:
     """Of a run that ended badly: why, its last lines, the way out."""
-    why, way = run.error(), run.what_now()
-    if why is not None:
-        yield f"{run.state}: {why}"
+    said, way = run.error(), run.what_now()
+    if said is not None:
+        yield from f"{run.state}: {said}".splitlines()
         yield from (f"  {line}" for line in run.log(LAST_LINES))
     if way is not None:
-        yield way
+        yield from way.splitlines()
 
 
 def bar(part: float, width: int = BAR) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 def runs_command(options: argparse.Namespace) -> int:
     """List the runs, newest first."""
+    from stackwise.printing import printable
     from stackwise.report import program, table
     from stackwise.runs import runs_in
 
@@ -27,19 +28,21 @@ def runs_command(options: argparse.Namespace) -> int:
     for run in found:
         why = run.error()
         if why:
-            print(f"{run.id}: {why}")
+            print(f"{printable(run.id)}: {printable(why)}")
     return 0
 
 
 def run_row(found: Mapping[str, Any]) -> list[str]:
     """What the list says of one run's summary; of a damaged one, that it is."""
+    from stackwise.printing import printable
     from stackwise.report import bytes_text, number
 
+    called = f"{found['id']} ({found['name']})" if found["name"] else found["id"]
     try:
         if found["problem"] is None:
             return [
-                f"{found['id']} ({found['name']})" if found["name"] else found["id"],
-                found["state"],
+                printable(called),
+                printable(str(found["state"])),
                 f"{(found['stage'] or 0) + 1}/{found['stages']}",
                 str(found["step"] or 0),
                 number(found["bits_per_byte"]),
@@ -47,7 +50,7 @@ def run_row(found: Mapping[str, Any]) -> list[str]:
             ]
     except TypeError:  # a file of it holds something else than numbers
         pass
-    return [found["id"], "damaged", "", "", "", ""]
+    return [printable(called), "damaged", "", "", "", ""]
 
 
 def eval_command(options: argparse.Namespace) -> int:

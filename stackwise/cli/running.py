@@ -11,7 +11,7 @@ from typing import Any
 
 from stackwise.cli.settings import said, settings
 
-WATCH_SECONDS, LINE_SECONDS = 0.5, 10.0
+WATCH_SECONDS, LINE_SECONDS, STOP_SECONDS = 0.5, 10.0, 600.0
 ENDED_BADLY = ("failed", "died", "damaged")
 HOME, CLEAR_LINE, CLEAR_REST, CLEAR = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[2J"
 
@@ -38,10 +38,11 @@ def add_running(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     launch.add_argument(
         "--stage",
-        type=int,
+        type=stage_of,
         action="append",
         metavar="N",
-        help="only this stage, which follows on those that are done; may be given again",
+        help="only this stage, which follows on those that are done; may be given again; next: the "
+        "first that is not done",
     )
     launch.add_argument("--no-queue", action="store_true", help="do not wait for the device")
     launch.add_argument("--name", help="what to call it in lists")
@@ -90,7 +91,7 @@ def launch_command(options: argparse.Namespace) -> int:
     run = launch(
         exp,
         given,
-        stages=options.stage or None,
+        stages="next" if options.stage == ["next"] else options.stage or None,
         rerun=options.rerun,
         queue=not options.no_queue,
         name=options.name,
@@ -98,6 +99,11 @@ def launch_command(options: argparse.Namespace) -> int:
     print(f"{run.id}: {run.state}")
     print(f"watch it with: {program()} watch {called(run)}")
     return 0
+
+
+def stage_of(text: str) -> int | str:
+    """A stage as it is named on a command line."""
+    return text if text == "next" else int(text)
 
 
 def pause_command(options: argparse.Namespace) -> int:
@@ -110,27 +116,36 @@ def pause_command(options: argparse.Namespace) -> int:
 
 
 def stop_command(options: argparse.Namespace) -> int:
-    """End a run, and wait until it has."""
+    """End a run, and wait until it has, ten minutes at most."""
+    from stackwise.runs.lock import owner_of
+    from stackwise.runs.standing import LIVE
+
     run = _of(options)
     if not run.is_live:
         return _say(run, "there is nothing to stop")
     run.stop(now=options.now)
-    run.wait()
+    if run.wait(STOP_SECONDS) in LIVE:
+        owner = owner_of(run.path)
+        who = "its process" if owner is None else f"process {owner.pid} on {owner.host}"
+        print(f"{run.id}: is still {run.state}; {who} has not taken up the stop yet")
+        return 1
     return _say(run, run.what_now() or "")
 
 
 def watch_command(options: argparse.Namespace) -> int:
     """Show a run until it ends; Ctrl-C leaves it running."""
+    from stackwise.runs.following import Follower
     from stackwise.screen import one_line, screen
 
     run = _of(options)
+    seen = Follower(run.path)
     drawn = sys.stdout.isatty() and not options.plain
     if drawn:
         print(CLEAR, end="")
     while True:
         live = run.is_live
         if drawn:
-            lines = screen(run, shutil.get_terminal_size().columns)
+            lines = screen(run, shutil.get_terminal_size().columns, seen)
             print(HOME + "".join(f"{line}{CLEAR_LINE}\n" for line in lines) + CLEAR_REST, end="")
         else:
             print(one_line(run))
@@ -151,9 +166,14 @@ def wait_while_live(run: Any, seconds: float) -> None:
 def fork_command(options: argparse.Namespace) -> int:
     """Branch a run after a finished stage."""
     from stackwise.changes import nested
+    from stackwise.detached.launch import relaunch
     from stackwise.report import called, program
+    from stackwise.training.forking import fork
 
-    run = _of(options).fork(after_stage=options.after_stage, **nested(said(options.changes)))
+    run = fork(_of(options), options.after_stage, nested(said(options.changes)))
+    for note in run.provenance().get("notes", ()):
+        print(f"note: {note}")
+    relaunch(run)
     print(f"{run.id}: {run.state}")
     print(f"watch it with: {program()} watch {called(run)}")
     return 0
@@ -175,8 +195,10 @@ def delete_command(options: argparse.Namespace) -> int:
     if not options.yes:
         print(f"{run.path}: would be removed, with its weights; say so with --yes")
         return 2
-    run.delete()
+    left = run.delete()
     print(f"{run.id}: removed")
+    for path in left:
+        print(f"{path}: is left; it may be another run's")
     return 0
 
 

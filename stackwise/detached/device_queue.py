@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stackwise.atomic import numbers_in, write_next
+from stackwise.atomic import numbers_in, write_next, write_text
 from stackwise.data.cache import cache_folder
 from stackwise.jsontext import dumps, loads
-from stackwise.runs.lock import Owner, is_alive, this_process
+from stackwise.runs.lock import Owner, is_alive, process_called, this_process
 
 DIGITS = 9
 
@@ -74,6 +74,12 @@ def tickets(folder: Path) -> list[Ticket]:
         elif ticket is not None or _is_old(path):
             path.unlink(missing_ok=True)
     return found
+
+
+def hand_on(ticket: Ticket, pid: int) -> None:
+    """Let another process hold a ticket from here on: it lives as long as that does."""
+    owner = process_called(pid)
+    write_text(ticket.path, dumps({"run": ticket.run, "owner": asdict(owner)}), durable=False)
 
 
 def give_back(ticket: Ticket) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 from stackwise.atomic import write_text
 from stackwise.jsontext import dumps, loads
 from stackwise.runs import status
+from stackwise.runs.lock import LOCK, is_held
 from stackwise.runs.log import last_line
+from stackwise.runs.standing import LIVE
 
 EXIT = "exit.json"
-LIVE = ("starting", "queued", "running", "paused")
 
 
 def write_end(folder: Path, code: int, asked: bool) -> None:
@@ -28,6 +29,8 @@ def write_end(folder: Path, code: int, asked: bool) -> None:
         code: Its exit code; of a killed one, minus the signal.
         asked: Whether it was made to stop.
     """
+    if is_held(folder, LOCK):
+        return  # another process trains it by now, and says itself how it ends
     facts = status.read(folder)
     if facts.get("state") in LIVE:
         state, why = verdict(folder, code, asked)
@@ -37,6 +40,15 @@ def write_end(folder: Path, code: int, asked: bool) -> None:
     else:
         found = _read(folder)
     write_text(folder / EXIT, dumps({**found, "code": code}, indent=1))
+
+
+def write_failure(folder: Path, why: str) -> None:
+    """Say that a run could not be started or looked after, and why."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    facts = {**status.read(folder), "state": "failed"}
+    status.write(folder, facts)
+    found = {"state": "failed", "error": why, "attempt": facts.get("attempt"), "time": now}
+    write_text(folder / EXIT, dumps(found, indent=1))
 
 
 def verdict(folder: Path, code: int, asked: bool) -> tuple[str, str | None]:

@@ -19,6 +19,7 @@ class Job:
         device: Whose queue it joins.
         queue: Whether it waits for its turn there.
         obeyed: The number of the last order that was for an earlier attempt.
+        follows: Whether an attempt is live that this one goes on after.
         through: The stage after which it stops; None for the last one.
         placement: Another placement from here on, its folders seen from the run's; None for the one
             that is there.
@@ -28,6 +29,7 @@ class Job:
     device: str
     queue: bool = True
     obeyed: int = 0
+    follows: bool = False
     through: int | None = None
     placement: dict[str, Any] | None = None
 

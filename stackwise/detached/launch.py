@@ -20,7 +20,7 @@ from stackwise.detached.job import BUSY, TAKEN, Job
 from stackwise.detached.warm import start_supervisor, take_warm
 from stackwise.errors import ExperimentError
 from stackwise.runs import Run, RunError, attach
-from stackwise.runs.control import newest
+from stackwise.runs.control import is_stopping, newest
 from stackwise.runs.log import last_line
 from stackwise.training.moving import changed_placement
 from stackwise.training.start import create_run, device_of, seen_from, settled
@@ -107,10 +107,10 @@ def last_of(run: Run, stages: Sequence[int] | Literal["next"] | None) -> int | N
     count, done = len(run.stages()), run.stages_done()
     if stages == "next":
         return done
-    asked = sorted(set(stages))
-    for number in asked:
+    for number in stages:
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < count:
             raise ExperimentError(f"stages: {number!r} is no stage; there are 0 to {count - 1}")
+    asked = sorted(set(stages))
     if not asked:
         raise ExperimentError("stages: none given; name some, or leave it out for all")
     left_out = [number for number in range(done, asked[-1]) if number not in asked]
@@ -138,9 +138,10 @@ def start(
         ExperimentError: If the device is not here.
         RunError: If no process could be started.
     """
-    if run.is_live or run.state == "finished":
+    if run.state == "finished" or (through is not None and through < run.stages_done()):
         return run
-    if through is not None and through < run.stages_done():
+    follows = run.is_live
+    if follows and not is_stopping(run.path, run.status()) and not goes_beyond(run, through):
         return run
     where = placement or Placement.load(run.path / "placement.yaml")
     job = Job(
@@ -148,6 +149,7 @@ def start(
         device=device_of(where).type,
         queue=queue,
         obeyed=newest(run.path),
+        follows=follows,
         through=through,
         placement=None if placement is None else placement.model_dump(mode="json"),
     )
@@ -160,6 +162,12 @@ def start(
         f"run {run.id}: no process could be started for it{f': {why}' if why else ''}; "
         "train it in this one with sw.resume, or look at the memory that is free"
     )
+
+
+def goes_beyond(run: Run, through: int | None) -> bool:
+    """Whether more is asked for than the attempt that is live will do."""
+    last = run.status().get("through")
+    return isinstance(last, int) and (through is None or through > last)
 
 
 def handed(pair: subprocess.Popen[str], job: Job) -> str:

@@ -13,10 +13,9 @@ STEPS = 5.0  # it obeys after one, and saves
 
 
 def patience_for(folder: Path, order: Order) -> float:
-    """Seconds that a run has for a stop: as asked, or a minute and five of its steps at least.
+    """Seconds in which a run has to take up a stop: as asked, or a minute and five steps at least.
 
-    What writes a checkpoint by then is not interrupted before it is whole, since each is written
-    beside the last.
+    Once it has, it may save for as long as that takes.
     """
     if order.patience is not None:
         return order.patience

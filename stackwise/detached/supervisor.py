@@ -18,13 +18,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stackwise.detached.device_queue import Ticket, before, give_back, take_ticket
-from stackwise.detached.ending import write_end
+from stackwise.detached.device_queue import Ticket, before, give_back, hand_on, take_ticket
+from stackwise.detached.ending import write_end, write_failure
 from stackwise.detached.job import BUSY, TAKEN, Job
 from stackwise.detached.patience import patience_for
 from stackwise.runs import status
 from stackwise.runs.control import Order, orders
-from stackwise.runs.lock import SUPERVISOR, Lock, RunBusy, take
+from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, Lock, RunBusy, is_held, take
 from stackwise.runs.standing import LIVE, state_of
 
 LOOK_SECONDS, ENDING_SECONDS = 0.05, 30.0
@@ -41,19 +41,41 @@ def main(arguments: list[str]) -> int:
         return 0
     job = Job.of_line(line)
     folder = Path(job.run)
-    lock = taken(folder)
-    if lock is None:
+    lock = succeeded(folder) if job.follows else taken(folder)
+    if lock is None or status.read(folder).get("state") == "finished":
         answer(BUSY)
+        if lock is not None:
+            lock.release()
         if trainer is not None:
             trainer.kill()
         return 0
     try:
-        status.begin(folder, "starting")
+        status.begin(folder, "starting", heard=job.obeyed, through=job.through)
         answer(TAKEN)
         supervise(folder, job, trainer)
+    except Exception as error:  # nobody reads what this process raises
+        say(folder, f"it cannot be looked after: {type(error).__name__}: {error}")
+        if not is_held(folder, LOCK):
+            write_failure(folder, f"its supervisor failed: {type(error).__name__}: {error}")
     finally:
         lock.release()
     return 0
+
+
+def succeeded(folder: Path) -> Lock | None:
+    """The right to look after a run once the attempt that is live has ended; None if taken."""
+    try:
+        following = take(folder, NEXT)
+    except RunBusy:
+        return None
+    answer(TAKEN)
+    try:
+        while True:
+            with suppress(RunBusy):
+                return take(folder, SUPERVISOR)
+            time.sleep(LOOK_SECONDS)
+    finally:
+        following.release()
 
 
 def taken(folder: Path) -> Lock | None:
@@ -83,19 +105,26 @@ def answer(word: str) -> None:
 
 def supervise(folder: Path, job: Job, trainer: subprocess.Popen[str] | None) -> None:
     """Carry a run through its queue and its training, to its end."""
-    ticket = take_ticket(job.device, folder) if job.queue else None
+    ticket = ticket_for(folder, job)
     try:
-        if ticket is not None and not wait_for_turn(folder, job, ticket):
+        if not wait_for_turn(folder, job, ticket):
             status.begin(folder, "stopped")
             say(folder, "it was stopped while it waited for its turn")
             if trainer is not None:
                 trainer.kill()
             return
-        status.begin(folder, "starting")
+        if is_held(folder, LOCK) or status.read(folder).get("state") == "finished":
+            say(folder, "another process has taken it over meanwhile")
+            if trainer is not None:
+                trainer.kill()
+            return
+        status.begin(folder, "starting", heard=job.obeyed, through=job.through)
         if trainer is None or trainer.poll() is not None:
             with (folder / "log.txt").open("ab") as log:
                 trainer = start_trainer(log.fileno())
         say(folder, f"process {trainer.pid} trains it")
+        if ticket is not None:
+            hand_on(ticket, trainer.pid)  # what waits for it waits for that, whatever comes of this
         hand_over(trainer, job)
         asked = see_through(folder, job, trainer)
         write_end(folder, trainer.wait(), asked)
@@ -104,18 +133,27 @@ def supervise(folder: Path, job: Job, trainer: subprocess.Popen[str] | None) -> 
             give_back(ticket)
 
 
-def wait_for_turn(folder: Path, job: Job, ticket: Ticket) -> bool:
+def ticket_for(folder: Path, job: Job) -> Ticket | None:
+    """A place in the queue of the device; None where tickets cannot be written."""
+    try:
+        return take_ticket(job.device, folder)
+    except OSError as error:
+        say(folder, f"it waits for no other run, since there is no queue: {error}")
+        return None
+
+
+def wait_for_turn(folder: Path, job: Job, ticket: Ticket | None) -> bool:
     """Wait until nobody is before the run; False if it was asked to stop meanwhile."""
     said: list[str] = []
-    while ahead := before(ticket):
+    while ahead := before(ticket) if ticket is not None and job.queue else []:
         names = [Path(other.run).name for other in ahead]
         if names != said:
-            status.begin(folder, "queued", waits_for=names)
+            status.begin(folder, "queued", waits_for=names, heard=job.obeyed, through=job.through)
             said = names
         if any(order.command.startswith("stop") for order in orders(folder, job.obeyed)):
             return False
         time.sleep(LOOK_SECONDS)
-    return True
+    return not any(order.command.startswith("stop") for order in orders(folder, job.obeyed))
 
 
 def start_trainer(output: int) -> subprocess.Popen[str]:
@@ -148,10 +186,18 @@ def see_through(folder: Path, job: Job, trainer: subprocess.Popen[str]) -> bool:
         for order in orders(folder, known):
             known = order.number
             ending.hear(order, patience_for(folder, order))
+        if ending.is_pressing and has_obeyed(folder, known):
+            ending.relent()
         ending.press()
         with suppress(subprocess.TimeoutExpired):
             trainer.wait(LOOK_SECONDS)
     return ending.began is not None
+
+
+def has_obeyed(folder: Path, number: int) -> bool:
+    """Whether the trainer has taken an order, and now does what it asks: it may be saving."""
+    obeyed = status.read(folder).get("obeyed")
+    return isinstance(obeyed, int) and obeyed >= number
 
 
 class Ending:
@@ -169,15 +215,25 @@ class Ending:
         self.trainer, self.say = trainer, say
         self.deadline: float | None = None
         self.began: float | None = None
-        self.killed = False
+        self.killed = self.now = False
 
     def hear(self, order: Order, patience: float) -> None:
         """Take an order into account: a stop must be obeyed in `patience` seconds."""
         if order.command == "stop-now":
-            self.deadline = time.monotonic()
+            self.deadline, self.now = time.monotonic(), True
         elif order.command == "stop":
             due = time.monotonic() + patience
             self.deadline = due if self.deadline is None else min(self.deadline, due)
+
+    @property
+    def is_pressing(self) -> bool:
+        """Whether it has a deadline and is not interrupted yet."""
+        return self.deadline is not None and self.began is None
+
+    def relent(self) -> None:
+        """Give all the time that it needs to a stop that is being obeyed; a stop now stays one."""
+        if not self.now:
+            self.deadline = None
 
     def press(self) -> None:
         """Do what is due: interrupt, then kill."""

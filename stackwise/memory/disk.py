@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
@@ -74,7 +74,12 @@ def cache_bytes(
 
 
 def checkpoint_bytes(
-    exp: Experiment, made: Sequence[Stage], *, since: int = 0, kept: bool = False
+    exp: Experiment,
+    made: Sequence[Stage],
+    *,
+    since: int = 0,
+    kept: bool = False,
+    ends: Collection[int] | None = None,
 ) -> int:
     """The most that checkpoints take at a time, from a stage on: while one replaces the last.
 
@@ -88,11 +93,15 @@ def checkpoint_bytes(
         made: Its stages.
         since: The stage from which on it is asked.
         kept: Whether the ends of stages are kept (`placement.keep_stages`).
+        ends: The stages before `since` whose end is kept, as a fork has fewer than it has stages
+            done; None for all of them if ends are kept, and none otherwise.
 
     Source: `tests/integration/test_a_run_takes_the_disk_that_it_says.py`.
     """
     most, held, trained = 0, set[str](), set[str]()
     at_border, changed = dict[str, int](), 0  # bytes of each part's file; of those replaced since
+    written = dict[str, int]()  # the first stage whose end has that file
+    known = kept_ends(len(made), since, kept, ends)
     stored = {}  # of the ends, and of a stack: all are alike
     apart = untied_from(exp.rack, made)
     for number, stage in enumerate(made):
@@ -101,7 +110,12 @@ def checkpoint_bytes(
         trains = parts_trained(stage)
         trained |= trains
         still = changing = after = best = 0
-        changed += kept * sum(count for part, count in at_border.items() if part in trains)
+        changed += sum(
+            count
+            for part, count in at_border.items()
+            if part in trains and known.intersection(range(written[part], number))
+        )
+        written |= dict.fromkeys(trains, number)
         for part in ("embedding", "head", *sorted(held)):
             tensors = part_tensors(exp, part, untied=untied)
             kind = part if part in ("embedding", "head") else "stack", untied
@@ -116,11 +130,18 @@ def checkpoint_bytes(
                 best += trained_bytes(exp, tensors) * (number == len(made) - 1)
             else:
                 at_border.setdefault(part, frozen)
+                written.setdefault(part, number)
                 still += frozen
                 still += (part in trained) * _for_later(exp, made, number, part, tensors)
         if number >= since:
             most = max(most, still + changing + after + best + changed)
     return most
+
+
+def kept_ends(count: int, since: int, kept: bool, ends: Collection[int] | None) -> set[int]:
+    """The stages whose end is kept by the time that all are done, as `checkpoint_bytes` is told."""
+    before = range(since if kept else 0) if ends is None else ends
+    return {*before, *(range(since, count) if kept else ())}
 
 
 def frozen_bytes(exp: Experiment, part: str, tensors: Tensors) -> int:

@@ -65,6 +65,18 @@ def ask(run: Path, command: Command, *, patience: float | None = None) -> Order:
     return Order(int(path.stem), command, now, patience)
 
 
+def is_stopping(run: Path, status: Mapping[str, Any]) -> bool:
+    """Whether the attempt that is live was asked to end.
+
+    Args:
+        run: The run's folder.
+        status: What its status.json says: `heard` is the last order that was for an earlier one.
+    """
+    heard = status.get("heard")
+    after = heard if isinstance(heard, int) else newest(run)
+    return any(order.command.startswith("stop") for order in orders(run, after))
+
+
 def newest(run: Path) -> int:
     """The number of the last order; 0 before the first."""
     return max(numbers_in(run / FOLDER), default=0)

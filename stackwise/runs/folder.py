@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackwise.jsontext import loads
-from stackwise.runs.control import ask
+from stackwise.runs.control import ask, is_stopping
 from stackwise.runs.events import Event, read_events
 from stackwise.runs.frames import evals_of, memory_of
 from stackwise.runs.labels import Labels, read_labels, write_labels
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from stackwise.model.rack import Rack
 
 READS, WAIT_SECONDS = 5, 0.05
+STAGES = "stages.json"
 MANIFEST = "manifest.json"  # of a checkpoint; what is in it is said in `training/checkpoint.py`
 
 
@@ -64,12 +65,22 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if not is_run(self.path):
-            raise RunError(f"{self.path}: is not a run (it has no stages.json)")
+        self._named = Path(path)
+        if not is_run(self._named):
+            raise RunError(f"{self._named}: is not a run (it has no stages.json)")
+        self._whole = self._named.absolute()
 
     def __repr__(self) -> str:
         return f"Run({self.id!r}, {self.state})"
+
+    @property
+    def path(self) -> Path:
+        """Its folder: as it was named, and from the root on once that would lead elsewhere."""
+        try:
+            same = self._named.absolute() == self._whole
+        except OSError:  # the folder in which this process works is gone
+            same = False
+        return self._named if same else self._whole
 
     @property
     def id(self) -> str:
@@ -116,16 +127,28 @@ class Run:
         """Why its last attempt failed or died, or what of its folder is damaged; else None."""
         try:
             state = self.state
-            if state in ("failed", "died") and (self.path / "exit.json").exists():
-                return str(self._read("exit.json").get("error"))
+            if state in ("failed", "died") and (why := self._last_word()) is not None:
+                return why
             if state == "died":
                 return "its process is gone, without a word"
+            if state == "failed":
+                return "it failed, and could not write down why"
             self.status(), self.stages()
             if not self.result() and state == "finished":
                 return f"events.jsonl is damaged: it holds no result; {RESTORE}"
         except (RunError, OSError) as error:
             return str(error)
         return None
+
+    def _last_word(self) -> str | None:
+        """Why its last attempt ended as it did, as that wrote it down; not what one before said."""
+        if not (self.path / "exit.json").exists():
+            return None
+        said, status = self._read("exit.json"), self.status()
+        same = said.get("attempt") == status.get("attempt")
+        if not same or said.get("state", status.get("state")) != status.get("state"):
+            return None
+        return None if said.get("error") is None else str(said["error"])
 
     def events(self, kind: str | None = None) -> list[Event]:
         """What happened, oldest first."""
@@ -235,7 +258,13 @@ class Run:
         """How many stages are done and saved."""
         if self.state == "finished":
             return len(self.stages())
-        return int(self._read(f"rack/{MANIFEST}")["counters"]["stage"]) if self.has_weights() else 0
+        if not self.has_weights():
+            return 0
+        counters = self._read(f"rack/{MANIFEST}").get("counters")
+        done = counters.get("stage") if isinstance(counters, dict) else None
+        if isinstance(done, bool) or not isinstance(done, int):
+            raise RunError(f"run {self.id}: rack/{MANIFEST} is damaged; {RESTORE}")
+        return done
 
     @property
     def labels(self) -> Labels:
@@ -252,7 +281,7 @@ class Run:
         """Change its name, note or tags; what is None stays, what is empty goes.
 
         Raises:
-            ValueError: If one is too long, or holds characters that do not print.
+            ValueError: If one is no text, is too long, or holds characters that do not print.
         """
         return write_labels(self.path, name=name, note=note, tags=tags)
 
@@ -262,7 +291,7 @@ class Run:
 
     def what_now(self) -> str | None:
         """What to do about it, if it is in a state that is none to stay in."""
-        return way_out(self.state, self.id)
+        return way_out(self.state, self)
 
     def pause(self) -> None:
         """Hold it after the step in hand, saved and with all that it has in memory."""
@@ -282,7 +311,7 @@ class Run:
         """
         from stackwise.detached.launch import relaunch
 
-        if not self.is_live:
+        if not self.is_live or is_stopping(self.path, self.status()):
             return relaunch(self, placement)
         if placement is not None:
             raise RunError(f"run {self.id}: is {self.state}; stop it first, then move it")
@@ -300,6 +329,10 @@ class Run:
         """
         if self.is_live:
             ask(self.path, "stop-now" if now else "stop", patience=patience)
+            if now:
+                from stackwise.detached.orphans import interrupt_orphan
+
+                interrupt_orphan(self.path)
 
     def wait(self, timeout: float | None = None) -> str:
         """Wait until it has ended and all that is said of that, or for `timeout` seconds.
@@ -342,13 +375,18 @@ class Run:
         made = fork(self, after_stage, changes, place)
         return relaunch(made) if launch else made
 
-    def delete(self) -> None:
-        """Remove its folder.
+    def delete(self) -> list[Path]:
+        """Remove its folder; of a link to a run's folder, the link alone.
+
+        Returns:
+            Folders elsewhere that are left, since they may be another run's: that of its caches,
+            if it has one outside of its own folder, and what a link led to.
 
         Raises:
             RunBusy: If it is live.
+            OSError: If it cannot be removed.
         """
-        delete_run(self)
+        return delete_run(self)
 
     def share(self, path: str | Path, *, weights: bool = True) -> Path:
         """Pack it into a zip file, or show it on one HTML page, by the ending of `path`.
@@ -359,6 +397,7 @@ class Run:
 
         Raises:
             RunError: If the ending is another one.
+            CheckpointReplaced: If each time a newer checkpoint was written while it was packed.
             OSError: If the file cannot be written.
         """
         target = Path(path)
@@ -402,6 +441,6 @@ RESTORE = "restore it from a copy of the run, or train again (rerun=True, --reru
 def is_run(path: Path) -> bool:
     """Whether a folder is a run: stages.json, which is made last, is there."""
     try:
-        return (path / "stages.json").is_file()
+        return (path / STAGES).is_file()
     except OSError:  # a name too long, a folder that may not be read
         return False

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import write_text
 from stackwise.jsontext import dumps
-from stackwise.runs.folder import Run, RunError, is_run
+from stackwise.runs.folder import STAGES, Run, RunError, is_run
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -54,7 +56,7 @@ def make_run(
         write_text(folder / "placement.yaml", placement)
         write_text(folder / "plan.json", dumps(plan, indent=1))
         write_text(folder / "provenance.json", dumps({**provenance_of(folder), **facts}, indent=1))
-        write_text(folder / "stages.json", dumps(stages, indent=1))
+        write_text(folder / STAGES, dumps(stages, indent=1))
     except OSError as error:
         raise RunError(
             f"{runs_dir}: cannot hold a new run: {error.strerror}; name another folder with "
@@ -99,9 +101,17 @@ def attach(run: str | Path, runs_dir: str | Path = "runs") -> Run:
 
 
 def runs_in(runs_dir: str | Path = "runs") -> list[Run]:
-    """The runs in a folder, newest first; what else lies there is left out."""
+    """The runs in a folder, newest first; what else lies there is left out.
+
+    So is what begins with a dot, which is half made or half removed, and what goes meanwhile.
+    """
     folder = Path(runs_dir)
-    if not folder.is_dir():
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError:
         return []
-    made = sorted(path for path in folder.iterdir() if is_run(path))
-    return [Run(p) for p in sorted(made, key=lambda p: -(p / "stages.json").stat().st_mtime)]
+    found: list[tuple[float, Run]] = []
+    for name in names:
+        with suppress(OSError, RunError):
+            found.append((-(folder / name / STAGES).stat().st_mtime, Run(folder / name)))
+    return [run for _, run in sorted(found, key=lambda pair: pair[0])]

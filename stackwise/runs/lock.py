@@ -3,7 +3,8 @@
 The file `lock` names its owner: process, when that started, boot, process space, host. The kernel's
 advisory lock on it decides between two that want it at once, and falls when its holder dies; the
 name tells readers, which never touch the kernel's lock, whether the owner is alive. The process
-that supervises a detached run holds `supervisor` in the same way.
+that supervises a detached run holds `supervisor` in the same way, and one that will do so once the
+present attempt has ended, `supervisor.next`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from stackwise.jsontext import loads
 
-LOCK, SUPERVISOR = "lock", "supervisor"
+LOCK, SUPERVISOR, NEXT = "lock", "supervisor", "supervisor.next"
 STALE_SECONDS = 60.0
 ENDING_SECONDS = 5.0
 _held: set[int] = set()
@@ -137,7 +138,11 @@ def is_alive(owner: Owner) -> bool:
 
 def this_process() -> Owner:
     """The owner that this process is."""
-    pid = os.getpid()
+    return process_called(os.getpid())
+
+
+def process_called(pid: int) -> Owner:
+    """The owner that a process of this machine is."""
     return Owner(pid, _start_of(pid) or "", _boot(), _space(), socket.gethostname())
 
 

@@ -4,55 +4,157 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackwise.atomic import PART, replacing
-from stackwise.runs.lock import LOCK, SUPERVISOR
+from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR
 
 if TYPE_CHECKING:
     from stackwise.runs.folder import Run
 
-WEIGHTS = ("rack", "state", "best", "stages", "start")
-LEFT_OUT = ("cache", "control", LOCK, SUPERVISOR)  # of this machine, or made again
+CHECKPOINTS = ("rack", "state", "best")
+ENDS = ("status.json", "exit.json")
+WEIGHTS = (*CHECKPOINTS, "stages", "start")
+LEFT_OUT = ("cache", "control", LOCK, SUPERVISOR, NEXT)  # of this machine, or made again
+TRIES = 20
 
 
-def delete_run(run: Run) -> None:
-    """Remove a run's folder, and what it has of caches elsewhere.
+def delete_run(run: Run) -> list[Path]:
+    """Remove a run's folder; of a link to one, the link alone.
+
+    What lies elsewhere is left, whatever the folder says of it: placement.yaml may come from a
+    stranger, and a copy of a run names the same caches as the run that it was copied from.
+
+    Returns:
+        What is left elsewhere: the folder of its caches, what a link led to.
 
     Raises:
         RunBusy: If it is live.
         OSError: If it cannot be removed.
     """
-    from stackwise.placement import Placement
     from stackwise.runs.lock import RunBusy
 
+    if run.path.is_symlink():
+        target = run.path.resolve()
+        run.path.unlink()
+        return [target]
     if run.is_live:
         raise RunBusy(f"run {run.id}: is {run.state}; stop it first, then delete it")
-    place = run.path / "placement.yaml"
-    caches = Placement.load(place).cache_dir if place.exists() else None
-    gone = run.path.with_name(f".deleted-{run.path.name}-{os.getpid()}")
-    os.rename(run.path, gone)  # from here on it is no run, whatever happens
-    if caches is not None:
-        shutil.rmtree(gone / caches / run.id, ignore_errors=True)
+    path = run.path.resolve()  # `.` has no name to give another one
+    left = caches_elsewhere(run)
+    gone = path.with_name(f".deleted-{os.getpid()}-{time.monotonic_ns()}")
+    os.rename(path, gone)  # from here on it is no run, whatever happens
     shutil.rmtree(gone)
+    return left
+
+
+def caches_elsewhere(run: Run) -> list[Path]:
+    """The folder that a run says its caches lie in, if that is there and not its own."""
+    from stackwise.placement import Placement
+
+    try:
+        base = Placement.load(run.path / "placement.yaml").cache_dir
+        found = None if base is None else (run.path / base / run.id).resolve()
+        if found is None or found.is_relative_to(run.path.resolve()) or not found.is_dir():
+            return []
+    except (OSError, ValueError, RuntimeError):  # damaged, or a circle of links
+        return []
+    return [found]
 
 
 def zip_run(run: Run, path: Path, *, weights: bool = True) -> None:
     """Pack a run into a zip file, under its id; unpacked it is a run again.
 
     Args:
-        run: The run; one that trains is packed as it stands between two checkpoints.
+        run: The run. One that trains is packed as it stands: its last checkpoint, whole, with the
+            numbers and events at least up to there.
         path: The file; an older one is replaced.
         weights: Whether its weights go along; without them its numbers can be looked at.
 
     Raises:
+        CheckpointReplaced: If each time a newer checkpoint was written while it was copied.
         OSError: If it cannot be written.
     """
-    out = LEFT_OUT if weights else (*LEFT_OUT, *WEIGHTS)
-    with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as packed:
-        for file in sorted(run.path.rglob("*")):
-            inside = file.relative_to(run.path)
-            if file.is_file() and inside.parts[0] not in out and not file.name.endswith(PART):
-                packed.write(file, Path(run.id, *inside.parts))
+    with replacing(path) as part, zipfile.ZipFile(
+        part, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False
+    ) as packed:  # fmt: skip
+        if not weights:
+            pack(packed, run.path, run.id, {*LEFT_OUT, *WEIGHTS})
+            return
+        with checkpoint_held(run, path.parent) as held:  # first, so that no number is older
+            if held is None:
+                pack(packed, run.path, run.id, set(LEFT_OUT))
+            else:
+                pack(packed, held, run.id, set())
+                pack(packed, run.path, run.id, {*LEFT_OUT, *CHECKPOINTS, *ENDS})
+
+
+def pack(packed: zipfile.ZipFile, folder: Path, run_id: str, out: set[str]) -> None:
+    """Add the files of a folder but for those in `out`, and those that are being written."""
+    for file in sorted(folder.rglob("*")):
+        inside = file.relative_to(folder)
+        draft = any(name.startswith(".") or name.endswith(PART) for name in inside.parts)
+        if inside.parts[0] in out or draft or not file.is_file():
+            continue
+        with suppress(FileNotFoundError):  # as exit.json, when another attempt begins
+            packed.write(file, Path(run_id, *inside.parts))
+
+
+@contextmanager
+def checkpoint_held(run: Run, spare: Path) -> Iterator[Path | None]:
+    """A folder in which a run's checkpoint stays while the run goes on, under second names.
+
+    Args:
+        run: The run.
+        spare: Where the folder is made if the run's own may not be written to.
+
+    Yields:
+        The folder, with `rack`, `state` and `best`, and how the run stood before; None for a
+        damaged checkpoint, which can only be taken as it is.
+
+    Raises:
+        CheckpointReplaced: If each time a newer one was written meanwhile.
+        OSError: If the folder cannot be written.
+    """
+    from stackwise.training.checkpoint import CheckpointError, CheckpointReplaced
+
+    home = run.path if os.access(run.path, os.W_OK) else spare
+    draft = Path(tempfile.mkdtemp(prefix=".share-", dir=home))
+    try:
+        for attempt in range(TRIES):
+            try:
+                hold(run, draft / str(attempt))
+                found: Path | None = draft / str(attempt)
+                break
+            except CheckpointReplaced:
+                if attempt == TRIES - 1:
+                    raise
+            except CheckpointError:
+                found = None
+                break
+        yield found
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def hold(run: Run, target: Path) -> None:
+    """Give the files of a run's checkpoint second names; nothing of a run that has none.
+
+    How it stands is copied first: a run that says it is finished has its last checkpoint.
+    """
+    from stackwise.training.checkpoint import MANIFEST
+    from stackwise.training.kept_stages import copy_checkpoint
+
+    target.mkdir()
+    for name in ENDS:
+        with suppress(FileNotFoundError):
+            shutil.copyfile(run.path / name, target / name)
+    for name in ("rack", "best"):
+        if (run.path / name / MANIFEST).exists():
+            copy_checkpoint(run.path / name, target)

@@ -19,9 +19,13 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stackwise.runs.lock import LOCK, SUPERVISOR, is_held
+from stackwise.report import called
+from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, is_held
+
+if TYPE_CHECKING:
+    from stackwise.runs.folder import Run
 
 TRAINED = ("running", "paused")
 AWAITED = ("starting", "queued")
@@ -38,6 +42,8 @@ def state_of(folder: Path, status: Mapping[str, Any]) -> str:
         status: What its status.json says.
     """
     state = str(status.get("state", "made"))
+    if state not in (*AWAITED, *TRAINED) and is_held(folder, NEXT):
+        return "starting"  # another attempt follows the one that has ended
     if state in AWAITED:
         return state if is_held(folder, SUPERVISOR) else "died"
     if state not in TRAINED:
@@ -53,14 +59,19 @@ def silent_seconds(status: Mapping[str, Any]) -> float:
     return time.time() - beat if isinstance(beat, float) else math.nan
 
 
-def way_out(state: str, run_id: str) -> str | None:
-    """What to do about a run in a state that is none to stay in; None for any other."""
-    again = f"go on with it: sw.attach({run_id!r}).resume(), or stackwise resume {run_id}"
+def way_out(state: str, run: Run) -> str | None:
+    """What to do about a run in a state that is none to stay in; None for any other.
+
+    What it says to type is right from the folder in which this process works.
+    """
+    word = called(run)
+    named = f"sw.attach({run.id if word == run.id else str(run.path)!r})"
+    again = f"go on with it: {named}.resume(), or stackwise resume {word}"
     return {
         "stopped": again,
         "died": f"nothing is lost but the steps since its last checkpoint; {again}",
         "failed": f"see what it says, mend that, and {again}",
         "stale": "its process hangs, or the machine is too busy to let it speak; wait, or stop it "
         "with stop(now=True)",
-        "paused": f"let it go on: sw.attach({run_id!r}).resume()",
+        "paused": f"let it go on: {named}.resume()",
     }.get(state)

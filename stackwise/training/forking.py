@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stackwise.atomic import write_text
+from stackwise.atomic import flush, write_text
 from stackwise.budget import placed, with_spans
 from stackwise.choice import Unknown
-from stackwise.completion import complete
+from stackwise.completion import complete, packing
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError, Problem
@@ -26,14 +28,15 @@ from stackwise.runs import Run, RunError
 from stackwise.runs.folder import is_run
 from stackwise.runs.history import copy_history
 from stackwise.runs.listing import make_run
-from stackwise.stage import FULL_BAND, Stage
-from stackwise.training.checkpoint import MANIFEST, read_manifest, sealed
+from stackwise.stage import FULL_BAND, Stage, keeps_state, parts_trained, trained_next
+from stackwise.training.checkpoint import MANIFEST, read_manifest, sealed, verify_part
 from stackwise.training.kept_stages import copy_checkpoint, folder_of, kept_stages
 from stackwise.training.ownership import identity_of
 from stackwise.training.placing import check_trunk
 from stackwise.training.saved import MOMENTS, RACK
 from stackwise.training.start import run_hash, stages_of
 
+DRAFT, OLD_SECONDS = ".fork-", 3600.0
 SHAPING = ("rack", "attention", "start", "data", "precision", "optim.batch")
 COPIED = ("tokenizer.json", "start")
 
@@ -60,17 +63,23 @@ def fork(
     check_kept(run, after_stage)
     old, exp = run.experiment, run.experiment.replace(**changes)
     kept = folder_of(run.path, after_stage) / RACK
-    check_changes(old, exp, read_manifest(kept))
+    manifest = read_manifest(kept)
+    for name in manifest["parts"]:
+        verify_part(kept, manifest, name)
+    check_changes(old, exp, manifest)
     made = spliced(run, exp, after_stage)
+    notes = beginnings(exp, stages_of(run), made, after_stage)
     facts = run.provenance()
-    weights = read_manifest(kept)["sha256"]
+    weights = manifest["sha256"]
     run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, weights)}"
     place = placement or Placement.load(run.path / "placement.yaml")
     check_trunk(exp, place, made)
-    target = run.path.parent / run_id
+    home = run.path.resolve().parent
+    target = home / run_id
     if is_run(target):
         return Run(target)
-    drafts = run.path.parent / f".fork-{os.getpid()}"
+    sweep_drafts(home)
+    drafts = Path(tempfile.mkdtemp(prefix=DRAFT, dir=home))
     try:
         draft = make_run(
             drafts,
@@ -83,13 +92,14 @@ def fork(
                 "seed": exp.seed,
                 "experiment": exp.hash,
                 "data": facts["data"],
-                "notes": facts.get("notes", []),
+                "notes": [*facts.get("notes", []), *notes],
                 **({"start": facts["start"]} if "start" in facts else {}),
                 "forked": {"run": run.id, "after_stage": after_stage, "weights": weights}
                 | {"changes": shown(old, exp)},
             },
         )
         fill(draft, run, kept, after_stage)
+        flush(draft.path)
         publish(draft.path, target)
     finally:
         shutil.rmtree(drafts, ignore_errors=True)
@@ -108,11 +118,13 @@ def check_kept(run: Run, number: int) -> None:
     if number in kept:
         return
     there = ", ".join(map(str, kept)) or "none"
-    why = (
-        "its end was not kept; the run was carried out with placement.keep_stages=false"
-        if number < run.stages_done()
-        else "it is not finished"
-    )
+    came = run.provenance().get("forked")
+    if isinstance(came, Mapping) and number < came.get("after_stage", 0):
+        why = f"this run began after stage {came['after_stage']} of {came['run']}; fork that one"
+    elif number < run.stages_done():
+        why = "its end was not kept, as with placement.keep_stages=false"
+    else:
+        why = "it is not finished"
     raise ExperimentError(f"after_stage: {number}, but {why}; kept are: {there}")
 
 
@@ -183,6 +195,63 @@ def goes_as_before(old: Experiment, new: Experiment) -> bool:
     """Whether the old stages serve: the curriculum is not known here, and nothing that it reads."""
     keys = {key.partition(".")[0] for key, _ in differences(old, new)}
     return isinstance(new.curriculum, Unknown) and keys <= {"title", "optim", "eval", "seed"}
+
+
+def beginnings(
+    exp: Experiment, old: Sequence[Stage], new: Sequence[Stage], number: int
+) -> list[str]:
+    """In what a fork begins otherwise than a run of all its stages would stand there.
+
+    The end of a stage is kept as the old run needed it for its own next stages.
+
+    Returns:
+        A sentence for each part.
+
+    Raises:
+        ExperimentError: If a stack was packed for the old run's stages, and trains in the fork, or
+            the other way round.
+    """
+    notes, problems, form = [], [], packing(exp.precision)
+    held = {entry.stack for stage in new[: number + 1] for entry in stage.new or ()}
+    active = parts_trained(new[number])
+    trained = {part for stage in new[: number + 1] for part in parts_trained(stage)}
+    for part in sorted({*held, "embedding", "head"}):
+        was = number + 1 < len(old) and part in parts_trained(old[number + 1])
+        now = part in parts_trained(new[number + 1])
+        later, again = (trained_next(made, number, part) is not None for made in (old, new))
+        if form is not None and part in held:
+            if part in active and was and not now:
+                problems.append(f"{part} trains on in the run, and would be frozen to {form}")
+            elif again and not was and exp.precision.master == "none":
+                problems.append(f"{part} is frozen to {form} there, without a master to train from")
+        if part in active and was != now and exp.optim.ema is not None:
+            what = "its weights" if was else "the moving average of its weights"
+            notes.append(f"{part} begins at {what}, since it was kept to be {_next(was)}")
+        if keeps_state(new, number, part) and not keeps_state(old, number, part):
+            notes.append(f"{part} begins with new moments, since the run kept none of it")
+        if again and not later and part in trained and lower_halves(exp):
+            notes.append(f"{part} begins at its bfloat16 weights, since no lower halves were kept")
+    if problems:
+        raise ExperimentError(
+            "\n".join(f"after_stage: {number}, but {p}; fork after another stage" for p in problems)
+        )
+    return notes
+
+
+def _next(trains: bool) -> str:
+    return "trained on" if trains else "frozen"
+
+
+def lower_halves(exp: Experiment) -> bool:
+    """Whether bfloat16 weights have exact values beside them."""
+    return exp.precision.weights == "bfloat16" and exp.precision.rounding == "master"
+
+
+def sweep_drafts(home: Path) -> None:
+    """Remove what killed forks left half-made, an hour ago or more."""
+    for draft in home.glob(f"{DRAFT}*"):
+        if time.time() - draft.stat().st_mtime > OLD_SECONDS:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def shown(old: Experiment, new: Experiment) -> dict[str, Any]:

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from stackwise.atomic import PART, flush
-from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest
+from stackwise.atomic import PART, flush, write_text
+from stackwise.jsontext import dumps
+from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest, verify_part
 from stackwise.training.saved import RACK
 from stackwise.training.work import Work
 
@@ -45,7 +44,7 @@ def folder_of(run: Path, number: int) -> Path:
 def kept_stages(run: Path) -> list[int]:
     """The stages whose end is kept, in order."""
     found = (path.parents[1].name for path in (run / FOLDER).glob(f"*/{RACK}/{MANIFEST}"))
-    return sorted(int(name) for name in found if name.isdigit())
+    return sorted(int(name) for name in found if name.isascii() and name.isdigit())
 
 
 def keep(rack: Path, target: Path) -> None:
@@ -59,32 +58,41 @@ def keep(rack: Path, target: Path) -> None:
 
 
 def copy_checkpoint(rack: Path, target: Path) -> None:
-    """Give the files of a checkpoint second names, in `target/rack` and `target/state`.
+    """Give the files of a checkpoint second names, in a folder of its name and in `target/state`.
 
     Args:
-        rack: Its folder, with the manifest.
-        target: Where the new folders are made.
+        rack: Its folder, with the manifest: `rack`, or `best`.
+        target: Where the new folders are made; it does not hold them yet.
+
+    Raises:
+        CheckpointReplaced: If a newer checkpoint has been written meanwhile.
+        CheckpointError: If its manifest is damaged, or a file of it is missing or cut.
+        OSError: If it cannot be written.
     """
-    (target / RACK).mkdir(parents=True)
-    for name, file in files_of(rack):
-        home = home_of(target / RACK, name)
+    copy, manifest = target / rack.name, read_manifest(rack)
+    copy.mkdir(parents=True)
+    homes = {target, copy}
+    for name in manifest["parts"]:
+        home = home_of(copy, name)
         home.mkdir(exist_ok=True)
-        same_file(file, home / file.name)
-    shutil.copyfile(rack / MANIFEST, target / RACK / MANIFEST)
-    for folder in (target / RACK, target):
+        homes.add(home)
+        file = verify_part(rack, manifest, name, whole=False)
+        try:
+            same_file(file, home / file.name)
+        except FileNotFoundError:
+            verify_part(rack, manifest, name, whole=False)  # says why it went just now
+            raise
+    write_text(copy / MANIFEST, dumps(manifest, indent=1))
+    for folder in homes:
         flush(folder)
-
-
-def files_of(rack: Path) -> Iterator[tuple[str, Path]]:
-    """The parts of a checkpoint with their files."""
-    parts: Mapping[str, Any] = read_manifest(rack)["parts"]
-    for name, entry in parts.items():
-        yield name, home_of(rack, name) / entry["file"]
 
 
 def same_file(source: Path, target: Path) -> None:
     """A second name for a file; a copy where the disk gives none."""
     try:
         os.link(source, target)
+    except FileNotFoundError:
+        raise
     except OSError:
         shutil.copyfile(source, target)
+        flush(target)

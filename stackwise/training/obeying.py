@@ -23,7 +23,7 @@ def take_orders(work: Work) -> None:
     for order in orders(work.run.path, work.obeyed):
         work.obeyed = order.number
         work.writer.event("asked", command=order.command, number=order.number)
-        work.writer.status(obeyed=order.number)
+        work.writer.tell(obeyed=order.number)
         if order.command == "stop-now":
             raise KeyboardInterrupt("asked to stop now")
         if order.command == "stop":

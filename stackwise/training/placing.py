@@ -172,7 +172,8 @@ def check_disk(
     stage, saved = (0, 0) if run is None else standing(run)
     cached = caches_in(home if placement.trunk == "cached" else None)
     older = sum(count for name, count in cached.items() if name.partition(".")[0] != str(stage))
-    kept = checkpoint_bytes(exp, made, since=stage, kept=placement.keep_stages)
+    ends = None if run is None else ends_kept(run, placement, stage)
+    kept = checkpoint_bytes(exp, made, since=stage, kept=placement.keep_stages, ends=ends)
     caches = cache_bytes(exp, placement, made, epoch_samples, since=stage, lingering=older)
     if placement.cache_gb is not None and caches > round(placement.cache_gb * 1e9):
         ways = ""
@@ -224,6 +225,13 @@ def standing(run: Path) -> tuple[int, int]:
             held += sum(file.stat().st_size for file in files if file.is_file())
             stage = manifest.get("counters", {}).get("stage", stage)
     return stage, held + bytes_of_kept(run)
+
+
+def ends_kept(run: Path, placement: Placement, stage: int) -> set[int]:
+    """The stages whose end a run has kept, or keeps before it goes on with `stage`."""
+    from stackwise.training.kept_stages import kept_stages  # it needs what needs this
+
+    return {*kept_stages(run), *([stage - 1] if placement.keep_stages and stage else [])}
 
 
 def bytes_of_kept(run: Path) -> int:

@@ -148,7 +148,7 @@ def execute(
         stop_signals(work),
     ):
         work.obeyed = newest(run.path) if obeyed is None else obeyed
-        work.writer.status(obeyed=work.obeyed)
+        work.writer.tell(obeyed=work.obeyed, heard=work.obeyed, through=through)
         try:
             keep_stage(work)
             for number in range(work.at.stage, len(work.stages)):

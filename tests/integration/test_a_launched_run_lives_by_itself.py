@@ -18,6 +18,7 @@ import stackwise as sw
 from stackwise.detached import device_queue
 from stackwise.errors import ExperimentError
 from stackwise.jsontext import loads
+from stackwise.report import called
 from stackwise.runs.lock import LOCK, SUPERVISOR, owner_of
 
 LIMIT = 120.0
@@ -74,7 +75,8 @@ def test_it_pauses_goes_on_and_stops_between_two_steps(long, place) -> None:
     assert [event["command"] for event in run.events("asked")] == ["pause", "resume", "stop"]
     assert run.status()["obeyed"] == 3
     assert run.what_now() == (
-        f"go on with it: sw.attach({run.id!r}).resume(), or stackwise resume {run.id}"
+        f"go on with it: sw.attach({str(run.path)!r}).resume(), "
+        f"or stackwise resume {called(run)}"
     )
 
 
@@ -298,3 +300,104 @@ def test_a_warm_process_takes_the_first_run_and_ends_with_its_maker(tiny, place)
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT
     )
     until(lambda: not os.path.exists(f"/proc/{int(said.stdout)}"), "it outlives its maker")
+
+
+def test_a_stop_that_is_taken_up_may_save_as_long_as_it_needs(long, place, monkeypatch) -> None:
+    """The supervisor presses what does not take up a stop, and nothing that does."""
+    folder = str(place.runs_dir) + "-slow"
+    os.makedirs(folder)
+    with open(os.path.join(folder, "sitecustomize.py"), "w", encoding="utf-8") as file:
+        file.write(SLOW)
+    monkeypatch.setenv("PYTHONPATH", folder)
+    run = sw.launch(long, place)
+    until(lambda: steps(run) > 2)
+    run.stop(patience=0.2)
+    assert run.wait(LIMIT) == "stopped"
+    assert run.has_weights() and "interrupted" not in "\n".join(run.log())
+    taken = steps(run)
+    monkeypatch.delenv("PYTHONPATH")
+    run.resume()
+    until(lambda: run.events("resumed"))
+    assert run.events("resumed")[0]["step"] == taken
+
+
+SLOW = """
+import importlib.abc, sys, time
+
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "stackwise.training.obeying":
+            from stackwise.training import saved
+
+            save = saved.save_work
+
+            def slow(work, trainee):
+                time.sleep(3)
+                save(work, trainee)
+
+            saved.save_work = slow
+
+
+sys.meta_path.insert(0, Slow())
+"""
+
+
+def test_what_is_asked_after_a_stop_comes_after_it(long, place) -> None:
+    run = sw.launch(long, place)
+    until(lambda: steps(run) > 2)
+    run.stop()
+    run.resume()
+    until(lambda: run.events("resumed"))
+    until(lambda: run.status().get("attempt") == 2 and run.state == "running")
+    run.stop()
+    again = sw.launch(long, place)
+    until(lambda: len(again.events("resumed")) == 2)
+
+
+def test_all_stages_may_be_asked_for_while_one_trains(tiny, place) -> None:
+    exp = tiny.replace(curriculum="left_to_right", budget={"tokens": 400 * 64})
+    run = sw.launch(exp, place, stages=[0])
+    sw.launch(exp, place)
+    assert run.wait(LIMIT) == "finished"
+    assert run.status()["attempt"] == 2
+
+
+def test_a_run_whose_supervisor_died_keeps_its_turn_and_can_be_stopped_now(long, place) -> None:
+    run = sw.launch(long, place)
+    until(lambda: steps(run) > 2)
+    owner = owner_of(run.path, SUPERVISOR)
+    assert owner is not None
+    os.kill(owner.pid, signal.SIGKILL)
+    second = sw.launch(long.replace(seed=1), place)
+    until(lambda: second.state == "queued")
+    assert second.status()["waits_for"] == [run.id]
+    run.stop(now=True)
+    assert run.wait(LIMIT) == "stopped"
+    until(lambda: steps(second) > 0)
+
+
+def test_one_that_does_not_wait_is_waited_for(long, place) -> None:
+    first = sw.launch(long, place, queue=False)
+    until(lambda: steps(first) > 0)
+    second = sw.launch(long.replace(seed=1), place)
+    until(lambda: second.state == "queued")
+
+
+def test_without_a_queue_it_trains_all_the_same(tiny, place, tmp_path, monkeypatch) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "queue").write_text("a file")
+    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
+    run = sw.launch(tiny, place)
+    assert run.wait(LIMIT) == "finished"
+    assert "waits for no other run" in "\n".join(run.log())
+
+
+def test_one_that_was_taken_over_while_it_waited_says_nothing_of_it(tiny, place) -> None:
+    with device_queue.holding("cpu", place_of(place)):
+        run = sw.launch(tiny, place)
+        until(lambda: run.state == "queued")
+        sw.resume(run)
+        assert run.state == "finished"
+    assert run.wait(LIMIT) == "finished"
+    assert len(run.events("result")) == 1 and run.error() is None

@@ -18,6 +18,7 @@ from stackwise.memory.disk import cache_bytes, checkpoint_bytes
 from stackwise.report import bytes_text
 from stackwise.stage import trunk_of
 from stackwise.training import caching, checkpoint, placing
+from stackwise.training.kept_stages import kept_stages
 from stackwise.training.start import create_run
 
 BF16 = {"weights": "bfloat16", "compute": "bfloat16"}
@@ -277,3 +278,49 @@ def test_a_finished_run_asks_for_nothing(tiny, place, monkeypatch) -> None:
     run = sw.train(tiny, place)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(0, 0, 0))
     assert sw.train(tiny, place).id == sw.resume(run).id == run.id
+
+
+def noting(run: sw.Run, monkeypatch) -> list[int]:
+    """What the checkpoints of a run take, each time before an older one goes."""
+    seen, stale = list[int](), checkpoint._remove_stale
+
+    def noted(folder, entries) -> None:
+        seen.append(bytes_in(*(run.path / name for name in ("rack", "state", "best", "stages"))))
+        stale(folder, entries)
+
+    monkeypatch.setattr(checkpoint, "_remove_stale", noted)
+    return seen
+
+
+def test_a_late_fork_does_not_take_what_the_run_before_it_kept(wide, place, monkeypatch) -> None:
+    exp = wide.replace(curriculum={"name": "block_coordinate", "cycles": 2})
+    whole = sw.train(exp, place.replace(checkpoint_seconds=1e-9, keep_stages=True))
+    made = sw.stages(exp)
+    fork = whole.fork(after_stage=len(made) - 3, optim={"lr": 1e-3}, launch=False)
+    since = fork.stages_done()
+    assert kept_stages(fork.path) == []
+    seen = noting(fork, monkeypatch)
+    asked: list[int] = []
+    monkeypatch.setattr(
+        placing,
+        "checkpoint_bytes",
+        lambda *a, **k: asked.append(checkpoint_bytes(*a, **k)) or asked[-1],
+    )
+    sw.resume(fork)
+    assert kept_stages(fork.path) == [since - 1, since, since + 1]
+    (said,) = asked
+    assert max(seen) <= said <= 1.3 * max(seen), max(seen) / said
+    assert said < checkpoint_bytes(exp, made, since=since, kept=True)
+
+
+def test_ends_that_were_kept_before_are_there(wide) -> None:
+    """Also where no more are kept from here on; all that could be are those of a new run."""
+    exp = wide.replace(curriculum={"name": "block_coordinate", "cycles": 2})
+    made = sw.stages(exp)
+    figures = [
+        checkpoint_bytes(exp, made, since=4, kept=kept, ends=ends)
+        for kept, ends in ((False, []), (False, [1]), (False, range(4)), (True, range(4)))
+    ]
+    assert figures == sorted(set(figures))
+    assert figures[0] == checkpoint_bytes(exp, made, since=4)
+    assert figures[-1] == checkpoint_bytes(exp, made, since=4, kept=True)

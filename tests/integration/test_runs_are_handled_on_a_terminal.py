@@ -98,6 +98,9 @@ def test_a_stage_alone_and_a_branch(capsys) -> None:
     (run,) = sw.runs_in("runs")
     run.wait(LIMIT)
     assert run.stages_done() == 1
+    said(capsys, "launch", *SMALL, SHORT, "--stage", "next")
+    run.wait(LIMIT)
+    assert run.stages_done() == 2
     said(capsys, "resume", "small", "--detach")
     assert run.wait(LIMIT) == "finished"
     lines = said(capsys, "fork", run.id, "0", "optim.lr=1e-3")

@@ -126,3 +126,22 @@ def test_what_people_call_a_run_names_its_curve_and_is_escaped(trained, asked) -
     (run.path / "labels.json").write_text('{"name": "<b>mine</b>"}')
     figure = overlay([run, trained("b", exp=asked(optim={"lr": 0.5}))])
     assert set(lines(figure)) == {"&lt;b&gt;mine&lt;/b&gt;", "lr 0.5"}
+
+
+def fork_of(run, after_stage: int, weights: str) -> None:
+    """Let a run say that it is a fork."""
+    path = run.path / "provenance.json"
+    facts = json.loads(path.read_text())
+    facts["forked"] = {"run": "<a>", "after_stage": after_stage, "weights": weights}
+    path.write_text(json.dumps(facts | {"notes": []}))
+
+
+def test_a_fork_is_a_seed_of_forks_from_the_same_place_alone(trained, asked) -> None:
+    runs = {name: trained(name, exp=asked(seed=n)) for n, name in enumerate("abcdef")}
+    for name, stage, weights in (("c", 0, "w"), ("d", 0, "w"), ("e", 1, "w"), ("f", 0, "v")):
+        fork_of(runs[name], stage, weights)
+    whole, *forks = (set(rows["run"]) for _, rows in overlay_data(runs.values()).groupby("label"))
+    groups = [whole, *forks]
+    assert sorted(map(sorted, groups)) == [["a", "b"], ["c", "d"], ["e"], ["f"]]
+    drawn = lines(overlay(runs.values()))
+    assert len(drawn) == 4 and any("after stage 1 of &lt;a&gt;" in name for name in drawn)

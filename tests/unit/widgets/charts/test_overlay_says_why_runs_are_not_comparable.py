@@ -60,3 +60,25 @@ def test_data_that_are_not_known_speak_against_nothing(trained) -> None:
     run = trained("b")
     (run.path / "provenance.json").write_text(json.dumps({"data": {}}))
     assert comparable([trained("a"), run]) == []
+
+
+def forked(run, after_stage: int):
+    path = run.path / "provenance.json"
+    facts = json.loads(path.read_text())
+    facts["forked"] = {"run": "a", "after_stage": after_stage, "weights": "w"}
+    path.write_text(json.dumps(facts))
+    return run
+
+
+def test_a_fork_beside_others_is_said_to_be_one(trained) -> None:
+    whole, fork, other = trained("a"), forked(trained("b"), 0), forked(trained("c"), 1)
+    before = "not all were trained from the beginning: "
+    assert comparable([whole, fork]) == [f"{before}b is a fork after stage 0 of a"]
+    assert comparable([fork, other]) == [
+        f"{before}b is a fork after stage 0 of a, c is a fork after stage 1 of a"
+    ]
+
+
+def test_forks_from_one_place_have_the_same_beginning(trained, asked) -> None:
+    fork, other = forked(trained("b"), 0), forked(trained("c", exp=asked(seed=1)), 0)
+    assert comparable([fork, other]) == comparable([fork]) == []
