@@ -75,8 +75,7 @@ def test_it_pauses_goes_on_and_stops_between_two_steps(long, place) -> None:
     assert [event["command"] for event in run.events("asked")] == ["pause", "resume", "stop"]
     assert run.status()["obeyed"] == 3
     assert run.what_now() == (
-        f"go on with it: sw.attach({str(run.path)!r}).resume(), "
-        f"or stackwise resume {called(run)}"
+        f"go on with it: sw.attach({str(run.path)!r}).resume(), or stackwise resume {called(run)}"
     )
 
 
