@@ -19,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import stackwise as sw
 from stackwise.cli import arguments as cli
 from stackwise.cli import main
+from stackwise.cli.running import LAUNCH_MORE
 from stackwise.cli.settings import settings
 from stackwise.progress import Bar
 
@@ -219,7 +220,8 @@ def test_lab_says_what_to_install(monkeypatch, capsys) -> None:
 
 TRAINING = ["run", "resume", "runs", "eval", "sample", "import", "export"]
 PLANNING = ["plan", "advise", "calibrate", "doctor"]
-COMMANDS = [*TRAINING, *PLANNING, "presets", "demo", "lab"]
+RUNNING = ["launch", "pause", "stop", "watch", "fork", "label", "delete", "share"]
+COMMANDS = [*TRAINING, *RUNNING, *PLANNING, "presets", "demo", "lab"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -244,11 +246,11 @@ def test_the_examples_of_the_help_are_commands(capsys) -> None:
     sizes = {"vocab_size": 256, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2)).save_pretrained("llama")
     sw.import_model("llama", "models/Llama-3.1-8B")
-    text = "\n".join([cli.FIRST_STEPS, cli.RUN_MORE, cli.IMPORT_MORE, cli.EXPORT_MORE])
+    text = "\n".join([cli.FIRST_STEPS, cli.RUN_MORE, LAUNCH_MORE, cli.IMPORT_MORE, cli.EXPORT_MORE])
     lines = [re.split("  +", line.strip())[0] for line in text.splitlines()]
     examples = [shlex.split(line)[1:] for line in lines if line.startswith("stackwise ")]
-    assert len(examples) == 13
+    assert len(examples) == 18
     for words in examples:
         options = cli.parser().parse_args(words)
-        if words[0] == "run":
+        if words[0] in ("run", "launch"):
             settings(options.experiment, options.changes)

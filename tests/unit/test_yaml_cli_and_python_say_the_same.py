@@ -101,7 +101,9 @@ def test_a_preset_has_other_defaults_and_says_nothing(tmp_path):
     assert placement.micro_batch == 1 and placement.checkpointing
     assert placement.model_fields_set == set()
     _, placement = settings("llama-2-70b", ["placement.trunk=streamed"])
-    assert placement == Placement(micro_batch=1, checkpointing=True, trunk="streamed")
+    assert placement == Placement(
+        micro_batch=1, checkpointing=True, trunk="streamed", keep_stages=False
+    )
     assert placement.model_fields_set == {"trunk"}
     assert Placement.preset("toy") == Placement()
 
