@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -163,9 +163,16 @@ class Kept:
     Args:
         rack: Its parameters and attention's tables are left out.
         given: What it is handed, left out too: it may be a whole file, mapped.
+        noted: Is called with each tensor whose storage is kept from then on.
     """
 
-    def __init__(self, rack: Rack, given: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        rack: Rack,
+        given: Tensor | None = None,
+        noted: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        self.noted = noted
         self.skipped = {p.untyped_storage().data_ptr() for p in rack.parameters()}
         for module in rack.modules():
             if isinstance(module, Rotary):
@@ -191,6 +198,8 @@ class Kept:
             if self.users[key] == 1:
                 self.bytes += storage.nbytes()
                 self.peak_bytes = max(self.peak_bytes, self.bytes)
+                if self.noted is not None:
+                    self.noted(tensor)
         return tensor
 
     def _unpack(self, tensor: Tensor) -> Tensor:

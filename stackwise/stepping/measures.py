@@ -6,7 +6,6 @@ Shapes: B samples, T tokens, D width.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self, cast
@@ -31,18 +30,20 @@ class KeptTensors:
     """
 
     def __init__(self, rack: Rack) -> None:
-        self.skipped = Kept(rack).skipped
-        self.users: Counter[int] = Counter()
-        self.bytes = 0
+        self.kept = Kept(rack, noted=self._note)
         self.new: list[tuple[tuple[int, ...], str, int]] = []
-        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
+
+    @property
+    def bytes(self) -> int:
+        """Of all that is kept now."""
+        return self.kept.bytes
 
     def __enter__(self) -> Self:
-        self.hooks.__enter__()
+        self.kept.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.hooks.__exit__(*error)
+        self.kept.__exit__(*error)
 
     def take(self) -> tuple[KeptTensor, ...]:
         """What has been kept since the last call, the largest first."""
@@ -53,25 +54,9 @@ class KeptTensors:
         made = [KeptTensor(*key, len(sizes), sum(sizes)) for key, sizes in found.items()]
         return tuple(sorted(made, key=lambda each: -each.bytes))
 
-    def _pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        key = storage.data_ptr()
-        if key not in self.skipped:
-            self.users[key] += 1
-            if self.users[key] == 1:
-                self.bytes += storage.nbytes()
-                dtype = str(tensor.dtype).removeprefix("torch.")
-                self.new.append((tuple(tensor.shape), dtype, storage.nbytes()))
-        return tensor
-
-    def _unpack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        key = storage.data_ptr()
-        if self.users[key]:
-            self.users[key] -= 1
-            if not self.users[key]:
-                self.bytes -= storage.nbytes()
-        return tensor
+    def _note(self, tensor: Tensor) -> None:
+        dtype, size = str(tensor.dtype).removeprefix("torch."), tensor.untyped_storage().nbytes()
+        self.new.append((tuple(tensor.shape), dtype, size))
 
 
 class Squares:

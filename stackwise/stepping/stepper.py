@@ -14,7 +14,6 @@ import torch
 from stackwise.config import Experiment, Placement
 from stackwise.errors import ExperimentError
 from stackwise.model.workspace import workspace
-from stackwise.objective import is_causal
 from stackwise.runs import Run
 from stackwise.stage import Stage
 from stackwise.stepping.beginning import (
@@ -30,14 +29,13 @@ from stackwise.stepping.beginning import (
 )
 from stackwise.stepping.phase import Phase
 from stackwise.stepping.phases import phases_of_step
-from stackwise.training.borders import enter_stage, leave_stage
+from stackwise.training.borders import enter_stage, leave_stage, setting_for
 from stackwise.training.kept_stages import folder_of, keep_stage
 from stackwise.training.opening import open_work
 from stackwise.training.rates import stage_lr
 from stackwise.training.run import refusals_named
 from stackwise.training.start import stages_of, threads_of
-from stackwise.training.step import Setting, Trainee, setting_of, training_step
-from stackwise.trunk.border import border_of
+from stackwise.training.step import Trainee, training_step
 
 if TYPE_CHECKING:
     from stackwise.data.tokenizer import Tokenizer
@@ -234,21 +232,10 @@ class Stepper:
 
     def _enter(self, number: int) -> None:
         """Set up what trains in a stage, and how."""
-        work, exp = self._work, self.exp
+        work = self._work
         self.number, self._steps = number, None
         self._trainee: Trainee = enter_stage(work, number)
-        self._setting: Setting = setting_of(
-            work.rack,
-            self.stages[number],
-            causal=is_causal(exp.objective),
-            micro_batch=work.placement.micro_batch,
-            checkpointing=work.placement.checkpointing,
-            compute=getattr(torch, exp.precision.compute),
-            device=work.device,
-            clip=exp.optim.clip,
-            border=border_of(exp.precision),
-            in_backward=self._trainee.in_backward,
-        )
+        self._setting = setting_for(work, self._trainee)
 
     def _leave(self) -> None:
         """End a stage as training does, and keep its end here in the place of an older one."""

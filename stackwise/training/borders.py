@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from stackwise.completion import packing
 from stackwise.memory.meter import Kept
 from stackwise.model.frozen import FrozenLinear
-from stackwise.objective import Corrupted
+from stackwise.objective import Corrupted, is_causal
 from stackwise.stage import untied_from
 from stackwise.training.average import Average
 from stackwise.training.checkpoint import Written
@@ -20,9 +21,10 @@ from stackwise.training.looks import loss_now
 from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
 from stackwise.training.residence import arrange, pack, take_masters
 from stackwise.training.saved import AVERAGE, MOMENTS, read_state, save_border
-from stackwise.training.step import Trainee
+from stackwise.training.step import Setting, Trainee, setting_of
 from stackwise.training.trained import freeze_all_but
 from stackwise.training.work import Work
+from stackwise.trunk.border import border_of
 
 
 def enter_stage(work: Work, number: int) -> Trainee:
@@ -61,6 +63,24 @@ def enter_stage(work: Work, number: int) -> Trainee:
         )
     stepping = stepping_of(exp.optim, named, optimizer, work.rack, compiled=work.placement.compile)
     return Trainee(number, stage, named, optimizer, average, stepping)
+
+
+def setting_for(work: Work, trainee: Trainee) -> Setting:
+    """What stays the same over the steps of a stage that has been entered."""
+    exp, placement = work.exp, work.placement
+    return setting_of(
+        work.rack,
+        trainee.stage,
+        causal=is_causal(exp.objective),
+        micro_batch=placement.micro_batch,
+        checkpointing=placement.checkpointing,
+        compute=getattr(torch, exp.precision.compute),
+        device=work.device,
+        clip=exp.optim.clip,
+        compiled=placement.compile,
+        border=border_of(exp.precision),
+        in_backward=trainee.in_backward,
+    )
 
 
 @contextmanager

@@ -17,15 +17,14 @@ from stackwise.config import Experiment, Placement
 from stackwise.data.batches import samples_per_epoch
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
-from stackwise.memory.flops import vocab_size
 from stackwise.memory.meter import Meter
 from stackwise.model.codes import operators
 from stackwise.model.formats import format_called
-from stackwise.model.rack import Rack
 from stackwise.rules import check_placement
 from stackwise.runs import Run, RunWriter
 from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.checkpoint import MANIFEST
+from stackwise.training.parts import empty_rack
 from stackwise.training.placing import check_disk
 from stackwise.training.residence import begin_ends
 from stackwise.training.saved import RACK, restore
@@ -75,10 +74,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         meter = Meter(device)
         if meter.blind is not None:
             writer.event("peak_unknown", why=meter.blind)
-        dtype = getattr(torch, exp.precision.weights)
-        rack = Rack(
-            exp.rack, exp.attention, vocab_size(exp), stacks=(), seed=exp.seed, dtype=dtype
-        ).to(device)
+        rack = empty_rack(exp, device)
         lent = lent_from(placement)
         shelf = None if lent is None else Shelf(rack, run.path / RACK, device, lent)
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf)

@@ -9,16 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from stackwise.errors import ExperimentError
+from stackwise.memory.flops import vocab_size
 from stackwise.model.formats import format_called
 from stackwise.model.freezing import replace_linears
 from stackwise.model.frozen import FrozenLinear
 from stackwise.model.rack import Rack
 from stackwise.training.checkpoint import CheckpointError, read_part
+
+if TYPE_CHECKING:
+    from stackwise.config import Experiment
+
+
+def empty_rack(exp: Experiment, device: torch.device) -> Rack:
+    """The rack of an experiment with its ends alone, as they start at random."""
+    return Rack(
+        exp.rack,
+        exp.attention,
+        vocab_size(exp),
+        stacks=(),
+        seed=exp.seed,
+        dtype=getattr(torch, exp.precision.weights),
+    ).to(device)
 
 
 def fill(rack: Rack, folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -24,10 +24,10 @@ from stackwise.config import Experiment, Placement
 from stackwise.data.batches import prefetch
 from stackwise.detached.device_queue import holding
 from stackwise.model.workspace import workspace
-from stackwise.objective import Corrupted, is_causal
+from stackwise.objective import Corrupted
 from stackwise.runs import Run, attach
 from stackwise.runs.control import newest
-from stackwise.training.borders import enter_stage, leave_stage, measured
+from stackwise.training.borders import enter_stage, leave_stage, measured, setting_for
 from stackwise.training.caching import caches_of, drop_caches, is_cached, mend, open_caches
 from stackwise.training.in_backward import PartlyTaken
 from stackwise.training.kept_stages import keep_stage
@@ -44,11 +44,10 @@ from stackwise.training.start import (
     seen_from,
     settled,
 )
-from stackwise.training.step import StepNumbers, setting_of, training_step
+from stackwise.training.step import StepNumbers, training_step
 from stackwise.training.watch import finish, watch
 from stackwise.training.work import Stopped as Stopped
 from stackwise.training.work import Work
-from stackwise.trunk.border import border_of
 from stackwise.trunk.cache import TrunkCache
 from stackwise.trunk.shards import DamagedShard
 
@@ -167,19 +166,7 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
     """Train one stage from wherever its counters stand to its end."""
     exp, stage = work.exp, work.stages[number]
     trainee = enter_stage(work, number)
-    setting = setting_of(
-        work.rack,
-        stage,
-        causal=is_causal(exp.objective),
-        micro_batch=work.placement.micro_batch,
-        checkpointing=work.placement.checkpointing,
-        compute=getattr(torch, exp.precision.compute),
-        device=work.device,
-        clip=exp.optim.clip,
-        compiled=work.placement.compile,
-        border=border_of(exp.precision),
-        in_backward=trainee.in_backward,
-    )
+    setting = setting_for(work, trainee)
     steps = work.steps_of(number)
     with closing(inputs(work, number)) as batches:
         for noisy in batches:

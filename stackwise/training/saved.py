@@ -21,7 +21,6 @@ from typing import Any, Literal
 import torch
 
 from stackwise.completion import packing
-from stackwise.memory.flops import vocab_size
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
 from stackwise.stage import keeps_state, paths_so_far, trained_next
@@ -37,7 +36,7 @@ from stackwise.training.checkpoint import (
 )
 from stackwise.training.optim import carried, optimizer_state
 from stackwise.training.ownership import own_manifest
-from stackwise.training.parts import fill, put
+from stackwise.training.parts import empty_rack, fill, put
 from stackwise.training.start import stages_of
 from stackwise.training.step import Trainee
 from stackwise.training.trained import State
@@ -228,14 +227,7 @@ def read_rack(
     at = Counters(**manifest["counters"])
     if not at.total_steps:  # only stacks that wait for their stage were put away
         raise CheckpointError(f"run {run.id}: has no checkpoint yet; it is {run.state}")
-    rack = Rack(
-        exp.rack,
-        exp.attention,
-        vocab_size(exp),
-        stacks=(),
-        seed=exp.seed,
-        dtype=getattr(torch, exp.precision.weights),
-    ).to(device)
+    rack = empty_rack(exp, device)
     averaged = set() if raw else {*averages_in(manifest)}
     better = own_manifest(run, BEST) if best else {"parts": {}}
     whole = {"embedding", "head"} | averaged | better["parts"].keys()
