@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -37,6 +38,15 @@ def loads(text: str) -> Any:
         return _restored(value) if '"NaN"' in text or 'Infinity"' in text else value
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """What `dumps` wrote of a mapping into a file; empty if it is not there or holds none."""
+    try:
+        found = loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _plain(value: Any) -> Any:

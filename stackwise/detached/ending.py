@@ -9,10 +9,9 @@ from __future__ import annotations
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from stackwise.atomic import write_text
-from stackwise.jsontext import dumps, loads
+from stackwise.jsontext import dumps, read_mapping
 from stackwise.runs import status
 from stackwise.runs.lock import LOCK, is_held
 from stackwise.runs.log import last_line
@@ -31,23 +30,18 @@ def write_end(folder: Path, code: int, asked: bool) -> None:
     """
     if is_held(folder, LOCK):
         return  # another process trains it by now, and says itself how it ends
-    facts = status.read(folder)
-    if facts.get("state") in LIVE:
-        state, why = verdict(folder, code, asked)
-        status.write(folder, {**facts, "state": state})
-        found: dict[str, Any] = {"state": state, "error": why, "attempt": facts.get("attempt")}
-        found["time"] = datetime.now(UTC).isoformat(timespec="seconds")
-    else:
-        found = _read(folder)
+    if status.read(folder).get("state") in LIVE:
+        write_last(folder, *verdict(folder, code, asked))
+    found = read_mapping(folder / EXIT)
     write_text(folder / EXIT, dumps({**found, "code": code}, indent=1))
 
 
-def write_failure(folder: Path, why: str) -> None:
-    """Say that a run could not be started or looked after, and why."""
+def write_last(folder: Path, state: str, why: str | None) -> None:
+    """Say in status.json and exit.json how a run ended that could not say it itself."""
+    facts = status.read(folder)
+    status.write(folder, {**facts, "state": state})
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    facts = {**status.read(folder), "state": "failed"}
-    status.write(folder, facts)
-    found = {"state": "failed", "error": why, "attempt": facts.get("attempt"), "time": now}
+    found = {"state": state, "error": why, "attempt": facts.get("attempt"), "time": now}
     write_text(folder / EXIT, dumps(found, indent=1))
 
 
@@ -60,11 +54,3 @@ def verdict(folder: Path, code: int, asked: bool) -> tuple[str, str | None]:
         more = ", as the system does when memory runs out" if name == "SIGKILL" else ""
         return "died", f"its process was ended by {name}{more}"
     return "failed", last_line(folder) or f"its process ended with code {code} before it began"
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    try:
-        found = loads((folder / EXIT).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

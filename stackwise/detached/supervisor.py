@@ -19,12 +19,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stackwise.detached.device_queue import Ticket, before, give_back, hand_on, take_ticket
-from stackwise.detached.ending import write_end, write_failure
+from stackwise.detached.ending import write_end, write_last
 from stackwise.detached.job import BUSY, TAKEN, Job
 from stackwise.detached.patience import patience_for
 from stackwise.runs import status
-from stackwise.runs.control import Order, orders
+from stackwise.runs.control import Order, orders, stop_asked
 from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, Lock, RunBusy, is_held, take
+from stackwise.runs.log import LOG
 from stackwise.runs.standing import LIVE, state_of
 
 LOOK_SECONDS, ENDING_SECONDS = 0.05, 30.0
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> int:
     except Exception as error:  # nobody reads what this process raises
         say(folder, f"it cannot be looked after: {type(error).__name__}: {error}")
         if not is_held(folder, LOCK):
-            write_failure(folder, f"its supervisor failed: {type(error).__name__}: {error}")
+            write_last(folder, "failed", f"its supervisor failed: {type(error).__name__}: {error}")
     finally:
         lock.release()
     return 0
@@ -120,7 +121,7 @@ def supervise(folder: Path, job: Job, trainer: subprocess.Popen[str] | None) -> 
             return
         status.begin(folder, "starting", heard=job.obeyed, through=job.through)
         if trainer is None or trainer.poll() is not None:
-            with (folder / "log.txt").open("ab") as log:
+            with (folder / LOG).open("ab") as log:
                 trainer = start_trainer(log.fileno())
         say(folder, f"process {trainer.pid} trains it")
         if ticket is not None:
@@ -150,10 +151,10 @@ def wait_for_turn(folder: Path, job: Job, ticket: Ticket | None) -> bool:
         if names != said:
             status.begin(folder, "queued", waits_for=names, heard=job.obeyed, through=job.through)
             said = names
-        if any(order.command.startswith("stop") for order in orders(folder, job.obeyed)):
+        if stop_asked(folder, job.obeyed):
             return False
         time.sleep(LOOK_SECONDS)
-    return not any(order.command.startswith("stop") for order in orders(folder, job.obeyed))
+    return not stop_asked(folder, job.obeyed)
 
 
 def start_trainer(output: int) -> subprocess.Popen[str]:
@@ -261,7 +262,7 @@ class Ending:
 def say(folder: Path, text: str) -> None:
     """Add a line to the run's log."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    with suppress(OSError), (folder / "log.txt").open("a", encoding="utf-8") as log:
+    with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as log:
         log.write(f"[{now}] {text}\n")
 
 

@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 from stackwise.detached.job import Job
+from stackwise.runs.log import LOG
 
 STOPPED, FAILED = 130, 1
 
@@ -48,7 +49,7 @@ def main() -> int:
 
 def into_log(folder: Path) -> None:
     """Send what this process says from here on to the run's log."""
-    handle = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    handle = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)

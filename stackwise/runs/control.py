@@ -74,6 +74,11 @@ def is_stopping(run: Path, status: Mapping[str, Any]) -> bool:
     """
     heard = status.get("heard")
     after = heard if isinstance(heard, int) else newest(run)
+    return stop_asked(run, after)
+
+
+def stop_asked(run: Path, after: int) -> bool:
+    """Whether a stop, of either kind, is among the orders with higher numbers than `after`."""
     return any(order.command.startswith("stop") for order in orders(run, after))
 
 

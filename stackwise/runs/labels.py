@@ -5,13 +5,13 @@ The file may come from a stranger: what could not have been written here is cut,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import write_text
-from stackwise.jsontext import dumps, loads
+from stackwise.jsontext import dumps, read_mapping
 from stackwise.printing import is_prose, prints
 
 LABELS = "labels.json"
@@ -36,12 +36,7 @@ class Labels:
 
 def read_labels(folder: Path) -> Labels:
     """A run's labels; none where the file is not there or cannot be read."""
-    try:
-        found = loads((folder / LABELS).read_text("utf-8"))
-    except (OSError, ValueError):
-        return Labels()
-    if not isinstance(found, Mapping):
-        return Labels()
+    found = read_mapping(folder / LABELS)
     listed = found.get("tags")
     tags = [_cut("tag", tag) for tag in listed[:MOST_TAGS]] if isinstance(listed, list) else []
     return Labels(_cut("name", found.get("name")), _cut("note", found.get("note")), _once(tags))

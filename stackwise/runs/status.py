@@ -12,18 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import write_text
-from stackwise.jsontext import dumps, loads
+from stackwise.jsontext import dumps, read_mapping
 
 STATUS = "status.json"
 
 
 def read(folder: Path) -> dict[str, Any]:
     """What it says; nothing if it is not there or cannot be read."""
-    try:
-        found = loads((folder / STATUS).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_mapping(folder / STATUS)
 
 
 def begin(folder: Path, state: str, **facts: Any) -> None:

@@ -25,6 +25,7 @@ from stackwise.errors import ExperimentError, Problem
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.runs import Run, RunError
+from stackwise.runs.asked import flat
 from stackwise.runs.folder import is_run
 from stackwise.runs.history import copy_history
 from stackwise.runs.listing import make_run
@@ -95,7 +96,7 @@ def fork(
                 "notes": [*facts.get("notes", []), *notes],
                 **({"start": facts["start"]} if "start" in facts else {}),
                 "forked": {"run": run.id, "after_stage": after_stage, "weights": weights}
-                | {"changes": shown(old, exp)},
+                | {"changes": differences(old, exp)},
             },
         )
         fill(draft, run, kept, after_stage)
@@ -135,8 +136,12 @@ def check_changes(old: Experiment, new: Experiment, manifest: Mapping[str, Any])
         ExperimentError: With every such key.
     """
     problems = [
-        Problem(key, f"{text}; a fork goes on with what is there, so start a new run for that")
-        for key, text in differences(old, new)
+        Problem(
+            key,
+            f"{now!r} is not {was!r}; a fork goes on with what is there, so start a new run for "
+            "that",
+        )
+        for key, (was, now) in differences(old, new).items()
         if key.startswith(SHAPING)
     ]
     moments = any(name.endswith(f".{MOMENTS}") for name in manifest["parts"])
@@ -147,24 +152,11 @@ def check_changes(old: Experiment, new: Experiment, manifest: Mapping[str, Any])
         raise ExperimentError(problems)
 
 
-def differences(old: Experiment, new: Experiment) -> list[tuple[str, str]]:
-    """The keys in which two experiments differ, each with both values in words."""
+def differences(old: Experiment, new: Experiment) -> dict[str, list[Any]]:
+    """The keys in which two experiments differ, each with its old and its new value."""
     one, other = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
-    keys = dict.fromkeys([*one, *other])
-    return [
-        (key, f"{other.get(key)!r} is not {one.get(key)!r}")
-        for key in keys
-        if one.get(key) != other.get(key)
-    ]
-
-
-def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested keys with dots."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{before}{key}"
-        out |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return out
+    pairs = {key: [one.get(key), other.get(key)] for key in dict.fromkeys([*one, *other])}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def spliced(run: Run, exp: Experiment, after_stage: int) -> tuple[Stage, ...]:
@@ -193,7 +185,7 @@ def spliced(run: Run, exp: Experiment, after_stage: int) -> tuple[Stage, ...]:
 
 def goes_as_before(old: Experiment, new: Experiment) -> bool:
     """Whether the old stages serve: the curriculum is not known here, and nothing that it reads."""
-    keys = {key.partition(".")[0] for key, _ in differences(old, new)}
+    keys = {key.partition(".")[0] for key in differences(old, new)}
     return isinstance(new.curriculum, Unknown) and keys <= {"title", "optim", "eval", "seed"}
 
 
@@ -252,12 +244,6 @@ def sweep_drafts(home: Path) -> None:
     for draft in home.glob(f"{DRAFT}*"):
         if time.time() - draft.stat().st_mtime > OLD_SECONDS:
             shutil.rmtree(draft, ignore_errors=True)
-
-
-def shown(old: Experiment, new: Experiment) -> dict[str, Any]:
-    """What a fork changes: key to old and new value."""
-    one, other = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
-    return {key: [one.get(key), other.get(key)] for key, _ in differences(old, new)}
 
 
 def fill(draft: Run, run: Run, kept: Path, after_stage: int) -> None:
