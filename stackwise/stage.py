@@ -128,10 +128,16 @@ def parts_trained(stage: Stage) -> set[str]:
     return ends | set(stage.active or ())
 
 
+def trains(stage: Stage, part: str) -> bool:
+    """Whether a stage trains a part: a stack by its id, `embedding` or `head`."""
+    ends = {"embedding": stage.embedding, "head": stage.head}
+    return ends.get(part, part in (stage.active or ()))
+
+
 def trained_next(made: Sequence[Stage], number: int, part: str) -> int | None:
     """The first stage after stage `number` that trains a part; None if none does."""
     later = range(number + 1, len(made))
-    return next((n for n in later if part in parts_trained(made[n])), None)
+    return next((n for n in later if trains(made[n], part)), None)
 
 
 def keeps_state(made: Sequence[Stage], number: int, part: str) -> bool:

@@ -18,8 +18,9 @@ own part, which is in `devices.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import lcm
 from typing import TYPE_CHECKING
 
 from stackwise.memory.devices import overhead
@@ -119,12 +120,13 @@ def moments(
     backs: dict[tuple[int, bool], tuple[Moment, ...]] = {}
     kept = 0
     again = cycle(exp.rack)
+    tell = telling(blocks, lcm(again, exp.rack.blocks_per_stack))
     for name, number, role in blocks:
         if role != "trunk":
             rest.append((name, number, role))
             kept += micro.kept[role]
         passes = role == "trunk" or micro.checkpointing
-        if passes and ((number % again, role) not in seen or role != "trunk"):
+        if passes and ((number % again, role) not in seen or (role != "trunk" and number in tell)):
             seen.add((number % again, role))
             trains = role == "active"
             moment = block_forward(exp.rack, exp.attention, number, micro.passing, trains)
@@ -153,7 +155,7 @@ def moments(
         like = number % again, trains
         if like not in backs:
             backs[like] = block_backward(exp.rack, exp.attention, like[0], micro.passing, trains)
-        for moment in backs[like]:
+        for moment in backs[like] if number in tell else ():
             if micro.beside:
                 yield at_work(here, micro, role, below, moment, made)
                 if trains and moment.hand:  # the product done, its tensor moves
@@ -177,6 +179,22 @@ def moments(
         )
     if parts_trained(stage):
         yield replace(base, at="optimizer step", gradients=micro.gradients, temporaries=micro.slice)
+
+
+def telling(blocks: Sequence[tuple[str, int, Role]], again: int) -> set[int]:
+    """The blocks whose moments can be the highest, by number.
+
+    In a row of blocks of one role what is there rises or falls by as much from each to the next of
+    its kind, which is `again` blocks on. So the highest is among the first and last of the row.
+    """
+    rows: list[list[int]] = []
+    last: tuple[int, Role] | None = None
+    for _, number, role in blocks:
+        if last != (number - 1, role):
+            rows.append([])
+        rows[-1].append(number)
+        last = number, role
+    return {number for row in rows for number in row[:again] + row[-again:]}
 
 
 def at_work(

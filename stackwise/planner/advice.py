@@ -41,21 +41,31 @@ def advice_for(found: Plan) -> Iterator[str]:
 
     Those of the placement alone, if they are enough; else with the fewest of the experiment's.
     """
+    known: dict[str, Needs | None] = {}
     for kinds in (PLACING, (*PLACING, *SCIENCE)):
-        chosen = needed(found, kinds)
+        chosen = needed(found, kinds, known)
         if chosen:
-            taken = after(found, chosen)
+            taken = known[typed(chosen)]
             assert taken is not None
             then = f"{gib(taken.peak_bytes)}, {gb(taken.disk_bytes)} of disk"
             yield f"{typed(chosen)}  ({then})"
             return
 
 
-def needed(found: Plan, kinds: tuple[Change, ...]) -> list[Change]:
-    """Of some changes those without which it would not fit; none if all are not enough."""
+def needed(found: Plan, kinds: tuple[Change, ...], known: dict[str, Needs | None]) -> list[Change]:
+    """Of some changes those without which it would not fit; none if all are not enough.
+
+    What some need is looked up in `known`, and written there.
+    """
+
+    def after_some(changes: Sequence[Change]) -> Needs | None:
+        if typed(changes) not in known:
+            known[typed(changes)] = after(found, changes)
+        return known[typed(changes)]
+
     chosen = list[Change]()
     for change in kinds:
-        taken = after(found, [*chosen, change])
+        taken = after_some([*chosen, change])
         if taken is None:
             continue
         chosen.append(change)
@@ -65,7 +75,7 @@ def needed(found: Plan, kinds: tuple[Change, ...]) -> list[Change]:
         return []
     for change in list(chosen[:-1]):
         rest = [other for other in chosen if other is not change]
-        taken = after(found, rest)
+        taken = after_some(rest)
         if taken is not None and taken.fits(found.hardware):
             chosen = rest
     return chosen

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from stackwise_widgets.panel import Guard
+from stackwise_widgets.threads import start
 
 
 class _Asked(NamedTuple):
@@ -52,8 +53,12 @@ class Latest:
         with self._lock:
             self._wanted = _Asked(doing, work, show, failed)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, daemon=True, name="stackwise")
-                self._thread.start()
+                self._thread = start(self._run, self.drop, doing)
+
+    def drop(self) -> None:
+        """Forget what is asked and has not begun."""
+        with self._lock:
+            self._wanted = None
 
     def is_overtaken(self) -> bool:
         """Whether something newer is asked, so that what is in hand is for nothing."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from stackwise_widgets.panel import Guard
+from stackwise_widgets.threads import start
 
 Job = Callable[[], None]
 WAITING = 1000  # jobs at most
@@ -99,10 +101,7 @@ class Player:
         """Under the lock: have a thread see what is new."""
         self._turn.notify_all()
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._run, name=f"stackwise {self.doing}", daemon=True
-            )
-            self._thread.start()
+            self._thread = start(self._run, partial(self.close, timeout=0), self.doing)
 
     def _run(self) -> None:
         while True:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from stackwise_widgets.panel import Guard
+from stackwise_widgets.threads import start
 
 TICK_SECONDS = 0.5
 
@@ -35,7 +37,7 @@ class Ticking:
         """Call from now on; if it does already, that goes on."""
         if not self.is_going:
             self._stopping = stopping = threading.Event()
-            threading.Thread(target=self._run, args=(stopping,), daemon=True).start()
+            start(partial(self._run, stopping), stopping.set, self.doing)
 
     def stop(self) -> None:
         """Call no more; a call in hand ends by itself."""
