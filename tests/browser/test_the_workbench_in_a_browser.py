@@ -14,6 +14,17 @@ from .servers import Served
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_workbench.ipynb"
 BENCH = "from stackwise_widgets import Workbench\nbench = Workbench()\nbench"
+OWN = """
+import stackwise as sw
+
+def outside_in(exp):
+    ids = sw.stack_ids(exp.rack)
+    yield sw.Stage(path=(ids[0], ids[-1]))
+    for n in range(2, len(ids)):
+        yield sw.Stage(path=(*ids[:n], ids[-1]), active=(ids[n - 1],), embedding=False)
+
+sw.CURRICULA["outside_in"] = outside_in
+"""
 CURVES = ".js-plotly-plot .scatterlayer"
 RUNNING = re.compile(r"running, step [0-9]+")
 
@@ -71,6 +82,22 @@ def test_after_a_restart_the_cell_shows_the_run_again(opened: Lab) -> None:
     moves(opened)
     assert steps(opened) > before
     assert int(opened.value("int(bench.run.metrics()['step'].iloc[0])")) == 1
+
+
+def test_a_curriculum_of_the_cell_above_is_chosen_and_launched(lab: Lab) -> None:
+    lab.open(lab.write("own.ipynb", BENCH, OWN))
+    lab.run(0)
+    lab.wait_for("fits this machine", within=30)
+    lab.run(1)  # the form is there already: it looks again after each cell
+    lab.choose("curriculum", "outside_in")
+    lab.wait_for_value("bench.experiment.curriculum.choice", "'outside_in'")
+    lab.wait_for("Launch trains toy · outside_in")
+    launch(lab)
+    moves(lab)
+    assert "outside_in" in lab.value("bench.run.id")
+    lab.click("Stop and save")
+    lab.wait_for("stopped", cell=0, within=30)
+    assert lab.value("bench.errors") == "[]"
 
 
 def test_a_slip_is_said_at_its_field_and_launch_waits(opened: Lab) -> None:

@@ -239,12 +239,7 @@ class Compare(w.VBox):
         self.table.show(shown(found), "Runs, with a tick for each that is compared")
 
     def _said(self, count: int, bad: int) -> str:
-        where = ", ".join(
-            place.id
-            if isinstance(place, sw.Run)
-            else min(str(place), os.path.relpath(place), key=len)
-            for place in self._where
-        )
+        where = ", ".join(map(place_said, self._where))
         if not self._all:
             return f"No runs in {where}. Launch one, or name another folder: Compare('data/runs')."
         some = f"{count} of {len(self._all)}" if count < len(self._all) else str(count)
