@@ -193,10 +193,10 @@ class Workbench(w.VBox):
                 MAKERS[name](self, self.made[name])
 
     def _open(self) -> None:
-        """Make the panel that is open, if it has not been."""
+        """Make the panel that is open, if it has not been; Teach, if another step is designed."""
         name = self.shown[self.tab.selected_index or 0]
-        if name not in self.made:
-            self.made[name] = MAKERS[name](self, None)
+        if name not in self.made or name == "Teach":
+            self.made[name] = MAKERS[name](self, self.made.get(name))
             self.boxes[name].children = (self.made[name],)
 
 
@@ -245,7 +245,12 @@ def _teach(bench: Workbench, made: Any) -> Any:
     """Teach a step of what is designed."""
     from stackwise_widgets.teach import Teach
 
-    return made or Teach(bench.design.experiment, hide=bench.hide["Teach"])
+    designed = bench.design.experiment, bench.design.placement
+    if made is not None:
+        if (made.experiment, made.placement) == designed:
+            return made
+        made.close()
+    return Teach(designed[0], placement=designed[1], hide=bench.hide["Teach"])
 
 
 MAKERS: dict[str, Callable[[Workbench, Any], Any]] = {

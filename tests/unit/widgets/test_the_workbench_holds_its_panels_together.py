@@ -55,6 +55,20 @@ def test_every_panel_opens(bench, name) -> None:
     assert isinstance(bench.code(), str) and bench.code()
 
 
+def test_teach_is_of_what_is_designed(bench) -> None:
+    bench.go_to("Teach")
+    first = bench.panel
+    bench.go_to("Design")
+    bench.go_to("Teach")
+    assert bench.panel is first
+    bench.design.form.write("curriculum", "right_to_left")
+    bench.go_to("Design")
+    bench.go_to("Teach")
+    assert bench.panel.experiment.curriculum.choice == "right_to_left"
+    assert bench.panel.settle() and bench.boxes["Teach"].children == (bench.panel,)
+    assert bench.errors == []
+
+
 def test_a_state_opens_as_it_was_saved_with_controls_hidden(bench, tmp_path) -> None:
     bench.design.form.write("optim.lr", "0.003")
     bench.design.text.value = "a text"
