@@ -1,8 +1,9 @@
 """Chooses what pytest runs, and nothing else: how it runs stands in pyproject.toml and conftest.py.
 
-With no flag: unit, integration and examples in one pytest, so that the coverage gate sees them all.
+With no flag: unit under the coverage gate, then integration and examples, whose many processes of
+their own would take twice as long under it.
 --browser needs Chromium, and runs one test after the other, since it counts the seconds of a page.
-A folder that holds no test yet is left out. The exit code is pytest's.
+A folder that holds no test yet is left out. The exit code is that of the first pytest that fails.
 """
 
 import argparse
@@ -12,7 +13,6 @@ from pathlib import Path
 
 SUITES = ("unit", "integration", "examples")
 ON_REQUEST = ("browser",)
-NOTHING_TO_RUN: list[str] = []
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -26,21 +26,34 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def pytest_arguments(chosen: argparse.Namespace, root: Path) -> list[str]:
+def runs(chosen: argparse.Namespace, root: Path) -> list[list[str]]:
+    """What follows each `python -m pytest`, one after the other; none if there is no test."""
+    asked = [suite for suite in SUITES + ON_REQUEST if getattr(chosen, suite)]
+    if asked or chosen.notebooks:
+        found = [pytest_arguments(chosen, root, asked)]
+    else:
+        found = [
+            pytest_arguments(chosen, root, ["unit"], ["--cov"]),
+            pytest_arguments(chosen, root, ["integration", "examples"]),
+        ]
+    return [arguments for arguments in found if arguments]
+
+
+def pytest_arguments(
+    chosen: argparse.Namespace, root: Path, suites: list[str], more: list[str] | None = None
+) -> list[str]:
     """What follows `python -m pytest`; empty when what was chosen holds no test."""
-    suites = [suite for suite in SUITES + ON_REQUEST if getattr(chosen, suite)]
-    everything = not suites and not chosen.notebooks
-    folders = [root / "tests" / suite for suite in (SUITES if everything else suites)]
+    folders = [root / "tests" / suite for suite in suites]
     folders = [folder for folder in folders if any(folder.rglob("test_*.py"))]
     notebooks = sorted((root / "notebooks").glob("*.ipynb")) if chosen.notebooks else []
     if not folders and not notebooks:
-        return NOTHING_TO_RUN
+        return []
 
     arguments = [str(path.relative_to(root)) for path in folders + notebooks]
     if folders and not chosen.browser:
-        arguments += ["-n", "2", "--dist", "loadfile"]
-    if everything:
-        arguments += ["--cov"]
+        # In their order: files of few tests, which come last else, are those that take longest.
+        arguments += ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    arguments += more or []
     # Loading nbmake costs every pytest process a second: only where a notebook runs.
     arguments += ["--nbmake"] if notebooks else ["-p", "no:nbmake"]
     if chosen.verbose:
@@ -50,11 +63,14 @@ def pytest_arguments(chosen: argparse.Namespace, root: Path) -> list[str]:
 
 def main(argv: list[str]) -> int:
     root = Path(__file__).resolve().parent.parent
-    arguments = pytest_arguments(parse(argv), root)
-    if arguments == NOTHING_TO_RUN:
+    found = runs(parse(argv), root)
+    if not found:
         print("Nothing to run: what was chosen holds no test yet.")
-        return 0
-    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=root).returncode
+    codes = [
+        subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=root).returncode
+        for arguments in found
+    ]
+    return next((code for code in codes if code), 0)
 
 
 if __name__ == "__main__":

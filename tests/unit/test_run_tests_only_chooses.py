@@ -14,7 +14,7 @@ assert spec is not None and spec.loader is not None
 run_tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(run_tests)
 
-IN_PARALLEL = ["-n", "2", "--dist", "loadfile"]
+IN_PARALLEL = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 NO_NOTEBOOK = ["-p", "no:nbmake"]
 
 
@@ -34,51 +34,58 @@ def complete(tmp_path: Path) -> Path:
     return project(tmp_path, *suites, "notebooks/02_b.ipynb", "notebooks/01_a.ipynb")
 
 
-def chosen(root: Path, *flags: str) -> list[str]:
-    return run_tests.pytest_arguments(run_tests.parse(list(flags)), root)
+def chosen(root: Path, *flags: str) -> list[list[str]]:
+    return run_tests.runs(run_tests.parse(list(flags)), root)
 
 
-def test_no_flag_runs_the_three_folders_together_under_coverage(complete: Path) -> None:
-    folders = ["tests/unit", "tests/integration", "tests/examples"]
-    assert chosen(complete) == [*folders, *IN_PARALLEL, "--cov", *NO_NOTEBOOK]
+def test_no_flag_runs_the_three_folders_and_unit_under_coverage(complete: Path) -> None:
+    assert chosen(complete) == [
+        ["tests/unit", *IN_PARALLEL, "--cov", *NO_NOTEBOOK],
+        ["tests/integration", "tests/examples", *IN_PARALLEL, *NO_NOTEBOOK],
+    ]
 
 
 def test_a_part_runs_without_the_coverage_gate(complete: Path) -> None:
-    assert chosen(complete, "--unit") == ["tests/unit", *IN_PARALLEL, *NO_NOTEBOOK]
+    assert chosen(complete, "--unit") == [["tests/unit", *IN_PARALLEL, *NO_NOTEBOOK]]
     assert chosen(complete, "--integration", "--examples", "--verbose") == [
-        "tests/integration",
-        "tests/examples",
-        *IN_PARALLEL,
-        *NO_NOTEBOOK,
-        "-v",
+        ["tests/integration", "tests/examples", *IN_PARALLEL, *NO_NOTEBOOK, "-v"]
     ]
 
 
 def test_notebooks_run_in_order_under_nbmake(complete: Path) -> None:
-    assert chosen(complete, "--notebooks") == [
-        "notebooks/01_a.ipynb",
-        "notebooks/02_b.ipynb",
-        "--nbmake",
-    ]
+    notebooks = ["notebooks/01_a.ipynb", "notebooks/02_b.ipynb"]
+    assert chosen(complete, "--notebooks") == [[*notebooks, "--nbmake"]]
 
 
 def test_the_browser_is_asked_for_and_nothing_runs_beside_it(complete: Path) -> None:
-    assert chosen(complete, "--browser") == ["tests/browser", *NO_NOTEBOOK]
-    assert chosen(complete, "--unit", "--browser") == ["tests/unit", "tests/browser", *NO_NOTEBOOK]
+    assert chosen(complete, "--browser") == [["tests/browser", *NO_NOTEBOOK]]
+    both = ["tests/unit", "tests/browser"]
+    assert chosen(complete, "--unit", "--browser") == [[*both, *NO_NOTEBOOK]]
 
 
 def test_a_folder_without_tests_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "tests/examples").mkdir(parents=True)
     root = project(tmp_path, "tests/unit/test_it.py", "tests/integration/notes.py")
-    assert chosen(root) == ["tests/unit", *IN_PARALLEL, "--cov", *NO_NOTEBOOK]
-    assert chosen(root, "--examples", "--notebooks", "--browser") == run_tests.NOTHING_TO_RUN
+    assert chosen(root) == [["tests/unit", *IN_PARALLEL, "--cov", *NO_NOTEBOOK]]
+    assert chosen(root, "--examples", "--notebooks", "--browser") == []
 
 
 @pytest.mark.parametrize(
-    ("flag", "exit_code"), [("--unit", 1), ("--integration", 0), ("--bogus", 2)]
+    ("flag", "exit_code"), [("--unit", 1), ("--integration", 5), ("--examples", 0), ("--bogus", 2)]
 )
 def test_the_exit_code_is_pytests(tmp_path: Path, flag: str, exit_code: int) -> None:
     root = project(tmp_path, "tests/unit/test_it.py", body="def test_it(): assert False\n")
+    project(root, "tests/integration/test_none.py", body="")  # pytest's own 5: none was found
     (root / "tests/run_tests.py").write_text(SCRIPT.read_text())
     command = [sys.executable, "tests/run_tests.py", flag]
     assert subprocess.run(command, cwd=root, capture_output=True).returncode == exit_code
+
+
+def test_the_rest_runs_all_the_same_after_a_failure(tmp_path: Path) -> None:
+    root = project(tmp_path, "tests/unit/test_it.py", body="def test_it(): assert False\n")
+    there = "def test_it(): open('there', 'w')\n"
+    project(root, "tests/integration/test_that.py", body=there)
+    (root / "tests/run_tests.py").write_text(SCRIPT.read_text())
+    command = [sys.executable, "tests/run_tests.py"]
+    assert subprocess.run(command, cwd=root, capture_output=True).returncode == 1
+    assert (root / "there").exists()
