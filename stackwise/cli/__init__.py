@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from stackwise.cli.arguments import parser
+from stackwise.cli.arguments import read
 from stackwise.cli.training import STOPPED
 
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def answered(arguments: Sequence[str] | None) -> int:
     """The same; Ctrl-C outside of training is raised."""
-    options = parser().parse_args(arguments)
+    options = read(arguments)
     from stackwise.data.errors import DataError
     from stackwise.runs import RunBusy, RunError
     from stackwise.training.checkpoint import CheckpointError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from stackwise.cli.checking import doctor_command
@@ -63,6 +64,18 @@ examples:
   stackwise doctor
   stackwise doctor --quick
   stackwise doctor --device cuda --folder /big/runs --output doctor.json"""
+
+
+def read(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What a command line says. Changes may follow an option, where argparse itself takes none."""
+    top = parser()
+    options, left = top.parse_known_args(arguments)
+    changes = [word for word in left if "=" in word and not word.startswith("-")]
+    if left and (changes != left or not hasattr(options, "changes")):
+        top.error(f"unrecognized arguments: {' '.join(left)}")
+    if changes:
+        options.changes = [*options.changes, *changes]
+    return options
 
 
 def parser() -> argparse.ArgumentParser:

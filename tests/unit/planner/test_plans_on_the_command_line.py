@@ -24,6 +24,21 @@ def test_what_fits_ends_well(capsys) -> None:
     assert code == 0 and text.rstrip().endswith("fits")
 
 
+def test_changes_may_follow_an_option(capsys) -> None:
+    assert main(["plan", "toy", "--hardware", "h200", "seed=3", "--json", "optim.batch=8"]) == 0
+    found = json.loads(capsys.readouterr().out)["experiment"]
+    assert (found["seed"], found["optim"]["batch"]) == (3, 8)
+
+
+@pytest.mark.parametrize(
+    "words", [["plan", "toy", "--hardware", "h200", "--seed=3"], ["runs", "a=b"]]
+)
+def test_what_no_command_takes_is_said(words, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert f"unrecognized arguments: {words[-1]}" in capsys.readouterr().err
+
+
 def test_what_does_not_fit_ends_with_3_and_the_way_out(capsys) -> None:
     code, text = said(capsys, "plan", "llama-2-70b", "--hardware", "rtx-4090-24")
     assert code == 3
