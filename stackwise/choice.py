@@ -172,10 +172,22 @@ class Choice:
     Attributes:
         build: The function that builds the thing.
         params: What it takes; None for a kind without parameters.
+
+    Raises:
+        ExperimentError: If `build` cannot be called, or `params` is no class of parameters.
     """
 
     build: Callable[..., Any]
     params: type[Params] | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.build):
+            raise ExperimentError(f"build: {short(self.build)} cannot be called; give a function")
+        good = isinstance(self.params, type) and issubclass(self.params, Params)
+        if self.params is not None and not good:
+            raise ExperimentError(
+                f"params: {short(self.params)} is no class of parameters; derive one from sw.Params"
+            )
 
 
 def find(registry: Mapping[str, Any], name: str, what: str) -> Choice:

@@ -1,5 +1,6 @@
 """Public functions take a kind by name, as a mapping, or as parameters, and say what is wrong."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,16 @@ def test_a_folder_may_be_a_path():
     assert sw.Placement(runs_dir=Path("x"), data_dir=Path("y")) == sw.Placement(
         runs_dir="x", data_dir="y"
     )
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        (lambda: sw.Choice(print, object), "params: <class 'object'> is no class of parameters"),
+        (lambda: sw.Choice(print, sw.Params()), "is no class of parameters; derive one from sw.Pa"),
+        (lambda: sw.Choice(5), "build: 5 cannot be called; give a function"),
+    ],
+)
+def test_an_entry_that_cannot_be_chosen_is_refused_as_it_is_made(entry, why) -> None:
+    with pytest.raises(sw.ExperimentError, match=re.escape(why)):
+        entry()
