@@ -22,7 +22,7 @@ from torch._C._profiler import _ExperimentalConfig
 from stackwise.model.workspace import GIVEN_BACK, MAPPED_BYTES
 from stackwise.trunk.pages import paged
 
-PROBE_BYTES = 1 << 20
+PROBE_BYTES, PROBES = 1 << 20, 20
 KEPT_BYTES = 1 << 29  # of free memory at the top of the heap
 OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -72,11 +72,14 @@ def why_unknown() -> str | None:
     """Why it cannot be known what malloc has handed out; None where it can."""
     if mallinfo2() is None:
         return "this C library has no mallinfo2"
-    before = in_use()
-    held = torch.empty(PROBE_BYTES, dtype=torch.uint8)
-    if in_use() - before < held.nbytes:
-        return "tensors do not come from glibc's malloc here"
-    return None
+    for _ in range(PROBES):  # another thread may give something back meanwhile
+        before = in_use()
+        held = torch.empty(PROBE_BYTES, dtype=torch.uint8)
+        taken_bytes = in_use() - before
+        if taken_bytes >= held.nbytes:
+            return None
+        del held
+    return "tensors do not come from glibc's malloc here"
 
 
 def in_use() -> int:

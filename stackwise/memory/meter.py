@@ -22,6 +22,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from stackwise.memory.heap import in_use, settle, taken, why_unknown
 from stackwise.model.attention.mha import Mha
@@ -130,20 +131,26 @@ class Meter:
 def warm_up(device: torch.device) -> None:
     """Settle the heap, take a small step, write a row: what loads at first use is not the rack's.
 
-    Arrow brings pandas with its first row: 27 MiB, which a run would meet in its second step.
+    Arrow brings pandas with its first row: 27 MiB, which a run would meet in its second step. The
+    step is taken by the function of torch's optimizer, since its class imports the compiler: a
+    second, for what most runs never use.
     """
     import pyarrow
 
     settle()
     pyarrow.RecordBatch.from_pylist([{"step": 0}])
     rack = Rack(RackShape(stacks=1, blocks_per_stack=1, d_model=64, heads=2), Mha(), 64).to(device)
-    optimizer = torch.optim.AdamW(rack.parameters(), fused=True)
+    weights = [weight.detach() for weight in rack.parameters()]
+    first, second = ([torch.zeros_like(weight) for weight in weights] for _ in range(2))
+    steps = [torch.zeros((), device=device) for _ in weights]
     for _ in range(2):
         ids_BT = torch.zeros(8, 128, dtype=torch.int64, device=device)
         counted_BT = ids_BT == 0
         logits_NV = rack.logits(rack.hidden(ids_BT)[counted_BT])
         torch.nn.functional.cross_entropy(logits_NV, ids_BT[counted_BT]).backward()
-        optimizer.step()
+        grads = [weight.grad for weight in rack.parameters() if weight.grad is not None]
+        adamw(weights, grads, first, second, [], steps, fused=True, amsgrad=False, beta1=0.9,
+              beta2=0.999, lr=1e-3, weight_decay=0.01, eps=1e-8, maximize=False)  # fmt: skip
 
 
 def release_free_memory() -> None:

@@ -6,6 +6,7 @@ What is open then is in `work.py`; what a run folder, a placement and this machi
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 
@@ -14,7 +15,7 @@ import torch
 from stackwise.atomic import write_text
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
-from stackwise.data.batches import samples_per_epoch
+from stackwise.data.batches import batch_at, samples_per_epoch
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.meter import Meter
@@ -70,7 +71,10 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     check_disk(exp, here, stages, samples, run.path, new, leaves)
     with threads_of(placement), RunWriter(run.path) as writer:
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
-        load_packages(exp)
+        load_packages(exp, placement)
+        batch_at(
+            dataset, 0, exp.optim.batch, exp.seed
+        )  # an epoch's order is the data's, not the rack's
         meter = Meter(device)
         if meter.blind is not None:
             writer.event("peak_unknown", why=meter.blind)
@@ -89,12 +93,16 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
             yield work
 
 
-def load_packages(exp: Experiment) -> None:
-    """Import what the experiment needs beside torch now, so that it is not counted as the rack's.
+def load_packages(exp: Experiment, placement: Placement) -> None:
+    """Import what the run needs beside torch now, so that it is not counted as the rack's.
 
     It would be more than a small rack (`tests/integration/test_the_meter_measures_memory.py`).
+    Torch's compiler is one of these where blocks are compiled, and where it has to be told what not
+    to look into: frozen layers, recomputation.
     """
     form, rule = packing(exp.precision), OPTIMIZERS[exp.optim.name]
+    if form is not None or placement.checkpointing or placement.compile:
+        importlib.import_module("torch._dynamo")
     if form is not None:
         format_called(form).load(made=True)
     if rule.bitsandbytes:

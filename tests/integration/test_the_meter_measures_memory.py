@@ -99,6 +99,41 @@ def test_pages_that_malloc_does_not_know_of_are_in_use():
     assert heap.in_use() - before < 4096
 
 
+@counts
+def test_another_thread_that_gives_back_memory_is_no_other_malloc():
+    """A heartbeat's buffers are let go at any time: once in between is not always."""
+    held, real = [torch.empty(2 * MIB, dtype=torch.uint8)], torch.empty
+    calls = []
+
+    def empty(*given, **more):
+        calls.append(1)
+        held.clear()
+        return real(*given, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heap.torch, "empty", empty)
+        assert heap.why_unknown() is None
+    assert len(calls) == 2
+
+
+@counts
+def test_the_first_run_of_a_process_takes_what_the_second_does(tmp_path):
+    peaks = in_a_process(
+        "import json\n"
+        "import stackwise as sw\n"
+        "exp = sw.Experiment(\n"
+        "    rack={'stacks': 2, 'blocks_per_stack': 1, 'd_model': 16, 'heads': 2},\n"
+        "    data={'corpus': {'kind': 'markov', 'size_bytes': 4_000_000}, 'seq_len': 16,\n"
+        "          'tokenizer': 'bytes'},\n"
+        "    optim={'batch': 1}, budget=128, eval={'points': 1, 'windows': 1, 'draws': 1},\n"
+        ")\n"
+        f"place = sw.Placement(device='cpu', threads=1, runs_dir={str(tmp_path)!r})\n"
+        "runs = [sw.train(exp, place, rerun=True) for _ in range(2)]\n"
+        "print(json.dumps([run.result()['peak_bytes'] for run in runs]))\n"
+    )
+    assert abs(peaks[0] - peaks[1]) < MIB // 4  # the order of an epoch alone is 2 MiB
+
+
 def test_a_step_that_is_profiled_already_is_left_to_its_profiler():
     cpu = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=cpu) as theirs, heap.taken() as found:
@@ -198,6 +233,48 @@ def test_what_a_format_imports_is_not_the_racks(tmp_path):
         for precision in ({}, {"frozen": "nf4"})
     )
     assert abs(packed - plain) <= MIB
+
+
+COMPILER = """
+import json, sys
+import stackwise as sw
+from stackwise.memory.meter import Meter
+exp = sw.Experiment(
+    rack={'stacks': 2, 'blocks_per_stack': 1, 'd_model': 16, 'heads': 2},
+    data={'corpus': {'kind': 'markov', 'size_bytes': 4000}, 'seq_len': 16},
+    curriculum='left_to_right', optim={'batch': 1}, budget=128,
+    eval={'points': 1, 'windows': 1, 'draws': 1},
+)
+science, placing, folder = json.loads(sys.argv[1])
+place = sw.Placement(device='cpu', runs_dir=folder, **placing)
+there, begin = [], Meter.begin
+def noted(meter):
+    there.append('torch._dynamo' in sys.modules)
+    begin(meter)
+Meter.begin = noted
+assert sw.train(exp.replace(**science), place).state == 'finished'
+print(json.dumps([there[0], 'torch._dynamo' in sys.modules]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("science", "placing", "needed"),
+    [
+        ({}, {}, False),
+        ({"precision": {"frozen": "fp16"}}, {}, True),
+        ({}, {"checkpointing": True}, True),
+        ({}, {"trunk": "streamed"}, False),
+    ],
+    ids=["as it is", "frozen in fp16", "recomputed", "lent"],
+)
+def test_torchs_compiler_is_imported_before_it_is_measured_or_never(
+    science, placing, needed, tmp_path
+):
+    """It takes a second and tens of megabytes, which are not the rack's."""
+    words = [sys.executable, "-c", COMPILER, json.dumps([science, placing, str(tmp_path)])]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [needed, needed]
 
 
 @pytest.fixture
