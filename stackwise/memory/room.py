@@ -35,9 +35,7 @@ def check_room(plan: Sequence[Mapping[str, Any]], placement: Placement) -> None:
     if has is not None and takes > has:
         raise ExperimentError(
             f"rack: training takes {bytes_text(takes)} by arithmetic, and this "
-            f"{'card' if card else 'machine'} has {bytes_text(has)}; make the rack smaller, or "
-            "lower placement.micro_batch, or give placement.checkpointing=true, or, with a "
-            "curriculum that freezes stacks, placement.trunk=streamed"
+            f"{'card' if card else 'machine'} has {bytes_text(has)}; {ways_left(placement)}"
         )
     lent, has = max(row["host_bytes"] for row in plan), machine_bytes()
     if has is not None and lent > has:
@@ -46,6 +44,18 @@ def check_room(plan: Sequence[Mapping[str, Any]], placement: Placement) -> None:
             f"and this machine has {bytes_text(has)}; give stream_from=disk, or freeze to less "
             "with precision.frozen"
         )
+
+
+def ways_left(placement: Placement) -> str:
+    """What may be changed so that training takes less, without what is so already."""
+    ways = ["make the rack smaller"]
+    if placement.micro_batch != 1:
+        ways.append("lower placement.micro_batch")
+    if not placement.checkpointing:
+        ways.append("give placement.checkpointing=true")
+    if placement.trunk != "streamed":
+        ways.append("with a curriculum that freezes stacks, give placement.trunk=streamed")
+    return f"{', or '.join(ways)}; `stackwise plan` says what would fit"
 
 
 def machine_bytes() -> int | None:

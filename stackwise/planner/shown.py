@@ -154,8 +154,12 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
     if found.experiment.curriculum.choice != "end_to_end":
         yield "end to end", price(found.end_to_end, found.flops)
     card = "; none was measured on a card" if machine.kind == "cuda" and shipped() == bars else ""
-    none = "" if bars.of_peak(need.peak_bytes) == bars.peak else f"; no bracket under {gib(SMALL)}"
-    yield "brackets", f"plans were off by {bars}{card}{none}"
+    none = (
+        ""
+        if bars.of_peak(need.peak_bytes) == bars.peak
+        else f"; how far off is not known under {gib(SMALL)}"
+    )
+    yield "accuracy", f"plans were off by {bars}{card}{none}"
 
 
 def other_threads(found: Plan) -> str:

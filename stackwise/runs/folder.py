@@ -396,11 +396,13 @@ class Run:
             weights: Whether they go into the zip file.
 
         Raises:
-            RunError: If the ending is another one.
+            RunError: If the ending is another one, or there is no such folder.
             CheckpointReplaced: If each time a newer checkpoint was written while it was packed.
             OSError: If the file cannot be written.
         """
         target = Path(path)
+        if not target.parent.is_dir():
+            raise RunError(f"{target.parent}: no such folder; make it, or name another")
         if target.suffix == ".zip":
             zip_run(self, target, weights=weights)
         elif target.suffix in (".html", ".htm"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +28,22 @@ def outside_in(exp):
 sw.CURRICULA["outside_in"] = outside_in
 """
 CURVES = ".js-plotly-plot .scatterlayer"
+SHOWN = """(plot) => ({
+  end: plot.layout.xaxis.range[1],
+  names: plot.layout.annotations.map((note) => note.text),
+  borders: plot.layout.shapes.map((shape) => shape.path),
+  looks: [...plot.data.find((trace) => trace.name === 'held-out').x],
+  layers: plot.layout.yaxis3.categoryarray,
+  memory: [...plot.data.find((trace) => trace.name === 'weights').x],
+})"""
+DRAWN = """(lambda figure: {
+  'end': float(figure.layout.xaxis.range[1]),
+  'names': [note.text for note in figure.layout.annotations],
+  'borders': [shape.path for shape in figure.layout.shapes],
+  'looks': next(figure.select_traces({'name': 'held-out'})).x.tolist(),
+  'layers': list(figure.layout.yaxis3.categoryarray),
+  'memory': next(figure.select_traces({'name': 'weights'})).x.tolist(),
+})(bench.run_panel.chart.figure)"""
 RUNNING = re.compile(r"running, step [0-9]+")
 
 
@@ -44,6 +62,13 @@ def launch(lab: Lab) -> None:
 
 def steps(lab: Lab) -> int:
     return int(lab.value("bench.run.status().get('step', 0)"))
+
+
+def shows_the_run(lab: Lab, cell: int = 0, within: float = 10) -> None:
+    """Until axis, stages, borders, looks, layers and memory are those that were drawn last."""
+    plot, until = lab.output(cell).locator(".js-plotly-plot").first, time.monotonic() + within
+    while (shown := plot.evaluate(SHOWN)) != (drawn := ast.literal_eval(lab.value(DRAWN))):
+        assert time.monotonic() < until, f"{shown}\n\nand not\n\n{drawn}"
 
 
 def moves(lab: Lab, cell: int = 0) -> None:
@@ -67,8 +92,19 @@ def test_a_reload_in_mid_run_loses_nothing(opened: Lab) -> None:
     opened.save()
     opened.reload()
     moves(opened)
+    shows_the_run(opened)
     opened.click("Stop and save")
     opened.wait_for("stopped", cell=0, within=30)
+
+
+def test_the_charts_tool_bar_covers_no_name(opened: Lab) -> None:
+    opened.page.get_by_role("tab", name="Run", exact=True).click()
+    plot = opened.output(0).locator(".js-plotly-plot").first
+    plot.hover()
+    bar = plot.locator(".modebar").bounding_box()
+    names = [it.bounding_box() for it in plot.locator(".annotation-text-g").all()]
+    assert len(names) > 4
+    assert bar["y"] + bar["height"] <= min(name["y"] for name in names)
 
 
 def test_after_a_restart_the_cell_shows_the_run_again(opened: Lab) -> None:
@@ -159,6 +195,20 @@ def test_it_is_read_at_any_width_in_any_theme(opened: Lab, theme: str) -> None:
         wide = [it for it in opened.scrolls_sideways if "sw-scroll" not in it]  # a table may
         assert wide == [], name
     assert opened.value("bench.errors") == "[]"
+
+
+@pytest.mark.parametrize("width", [900, 1400])
+def test_nothing_is_cut_off_beside_the_list_of_files(lab: Lab, width: int) -> None:
+    lab.size(width, 1700)
+    lab.open(lab.write("bench.ipynb", BENCH), whole=True)
+    lab.run(0)
+    lab.wait_for("fits this machine", within=30)
+    for name in ("Design", "Run", "Compare", "Inspect", "Teach"):
+        lab.page.get_by_role("tab", name=name, exact=True).click()
+        lab.page.wait_for_timeout(1500)
+        lab.picture(f"{name}-beside-files")
+        wide = [it for it in lab.scrolls_sideways if "sw-scroll" not in it]
+        assert wide == [], name
 
 
 def test_voila_serves_it_as_an_app(voila: Callable[[Path], Served], page) -> None:

@@ -208,8 +208,9 @@ def test_a_rack_larger_than_the_machine_is_refused_with_the_figures(monkeypatch,
     assert re.fullmatch(
         r"stackwise: rack: training takes \d+\.\d MiB by arithmetic, and this machine has 1\.0 "
         r"MiB; make the rack smaller, or lower "
-        r"placement\.micro_batch, or give placement\.checkpointing=true, or, with a curriculum "
-        r"that freezes stacks, placement\.trunk=streamed",
+        r"placement\.micro_batch, or give placement\.checkpointing=true, or with a curriculum "
+        r"that freezes stacks, give placement\.trunk=streamed; `stackwise plan` says what would "
+        r"fit",
         capsys.readouterr().err.strip(),
     )
     plan = [{"peak_bytes": 1 << 50, "host_bytes": 0}]

@@ -29,11 +29,13 @@ class Branching(w.VBox):
 
     Args:
         branch: Is called with a stage's number and what changes; makes the new run.
-        guard: Takes what is raised meanwhile.
+
+    Attributes:
+        guard: Its handlers run through it; its card is below the field.
     """
 
-    def __init__(self, branch: Callable[[int, dict[str, Any]], Any], guard: Guard) -> None:
-        self.branch, self.after, self.guard = branch, 0, guard
+    def __init__(self, branch: Callable[[int, dict[str, Any]], Any]) -> None:
+        self.branch, self.after, self.guard = branch, 0, Guard()
         self.grid = w.HTML()
         self.row = w.HBox(layout={"flex_flow": "row wrap"})
         self.changes = w.Text(
@@ -44,15 +46,16 @@ class Branching(w.VBox):
             style={"description_width": "initial"},
         )
         self.go = w.Button(button_style="primary", layout={"width": "auto"})
-        self.go.on_click(guard("branching the run", lambda _: self.press()))
+        self.go.on_click(self.guard("branching the run", lambda _: self.press()))
         self.box = w.HBox(
             [self.changes, self.go], layout={"display": "none", "flex_flow": "row wrap"}
         )
         self._drawn: tuple[Any, ...] = ()
-        super().__init__([self.grid, self.row, self.box])
+        super().__init__([self.grid, self.row, self.box, self.guard.card])
 
     def press(self) -> None:
         """Make the branch that is asked for."""
+        self.guard.clear()
         self.branch(self.after, nested(said(shlex.split(self.changes.value))))
 
     def choose(self, number: int) -> None:

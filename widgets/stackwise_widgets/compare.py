@@ -23,8 +23,9 @@ import stackwise as sw
 from stackwise_widgets.charts import comparable, overlay_data, runs_table
 from stackwise_widgets.charts.overlaid import OVER, Over
 from stackwise_widgets.comparison.deed import Deed
-from stackwise_widgets.comparison.picture import overlay_html, overlay_still
+from stackwise_widgets.comparison.picture import overlay_html
 from stackwise_widgets.comparison.rows import Listed, chosen_by, listed, shown, states_in
+from stackwise_widgets.comparison.still import overlay_still
 from stackwise_widgets.comparison.table import RunsTable
 from stackwise_widgets.hiding import hidden
 from stackwise_widgets.latest import Latest

@@ -79,8 +79,9 @@ class Design(w.VBox):
         self._heard: list[Callable[[Design], Any]] = []
         self.answer: Answer | None = None
         self._latest = Latest(self.guard)
+        known = dict.fromkeys([*sw.HARDWARE, hardware])
         self.hardware = w.Dropdown(
-            options=list(dict.fromkeys(["this", *sw.HARDWARE, hardware])),
+            options=[("this machine", "this"), *((name, name) for name in known if name != "this")],
             value=hardware,
             description="planned for",
             style={"description_width": "initial"},

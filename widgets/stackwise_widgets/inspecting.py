@@ -19,17 +19,18 @@ import ipywidgets as w
 import pandas as pd
 
 import stackwise as sw
-from stackwise_widgets.hiding import hidden
+from stackwise_widgets.hiding import INSPECT, hidden
+from stackwise_widgets.inspection import fields
 from stackwise_widgets.inspection.attention_tab import AttentionTab
+from stackwise_widgets.inspection.beside import beside, found_at, newest_and_beside
 from stackwise_widgets.inspection.denoise_tab import DenoiseTab
 from stackwise_widgets.inspection.depth_tab import DepthTab
 from stackwise_widgets.inspection.drift_tab import DriftTab
-from stackwise_widgets.inspection.stills import parts_still
-from stackwise_widgets.inspection.subject import TEXT, Subject, heldout_text
+from stackwise_widgets.inspection.rack_tab import RackTab
+from stackwise_widgets.inspection.subject import Subject, heldout_text
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.theme import stylesheet
-from stackwise_widgets.views import rack_html, rack_parts
 from stackwise_widgets.views.markup import escaped
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ TABS = {
     "drift": "Drift",
     "denoise": "Denoising",
 }
-PROBES = ("attention", "depth", "drift", "denoise")
+Tab = RackTab | AttentionTab | DepthTab | DriftTab | DenoiseTab
 NOTHING = "No run to look into. Launch one, or name one: Inspect('data/runs/...')."
 
 
@@ -73,18 +74,26 @@ class Inspect(w.VBox):
         *,
         hide: Iterable[str] = (),
     ) -> None:
-        self.hide = hidden(hide, ("choice", "text", *PROBES))
+        self.hide = hidden(hide, INSPECT)
         self.names = [name for name in TABS if name not in self.hide]
         self.guard = Guard()
-        self._heldout, self._reads = Latest(self.guard), Latest(self.guard)
-        self._run, self._known = _first(run, runs_dir)
-        self._parts: list[dict[str, Any]] = []
+        self._heldout = Latest(self.guard)
+        if run is None:
+            self._run, self._known = newest_and_beside(runs_dir)
+        else:
+            self._run = found_at(run, runs_dir)
+            self._known = beside(self._run)
+        self._filling, self._wrong = False, ""
         self._number = -1
-        self._make_fields()
+        self.choice = fields.choice_field(
+            [one.id for one in self._known], self._run.id if self._run else None
+        )
+        self.text, self.hidden = fields.text_field(), fields.hidden_field()
+        self._fetch = fields.fetch_button()
         self.attention, self.depth = AttentionTab(self.guard), DepthTab(self.guard)
         self.drift, self.denoise = DriftTab(self.guard), DenoiseTab(self.guard)
-        self._rack, self._labels = w.HTML(), w.HTML()
-        tabs = {"rack": self._rack, **self._probes}
+        self._rack, self._labels = RackTab(self.guard), w.HTML()
+        tabs = self._tabs
         self.tabs = w.Tab(
             [tabs[name] for name in self.names],
             titles=[TABS[name] for name in self.names],
@@ -95,22 +104,6 @@ class Inspect(w.VBox):
         self.add_class("sw-inspect")
         self._listen()
         self._use_run()
-
-    def _make_fields(self) -> None:
-        ids = [run.id for run in self._known]
-        self.choice = w.Dropdown(
-            description="Run", options=ids, value=self._run.id if self._run else None,
-            layout={"width": "460px"},
-        )  # fmt: skip
-        wide = {"flex": "1 1 400px", "width": "auto", "min_width": "320px"}
-        self.text = w.Textarea(
-            value=TEXT, description="Text", rows=2, continuous_update=False, layout=wide
-        )
-        self.hidden = w.FloatSlider(description="Masked", min=0, max=1, step=0.05, value=0.0,
-                                    continuous_update=False, readout_format=".0%",
-                                    layout={"width": "280px"})  # fmt: skip
-        self._fetch = w.Button(description="Held-out text", layout={"width": "auto"},
-                               tooltip="A window that it never trained on")  # fmt: skip
 
     def _arranged(self) -> list[w.Widget]:
         row = {"display": "flex", "flex_flow": "row wrap", "align_items": "flex-start"}
@@ -135,12 +128,19 @@ class Inspect(w.VBox):
 
     @run.setter
     def run(self, run: sw.Run | str | Path) -> None:
-        found, known = _first(run, _folder(run, self._run))
-        assert found is not None
-        self._run, self._known = found, known
-        with self.choice.hold_trait_notifications():
-            self.choice.options = [other.id for other in known]
-            self.choice.value = found.id
+        now = [] if self._run is None else [self._run]
+        found = found_at(run, now[0].path.parent if now else "runs")
+        self.guard("opening the run", self._take_run)(found, beside(found, [*now, *self._known]))
+
+    def _take_run(self, run: sw.Run, known: list[sw.Run]) -> None:
+        """Show a run and offer those that are known; no handler takes it for a choice."""
+        self._run, self._known, self._filling = run, known, True
+        try:
+            with self.choice.hold_sync():  # the page hears of both at once
+                self.choice.options = [other.id for other in known]
+                self.choice.value = run.id
+        finally:
+            self._filling = False
         self._use_run()
 
     @property
@@ -151,8 +151,8 @@ class Inspect(w.VBox):
     @property
     def parts(self) -> list[dict[str, Any]]:
         """The parts of the rack, as `views.rack_parts` has them."""
-        self._reads.wait()
-        return self._parts
+        self._rack.wait()
+        return self._rack.parts
 
     @property
     def tab(self) -> str:
@@ -172,22 +172,17 @@ class Inspect(w.VBox):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until all that was asked for is shown."""
-        probes = (self.attention.probe, self.depth, self.drift, self.denoise)
-        done = self._reads.wait(timeout) and self._heldout.wait(timeout)
-        return all(probe.wait(timeout) for probe in probes) and done
+        shown = [tab.wait(timeout) for tab in self._tabs.values()]
+        return self._heldout.wait(timeout) and all(shown)
 
     def data(self) -> pd.DataFrame:
         """The numbers of the probe that is seen."""
         self.wait()
-        if self.tab == "rack":
-            return pd.DataFrame(self._parts)
         return self._seen().data()
 
     def figure(self) -> PaperFigure:
         """The probe that is seen, for a paper."""
         self.wait()
-        if self.tab == "rack":
-            return parts_still(self._parts, self._run.id if self._run else "no run")
         return self._seen().figure()
 
     def code(self) -> str:
@@ -195,19 +190,19 @@ class Inspect(w.VBox):
         if self._run is None:
             return f"# {NOTHING}\n"
         head = f"import stackwise as sw\n\nrun = sw.attach({str(self._run.path)!r})\n"
-        if self.tab == "rack":
-            return f"{head}\nfrom stackwise_widgets.views import rack_parts\n\nrack_parts(run)\n"
         return head + self._seen().code()
 
-    def _seen(self) -> AttentionTab | DepthTab | DriftTab | DenoiseTab:
-        return self._probes[self.tab]
+    def _seen(self) -> Tab:
+        return self._tabs[self.tab]
 
     @property
-    def _probes(self) -> dict[str, AttentionTab | DepthTab | DriftTab | DenoiseTab]:
-        found = (self.attention, self.depth, self.drift, self.denoise)
-        return dict(zip(PROBES, found, strict=True))
+    def _tabs(self) -> dict[str, Tab]:
+        found = (self._rack, self.attention, self.depth, self.drift, self.denoise)
+        return dict(zip(TABS, found, strict=True))
 
     def _chosen(self) -> None:
+        if self._filling:
+            return
         found = next((run for run in self._known if run.id == self.choice.value), None)
         if found is not None and (self._run is None or found.path != self._run.path):
             self._run = found
@@ -216,19 +211,32 @@ class Inspect(w.VBox):
     def _use_run(self) -> None:
         """Another run: its picture is read in a thread, and the probes begin anew."""
         self.guard.clear()
+        self._clear()
         if self._run is None:
-            self._rack.value = f'<p class="sw-said">{escaped(NOTHING)}</p>'
+            self._rack.clear(NOTHING)
             return
-        run = self._run
+        try:
+            self._say_labels(self._run)
+            self._rack.use(self._run)
+            self._use_text()
+        except Exception as error:  # a folder that is damaged, whichever file of it
+            self._clear(f"This run cannot be looked into: {error}")
+            self.guard.take("opening the run", error)
+
+    def _clear(self, wrong: str = "") -> None:
+        """Nothing is shown of any run any more, or what is wrong with the one that is chosen."""
+        self._wrong, self._labels.value = wrong, ""
+        for tab in self._tabs.values():
+            tab.clear(wrong)
+
+    def _say_labels(self, run: sw.Run) -> None:
         self.hidden.disabled = Subject(run).causal
         labels = run.labels
         said = " · ".join(filter(None, [labels.name, *labels.tags, run.state]))
         self._labels.value = f'<div class="sw-said sw-quiet">{escaped(said)}</div>'
-        self._reads.ask("reading the rack", lambda: rack_parts(run), self._show_parts)
-        self._use_text()
 
     def _use_text(self) -> None:
-        if self._run is None:
+        if self._run is None or self._wrong:
             return
         subject = Subject(self._run, self.text.value, self.hidden.value)
         self.attention.probe.use(subject)
@@ -247,10 +255,6 @@ class Inspect(w.VBox):
         if self.tab in begin:
             begin[self.tab]()
 
-    def _show_parts(self, parts: list[dict[str, Any]]) -> None:
-        self._parts = parts
-        self._rack.value = rack_html(parts)
-
     def _ask_text(self) -> None:
         """The next held-out window, read in a thread: the corpus may have to be opened."""
         if self._run is None:
@@ -267,22 +271,3 @@ class Inspect(w.VBox):
             self._fetch.disabled = False
 
         self._heldout.ask("fetching held-out text", lambda: heldout_text(run, number), take, failed)
-
-
-def _first(
-    run: sw.Run | str | Path | None, runs_dir: str | Path
-) -> tuple[sw.Run | None, list[sw.Run]]:
-    """The run that is meant, and those beside it."""
-    if run is not None:
-        found = run if isinstance(run, sw.Run) else sw.attach(run, runs_dir)
-        beside = sw.runs_in(found.path.parent)
-        return found, beside if any(other.id == found.id for other in beside) else [found]
-    known = sw.runs_in(runs_dir)
-    return next((one for one in known if one.has_weights()), known[0] if known else None), known
-
-
-def _folder(run: sw.Run | str | Path, now: sw.Run | None) -> Path:
-    """Where a run is looked for: beside the one that is shown."""
-    if isinstance(run, sw.Run):
-        return run.path.parent
-    return now.path.parent if now is not None else Path("runs")

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from stackwise.errors import ExperimentError
 from stackwise.stepping import Phase, Stepper
+from stackwise_widgets.teach_room import room_said
 
 if TYPE_CHECKING:
     import stackwise as sw
@@ -73,10 +75,13 @@ class Lesson:
             stage: Its number.
             seed: Another seed than the experiment's; None for its own.
             on_lead: As for `Stepper`.
+
+        Raises:
+            ExperimentError: If it cannot be carried out here; for want of memory, with what counts.
         """
         if self.stepper is None or seed != self.seed:
             self.close()
-            self.stepper = Stepper(self.source, 0, self.placement, seed=seed)
+            self.stepper = self._stepper(seed)
             self.seed = seed
             self._read_record()
         self._clear()
@@ -113,6 +118,14 @@ class Lesson:
         if not self.is_record:
             return None
         return self.recorded.get((phase.stage, phase.step))
+
+    def _stepper(self, seed: int | None) -> Stepper:
+        try:
+            return Stepper(self.source, 0, self.placement, seed=seed)
+        except ExperimentError as error:
+            if said := room_said(self.source, self.placement):
+                raise ExperimentError(said) from error
+            raise
 
     def _clear(self) -> None:
         self.at = -1  # first: it may be looked at meanwhile

@@ -1,6 +1,6 @@
 """The Run panel: launch an experiment, watch it, pause, stop, branch it.
 
-    panel = RunPanel("toy")              # or RunPanel(run=sw.attach("toy-left"))
+    panel = RunPanel("toy")              # or RunPanel(sw.attach("toy-left"))
     panel                                # in a cell
 
 All that it shows is read from the run's folder, twice a second while the run is live; closing the
@@ -51,9 +51,10 @@ class RunPanel(w.VBox):
     """One run: its buttons, its progress, its chart, its stages, a sample.
 
     Args:
-        experiment: What Launch trains: an experiment, or a preset's name; None for nothing.
+        source: What Launch trains: an experiment, or a preset's name; or a run to show; None for
+            nothing.
         placement: How it is carried out.
-        run: The run to show; None for the one that is launched.
+        run: The run to show, or its id or folder; None for the one that is launched.
         hide: Parts that are not shown: `launch`, `controls`, `chart`, `stages`, `sample`,
             `numbers`.
 
@@ -63,7 +64,7 @@ class RunPanel(w.VBox):
 
     def __init__(
         self,
-        experiment: sw.Experiment | str | None = None,
+        source: sw.Experiment | sw.Run | str | None = None,
         placement: sw.Placement | None = None,
         *,
         run: sw.Run | str | Path | None = None,
@@ -71,9 +72,14 @@ class RunPanel(w.VBox):
     ) -> None:
         self.guard, hide = Guard(), hidden(hide, PARTS)
         self.why_not, self._heard = "", list[Callable[[RunPanel], Any]]()
-        if isinstance(experiment, str):
-            placement = placement or sw.Placement.preset(experiment)
-            experiment = sw.Experiment.preset(experiment)
+        experiment = None
+        if isinstance(source, sw.Run):
+            run = run or source
+        elif isinstance(source, str):
+            placement = placement or sw.Placement.preset(source)
+            experiment = sw.Experiment.preset(source)
+        else:
+            experiment = source
         self.experiment, self.placement = experiment, placement
         self._run: sw.Run | None = None
         self._reader: Reader | None = None
@@ -92,7 +98,7 @@ class RunPanel(w.VBox):
         )
         self.chart: LiveChart | None = None
         self.chart_box = w.VBox()
-        self.branching = Branching(self.branch, self.guard)
+        self.branching = Branching(self.branch)
         self.sample = SampleBox(self.guard)
         self.numbers = w.Button(description="Show the numbers", layout={"width": "auto"})
         self.table = w.HTML()
@@ -123,7 +129,7 @@ class RunPanel(w.VBox):
     @property
     def errors(self) -> list[Any]:
         """What went wrong in the panel itself."""
-        return self.guard.errors
+        return [*self.guard.errors, *self.branching.guard.errors]
 
     def offer(self, experiment: sw.Experiment, placement: sw.Placement, why_not: str = "") -> None:
         """Say what Launch trains from here on, or why it cannot.
@@ -141,7 +147,7 @@ class RunPanel(w.VBox):
         if self.experiment is None or self.why_not:
             raise sw.ExperimentError(self.why_not or "nothing is offered to launch")
         self._say("making the run; the first time its text is read and cut into tokens")
-        self._launching.ask("launching the run", lambda: self._launch(stages), failed=self._enable)
+        self._launching.ask("launching the run", lambda: self._launch(stages), failed=self._refused)
 
     def press(self, name: str) -> None:
         """Do what a button does."""
@@ -156,6 +162,7 @@ class RunPanel(w.VBox):
 
     def branch(self, after_stage: int, changes: dict[str, Any]) -> None:
         """Branch the run that is shown, and show the branch."""
+        self.guard.clear()
         if self._run is not None:
             self.run = self._run.fork(after_stage=after_stage, **changes)
 
@@ -221,6 +228,14 @@ class RunPanel(w.VBox):
         self.run = sw.launch(self.experiment, self.placement, stages=stages)
         for function in tuple(self._heard):
             function(self)
+
+    def _refused(self) -> None:
+        """It could not be launched: say again how the run stands that is shown."""
+        if self._run is None or self._reader is None:
+            self._say("nothing is launched: what is wrong is said above")
+        else:
+            self.standing.value = standing_html(self._run, self._reader.read())
+        self._enable()
 
     def _draw(self, view: RunView) -> None:
         assert self._run is not None

@@ -14,6 +14,12 @@ def shipped_runs() -> list[sw.Run]:
     return sw.runs_in(SHIPPED)
 
 
+def is_shipped(run: sw.Run) -> bool:
+    """Whether it is one of those, which are the project's files: none to be renamed or deleted."""
+    path = run.path.resolve()
+    return path.parent == SHIPPED.resolve() and path.name.startswith("shipped-")
+
+
 def first_run(runs_dir: str | Path) -> sw.Run | None:
     """The run that one comes back to: a live one, else the newest, else one that ships."""
     own = sw.runs_in(runs_dir)

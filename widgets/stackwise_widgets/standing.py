@@ -20,6 +20,13 @@ ASKED = {
     "stop-now": "asked to stop now",
     "resume": "asked to go on",
 }
+PRESSED = {
+    "stopped": "Go on continues it from where it was saved.",
+    "died": "Go on continues it from its last checkpoint.",
+    "failed": "Mend what it says, then Go on continues it from its last checkpoint.",
+    "stale": "Wait, or Stop now ends it.",
+    "paused": "Go on lets it train on.",
+}
 LOG_LINES = 40
 
 
@@ -43,7 +50,8 @@ def state_text(run: sw.Run, view: RunView) -> str:
     if view.state == "queued":
         said.append(f"waits for {', '.join(map(str, status.get('waits_for', ())))}")
     if view.state in LIVE:
-        pending = orders(run.path, int(status.get("obeyed") or 0))
+        taken = (status.get(key) or 0 for key in ("obeyed", "heard"))  # or of an earlier attempt
+        pending = orders(run.path, max(map(int, taken)))
         said += [ASKED[order.command] for order in pending[-1:]]
     if view.total_steps:
         said.append(f"step {view.step} of {view.total_steps}")
@@ -87,14 +95,16 @@ def progress_html(view: RunView) -> str:
 
 def trouble_html(run: sw.Run, state: str) -> str:
     """Of a run that is stuck or ended badly: why, its last lines, and the way out."""
-    why, way = run.error(), run.what_now()
+    why, way, pressed = run.error(), run.what_now(), PRESSED.get(state)
     if way is None and why is None:
         return ""
     parts = []
     if why is not None:
         parts.append(f"<p><strong>{escape(state)}</strong>: {escape(why)}</p>")
+    if pressed is not None:
+        parts.append(f"<p>{escape(pressed)}</p>")
     if way is not None:
-        parts.append(f"<p>{escape(way)}</p>")
+        parts.append(f'<p class="sw-quiet">In code or on a terminal: {escape(way)}</p>')
     log = run.log(LOG_LINES)
     if log and state in ("failed", "died", "stale"):
         parts.append(

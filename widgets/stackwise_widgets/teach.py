@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 PARTS = (*CONTROLS, *SHOWN)
 SAID_EVERY_SECONDS = 0.2
+NOT_HERE = "No step of it can be taken here; why stands above."
 
 
 class Overtaken(Exception):
@@ -259,6 +260,9 @@ class Teach(w.VBox):
         except Overtaken:
             self.lesson.close()
             return
+        except Exception:
+            self.shown.say(NOT_HERE)
+            raise
         self.guard.clear()
         assert self.lesson.stepper is not None
         self.shown.show_frame(self.lesson.stepper.stages, stage)  # a seed may change their order

@@ -22,6 +22,7 @@ PANELS = """
 .sw-stage-bar > div { height: 100%; background: var(--jp-brand-color1, #0072b2); }
 .sw-columns { display: flex; flex-flow: row wrap; gap: 16px; align-items: flex-start; }
 .sw-columns > * { min-width: 0; }
+.sw-panel .widget-html, .sw-panel .widget-html-content { min-width: 0; max-width: 100%; }
 .sw-title { margin: 4px 0 8px; font-size: 15px; font-weight: 600;
   color: var(--jp-ui-font-color1, #222); }
 .sw-said { color: var(--jp-ui-font-color1, #222); line-height: 1.45; }

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as w
 
 import stackwise as sw
+from stackwise.detached.foreign import check_known_elsewhere
+from stackwise.memory.room import check_room
 from stackwise_widgets.design import TEXT, Design
+from stackwise_widgets.hiding import check_name
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.run_panel import RunPanel
 from stackwise_widgets.shipped import SHIPPED, first_run
@@ -74,6 +77,8 @@ class Workbench(w.VBox):
             self.design.placement,
             hide=("controls", *self.hide["Run"]),
         )
+        card = self.run_panel.guard.card  # beside the buttons
+        self.run_panel.children = [part for part in self.run_panel.children if part is not card]
         self.offered = w.HTML()
         self.made: dict[str, w.Widget] = {"Design": self.design, "Run": self.run_panel}
         self.shown = [name for name in PANELS if name not in self.hide[""]]
@@ -86,7 +91,7 @@ class Workbench(w.VBox):
         self.tab.observe(self.guard("opening the panel", lambda _: self._open()), "selected_index")
         bar = w.VBox([self.run_panel.controls, self.offered, self.run_panel.standing])
         bar.add_class("sw-bar")
-        super().__init__([stylesheet(), self.guard.card, self.run_panel.guard.card, bar, self.tab])
+        super().__init__([stylesheet(), self.guard.card, card, bar, self.tab])
         self.add_class("sw-panel")
         self.go_to(panel if panel in self.shown else self.shown[0])
         first = sw.attach(run) if run else first_run(self.design.placement.runs_dir)
@@ -176,8 +181,8 @@ class Workbench(w.VBox):
 
     def _offer(self, design: Design) -> None:
         problems = design.problems
-        why_not = f"Launch waits until the form is right: {problems[0]}" if problems else ""
         plan = design.answer.plan if design.answer is not None and not problems else None
+        why_not = why_no_launch(design, plan)
         ready = f"Launch trains {design.experiment}" + (f": {plan_summary(plan)}" if plan else "")
         said = f'<div class="sw-said" role="status">{escape(why_not or ready)}</div>'
         if self.offered.value != said:
@@ -200,11 +205,24 @@ class Workbench(w.VBox):
             self.boxes[name].children = (self.made[name],)
 
 
+def why_no_launch(design: Design, plan: sw.Plan | None) -> str:
+    """Why what is designed cannot be launched, in words; empty if it can, as far as is known."""
+    if design.problems:
+        return f"Launch waits until the form is right: {design.problems[0]}"
+    try:
+        check_known_elsewhere(design.experiment)
+        if plan is not None and design.hardware.value == "this":
+            check_room(plan.rows, design.placement)
+    except sw.ExperimentError as error:
+        return f"It cannot be launched: {error}"
+    return ""
+
+
 def by_panel(hide: Iterable[str]) -> dict[str, list[str]]:
     """What is to be hidden, by the panel that knows its name; whole panels under an empty name.
 
     Raises:
-        ValueError: If it is more than one string and one of them is empty.
+        ValueError: If a name is unknown, or all panels are named.
     """
     found: dict[str, list[str]] = {"": [], **{name: [] for name in PANELS}}
     for name in [hide] if isinstance(hide, str) else hide:
@@ -212,7 +230,9 @@ def by_panel(hide: Iterable[str]) -> dict[str, list[str]]:
         whole = next((known for known in PANELS if known.lower() == panel.lower()), None)
         if whole is not None:
             found[whole if dot else ""].append(part if dot else whole)
-        else:
+        if whole is None or dot:
+            check_name(part if whole else name, PANELS, whole)
+        if whole is None:
             found["Design"].append(name)
     if len(found[""]) == len(PANELS):
         raise ValueError("hide: names every panel; leave one")

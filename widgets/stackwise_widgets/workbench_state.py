@@ -1,6 +1,7 @@
 """What a workbench opens with, as a file: what is designed, what is shown, what is hidden.
 
-    experiment: {title: toy, curriculum: right_to_left}
+    preset: toy
+    experiment: {curriculum: right_to_left}
     placement: {micro_batch: 8}
     hardware: h200
     text: In the beginning
@@ -8,7 +9,9 @@
     run: toy-end_to_end-9e1f9b5c
     hide: [Compare, optim, run.sample]
 
-A teacher saves one and gives it to a class. Reading it builds values and nothing else.
+Under `preset` a shipped experiment's name, which `experiment` and `placement` then change; without
+it they change what the schema has for every key. A teacher saves one and gives it to a class.
+Reading it builds values and nothing else.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 
 import stackwise as sw
 from stackwise.atomic import write_text
 from stackwise.choice import Section
-from stackwise.errors import said_in
+from stackwise.errors import closest, said_in
+from stackwise.shipped import preset_values
 from stackwise.yaml_text import read_mapping, read_text
 
 PANELS = ("Design", "Run", "Compare", "Inspect", "Teach")
@@ -31,13 +35,29 @@ PANELS = ("Design", "Run", "Compare", "Inspect", "Teach")
 class State(Section):
     """What a workbench opens with."""
 
-    experiment: dict[str, Any] = Field(default_factory=dict, description="what is designed")
+    preset: str | None = Field(None, description="the shipped experiment that it begins with")
+    experiment: dict[str, Any] = Field(default_factory=dict, description="what is designed of it")
     placement: dict[str, Any] = Field(default_factory=dict, description="how it is carried out")
     hardware: str = Field("this", description="the machine that is planned for")
     text: str | None = Field(None, description="the text that is masked; empty: the usual one")
     panel: str = Field("Design", description="the panel that is open")
     run: str | None = Field(None, description="id or folder of the run that is shown")
     hide: tuple[str, ...] = Field((), description="panels and controls that are not shown")
+
+    @field_validator("preset")
+    @classmethod
+    def _is_shipped(cls, name: str | None) -> str | None:
+        if name is not None:
+            preset_values(name)  # raises, and lists them
+        return name
+
+    @field_validator("panel")
+    @classmethod
+    def _is_a_panel(cls, name: str) -> str:
+        whole = next((panel for panel in PANELS if panel.lower() == name.lower()), None)
+        if whole is None:
+            raise ValueError(f"unknown panel {name!r}{closest(name, PANELS)}")
+        return whole
 
 
 def read_state(path: str | Path) -> State:
@@ -47,7 +67,9 @@ def read_state(path: str | Path) -> State:
         ExperimentError: If the file cannot be read, or a key of it is wrong.
     """
     with said_in(str(path)):
-        return State(**read_mapping(read_text(path), str(path), "a workbench's state"))
+        state = State(**read_mapping(read_text(path), str(path), "a workbench's state"))
+        opened(state)  # what is wrong with them is said with the file's name, too
+        return state
 
 
 def write_state(path: str | Path, state: State) -> None:
@@ -62,4 +84,7 @@ def opened(state: State) -> tuple[sw.Experiment, sw.Placement]:
     Raises:
         ExperimentError: If a key of them is wrong.
     """
-    return sw.Experiment(**state.experiment), sw.Placement(**state.placement)
+    if state.preset is None:
+        return sw.Experiment(**state.experiment), sw.Placement(**state.placement)
+    experiment = sw.Experiment.preset(state.preset).replace(**state.experiment)
+    return experiment, sw.Placement.preset(state.preset).replace(**state.placement)

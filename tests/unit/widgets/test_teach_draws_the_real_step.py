@@ -11,8 +11,8 @@ import pytest
 import stackwise as sw
 from stackwise.stage import parts_trained, roles
 from stackwise.stepping import Stepper
-from stackwise_widgets.views.step import norm_said, step_html
-from stackwise_widgets.views.step_boxes import boxes_of
+from stackwise_widgets.views.step import moved_said, norm_said, step_html
+from stackwise_widgets.views.step_boxes import boxes_of, moved_by
 from stackwise_widgets.views.step_numbers import (
     bars_html,
     losses_html,
@@ -91,6 +91,36 @@ def test_numbers_come_as_their_phase_does(taken) -> None:
     for name, norm in phases[-1].grad_norms.items():
         assert norm is None or norm_said(norm) in after, name
     assert "moved by exactly 0" in after or len(parts_trained(stage)) == len(stage.path) + 2
+
+
+def test_how_far_weights_moved_is_said_alike_in_picture_tables_and_bars(taken) -> None:
+    exp, stage, phases = taken
+    last = phases[-1]
+    picture, bars = step_html(exp, stage, last), bars_html(exp, stage, last)
+    for box in boxes_of(exp, stage):
+        if (moved := moved_by(box, last)) is not None:
+            said = moved_said(moved)
+            assert f">moved by {said}<" in picture and f"<td>{said}</td>" in picture
+            assert f"of their norm: {said}" in picture
+            assert f">{said}<" in bars and f"<td>{said}</td>" in bars
+
+
+@pytest.mark.parametrize(
+    ("moved", "said"),
+    [
+        (0.0, "exactly 0"),
+        (0.000481, "0.048 %"),
+        (0.0004999, "0.05 %"),
+        (0.0123, "1.2 %"),
+        (0.523, "52 %"),
+        (1.234, "123 %"),
+        (3e-9, "3e-07 %"),
+        (math.nan, "not a number"),
+        (None, ""),
+    ],
+)
+def test_how_far_weights_moved_has_two_digits(moved, said) -> None:
+    assert moved_said(moved) == said
 
 
 def test_bars_are_the_norms_and_frozen_blocks_have_none(taken) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 import stackwise as sw
+from stackwise.report import bytes_text
+from stackwise_widgets import Workbench
 from stackwise_widgets.lesson import Lesson
 from stackwise_widgets.teach import CONTROLS, PARTS, SHOWN, Teach
 
@@ -85,16 +87,48 @@ def test_a_preset_that_is_none_is_refused() -> None:
         Teach("toyy")
 
 
+@pytest.fixture
+def small_machine(monkeypatch):
+    """2 GiB, so that little is of a rack that is too large."""
+    for module in ("stackwise.memory.room", "stackwise_widgets.teach_room"):
+        monkeypatch.setattr(f"{module}.machine_bytes", lambda: 2 << 30)
+
+
+@pytest.mark.usefixtures("small_machine")
 def test_a_rack_that_does_not_fit_says_so_in_the_panel() -> None:
-    teach = Teach("llama-3-70b")
+    teach = Teach("8b", placement=sw.Placement(device="cpu"))
     try:
         assert teach.settle()
-        assert len(teach.errors) == 1 and "GiB" in teach.guard.card.value
+        assert len(teach.errors) == 1 and "this machine has 2.0 GiB" in teach.guard.card.value
+        assert "can be taken here" in teach.told.value
         assert "s0" in teach.parts["picture"].value  # what the step would be is shown all the same
         teach.buttons["step"].click()
         assert teach.settle() and teach.phase is None
     finally:
         teach.close()
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_where_the_plan_has_a_smaller_figure_both_are_said(exp) -> None:
+    large = exp.replace(
+        rack={"stacks": 12, "blocks_per_stack": 1, "d_model": 2048, "heads": 16},
+        optim={"batch": 1},
+        budget={"tokens": 16 * 1000},
+    )
+    place = sw.Placement(device="cpu", trunk="streamed", micro_batch=1)
+    whole = sw.plan(large, place.replace(trunk="recompute")).peak_bytes
+    lent = sw.plan(large, place).peak_bytes
+    assert lent < 2 << 30  # a run fits
+    bench = Workbench(large, place, warm=False)
+    bench.go_to("Teach")
+    assert bench.design.settle() and bench.panel.settle()
+    (found,) = bench.errors
+    said = str(found.error)
+    assert f"{bytes_text(whole)} by arithmetic, and this machine has 2.0 GiB" in said
+    assert f"The plan's {bytes_text(lent)} are of a run with placement.trunk=streamed" in said
+    assert "Teach holds all of it in this process" in bench.panel.guard.card.value
+    bench.panel.close()
+    bench.design.close()
 
 
 def test_every_control_has_a_name_to_be_read_out(exp, unopened) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import pytest
 
@@ -149,8 +150,11 @@ def test_an_unknown_kind_of_a_finished_run_is_shown_and_said(
 def test_an_error_of_a_kind_of_ones_own_is_said_at_the_top(
     form: Form, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken:
-        """No parameter model."""
+    class Broken(sw.Params):
+        name: Literal["broken"] = "broken"
+
+        def model_post_init(self, context: Any) -> None:
+            raise AttributeError("a slip")
 
     monkeypatch.setitem(sw.CURRICULA, "broken", sw.Choice(lambda exp: [], Broken))
     form.write("curriculum", "broken")

@@ -7,8 +7,14 @@ import time
 import pytest
 
 import stackwise as sw
+from stackwise.runs import status
+from stackwise.runs.control import ask
+from stackwise.runs.lock import SUPERVISOR, take
+from stackwise.training.start import create_run
 from stackwise_widgets import RunPanel
+from stackwise_widgets.charts import view_of
 from stackwise_widgets.run_controls import Controls
+from stackwise_widgets.standing import ASKED, state_text
 
 LIMIT = 90.0
 
@@ -91,11 +97,11 @@ def test_what_cannot_be_branched_is_said(tiny, place) -> None:
     panel.branching.choose(1)
     panel.branching.changes.value = "rack.d_model=32"
     panel.branching.go.click()
-    assert "rack.d_model: 32 is not 16" in panel.guard.card.value
+    assert "rack.d_model: 32 is not 16" in panel.branching.guard.card.value
     panel.branching.changes.value = "nothing"
     panel.branching.go.click()
-    assert "not of the form key=value" in panel.guard.card.value
-    assert len(panel.errors) == 2
+    assert "not of the form key=value" in panel.branching.guard.card.value  # below the field
+    assert panel.guard.card.value == "" and len(panel.errors) == 2
 
 
 def test_what_cannot_be_launched_is_said(place) -> None:
@@ -105,6 +111,37 @@ def test_what_cannot_be_launched_is_said(place) -> None:
     panel.settle()
     assert "not there.txt" in panel.guard.card.value and len(panel.errors) == 1
     assert panel.run is None
+    assert "nothing is launched" in panel.standing.value
+
+
+def test_a_launch_that_is_refused_leaves_the_run_that_is_shown(shipped, place) -> None:
+    panel = RunPanel("toy", place, run=shipped[0])
+    before = panel.standing.value
+    panel.offer(sw.Experiment.preset("toy").replace(data={"corpus": "text:not there.txt"}), place)
+    panel.press("launch")
+    panel.settle()
+    assert len(panel.errors) == 1 and panel.standing.value == before
+    assert panel.run.path == shipped[0].path
+
+
+def test_it_takes_a_run_as_the_others_do(shipped) -> None:
+    panel = RunPanel(shipped[0])
+    assert panel.run.path == shipped[0].path and panel.experiment is None
+    assert "Launch" not in [button.description for button in panel.controls.children]
+    assert "sw.attach" in panel.code() and panel.errors == []
+
+
+def test_an_order_of_an_earlier_attempt_is_not_said_of_the_next(tiny, place) -> None:
+    """A queued one that was stopped and launched again waits, and has been asked nothing."""
+    run = create_run(tiny, place)
+    held = take(run.path, SUPERVISOR)
+    ask(run.path, "stop")
+    status.begin(run.path, "queued", waits_for=["other"], heard=1, through=None)
+    assert state_text(run, view_of(run)).startswith("queued, waits for other")
+    assert "asked" not in state_text(run, view_of(run))
+    ask(run.path, "stop")
+    assert ASKED["stop"] in state_text(run, view_of(run))
+    held.release()
 
 
 def test_launch_waits_for_a_form_that_is_right(tiny, place) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 import pytest
 
 import stackwise as sw
+from stackwise.schedules import SCHEDULES, Schedule, TimeSchedule
 from stackwise_widgets import Workbench
 
 
@@ -15,7 +17,8 @@ def bench(tiny, place):
     made = Workbench(tiny, place, warm=False)
     assert made.design.settle()
     yield made
-    made.design.close()
+    for panel in made.made.values():
+        panel.close()
     assert made.errors == []
 
 
@@ -53,6 +56,44 @@ def test_every_panel_opens(bench, name) -> None:
     bench.go_to(name)
     assert bench.boxes[name].children and bench.panel.errors == []
     assert isinstance(bench.code(), str) and bench.code()
+
+
+class Sqrt(sw.Params):
+    name: Literal["sqrt"] = "sqrt"
+
+
+def sqrt(params: Sqrt) -> TimeSchedule:
+    return TimeSchedule(lambda t: 1 - t**0.5, lambda t: 0.5 / t, lambda lam: lam**2)
+
+
+def test_what_no_launch_can_train_is_said_before(bench, monkeypatch) -> None:
+    launch = bench.run_panel.controls.buttons["launch"]
+    bench.design.form.use("405b")
+    assert bench.design.settle() and launch.disabled
+    assert "It cannot be launched: rack: training takes" in bench.offered.value
+    assert "trunk=streamed" not in bench.offered.value  # it is by now
+    bench.design.hardware.value = "h200"
+    assert bench.design.settle() and not launch.disabled  # not for this machine to say
+    bench.design.form.use("toy")
+    monkeypatch.setitem(SCHEDULES, "sqrt", Schedule(sqrt, Sqrt))
+    bench.design.form.refresh()
+    bench.design.form.write("masking.schedule", "sqrt")
+    assert bench.design.settle() and launch.disabled
+    assert "is known to this process alone" in bench.offered.value
+    bench.design.form.write("masking.schedule", "cosine")
+    assert bench.design.settle() and not launch.disabled
+
+
+def test_a_run_launched_after_inspect_was_opened_is_looked_into(bench) -> None:
+    bench.go_to("Inspect")
+    inspect = bench.panel
+    shipped = set(inspect.choice.options)
+    bench.go_to("Design")
+    bench.run_panel.press("launch")
+    assert bench.run_panel.settle() and bench.errors == []
+    assert inspect.run.path == bench.run.path and inspect.choice.value == bench.run.id
+    assert set(inspect.choice.options) == {bench.run.id, *shipped}
+    assert bench.run.wait(90) == "finished" and inspect.wait(60)
 
 
 def test_teach_is_of_what_is_designed(bench) -> None:
@@ -101,7 +142,7 @@ def test_a_state_that_is_wrong_names_its_key(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("hide", "said"),
     [
-        ("optin", "'optin' is no knob"),
+        ("optin", "'optin' is no panel, no part of one and no knob; did you mean 'optim'?"),
         ("run.smaple", "'smaple' is no part; did you mean 'sample'?"),
         (["Design", "Run", "Compare", "Inspect", "Teach"], "names every panel"),
     ],

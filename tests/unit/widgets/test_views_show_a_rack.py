@@ -95,8 +95,15 @@ def test_every_part_is_in_the_picture_once_from_the_bottom(count):
     assert [rect.get("data-part") for rect in rects] == names
     heights = [float(rect.get("y")) for rect in rects]
     assert heights == sorted(heights, reverse=True), "the embedding at the bottom"
-    assert f"{count} stack{'s' * (count > 1)}, {count} of them there" in html
+    assert f"<figcaption>{count} stack{'s' * (count > 1)}; " in html
     assert len(html) < 1000 * (count + 6)
+
+
+def test_stacks_that_are_not_there_yet_are_counted():
+    states = ["trunk", "active", "absent", "absent"]
+    parts = [{"name": f"s{i}", "state": state, "bytes": 1} for i, state in enumerate(states)]
+    assert "<figcaption>4 stacks, 2 of them there; " in rack_html(parts)
+    assert "<figcaption>2 stacks; " in rack_html(parts[:2])
 
 
 def test_no_two_lines_of_text_meet():

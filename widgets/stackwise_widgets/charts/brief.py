@@ -17,6 +17,7 @@ from stackwise.runs.asked import asked_of, flat, same_but_for_seed
 from stackwise.runs.folder import RESTORE, RunError
 from stackwise.runs.labels import read_labels
 from stackwise.runs.tail import last_event
+from stackwise_widgets.charts.readable import refusal
 from stackwise_widgets.charts.stretches import number_or_nan
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def brief_of(run: sw.Run | str | Path) -> Brief:
             return empty
 
     asked = read(lambda: asked_of(found), {})
+    if asked and (why := refusal(name, asked)):
+        problems.append(why)
     state = read(lambda: found.state, "damaged")
     read(found.status, {})
     read(found.stages, [])
@@ -165,11 +168,11 @@ CHOICE = ("name", "kind")
 
 
 def differing(briefs: Sequence[Brief], *, but: Iterable[str] = ("title",)) -> list[str]:
-    """The keys whose values are not the same in all runs that can be read, in their own order.
+    """The keys whose values are not the same in all runs that are not damaged, in their own order.
 
     An option that only one of several choices has is no difference beside that of the choice.
     """
-    known = [brief.asked for brief in briefs if brief.asked]
+    known = [brief.asked for brief in briefs if brief.asked and brief.state != "damaged"]
     keys = dict.fromkeys(key for asked in known for key in asked)
     apart = {key for key in keys if len({repr(asked[key]) for asked in known if key in asked}) > 1}
     for key in keys:

@@ -57,11 +57,11 @@ def nested(layout: dict[str, Any]) -> dict[str, Any]:
     """A layout whose dotted keys are put in their places."""
     out: dict[str, Any] = {}
     for key, value in layout.items():
-        section, _, inner = key.partition(".")
-        if inner:
-            out[section] = {**out.get(section, {}), inner: value}
-        else:
-            out[section] = value
+        *sections, last = key.split(".")
+        place = out
+        for section in sections:
+            place[section] = place = dict(place.get(section, {}))
+        place[last] = value
     return out
 
 

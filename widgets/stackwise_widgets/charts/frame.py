@@ -36,8 +36,8 @@ DOMAINS = {
     "heat": (0.27, 0.545),
     "memory": (0.0, 0.225),
 }
-HEIGHT = 760
-MARGIN = {"l": 88, "r": 132, "t": 34, "b": 48}
+HEIGHT = 782
+MARGIN = {"l": 88, "r": 132, "t": 56, "b": 48}  # at the top: names under plotly's tool bar
 MOST_NAMES = 14
 MOST_LETTERS = 16
 
@@ -46,7 +46,6 @@ def layout_of(
     view: RunView, x: Along = "steps", heat: Heat = "exit_loss", theme: Theme = "auto"
 ) -> dict[str, Any]:
     """The layout of a run's picture, `changing` part included."""
-    unit = memory_unit(view)[1]
     right = 1.012
     return {
         **plain_layout(theme),
@@ -58,9 +57,9 @@ def layout_of(
         "yaxis": axis("masked", GREEN, domain=DOMAINS["strip"], range=[0, 1.04],
                       tickvals=[0, 0.5, 1]),
         "yaxis5": axis("rate (dash)", PINK, overlaying="y", side="right", showgrid=False),
-        "yaxis2": axis("nats per token", domain=DOMAINS["loss"]),
+        "yaxis2": axis("nats per token", domain=DOMAINS["loss"], autorange=True),
         "yaxis3": axis("layer", domain=DOMAINS["heat"], type="category", showgrid=False),
-        "yaxis4": axis(f"memory, {unit}", domain=DOMAINS["memory"], rangemode="tozero"),
+        "yaxis4": axis("memory", domain=DOMAINS["memory"], rangemode="tozero", autorange=True),
         "legend": _legend(right, DOMAINS["loss"][1]),
         "legend2": {**_legend(right, DOMAINS["memory"][1]), "traceorder": "reversed"},
         **changing(view, x, heat),
@@ -83,6 +82,7 @@ def changing(view: RunView, x: Along, heat: Heat) -> dict[str, Any]:
         "xaxis.range": reach(view, x),
         **rate_axis(view),
         "yaxis2.type": "log" if ran_away(view) else "linear",
+        "yaxis4.title.text": f"memory, {memory_unit(view)[1]}",
         **layer_axis(matrix),
     }  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 A page may hold one such widget, since each brings 5 MB of code with it. A tick sends the curves
 that grew, thinned out, as float32; the matrix only when there is another look; shapes and words
-only when a stage changed. `tests/unit/widgets/test_the_live_chart_sends_little.py` holds the bytes.
+only when a stage changed. `tests/unit/widgets/charts/test_the_live_chart_sends_little.py` holds the
+bytes. A page that is loaded again reads all that was drawn (`widget.py`).
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import time
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from stackwise_widgets.charts.finished import check, colour_bar, nested
 from stackwise_widgets.charts.frame import changing, layout_of
 from stackwise_widgets.charts.panels import Heat, Traces, traces_of
 from stackwise_widgets.charts.style import Theme
 from stackwise_widgets.charts.view import ALONG, Along, RunView
+from stackwise_widgets.charts.widget import ShownFigure
 
 LEAST_SECONDS = 0.5
+UNZOOMED = {"yaxis2.autorange": True, "yaxis4.autorange": True}  # the others' ranges are ours
 
 
 class LiveChart:
@@ -51,7 +53,7 @@ class LiveChart:
         first = {name: dict(trace) for name, trace in self.sent.items()}
         first["heat"]["colorbar"] = colour_bar(heat)
         self.names = list(first)
-        self.figure = go.FigureWidget(
+        self.figure = ShownFigure(
             data=list(first.values()), layout=nested(layout_of(view, x, heat, theme))
         )
         self.figure._config = {**self.figure._config, "responsive": True, "displaylogo": False}
@@ -82,7 +84,8 @@ class LiveChart:
         """Draw what is new, unless something was drawn less than half a second ago.
 
         Args:
-            view: The run as it stands; one that is no longer running is drawn at once.
+            view: The run as it stands; one that is no longer running is drawn at once, and so is
+                another run, with all of its axes whatever was zoomed into.
             now: Seconds of a clock that only rises; None for this machine's.
 
         Returns:
@@ -91,10 +94,13 @@ class LiveChart:
         now = time.monotonic() if now is None else now
         if view is self.view or (view.id, view.version) == (self.view.id, self.view.version):
             return False
-        if now - self.drawn_at < LEAST_SECONDS and view.state == self.view.state:
+        same = view.id == self.view.id
+        if same and now - self.drawn_at < LEAST_SECONDS and view.state == self.view.state:
             return False
         self.view, self.drawn_at = view, now
-        self._draw({})
+        if not same:
+            self.sent_layout = {}
+        self._draw({} if same else UNZOOMED)
         return True
 
     def _draw(self, layout: dict[str, Any], bar: dict[str, Any] | None = None) -> None:
@@ -102,7 +108,7 @@ class LiveChart:
         traces = small(traces_of(self.view, self._x, self._heat))
         frame = changing(self.view, self._x, self._heat)
         changed = {k: v for k, v in frame.items() if v != self.sent_layout.get(k)}
-        with self.figure.batch_update():
+        with self.figure.drawing, self.figure.batch_update():
             for number, name in enumerate(self.names):
                 for key, value in _differing(traces[name], self.sent[name]).items():
                     self.figure.data[number][key] = value

@@ -74,12 +74,26 @@ def _column(looks: Sequence[dict[str, Any]], key: str) -> list[float]:
     return [number_or_nan(look.get(key)) for look in looks]
 
 
+def repeated(data: pd.DataFrame) -> dict[str, str]:
+    """Runs that are another's seed of the same experiment once more, and which run's that is."""
+    first: dict[tuple[Any, Any], str] = {}
+    out: dict[str, str] = {}
+    for row in data.drop_duplicates(["label", "run"]).itertuples():
+        seed = row.run if pd.isna(row.seed) else row.seed
+        if (known := first.setdefault((row.label, seed), row.run)) != row.run:
+            out[row.run] = known
+    return out
+
+
 def over_seeds(data: pd.DataFrame, x: Over) -> pd.DataFrame:
     """Mean, lowest and highest bits per byte of each experiment over its seeds, and its mean `x`.
 
     A look that a seed lacks, or has no number for, is left out: a mean of fewer seeds would jump
-    there. Runs that were damaged do not count as seeds.
+    there. Runs that were damaged do not count as seeds, and neither do copies of a run: of each
+    seed the first run counts. `runs` is how many do.
     """
+    data = data[~data["run"].isin(set(repeated(data)))]
+    data = data.drop_duplicates(["label", "run", "kind", "stage", "steps"])  # of equal folder names
     each = data.groupby("label", sort=False)["run"].nunique()
     by = ["label", "kind", "stage", "steps"]
     found = data.groupby(by, sort=False, dropna=False).agg(
@@ -94,7 +108,8 @@ def over_seeds(data: pd.DataFrame, x: Over) -> pd.DataFrame:
     found = found.reset_index()
     if x == "steps":
         found["place"] = found["steps"]
-    whole = found["seeds"] == found["label"].map(each)
+    found["runs"] = found["label"].map(each)
+    whole = found["seeds"] == found["runs"]
     gone = ["mean", "low", "high"]
     found.loc[~whole, gone] = np.nan
     return found

@@ -19,13 +19,11 @@ import stackwise as sw
 from stackwise_widgets.charts.brief import Brief
 from stackwise_widgets.charts.overlaid import OVER, Over, over_seeds, overlay_data
 from stackwise_widgets.charts.style import (
-    DASHES,
-    LINES,
-    MARKS,
     TEXT,
     Theme,
     axis,
     byte_unit,
+    look_of,
     mark_size,
     plain_layout,
 )
@@ -68,7 +66,7 @@ def drawn(
     found = over_seeds(data, x)
     size, unit = byte_unit(found["place"].max()) if x == "peak_bytes" else (1, "")
     found["place"] = found["place"] / size
-    seeds = data.groupby("label", sort=False)["run"].nunique()
+    seeds = found.groupby("label", sort=False)["runs"].first()
     traces = [
         trace
         for number, label in enumerate(dict.fromkeys(data["label"]))
@@ -88,7 +86,7 @@ def _each_alone(data: pd.DataFrame) -> pd.Series:
 def _traces(
     found: pd.DataFrame, number: int, label: str, seeds: int, x: Over, size: int
 ) -> Iterator[dict[str, Any]]:
-    colour, mark = LINES[number % len(LINES)], MARKS[number % len(MARKS)]
+    colour, mark, dash = look_of(number)
     group = {
         "legendgroup": label,
         "name": escape(label) + (f" ({seeds} seeds)" if seeds > 1 else ""),
@@ -98,7 +96,6 @@ def _traces(
         yield from _bands(curve, colour, group)
     good = bool(curve["mean"].notna().any())
     if good:
-        dash = DASHES[number // len(LINES) % len(DASHES)]
         yield {
             "type": "scatter", "mode": "lines+markers", **group, "x": _of(curve, "place"),
             "y": _of(curve, "mean"), "line": {"color": colour, "width": 1.8, "dash": dash},

@@ -172,7 +172,7 @@ def draw_layers(axes: Axes, view: RunView, x: Along, heat: Heat) -> None:
 
 
 def draw_memory(axes: Axes, view: RunView, x: Along) -> None:
-    """Stacked bytes of each stage, measured; the predicted sum, and the measured peak."""
+    """Stacked bytes of each stage, measured; the predicted sum, and both peaks."""
     size, unit = memory_unit(view)
     _plain(axes, unit, INK, "memory")
     patches = []
@@ -185,6 +185,8 @@ def draw_memory(axes: Axes, view: RunView, x: Along) -> None:
                          color=KIND_COLOURS[kind], hatch=KIND_HATCHES[kind])  # fmt: skip
                 base += count / size
         ends = (begin, begin + width)
+        if stage.predicted_peak is not None:
+            axes.plot(ends, [stage.predicted_peak / size] * 2, ":", color=INK, lw=1.3)
         if stage.predicted:
             axes.plot(ends, [sum(stage.predicted.values()) / size] * 2, "--", color=INK, lw=1.3)
         if stage.measured_peak is not None:
@@ -192,8 +194,11 @@ def draw_memory(axes: Axes, view: RunView, x: Along) -> None:
     axes.set_ylim(bottom=0)
     patches = [Patch(fc=KIND_COLOURS[kind], hatch=KIND_HATCHES[kind], ec="white", label=kind)
                for kind in reversed(KINDS[:-1])]  # fmt: skip
+    levels = {"peak, measured": "-", "peak, predicted": ":", "sum, predicted": "--"}
+    if not any(stage.predicted_peak for stage in view.stages):
+        del levels["peak, predicted"]
     lines = [axes.plot([], [], dash, color=INK, lw=1.3, label=text)[0]
-             for dash, text in (("-", "peak, measured"), ("--", "sum, predicted"))]  # fmt: skip
+             for text, dash in levels.items()]  # fmt: skip
     axes.legend(handles=[*lines, *patches], loc="upper left", bbox_to_anchor=(1.01, 1.04),
                 frameon=False, fontsize=SMALL, labelspacing=0.3)  # fmt: skip
 

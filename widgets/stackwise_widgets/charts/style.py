@@ -65,6 +65,22 @@ def axis(title: str, colour: str | None = None, **more: Any) -> dict[str, Any]:
     }
 
 
+def place_of(number: int) -> tuple[int, int, int]:
+    """Which colour, mark and dash the curve of this number has; 49 come before one comes again.
+
+    A second round of colours has each with the next mark, and with another dash.
+    """
+    colours, marks = len(LINES), len(MARKS)
+    turn = number // colours
+    return number % colours, (number + turn) % marks, turn % len(DASHES)
+
+
+def look_of(number: int) -> tuple[str, str, str]:
+    """Colour, mark and dash of a curve, as plotly names them."""
+    colour, mark, dash = place_of(number)
+    return LINES[colour], MARKS[mark], DASHES[dash]
+
+
 def mark_size(points: int) -> int:
     """How large the marks of a curve are; many would hide it, so that they shrink and vanish."""
     return 6 if points <= 60 else 4 if points <= 150 else 2

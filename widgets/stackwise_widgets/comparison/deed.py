@@ -15,6 +15,7 @@ from stackwise.runs.folder import RunError
 from stackwise_widgets.comparison.rows import Listed
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
+from stackwise_widgets.shipped import is_shipped
 from stackwise_widgets.views.markup import escaped
 
 KINDS = {
@@ -22,6 +23,7 @@ KINDS = {
     "zip, without weights": (".zip", False),
     "one HTML page": (".html", False),
 }
+SHIPS = "It ships with the project: it can be shared, and neither renamed nor deleted"
 WIDE = {"width": "auto", "flex": "1 1 220px", "min_width": "160px"}
 
 
@@ -111,9 +113,7 @@ class Deed(w.VBox):
             labels = run.labels
             self._name.value, self._note.value = labels.name, labels.note
             self._name.placeholder, self._tags.value = one.brief.id, ", ".join(labels.tags)
-        live = run is not None and run.is_live
-        self._delete.disabled = live or run is None
-        self._delete.tooltip = "It is live: stop it first" if live else "Asks once more"
+        ships = self._allow(run)
         self._name_file()
         row = {"display": "flex", "flex_flow": "row wrap"}
         rows = [
@@ -123,11 +123,23 @@ class Deed(w.VBox):
             w.Box([self._kind, self._file, self._share], layout=row),
         ]
         last = w.Box([self._delete, self._keep], layout=row)
-        self.children = (self._title, *(rows if run is not None else ()), last, self._said)
+        top = [self._title, w.HTML(f'<div class="sw-said">{SHIPS}.</div>')][: 1 + ships]
+        self.children = (*top, *(rows if run is not None else ()), last, self._said)
+
+    def _allow(self, run: sw.Run | None) -> bool:
+        """Enable what may be done with a run, and say why the rest may not; whether it ships."""
+        ships, live = run is not None and is_shipped(run), run is not None and run.is_live
+        for field in (self._name, self._tags, self._note, self._save):
+            field.disabled = ships
+        self._save.tooltip = SHIPS if ships else "Keep name, tags and note"
+        self._delete.disabled = ships or live or run is None
+        why = "It is live: stop it first" if live else "Asks once more"
+        self._delete.tooltip = SHIPS if ships else why
+        return ships
 
     def save(self) -> None:
         """Keep name, tags and note."""
-        run = self._run()
+        run = self._own()
         tags = [tag.strip() for tag in self._tags.value.split(",")]
         run.label(name=self._name.value, note=self._note.value, tags=tags)
         self._say("Saved.")
@@ -136,7 +148,10 @@ class Deed(w.VBox):
     def share(self) -> None:
         """Write the file, in a thread: a zip of many weights takes long."""
         run, kind = self._run(), KINDS[self._kind.value]
-        target = Path(self._file.value.strip())
+        name = self._file.value.strip()
+        if not name:
+            raise RunError(f"file: a name is missing; give one that ends in {kind[0]}")
+        target = Path(name).expanduser()
         if target.exists():
             raise FileExistsError(f"{target}: is there already; name another file")
         if target.suffix not in (kind[0], ".htm" if kind[0] == ".html" else kind[0]):
@@ -160,7 +175,7 @@ class Deed(w.VBox):
 
     def delete(self) -> None:
         """Ask at the first click, delete at the second."""
-        run = self._run()
+        run = self._own()
         if not self.asks:
             self._delete.button_style = "danger"
             self._delete.description = "Delete it for good"
@@ -184,6 +199,12 @@ class Deed(w.VBox):
         if self._of is None or self._of.brief.run is None:
             raise RunError("no run is chosen; press its name in the table")
         return self._of.brief.run
+
+    def _own(self) -> sw.Run:
+        run = self._run()
+        if is_shipped(run):
+            raise RunError(f"run {run.id}: ships with the project; copy its folder to change it")
+        return run
 
     def _forget_delete(self) -> None:
         if self.asks:

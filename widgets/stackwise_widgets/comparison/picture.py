@@ -1,4 +1,4 @@
-"""Runs laid over each other as an SVG picture, and as a figure for papers; from one frame.
+"""Runs laid over each other as an SVG picture; `still.py` has the same as a figure for papers.
 
 What is drawn is the frame of `charts.overlay_data`, over seeds as `charts` has it, so that picture,
 paper figure and `charts.overlay` show the same numbers.
@@ -7,25 +7,21 @@ paper figure and `charts.overlay` show the same numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.ticker import EngFormatter
 
 from stackwise_widgets.charts.decimate import thin
-from stackwise_widgets.charts.overlaid import Over, over_seeds
+from stackwise_widgets.charts.overlaid import Over, over_seeds, repeated
 from stackwise_widgets.charts.style import byte_unit
 from stackwise_widgets.charts.view import ALONG
-from stackwise_widgets.paper import COLOURS, FAINT, INK, MARKERS, PaperFigure, loss_limits
+from stackwise_widgets.paper import loss_limits
 from stackwise_widgets.views.lines import Axes, Line, Point, lines_legend, lines_svg
 from stackwise_widgets.views.markup import count_said, escaped, flops_said
 from stackwise_widgets.views.tables import behind, table_html
 
-STILL_INCHES = (7.0, 4.2)
-STILL_DASHES = ("-", "--", ":", "-.")
 # Of all curves together, and of each at least: points, and marks that can be pointed at.
 MOST_POINTS, LEAST_POINTS, MOST_MARKS, LEAST_MARKS = 4000, 60, 240, 3
 MOST_ROWS = 200  # of the table behind the picture; all of them are in `.data`
@@ -45,15 +41,16 @@ def overlay_html(data: pd.DataFrame, x: Over = "flops", seeds_band: bool = True)
     if data.empty:
         words = "Tick the runs to compare in the table above."
         return f'<figure class="sw-view"><p class="sw-note">{words}</p></figure>'
-    found, size, title = _placed(data, x, seeds_band)
+    found, size, title = placed_over(data, x, seeds_band)
     many = found["label"].nunique()
     lines = [_line(name, part, x, size, many) for name, part in found.groupby("label", sort=False)]
-    limits = limits_of(found)
+    limits = limits_of(found, x)
     words = f"held-out loss of {len(lines)} experiment{'s' * (len(lines) != 1)} over {title}"
     aside = "" if x == "peak_bytes" else "final score"
     drawn = lines_svg(lines, Axes(title, "bits per byte", limits, aside=aside), words)
-    legend = lines_legend(lines, [_said(name, found) for name in found["label"].unique()])
-    notes = "".join(f'<p class="sw-note">{escaped(note)}</p>' for note in _notes(found, x))
+    legend = lines_legend(lines, [legend_said(name, found) for name in found["label"].unique()])
+    said = [*_notes(found, x), *(_once(data) if seeds_band else ())]
+    notes = "".join(f'<p class="sw-note">{escaped(note)}</p>' for note in said)
     table = behind("The same as a table", _table(found, x, title))
     return (
         f'<figure class="sw-view sw-overlay"><div class="sw-scroll">{drawn}</div>{legend}{notes}'
@@ -61,7 +58,7 @@ def overlay_html(data: pd.DataFrame, x: Over = "flops", seeds_band: bool = True)
     )
 
 
-def _placed(data: pd.DataFrame, x: Over, seeds_band: bool) -> tuple[pd.DataFrame, int, str]:
+def placed_over(data: pd.DataFrame, x: Over, seeds_band: bool) -> tuple[pd.DataFrame, int, str]:
     """Means over seeds at their places; bytes of one unit of the axis, and its title."""
     if not seeds_band:
         alone = data["label"] + ", seed " + data["seed"].astype(str)
@@ -71,18 +68,20 @@ def _placed(data: pd.DataFrame, x: Over, seeds_band: bool) -> tuple[pd.DataFrame
         again = data.groupby("label")["run"].transform("nunique") > 1
         data = data.assign(label=data["label"].where(~again, data["label"] + ", " + data["run"]))
     found = over_seeds(data, x)
-    seeds = data.groupby("label", sort=False)["run"].nunique()
-    found["runs"] = found["label"].map(seeds)
     size, unit = byte_unit(found["place"].max()) if x == "peak_bytes" else (1, "")
     found["place"] = found["place"] / size
     title = f"peak memory in training, {unit}" if x == "peak_bytes" else ALONG[x]
     return found, size, title
 
 
-def limits_of(found: pd.DataFrame) -> tuple[float, float] | None:
-    """Bits per byte to show: early losses would flatten all after them; as in a study's figure."""
+def limits_of(found: pd.DataFrame, x: Over = "flops") -> tuple[float, float] | None:
+    """Bits per byte to show: early losses would flatten all after them; as in a study's figure.
+
+    Of what is drawn alone: with `peak_bytes` that is the final scores.
+    """
     named = found.rename(columns={"place": "flops"})
-    return loss_limits(named[named["kind"] == "heldout"], named[named["kind"] == "final"])
+    curves = (named["kind"] == "heldout") & (x != "peak_bytes")
+    return loss_limits(named[curves], named[named["kind"] == "final"])
 
 
 def _line(name: object, part: pd.DataFrame, x: Over, size: int, many: int) -> Line:
@@ -139,7 +138,7 @@ def _at(place: float, x: Over) -> str:
     return f"{said} {unit}"
 
 
-def _said(name: str, found: pd.DataFrame) -> str:
+def legend_said(name: str, found: pd.DataFrame) -> str:
     """An experiment in the legend: its name, its seeds, its final score."""
     final = found[(found["label"] == name) & (found["kind"] == "final")]
     runs = int(found.loc[found["label"] == name, "runs"].max())
@@ -169,6 +168,17 @@ def _notes(found: pd.DataFrame, x: Over) -> Iterator[str]:
         )
 
 
+def _once(data: pd.DataFrame) -> Iterator[str]:
+    """Which runs are no seeds of their own."""
+    again = [f"{run} (as {first})" for run, first in repeated(data).items()]
+    if again:
+        more = f" and {len(again) - 3} more" if len(again) > 3 else ""
+        yield (
+            f"Left out, since the same experiment with the same seed is drawn already: "
+            f"{', '.join(again[:3])}{more}."
+        )
+
+
 def _table(found: pd.DataFrame, x: Over, title: str) -> str:
     rows = [
         [r.label, "final" if r.kind == "final" else "look", f"{r.place:.6g}", _number(r.mean),
@@ -182,53 +192,3 @@ def _table(found: pd.DataFrame, x: Over, title: str) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "none"
-
-
-def overlay_still(
-    data: pd.DataFrame, x: Over = "flops", seeds_band: bool = True, remarks: Sequence[str] = ()
-) -> PaperFigure:
-    """The same for a paper, drawn by matplotlib.
-
-    Args:
-        data: Of `overlay_data`.
-        x: What runs along the axis.
-        seeds_band: As for `overlay_html`.
-        remarks: What a reader should know before comparing: of `comparable`.
-    """
-    figure = PaperFigure(figsize=STILL_INCHES, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.1, 0.2, 0.87, 0.75))
-    axes.set_ylabel("bits per byte", fontsize=9.5)
-    axes.tick_params(labelsize=9, color=FAINT)
-    axes.grid(color=FAINT, lw=0.5, alpha=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    if data.empty:
-        axes.text(0.5, 0.5, "no runs", ha="center", transform=axes.transAxes, color=INK)
-        return figure
-    found, size, title = _placed(data, x, seeds_band)
-    axes.set_xlabel(title, fontsize=9.5)
-    for number, (name, part) in enumerate(found.groupby("label", sort=False)):
-        colour, marker = COLOURS[number % 7], MARKERS[number % 7]
-        dash = STILL_DASHES[number // 7 % len(STILL_DASHES)]
-        curve = part[(part["kind"] == "heldout") & (x != "peak_bytes")].sort_values("place")
-        if (curve["runs"] > 1).any():
-            axes.fill_between(curve["place"], curve["low"], curve["high"], color=colour,
-                              alpha=0.2, lw=0)  # fmt: skip
-        axes.plot(curve["place"], curve["mean"], dash, color=colour, marker=marker, ms=3.5, lw=1.5)
-        final = part[part["kind"] == "final"]
-        axes.plot(final["place"], final["mean"], marker, color=colour, ms=8, mec="white",
-                  clip_on=False, zorder=9, label=_said(str(name), found))  # fmt: skip
-        if x == "peak_bytes":
-            axes.hlines(final["mean"], final["left"] / size, final["right"] / size, color=colour)
-    if (limits := limits_of(found)) is not None:
-        axes.set_ylim(*limits)
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    axes.legend(frameon=False, fontsize=8.5, loc="best")
-    figure.text(0.01, 0.015, "\n".join(map(_short, remarks[:2])) or "Large mark: score on all "
-                "held-out text.", fontsize=8, color=INK)  # fmt: skip
-    return figure
-
-
-def _short(text: str, most: int = 130) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -88,7 +88,8 @@ def chosen_by(found: Iterable[Listed], text: str = "", state: str = "all") -> li
     Args:
         found: Runs.
         text: Words that each have to be in the id, name, tags, note, state or a value of the
-            experiment; `key:word` looks at the values of keys with that ending alone.
+            experiment; `key:word` looks at the values of keys with that ending alone, or with that
+            title in the table.
         state: Of the run; `all` for any.
     """
     words = text.casefold().split()
@@ -101,13 +102,18 @@ def _has(one: Listed, words: Sequence[str]) -> bool:
     text = "\n".join(plain).casefold()
     for word in words:
         key, colon, value = word.partition(":")
-        inside = [str(v).casefold() for k, v in asked.items() if k.casefold().endswith(key)]
+        inside = [str(v).casefold() for k, v in asked.items() if _is_of(k.casefold(), key)]
         if colon and inside:
             if not any(value in found for found in inside):
                 return False
         elif word not in text:
             return False
     return True
+
+
+def _is_of(key: str, word: str) -> bool:
+    """Whether a setting's key ends so, or heads its column so."""
+    return key.endswith(word) or _last_word(key) == word
 
 
 def shown(found: Sequence[Listed]) -> Shown:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable
 
-from stackwise_widgets.form.schema import Spec, everything
+import stackwise as sw
+from stackwise_widgets.form.schema import Spec, everything, specs_of
+from stackwise_widgets.hiding import likely
 
 LINES = ("preset", "find")  # what stands above the knobs
 
@@ -20,10 +21,21 @@ def hidden_paths(specs: Iterable[Spec], hide: Iterable[str]) -> frozenset[str]:
     known = {spec.path for spec in everything(specs)} | set(LINES)
     for path in asked:
         if path not in known:
-            near = difflib.get_close_matches(str(path), sorted(known), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "name a key, as in optim.lr"
+            near = likely(path, sorted(known))
+            hint = f"did you mean {near!r}?" if near else "name a key, as in optim.lr"
             raise ValueError(f"hide: {path!r} is no knob; {hint}")
     return frozenset(asked)
+
+
+def top_specs() -> tuple[Spec, ...]:
+    """The knobs of the form, from the top: those of an experiment, and the placement's section."""
+    placing = Spec("placement", "section", "how it is carried out", inside=sw.Placement)
+    return (*specs_of(sw.Experiment), placing)
+
+
+def every_path() -> set[str]:
+    """All names that `hidden_paths` takes."""
+    return {spec.path for spec in everything(top_specs())} | set(LINES)
 
 
 def covers(hidden: Collection[str], path: str) -> bool:

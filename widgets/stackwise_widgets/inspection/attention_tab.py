@@ -59,6 +59,11 @@ class AttentionTab(w.VBox):
         self.block.observe(guard("choosing a block", lambda _: self._chosen()), "value")
         self.head.observe(guard("choosing a head", lambda _: self._draw()), "value")
 
+    def clear(self, why: str = "") -> None:
+        """Nothing is shown of any run any more; `why` there is none, in words."""
+        self.found, self._picture.value = None, ""
+        self.probe.clear(why)
+
     def data(self) -> pd.DataFrame:
         """One row per head, and pair of tokens of which the one sees the other."""
         if self.found is None:
@@ -95,6 +100,10 @@ class AttentionTab(w.VBox):
             f"found = attention_map(rack, ids_BT, {found.map.block!r}, "
             f"causal={found.subject.causal}, path={found.path!r})\nfound.weights_BHTS\n"
         )
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until what was asked for is shown."""
+        return self.probe.wait(timeout)
 
     def _flops(self, subject: Subject) -> float:
         path = subject.stages[subject.stage].path

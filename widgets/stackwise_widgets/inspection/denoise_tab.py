@@ -131,6 +131,13 @@ class DenoiseTab(w.VBox):
         self.length.max = subject.most
         self.probe.use(subject)
 
+    def clear(self, why: str = "") -> None:
+        """Nothing is shown of any run any more; `why` there is none, in words."""
+        self.found = self.lens = None
+        self._sample.value = self._through.value = ""
+        self._player.layout.display = "none"
+        self.probe.clear(why)
+
     @property
     def asked(self) -> Asked:
         """What the fields say."""
@@ -249,12 +256,16 @@ class DenoiseTab(w.VBox):
         if not self.depth.value:
             self._through.value = ""
             return
-        self._lenses.ask("reading through depth", lambda: lens_of(found, step), self._show_lens)
+        self._lenses.ask(
+            "reading through depth",
+            lambda: lens_of(found, step),
+            lambda lens: self._show_lens(found, lens),
+        )
 
-    def _show_lens(self, lens: Lens) -> None:
-        self.lens = lens
-        assert self.found is not None
-        self._through.value = lens_html(self.found, lens)
+    def _show_lens(self, found: Found, lens: Lens) -> None:
+        if self.found is found:
+            self.lens = lens
+            self._through.value = lens_html(found, lens)
 
 
 def lens_of(found: Found, step: int) -> Lens:

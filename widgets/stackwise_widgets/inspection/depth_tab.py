@@ -50,9 +50,20 @@ class DepthTab(w.VBox):
         self._subject, self.own = subject, pd.Series(dtype=float)
         self.probe.use(subject)
         if new:
-            self._reads.ask("reading the loss by depth", lambda: last_looks(subject), self._take)
+            self._reads.ask(
+                "reading the loss by depth",
+                lambda: last_looks(subject),
+                lambda looks: self._take(subject.run, looks),
+            )
         else:
             self._draw()
+
+    def clear(self, why: str = "") -> None:
+        """Nothing is shown of any run any more; `why` there is none, in words."""
+        self.looks, self.own = pd.DataFrame(), pd.Series(dtype=float)
+        self._subject, self._picture.value = None, ""
+        self._reads.drop()
+        self.probe.clear(why)
 
     def data(self) -> pd.DataFrame:
         """One row per stage and exit, and one per exit of one's own text."""
@@ -100,9 +111,10 @@ class DepthTab(w.VBox):
             losses = sw.exit_losses(rack, noisy, causal=subject.causal, path=path)
         return pd.Series(losses, index=exit_names(path, len(losses)))
 
-    def _take(self, looks: pd.DataFrame) -> None:
-        self.looks = looks
-        self._draw()
+    def _take(self, run: sw.Run, looks: pd.DataFrame) -> None:
+        if self._subject is not None and self._subject.run is run:
+            self.looks = looks
+            self._draw()
 
     def _show(self, own: pd.Series) -> None:
         self.own = own

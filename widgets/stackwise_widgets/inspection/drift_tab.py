@@ -59,6 +59,12 @@ class DriftTab(w.VBox):
         self.probe.widgets.layout.display = "none" if few else ""
         self._picture.value = _nothing(len(ends), len(subject.run.stages())) if few else ""
 
+    def clear(self, why: str = "") -> None:
+        """Nothing is shown of any run any more; `why` there is none, in words."""
+        self.found, self._subject, self._picture.value = None, None, ""
+        self.probe.widgets.layout.display = ""
+        self.probe.clear(why)
+
     def begin(self) -> None:
         """The tab is seen."""
         if self._subject is not None and len(stage_ends(self._subject.run)) > 1:

@@ -59,6 +59,13 @@ class Probe:
         self.subject, self.done = subject, False
         self.said.value = ""
 
+    def clear(self, why: str = "") -> None:
+        """There is no run, or none that can be looked into, and why in words."""
+        self.subject, self.done = None, False
+        self._latest.drop()
+        self.said.value, self.cost.value = "", _cost(why) if why else ""
+        self.button.disabled = bool(why)
+
     def begin(self) -> None:
         """The tab is seen: say the costs, and run at once if they are small."""
         if self.subject is not None and not self.done and self.say_cost():
@@ -82,20 +89,27 @@ class Probe:
         if self.subject is None:
             return
         subject = self.subject
-        self.said.value = '<span class="sw-quiet">at work …</span>'
-        self._latest.ask(self._doing, lambda: self._do(subject), self._take, self._failed)
+        self.said.value = '<span class="sw-quiet">· at work …</span>'
+        self._latest.ask(
+            self._doing,
+            lambda: self._do(subject),
+            lambda found: self._take(subject, found),
+            self._failed,
+        )
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until what was asked for is shown."""
         return self._latest.wait(timeout)
 
-    def _take(self, found: Any) -> None:
+    def _take(self, subject: Subject, found: Any) -> None:
+        if self.subject is None or subject.run.path != self.subject.run.path:
+            return  # of a run that is not looked at any more
         self.said.value = ""
         self.done = True
         self._show(found)
 
     def _failed(self) -> None:
-        self.said.value = '<span class="sw-quiet">failed; see above</span>'
+        self.said.value = '<span class="sw-quiet">· failed; see above</span>'
 
 
 def is_cheap(room: Room, flops: float) -> bool:

@@ -283,7 +283,8 @@ def _path(d: str, number: int, width: float) -> str:
 
 def _mark(x: float, y: float, size: float, number: int, words: str = "") -> str:
     """A mark of the line's own shape around a point."""
-    colour, shape = LINES[number % len(LINES)], FILLED[number % len(FILLED)]
+    colour = LINES[number % len(LINES)]
+    shape = FILLED[(number + number // len(LINES)) % len(FILLED)]  # no pair of both comes twice
     n, r = svg.number, size
     corners = {
         "circle": f"M{n(x - r)} {n(y)}a{n(r)} {n(r)} 0 1 0 {n(2 * r)} 0a{n(r)} {n(r)} 0 1 0 "

@@ -72,7 +72,7 @@ def _verdict(plan: Plan) -> str:
 
 
 def _sums(plan: Plan) -> str:
-    """What it all comes to: memory, host, disk, time, compute, the end-to-end control, brackets."""
+    """What it all comes to: memory, host, disk, time, compute, the end-to-end control, accuracy."""
     pairs = (f"<dt>{escaped(name)}</dt><dd>{escaped(said)}</dd>" for name, said in totals(plan))
     return f'<dl class="sw-sums">{"".join(pairs)}</dl>'
 

@@ -74,14 +74,15 @@ def summary(parts: Sequence[Mapping[str, Any]]) -> str:
     """A rack in one line."""
     stacks = [p for p in parts if p.get("name") not in ("embedding", "head")]
     there = [part for part in parts if part.get("state") != "absent"]
+    held = sum(part.get("state") != "absent" for part in stacks)
     taken = [part.get("bytes") for part in there]
     known = sum(count for count in taken if count is not None)
     more = "" if None not in taken else " of those that are known"
     numbers = [part.get("parameters") for part in there]
     whole = None if None in numbers else sum(number for number in numbers if number is not None)
     return (
-        f"{len(stacks)} stack{'s' * (len(stacks) != 1)}, "
-        f"{sum(part.get('state') != 'absent' for part in stacks)} of them there; "
+        f"{len(stacks)} stack{'s' * (len(stacks) != 1)}"
+        f"{f', {held} of them there' if held < len(stacks) else ''}; "
         f"{count_said(whole)} parameters, {bytes_said(known)}{more}"
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from stackwise_widgets.views import svg
 from stackwise_widgets.views.legend import SWATCH, legend_html
-from stackwise_widgets.views.markup import escaped, key_of, percent_said, shortened
+from stackwise_widgets.views.markup import escaped, key_of, said, shortened
 from stackwise_widgets.views.step_boxes import (
     STATES,
     Box,
@@ -75,6 +75,16 @@ def norm_said(value: float | None) -> str:
     return f"{value:.3g}"
 
 
+def moved_said(value: float | None) -> str:
+    """How far weights moved, of their norm, with two digits: `0.048 %`; empty where not known."""
+    if value is None:
+        return ""
+    if not value:
+        return "exactly 0"
+    digits = ".2g" if abs(value) < 0.995 else ".0f"
+    return said(value, lambda part: f"{100 * part:{digits}} %")
+
+
 def _present(phase: Phase | None) -> set[str]:
     """The parts that a phase is at work in."""
     if phase is None:
@@ -131,7 +141,7 @@ def _second(box: Box, phase: Phase | None) -> str:
         return f"{phase.loss:.4f} nats a token" if known and phase is not None else ""
     output, moved = output_of(box, phase), moved_by(box, phase)
     if moved is not None:
-        return f"moved by {percent_said(moved)}" if moved else "moved by exactly 0"
+        return f"moved by {moved_said(moved)}"
     return f"puts out {norm_said(output)} rms" if output is not None else STATES[box.state]
 
 
@@ -215,13 +225,13 @@ def _words(stage: Stage, phase: Phase | None) -> str:
 
 def _tip(box: Box, phase: Phase | None) -> str:
     lines = [f"{box.name}{': ' if STATES[box.state] else ''}{STATES[box.state]}"]
-    for words, value in (
-        ("puts out, root mean square", output_of(box, phase)),
-        ("gradient that arrives, norm", arriving_at(box, phase)),
-        ("gradient of its weights, norm", gradient_of(box, phase)),
-        ("weights moved by, of their norm", moved_by(box, phase)),
+    for words, found in (
+        ("puts out, root mean square", norm_said(output_of(box, phase))),
+        ("gradient that arrives, norm", norm_said(arriving_at(box, phase))),
+        ("gradient of its weights, norm", norm_said(gradient_of(box, phase))),
+        ("weights moved by, of their norm", moved_said(moved_by(box, phase))),
     ):
-        lines += [f"{words}: {norm_said(value)}"] if value is not None else []
+        lines += [f"{words}: {found}"] if found else []
     return "\n".join(lines)
 
 
@@ -254,7 +264,7 @@ def _table(boxes: Sequence[Box], phase: Phase | None) -> str:
             norm_said(output_of(box, phase)) or "-",
             norm_said(arriving_at(box, phase)) or "-",
             norm_said(gradient_of(box, phase)) or "-",
-            "-" if (moved := moved_by(box, phase)) is None else percent_said(moved),
+            moved_said(moved_by(box, phase)) or "-",
         ]
         for box in boxes
     ]

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stackwise_widgets.views import svg
-from stackwise_widgets.views.markup import ENDS, bytes_said, escaped, percent_said, shortened
-from stackwise_widgets.views.step import norm_said
+from stackwise_widgets.views.markup import ENDS, bytes_said, escaped, shortened
+from stackwise_widgets.views.step import moved_said, norm_said
 from stackwise_widgets.views.step_boxes import Box, boxes_of, gradient_of, moved_by
 from stackwise_widgets.views.tables import behind, table_html
 
@@ -52,7 +52,7 @@ def bars_html(exp: Experiment, stage: Stage, phase: Phase | None) -> str:
     for n, (row, values) in enumerate(zip(rows, found, strict=True)):
         body += _bars(row, values, mosts, 18 + n * ROW, phase)
     drawn = svg.picture(WIDE, height, "gradient and move of each block", body, small=True)
-    lines = [[r.name, norm_said(g) or _none(r, phase), _moved(m) or NOT_YET] for r, (g, m) in
+    lines = [[r.name, norm_said(g) or _none(r, phase), moved_said(m) or NOT_YET] for r, (g, m) in
              zip(rows, found, strict=True)]  # fmt: skip
     table = table_html(["block", "gradient norm", "weights moved"], lines, "By block")
     return (
@@ -92,7 +92,7 @@ def _bars(
     yield svg.label(0, y + 12, shortened(row.name, 11))
     kinds = ("sw-gradient-bar", "sw-moved-bar")
     for side, (value, most) in enumerate(zip(values, mosts, strict=True)):
-        x, text = NAME + side * (HALF + 6), (norm_said, _moved)[side](value)
+        x, text = NAME + side * (HALF + 6), (norm_said, moved_said)[side](value)
         if value is None:
             text = _none(row, phase) if side == 0 else NOT_YET
         width = (HALF - 66) * value / most if value and most and math.isfinite(value) else 0.0
@@ -107,14 +107,6 @@ def _none(row: Box, phase: Phase | None) -> str:
     if phase is None or not phase.grad_norms:
         return NOT_YET
     return "none" if row.state == "active" else "none: frozen"
-
-
-def _moved(value: float | None) -> str:
-    if value is None:
-        return ""
-    return (
-        percent_said(value) if value >= 5e-4 else f"{100 * value:.2g} %" if value else "exactly 0"
-    )
 
 
 def losses_html(losses: Sequence[tuple[int, float]], recorded: str = "") -> str:

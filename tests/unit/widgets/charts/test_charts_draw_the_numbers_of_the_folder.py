@@ -133,3 +133,23 @@ def test_words_of_strangers_are_escaped(made, attempt) -> None:
     attempt(run, 1, 10)
     words = [note.text for note in run_figure(view_of(run)).layout.annotations]
     assert any("&lt;a" in text for text in words) and not any("<a" in text for text in words)
+
+
+def test_on_paper_as_on_screen_the_predicted_peak_is_drawn(shipped) -> None:
+    view = view_of(shipped["grow"])
+    assert all(stage.predicted_peak for stage in view.stages)
+    size = memory_unit(view)[0]
+    axes = run_still(view).axes[3]
+    dotted = [y for line in axes.lines if line.get_linestyle() == ":" for y in line.get_ydata()[:1]]
+    planned = [stage.predicted_peak / size for stage in view.stages]
+    assert [y for y in dotted if y in planned] == planned
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend[:3] == ["peak, measured", "peak, predicted", "sum, predicted"]
+
+
+def test_names_of_stages_lie_under_plotlys_tool_bar(shipped) -> None:
+    layout = run_figure(view_of(shipped["grow"])).layout
+    names = [note for note in layout.annotations if note.y == 1.0 and note.yanchor == "bottom"]
+    assert names
+    bar, word = 30, 2 + 1.3 * max(note.font.size for note in names)  # pixels
+    assert layout.margin.t >= bar + word

@@ -75,15 +75,43 @@ def test_a_folder_whose_making_was_cut_short_is_a_row(made, trained, tmp_path) -
     )
 
 
-def test_a_run_of_another_version_is_listed_with_what_it_says(trained, tmp_path) -> None:
+def test_a_run_of_another_version_is_damaged_and_its_numbers_are_there(trained, tmp_path) -> None:
     run = trained("old-1")
     path = run.path / "experiment.yaml"
     path.write_text("schema_version: 99\nnovel: {knob: 3}\n" + path.read_text().split("\n", 1)[1])
     trained("new-1")
     frame = list_runs(tmp_path / "runs").set_index("id")
-    assert frame.loc["old-1", "bits_per_byte"] == 1.5 and frame.loc["old-1", "schema_version"] == 99
-    assert frame.loc["old-1", "novel.knob"] == 3 and frame.loc["new-1", "novel.knob"] is None
+    assert frame["state"].to_dict() == {"old-1": "damaged", "new-1": "finished"}
+    assert frame.loc["old-1", "problem"] == (
+        "run old-1: experiment.yaml: schema_version: 99 is of another version of StackWise"
+    )
+    assert frame.loc["old-1", "bits_per_byte"] == 1.5
+    assert not [key for key in frame.columns if key in ("schema_version", "novel.knob")]
     assert view_of(run).exits is not None
+
+
+@pytest.mark.parametrize("size", [120, 200, 400, 700, -9])
+def test_a_cut_experiment_is_damaged_and_adds_no_column(trained, tmp_path, size) -> None:
+    path = trained("cut-1").path / "experiment.yaml"
+    path.write_text(path.read_text()[:size])
+    trained("good-1")
+    frame = list_runs(tmp_path / "runs").set_index("id")
+    assert frame["state"].to_dict() == {"cut-1": "damaged", "good-1": "finished"}
+    assert "experiment.yaml" in frame.loc["cut-1", "problem"]
+    assert list(frame.columns) == [
+        "state", "name", "bits_per_byte", "flops", "peak_bytes", "seconds", "problem"
+    ]  # fmt: skip
+
+
+def test_a_choice_that_lived_in_a_notebook_is_no_damage(trained, tmp_path) -> None:
+    for kind, line in (("curriculum", "name"), ("attention", "kind")):
+        path = trained(f"own-{kind}").path / "experiment.yaml"
+        text = path.read_text()
+        at = text.index(f"\n{kind}:\n  {line}: ")
+        first = text[at:].split("\n")[2]
+        path.write_text(text[:at] + text[at:].replace(first, f"  {line}: mine", 1))
+    frame = list_runs(tmp_path / "runs")
+    assert frame["state"].tolist() == ["finished"] * 2, frame["problem"].tolist()
 
 
 def test_an_experiment_that_grows_without_end_is_refused(trained) -> None:

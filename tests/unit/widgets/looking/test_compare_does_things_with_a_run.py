@@ -1,11 +1,13 @@
 """Rename, note, tag, share and delete: each to the run that is open, none by surprise."""
 
+import shutil
 import zipfile
 
 import pytest
 
 import stackwise as sw
 from stackwise_widgets.compare import Compare
+from stackwise_widgets.shipped import is_shipped, shipped_runs
 
 
 @pytest.fixture
@@ -130,3 +132,46 @@ def test_what_is_no_run_can_be_looked_at_and_no_more(panel, tmp_path):
     assert panel.deed._delete.disabled
     assert panel.deed.name not in panel.deed.children
     assert panel.errors == []
+
+
+def test_what_ships_can_be_shared_and_neither_renamed_nor_deleted(panel, tmp_path, monkeypatch):
+    monkeypatch.setattr("stackwise_widgets.shipped.SHIPPED", tmp_path / "runs")
+    run = open_run(panel)
+    assert panel.deed._save.disabled and panel.deed._delete.disabled and panel.deed.name.disabled
+    assert "ships with the project" in panel.deed._delete.tooltip
+    assert panel.deed._save.tooltip == panel.deed._delete.tooltip
+    assert any("ships with the project" in getattr(it, "value", "") for it in panel.deed.children)
+    for button in (panel.deed._save, panel.deed._delete, panel.deed._delete):
+        button.click()  # as a page that is older would
+    assert len(panel.errors) == 3 and run.path.exists() and run.labels.name == ""
+    assert "ships with the project; copy its folder to change it" in str(panel.errors[0])
+    assert not panel.deed.asks and not panel.deed._share.disabled
+    mine = tmp_path / "runs" / "mine-1"
+    shutil.copytree(run.path, mine)
+    panel.refresh()
+    panel.wait(60)
+    panel.table.current = "mine-1"
+    assert not panel.deed._delete.disabled and not panel.deed.name.disabled
+    assert not any("ships" in getattr(it, "value", "") for it in panel.deed.children)
+
+
+def test_the_projects_own_runs_are_those_that_ship(panel):
+    assert len(shipped_runs()) == 4 and all(map(is_shipped, shipped_runs()))
+    assert not any(map(is_shipped, panel.runs))  # copies
+
+
+def test_a_file_without_a_name_and_a_folder_that_is_missing_are_said(panel, tmp_path):
+    open_run(panel)
+    for name in ("", "nowhere/x.zip"):
+        panel.deed.file.value = name
+        panel.deed._share.click()
+        panel.deed.wait(60)
+    panel.deed.kind.value = "one HTML page"
+    panel.deed.file.value = "nowhere/x.html"
+    panel.deed._share.click()
+    panel.deed.wait(60)
+    assert [str(error) for error in panel.errors] == [
+        "sharing the run: file: a name is missing; give one that ends in .zip",
+        *["sharing the run: nowhere: no such folder; make it, or name another"] * 2,
+    ]
+    assert not panel.deed._share.disabled

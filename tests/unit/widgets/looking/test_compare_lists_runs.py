@@ -142,3 +142,42 @@ def test_it_is_made_at_once_and_reads_beside(runs):
     made = time.perf_counter() - begin
     assert panel.wait(60)
     assert made < 0.5
+
+
+def test_what_run_experiment_refuses_is_damaged_not_ticked_and_adds_no_column(panel, runs):
+    first = next(runs.glob("*grow*"))
+    for name in ("v99", "cut"):
+        shutil.copytree(first, runs / name)
+    path = runs / "v99" / "experiment.yaml"
+    path.write_text(path.read_text().replace("schema_version: 1", "schema_version: 99"))
+    path = runs / "cut" / "experiment.yaml"
+    path.write_text(path.read_text()[:200])
+    for name in ("v99", "cut"):
+        with pytest.raises(sw.ExperimentError):
+            sw.attach(runs / name).experiment  # noqa: B018
+    before = panel.table.columns
+    again = Compare(runs)
+    again.wait(60)
+    rows = rows_of(again)
+    assert {rows[name]["state"] for name in ("v99", "cut")} == {"damaged"}
+    assert "schema_version: 99 is of another version" in rows["v99"]["problem"]
+    assert "experiment.yaml is cut short: it lacks" in rows["cut"]["problem"]
+    assert again.table.columns == before
+    again._tick_all()
+    assert len(again.selected) == 4
+    with pytest.raises(ValueError, match="run 'v99'"):
+        again.select("v99")
+    assert again.errors == []
+
+
+def test_a_filter_knows_a_column_by_its_title(panel):
+    titles = [column["title"] for column in panel.table.columns]
+    assert "curriculum" in titles
+    found = {}
+    for text in ("curriculum:grow", "curriculum.name:grow", "Curriculum:GROW"):
+        panel.filter.value = text
+        found[text] = [row["id"] for row in panel.table.rows]
+    (ids, *others) = found.values()
+    assert len(ids) == 1 and "-grow-" in ids[0] and all(other == ids for other in others)
+    panel.filter.value = "curriculum:nothing"
+    assert panel.table.rows == []
