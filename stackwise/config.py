@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -250,6 +251,13 @@ class Experiment(Checked):
     @classmethod
     def _said(cls, error: ValidationError) -> ExperimentError:
         return ExperimentError([pointed(problem) for problem in super()._said(error).problems])
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _of_this_version(cls, value: Any) -> Any:
+        if isinstance(value, int) and value != 1:
+            raise ValueError(f"{value} is of another version of StackWise; this one reads 1")
+        return value
 
     @classmethod
     def preset(cls, name: str) -> Experiment:

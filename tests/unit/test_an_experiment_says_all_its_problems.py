@@ -57,7 +57,10 @@ MALFORMED = {
         {"title": "my run"},
         "title: 'my run' must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
     ),
-    "another schema": ({"schema_version": 2}, "schema_version: 2 must be 1"),
+    "another schema": (
+        {"schema_version": 2},
+        "schema_version: 2 is of another version of StackWise; this one reads 1",
+    ),
     "an unknown section": ({"rak": {}}, "rak: unknown key; did you mean 'rack'?"),
     "a key of two lines": ({"a\nb": 1}, f"'a\\nb': unknown key; known: {KNOWN}"),
     "an empty key": ({"": 1}, f"'': unknown key; known: {KNOWN}"),

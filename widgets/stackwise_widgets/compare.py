@@ -27,7 +27,7 @@ from stackwise_widgets.comparison.picture import overlay_html
 from stackwise_widgets.comparison.rows import Listed, chosen_by, listed, shown, states_in
 from stackwise_widgets.comparison.still import overlay_still
 from stackwise_widgets.comparison.table import RunsTable
-from stackwise_widgets.hiding import hidden
+from stackwise_widgets.hiding import COMPARE, hidden
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.theme import stylesheet
@@ -73,7 +73,7 @@ class Compare(w.VBox):
     """
 
     def __init__(self, runs_dir: Where = "runs", *, hide: Iterable[str] = ()) -> None:
-        self.hide = hidden(hide, ("filter", "deed", "axis"))
+        self.hide = hidden(hide, COMPARE)
         single = isinstance(runs_dir, str | Path | sw.Run)
         self._where: list[str | Path | sw.Run] = [runs_dir] if single else list(runs_dir)  # type: ignore[list-item, arg-type]
         self.guard = Guard()
