@@ -174,15 +174,13 @@ class Choice:
         params: What it takes; None for a kind without parameters.
 
     Raises:
-        ExperimentError: If `build` cannot be called, or `params` is no class of parameters.
+        ExperimentError: If `params` is no class of parameters.
     """
 
     build: Callable[..., Any]
     params: type[Params] | None = None
 
     def __post_init__(self) -> None:
-        if not callable(self.build):
-            raise ExperimentError(f"build: {short(self.build)} cannot be called; give a function")
         good = isinstance(self.params, type) and issubclass(self.params, Params)
         if self.params is not None and not good:
             raise ExperimentError(

@@ -81,7 +81,6 @@ def test_a_folder_may_be_a_path():
     [
         (lambda: sw.Choice(print, object), "params: <class 'object'> is no class of parameters"),
         (lambda: sw.Choice(print, sw.Params()), "is no class of parameters; derive one from sw.Pa"),
-        (lambda: sw.Choice(5), "build: 5 cannot be called; give a function"),
     ],
 )
 def test_an_entry_that_cannot_be_chosen_is_refused_as_it_is_made(entry, why) -> None:
