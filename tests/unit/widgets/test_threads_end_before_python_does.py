@@ -8,13 +8,16 @@ import sys
 import pytest
 
 HEAD = """
-import time, torch
+import threading, torch
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.player import Player
 from stackwise_widgets.ticking import Ticking
 
+begun = threading.Event()
+
 def work(*found):
+    begun.set()
     a = torch.randn(300, 300)
     for _ in range(100):
         a = (a @ a).softmax(-1)
@@ -23,15 +26,16 @@ def work(*found):
 """
 LATEST = """
 latest = Latest(Guard())
-for word in ("first", "second", "third"):
+latest.ask("first", work)
+begun.wait()
+for word in ("second", "third"):
     latest.ask(word, work)
-    time.sleep(0.01)
 """
-TICKING = "ticking = Ticking('ticking', work, Guard(), 0.001); ticking.start(); time.sleep(0.02)"
+TICKING = "ticking = Ticking('ticking', work, Guard(), 0.001); ticking.start(); begun.wait()"
 PLAYER = """
 player = Player("playing", work, lambda: 0.001, Guard(), lambda: None)
 player.play()
-time.sleep(0.02)
+begun.wait()
 """
 
 
