@@ -75,8 +75,7 @@ def why_unknown() -> str | None:
     for _ in range(PROBES):  # another thread may give something back meanwhile
         before = in_use()
         held = torch.empty(PROBE_BYTES, dtype=torch.uint8)
-        taken_bytes = in_use() - before
-        if taken_bytes >= held.nbytes:
+        if in_use() - before >= held.nbytes:
             return None
         del held
     return "tensors do not come from glibc's malloc here"

@@ -116,7 +116,6 @@ def moments(
     """Every moment that may be the highest, in the order of a step."""
     blocks, rest = path_of(exp, stage), []
     held = micro.gradients if micro.accumulates else micro.buffer
-    seen: set[tuple[int, Role]] = set()
     backs: dict[tuple[int, bool], tuple[Moment, ...]] = {}
     kept = 0
     again = cycle(exp.rack)
@@ -125,9 +124,7 @@ def moments(
         if role != "trunk":
             rest.append((name, number, role))
             kept += micro.kept[role]
-        passes = role == "trunk" or micro.checkpointing
-        if passes and ((number % again, role) not in seen or (role != "trunk" and number in tell)):
-            seen.add((number % again, role))
+        if number in tell and (role == "trunk" or micro.checkpointing):
             trains = role == "active"
             moment = block_forward(exp.rack, exp.attention, number, micro.passing, trains)
             work = micro.bytes_of(moment) + micro.weight(role, forward=True)

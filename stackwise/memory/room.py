@@ -29,13 +29,12 @@ def check_room(plan: Sequence[Mapping[str, Any]], placement: Placement) -> None:
     Raises:
         ExperimentError: If it does.
     """
-    card = on_card(placement)
-    has = torch.cuda.mem_get_info()[1] if card else machine_bytes()
-    takes = max(row["peak_bytes"] for row in plan)
+    takes, has = most_bytes(plan), device_bytes(placement)
+    device = "card" if on_card(placement) else "machine"
     if has is not None and takes > has:
         raise ExperimentError(
-            f"rack: training takes {bytes_text(takes)} by arithmetic, and this "
-            f"{'card' if card else 'machine'} has {bytes_text(has)}; {ways_left(placement)}"
+            f"rack: training takes {bytes_text(takes)} by arithmetic, and this {device} has "
+            f"{bytes_text(has)}; {ways_left(placement)}"
         )
     lent, has = max(row["host_bytes"] for row in plan), machine_bytes()
     if has is not None and lent > has:
@@ -44,6 +43,16 @@ def check_room(plan: Sequence[Mapping[str, Any]], placement: Placement) -> None:
             f"and this machine has {bytes_text(has)}; give stream_from=disk, or freeze to less "
             "with precision.frozen"
         )
+
+
+def most_bytes(plan: Sequence[Mapping[str, Any]]) -> int:
+    """The highest peak of all stages of a plan."""
+    return int(max(row["peak_bytes"] for row in plan))
+
+
+def device_bytes(placement: Placement) -> int | None:
+    """Memory in all of the device that computes; None where the system does not say."""
+    return int(torch.cuda.mem_get_info()[1]) if on_card(placement) else machine_bytes()
 
 
 def ways_left(placement: Placement) -> str:

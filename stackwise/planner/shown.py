@@ -154,12 +154,9 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
     if found.experiment.curriculum.choice != "end_to_end":
         yield "end to end", price(found.end_to_end, found.flops)
     card = "; none was measured on a card" if machine.kind == "cuda" and shipped() == bars else ""
-    none = (
-        ""
-        if bars.of_peak(need.peak_bytes) == bars.peak
-        else f"; how far off is not known under {gib(SMALL)}"
-    )
-    yield "accuracy", f"plans were off by {bars}{card}{none}"
+    small = bars.of_peak(need.peak_bytes) != bars.peak
+    unknown = f"; how far off is not known under {gib(SMALL)}" if small else ""
+    yield "accuracy", f"plans were off by {bars}{card}{unknown}"
 
 
 def other_threads(found: Plan) -> str:

@@ -15,7 +15,7 @@ import torch
 from stackwise.atomic import write_text
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
-from stackwise.data.batches import batch_at, samples_per_epoch
+from stackwise.data.batches import epoch_order, samples_per_epoch
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.meter import Meter
@@ -72,9 +72,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     with threads_of(placement), RunWriter(run.path) as writer:
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         load_packages(exp, placement)
-        batch_at(
-            dataset, 0, exp.optim.batch, exp.seed
-        )  # an epoch's order is the data's, not the rack's
+        epoch_order(dataset.n_samples, exp.seed, 0)  # kept; it is the data's, not the rack's
         meter = Meter(device)
         if meter.blind is not None:
             writer.event("peak_unknown", why=meter.blind)

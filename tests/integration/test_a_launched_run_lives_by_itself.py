@@ -167,6 +167,13 @@ def test_it_may_be_told_not_to_wait(long, place) -> None:
         until(lambda: steps(run) > 0)
 
 
+def kill_owner(run: sw.Run, lock: str) -> None:
+    """Kill the process that holds a lock of a run."""
+    owner = owner_of(run.path, lock)
+    assert owner is not None
+    os.kill(owner.pid, signal.SIGKILL)
+
+
 def place_of(place: sw.Placement):
     from pathlib import Path
 
@@ -176,9 +183,7 @@ def place_of(place: sw.Placement):
 def test_a_dead_one_says_so_and_goes_on(long, place) -> None:
     run = sw.launch(long, place)
     until(lambda: steps(run) > 2)
-    owner = owner_of(run.path, LOCK)
-    assert owner is not None
-    os.kill(owner.pid, signal.SIGKILL)
+    kill_owner(run, LOCK)
     assert run.wait(LIMIT) == "died"
     assert run.error() == (
         "its process was ended by SIGKILL, as the system does when memory runs out"
@@ -193,9 +198,7 @@ def test_a_dead_one_says_so_and_goes_on(long, place) -> None:
 def test_it_goes_on_without_its_supervisor(long, place) -> None:
     run = sw.launch(long, place)
     until(lambda: steps(run) > 2)
-    owner = owner_of(run.path, SUPERVISOR)
-    assert owner is not None
-    os.kill(owner.pid, signal.SIGKILL)
+    kill_owner(run, SUPERVISOR)
     taken = steps(run)
     until(lambda: steps(run) > taken)
     run.stop()
@@ -365,9 +368,7 @@ def test_all_stages_may_be_asked_for_while_one_trains(tiny, place) -> None:
 def test_a_run_whose_supervisor_died_keeps_its_turn_and_can_be_stopped_now(long, place) -> None:
     run = sw.launch(long, place)
     until(lambda: steps(run) > 2)
-    owner = owner_of(run.path, SUPERVISOR)
-    assert owner is not None
-    os.kill(owner.pid, signal.SIGKILL)
+    kill_owner(run, SUPERVISOR)
     second = sw.launch(long.replace(seed=1), place)
     until(lambda: second.state == "queued")
     assert second.status()["waits_for"] == [run.id]

@@ -20,6 +20,7 @@ import stackwise as sw
 from stackwise.atomic import write_text
 from stackwise.objective import is_causal
 from stackwise.report import duration
+from stackwise.training.start import stages_of
 from stackwise_widgets.charts.series import view_of
 from stackwise_widgets.charts.still import run_still
 from stackwise_widgets.inspection.one_rack import RACK, room_for
@@ -177,8 +178,7 @@ def _trouble(run: Run, state: str) -> str:
 def _grid(run: Run) -> str:
     """Stages by stacks, as they are executed."""
     placement = sw.Placement.load(run.path / "placement.yaml")
-    stages = [sw.Stage.model_validate(stage) for stage in run.stages()]
-    return grid_html(run.experiment, placement, stages, run.plan())
+    return grid_html(run.experiment, placement, stages_of(run), run.plan())
 
 
 def _chart(run: Run) -> str:

@@ -231,11 +231,11 @@ class RunPanel(w.VBox):
 
     def _refused(self) -> None:
         """It could not be launched: say again how the run stands that is shown."""
-        if self._run is None or self._reader is None:
-            self._say("nothing is launched: what is wrong is said above")
+        if self._run is not None:
+            self.look()
         else:
-            self.standing.value = standing_html(self._run, self._reader.read())
-        self._enable()
+            self._say("nothing is launched: what is wrong is said above")
+            self._enable()
 
     def _draw(self, view: RunView) -> None:
         assert self._run is not None

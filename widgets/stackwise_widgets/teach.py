@@ -28,6 +28,7 @@ from stackwise_widgets.teach_controls import CONTROLS as CONTROLS
 from stackwise_widgets.teach_controls import FIELDS, LABELS
 from stackwise_widgets.teach_parts import SHOWN as SHOWN
 from stackwise_widgets.teach_parts import Parts
+from stackwise_widgets.teach_room import taught
 from stackwise_widgets.theme import stylesheet
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Teach(w.VBox):
         gone = hidden(hide, PARTS)
         self.source = source
         self.run = source if isinstance(source, sw.Run) else None
-        self.experiment, self.stages = _read(source)
+        self.experiment, self.stages = taught(source)
         if not 0 <= stage < len(self.stages):
             raise ValueError(f"stage: {stage} is no stage; there are 0 to {len(self.stages) - 1}")
         if not 0 <= sample < self.experiment.optim.batch:
@@ -289,14 +290,6 @@ class Teach(w.VBox):
 
     def _show_playing(self) -> None:
         self.buttons["play"].description = "Pause" if self.player.playing else "Play"
-
-
-def _read(source: sw.Run | sw.Experiment | str) -> tuple[sw.Experiment, tuple[sw.Stage, ...]]:
-    """What is taught, and its stages as they are executed."""
-    if isinstance(source, sw.Run):
-        return source.experiment, tuple(map(sw.Stage.model_validate, source.stages()))
-    exp = sw.Experiment.preset(source) if isinstance(source, str) else source
-    return exp, sw.stages(exp)
 
 
 def _lines_of(exp: sw.Experiment, placement: sw.Placement | None) -> tuple[list[str], list[str]]:

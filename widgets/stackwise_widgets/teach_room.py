@@ -1,17 +1,16 @@
-"""What Teach says of a rack for which this machine has no room: what it counts, and why."""
+"""What is taught, and what Teach says where this machine has no room for it: what counts, why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import torch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import stackwise as sw
 from stackwise.memory.bytes import on_card, plan_rows
-from stackwise.memory.room import machine_bytes
+from stackwise.memory.room import device_bytes, most_bytes
 from stackwise.report import bytes_text
 from stackwise.stepping.beginning import experiment_of, placement_of, plainly
+from stackwise.training.start import stages_of
 
 if TYPE_CHECKING:
     from stackwise.placement import Placement
@@ -22,6 +21,16 @@ TRUNKS = {
 }
 
 
+def taught(source: sw.Run | sw.Experiment | str) -> tuple[sw.Experiment, tuple[sw.Stage, ...]]:
+    """What is taught, and its stages as they are executed.
+
+    Raises:
+        ExperimentError: If there is no such preset.
+    """
+    exp = experiment_of(source)
+    return exp, stages_of(source) if isinstance(source, sw.Run) else sw.stages(exp)
+
+
 def room_said(source: sw.Run | sw.Experiment | str, placement: Placement | None) -> str:
     """Why a step cannot be taken here for want of memory; empty if that is not why.
 
@@ -29,10 +38,10 @@ def room_said(source: sw.Run | sw.Experiment | str, placement: Placement | None)
         source: What is taught.
         placement: How its steps are carried out; None for its own.
     """
-    exp, asked = experiment_of(source), placement or placement_of(source)
-    stages = _stages(source, exp)
+    exp, stages = taught(source)
+    asked = placement or placement_of(source)
     plain, _ = plainly(asked)
-    takes, has = _most(plan_rows(exp, plain, stages)), _room(plain)
+    takes, has = most_bytes(plan_rows(exp, plain, stages)), device_bytes(plain)
     if has is None or takes <= has:
         return ""
     return (
@@ -47,23 +56,8 @@ def _planned(exp: sw.Experiment, asked: Placement, stages: Sequence[sw.Stage]) -
     """What a run takes instead, where it does not hold its trunk."""
     if asked.trunk not in TRUNKS:
         return ""
-    takes = _most(plan_rows(exp, asked, stages))
+    takes = most_bytes(plan_rows(exp, asked, stages))
     return (
         f" The plan's {bytes_text(takes)} are of a run with placement.trunk={asked.trunk}, which "
         f"{TRUNKS[asked.trunk]}; a step that is watched block by block has all of them there."
     )
-
-
-def _most(rows: Sequence[Mapping[str, Any]]) -> int:
-    return int(max(row["peak_bytes"] for row in rows))
-
-
-def _room(placement: Placement) -> int | None:
-    """Bytes that the device has in all; None where the system does not say."""
-    return int(torch.cuda.mem_get_info()[1]) if on_card(placement) else machine_bytes()
-
-
-def _stages(source: sw.Run | sw.Experiment | str, exp: sw.Experiment) -> tuple[sw.Stage, ...]:
-    if isinstance(source, sw.Run):
-        return tuple(map(sw.Stage.model_validate, source.stages()))
-    return sw.stages(exp)

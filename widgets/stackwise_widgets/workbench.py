@@ -26,7 +26,14 @@ from stackwise_widgets.run_panel import RunPanel
 from stackwise_widgets.shipped import SHIPPED, first_run
 from stackwise_widgets.theme import stylesheet
 from stackwise_widgets.views import plan_summary
-from stackwise_widgets.workbench_state import PANELS, State, opened, read_state, write_state
+from stackwise_widgets.workbench_state import (
+    PANELS,
+    State,
+    opened,
+    panel_called,
+    read_state,
+    write_state,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,13 +234,15 @@ def by_panel(hide: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"": [], **{name: [] for name in PANELS}}
     for name in [hide] if isinstance(hide, str) else hide:
         panel, dot, part = name.partition(".")
-        whole = next((known for known in PANELS if known.lower() == panel.lower()), None)
-        if whole is not None:
-            found[whole if dot else ""].append(part if dot else whole)
-        if whole is None or dot:
-            check_name(part if whole else name, PANELS, whole)
+        whole = panel_called(panel)
         if whole is None:
+            check_name(name, PANELS)
             found["Design"].append(name)
+        elif dot:
+            check_name(part, PANELS, whole)
+            found[whole].append(part)
+        else:
+            found[""].append(whole)
     if len(found[""]) == len(PANELS):
         raise ValueError("hide: names every panel; leave one")
     return found

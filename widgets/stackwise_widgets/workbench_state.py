@@ -32,6 +32,11 @@ from stackwise.yaml_text import read_mapping, read_text
 PANELS = ("Design", "Run", "Compare", "Inspect", "Teach")
 
 
+def panel_called(name: str) -> str | None:
+    """The panel of that name, capital letters aside; None if there is none."""
+    return next((panel for panel in PANELS if panel.lower() == name.lower()), None)
+
+
 class State(Section):
     """What a workbench opens with."""
 
@@ -54,7 +59,7 @@ class State(Section):
     @field_validator("panel")
     @classmethod
     def _is_a_panel(cls, name: str) -> str:
-        whole = next((panel for panel in PANELS if panel.lower() == name.lower()), None)
+        whole = panel_called(name)
         if whole is None:
             raise ValueError(f"unknown panel {name!r}{closest(name, PANELS)}")
         return whole

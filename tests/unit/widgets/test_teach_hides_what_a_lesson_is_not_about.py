@@ -90,8 +90,7 @@ def test_a_preset_that_is_none_is_refused() -> None:
 @pytest.fixture
 def small_machine(monkeypatch):
     """2 GiB, so that little is of a rack that is too large."""
-    for module in ("stackwise.memory.room", "stackwise_widgets.teach_room"):
-        monkeypatch.setattr(f"{module}.machine_bytes", lambda: 2 << 30)
+    monkeypatch.setattr("stackwise.memory.room.machine_bytes", lambda: 2 << 30)
 
 
 @pytest.mark.usefixtures("small_machine")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+from stackwise_widgets.curve_looks import place_of
 from stackwise_widgets.paper import CATEGORIES, COLOURS, MARKERS
 
 Theme = Literal["auto", "light", "dark"]
@@ -63,16 +64,6 @@ def axis(title: str, colour: str | None = None, **more: Any) -> dict[str, Any]:
         "exponentformat": "SI",
         **more,
     }
-
-
-def place_of(number: int) -> tuple[int, int, int]:
-    """Which colour, mark and dash the curve of this number has; 49 come before one comes again.
-
-    A second round of colours has each with the next mark, and with another dash.
-    """
-    colours, marks = len(LINES), len(MARKS)
-    turn = number // colours
-    return number % colours, (number + turn) % marks, turn % len(DASHES)
 
 
 def look_of(number: int) -> tuple[str, str, str]:

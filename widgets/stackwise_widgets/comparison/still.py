@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import EngFormatter
 
 from stackwise_widgets.charts.overlaid import Over
-from stackwise_widgets.charts.style import place_of
 from stackwise_widgets.comparison.picture import legend_said, limits_of, placed_over
+from stackwise_widgets.curve_looks import place_of
 from stackwise_widgets.paper import COLOURS, FAINT, INK, MARKERS, PaperFigure
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ import stackwise as sw
 from stackwise_widgets.form.board import Board
 from stackwise_widgets.form.cells import after_each_cell
 from stackwise_widgets.form.fields import Looks
-from stackwise_widgets.form.hiding import hidden_paths
+from stackwise_widgets.form.hiding import hidden_paths, top_specs
 from stackwise_widgets.form.reading import Reading, read
-from stackwise_widgets.form.schema import Spec, specs_of
 from stackwise_widgets.form.sheet import Sheet, Texts
 from stackwise_widgets.form.top import Top
 
@@ -61,8 +60,7 @@ class Form(w.VBox):
         hide: Iterable[str] = (),
         wrap: Callable[[Handler], Handler] = as_it_is,
     ) -> None:
-        placing = Spec("placement", "section", "how it is carried out", inside=sw.Placement)
-        self._sheet = Sheet((*specs_of(sw.Experiment), placing))
+        self._sheet = Sheet(top_specs())
         hidden = hidden_paths(self._sheet.specs, hide)
         self._wrap, self._looks = wrap, Looks()
         self._heard: list[Callable[[Reading], Any]] = []

@@ -14,6 +14,7 @@ import stackwise as sw
 from stackwise import Experiment, Stage
 from stackwise.data.tokenizer import Tokenizer
 from stackwise.objective import Corrupted, is_causal
+from stackwise.training.start import stages_of
 from stackwise_widgets.views.tokens import Text, part_said, read_text
 
 MOST_TOKENS = 128
@@ -93,9 +94,9 @@ class Subject:
         return [special.get(i) or part_said(i, self.tokenizer) for i in ids_T]
 
     @property
-    def stages(self) -> list[Stage]:
+    def stages(self) -> tuple[Stage, ...]:
         """Those of the run."""
-        return [Stage.model_validate(stage) for stage in self.run.stages()]
+        return stages_of(self.run)
 
     @property
     def stage(self) -> int:

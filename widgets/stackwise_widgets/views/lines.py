@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from stackwise_widgets.curve_looks import place_of
 from stackwise_widgets.views import svg
 from stackwise_widgets.views.legend import SWATCH, legend_html
 from stackwise_widgets.views.markup import attributes, escaped, key_of
@@ -215,7 +216,7 @@ def _ticks(span: tuple[float, float], most: int) -> list[float]:
 
 def _curve(line: Line, number: int, frame: _Frame) -> str:
     """Band, curve and its marks."""
-    colour = LINES[number % len(LINES)]
+    colour = LINES[place_of(number)[0]]
     parts = [
         f'<path d="{shape}" fill="{colour}" fill-opacity="0.2"/>'
         for shape in _bands(line.band, frame)
@@ -273,8 +274,8 @@ def _bands(band: Sequence[tuple[float, float, float]], frame: _Frame) -> Iterato
 def _path(d: str, number: int, width: float) -> str:
     if not d:
         return ""
-    dash = DASHES[number // len(LINES) % len(DASHES)]
-    colour = LINES[number % len(LINES)]
+    which, _, turn = place_of(number)
+    colour, dash = LINES[which], DASHES[turn]
     return (
         f'<path d="{d}" fill="none" stroke="{colour}" stroke-width="{width}"'
         f'{attributes(stroke_dasharray=dash or None)} stroke-linejoin="round"/>'
@@ -283,8 +284,8 @@ def _path(d: str, number: int, width: float) -> str:
 
 def _mark(x: float, y: float, size: float, number: int, words: str = "") -> str:
     """A mark of the line's own shape around a point."""
-    colour = LINES[number % len(LINES)]
-    shape = FILLED[(number + number // len(LINES)) % len(FILLED)]  # no pair of both comes twice
+    which, mark, _ = place_of(number)
+    colour, shape = LINES[which], FILLED[mark]
     n, r = svg.number, size
     corners = {
         "circle": f"M{n(x - r)} {n(y)}a{n(r)} {n(r)} 0 1 0 {n(2 * r)} 0a{n(r)} {n(r)} 0 1 0 "

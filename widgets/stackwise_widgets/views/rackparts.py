@@ -32,8 +32,9 @@ def rack_parts(run: Run) -> list[dict[str, Any]]:
         RunError: If the folder is damaged.
         CheckpointError: If the manifest is.
     """
-    exp, listed = run.experiment, _listed(run)
-    made = [sw.Stage.model_validate(stage) for stage in run.stages()]
+    from stackwise.training.start import stages_of
+
+    exp, listed, made = run.experiment, _listed(run), stages_of(run)
     states = _states(run, exp, made)
     counts = _parameters(run, exp, made)
     return [

@@ -9,10 +9,10 @@ import pytest
 
 from stackwise_widgets.charts import overlay
 from stackwise_widgets.charts.overlaid import over_seeds, overlay_data, repeated
-from stackwise_widgets.charts.style import place_of
 from stackwise_widgets.compare import Compare
 from stackwise_widgets.comparison.picture import limits_of, overlay_html, placed_over
 from stackwise_widgets.comparison.still import overlay_still
+from stackwise_widgets.curve_looks import place_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 
