@@ -18,8 +18,8 @@ demo: $(READY) ## train one small rack several ways on the King James text and c
 lab: $(READY) ## open JupyterLab
 	@.venv/bin/stackwise lab
 
-test: lint types ## everything: style, types, tests with coverage, notebooks
-	$(PY) tests/run_tests.py
+test: lint types ## everything: style, types, tests, notebooks; COVERAGE=1 holds it against the gate
+	$(PY) tests/run_tests.py$(if $(COVERAGE), --coverage)
 	$(PY) tests/run_tests.py --notebooks
 
 env: $(READY) ## only make the virtual environment, .venv

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from .warm import Warm
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 # One thread in each worker: two workers fill two cores, and sums add in one order.
@@ -38,7 +40,7 @@ def card_is_here() -> bool:
     return torch.cuda.is_available()
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def settled_heap() -> None:
     """What is imported by now is never garbage: each of the many collections leaves it out."""
     gc.collect()
@@ -51,6 +53,13 @@ def unflushed() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Warm]:
+    """Where processes of a test's own are forked."""
+    with Warm() as warm:
+        yield warm
 
 
 @pytest.fixture(autouse=True)

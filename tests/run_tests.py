@@ -1,7 +1,8 @@
 """Chooses what pytest runs, and nothing else: how it runs stands in pyproject.toml and conftest.py.
 
-With no flag: unit under the coverage gate, then integration and examples, whose many processes of
-their own would take twice as long under it.
+With no flag: all but notebooks and browser, integration first, since its files take longest.
+--coverage holds what the unit tests cover against the gate, and runs them first: the many processes
+of the others would take twice as long under it.
 --browser needs Chromium, and runs one test after the other, since it counts the seconds of a page.
 A folder that holds no test yet is left out. The exit code is that of the first pytest that fails.
 """
@@ -11,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SUITES = ("unit", "integration", "examples")
+SUITES = ("integration", "examples", "unit")
 ON_REQUEST = ("browser",)
 
 
@@ -22,6 +23,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for suite in SUITES + ON_REQUEST:
         parser.add_argument(f"--{suite}", action="store_true", help=f"run tests/{suite}")
     parser.add_argument("--notebooks", action="store_true", help="execute notebooks/*.ipynb")
+    parser.add_argument("--coverage", action="store_true", help="hold unit against the gate")
     parser.add_argument("--verbose", action="store_true", help="name every test")
     return parser.parse_args(argv)
 
@@ -29,13 +31,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def runs(chosen: argparse.Namespace, root: Path) -> list[list[str]]:
     """What follows each `python -m pytest`, one after the other; none if there is no test."""
     asked = [suite for suite in SUITES + ON_REQUEST if getattr(chosen, suite)]
-    if asked or chosen.notebooks:
-        found = [pytest_arguments(chosen, root, asked)]
-    else:
-        found = [
-            pytest_arguments(chosen, root, ["unit"], ["--cov"]),
-            pytest_arguments(chosen, root, ["integration", "examples"]),
-        ]
+    if not asked and not chosen.notebooks:
+        asked = list(SUITES)
+    found = []
+    if chosen.coverage and "unit" in asked:
+        asked.remove("unit")
+        found.append(pytest_arguments(chosen, root, ["unit"], ["--cov"]))
+    found.append(pytest_arguments(chosen, root, asked))
     return [arguments for arguments in found if arguments]
 
 
@@ -50,9 +52,10 @@ def pytest_arguments(
         return []
 
     arguments = [str(path.relative_to(root)) for path in folders + notebooks]
-    if folders and not chosen.browser:
-        # In their order: files of few tests, which come last else, are those that take longest.
-        arguments += ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    if not chosen.browser:
+        # Two cores have work for three: many a test waits for a process or the disk. In their
+        # order: files of few tests, which come last else, are those that take longest.
+        arguments += ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
     arguments += more or []
     # Loading nbmake costs every pytest process a second: only where a notebook runs.
     arguments += ["--nbmake"] if notebooks else ["-p", "no:nbmake"]

@@ -17,6 +17,7 @@ import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -133,11 +134,17 @@ def warm_up(device: torch.device) -> None:
 
     Arrow brings pandas with its first row: 27 MiB, which a run would meet in its second step. The
     step is taken by the function of torch's optimizer, since its class imports the compiler: a
-    second, for what most runs never use.
+    second, for what most runs never use. What has loaded stays: it is done once for a device and a
+    number of threads.
     """
+    settle()
+    _used_once(device, torch.get_num_threads())
+
+
+@cache
+def _used_once(device: torch.device, threads: int) -> None:
     import pyarrow
 
-    settle()
     pyarrow.RecordBatch.from_pylist([{"step": 0}])
     rack = Rack(RackShape(stacks=1, blocks_per_stack=1, d_model=64, heads=2), Mha(), 64).to(device)
     weights = [weight.detach() for weight in rack.parameters()]

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ def without_paths(argument: str, folder: Path) -> str:
     return re.sub(r"(^|[=:,])((?:/(?!/)|~).*)$", seen, argument)
 
 
+@cache
 def _version(name: str) -> str | None:
+    """Of an installed package, which stays for as long as this process lives."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

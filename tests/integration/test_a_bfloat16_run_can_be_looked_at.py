@@ -76,6 +76,11 @@ def test_a_rack_of_ones_own_answers_after_training(tiny) -> None:
 
 
 def test_a_compiled_run_trains_and_answers(tiny, place) -> None:
-    exp = tiny.replace(curriculum="end_to_end", precision=LEAN, budget={"tokens": 2 * 4 * 16})
+    exp = tiny.replace(
+        rack={"stacks": 1},
+        curriculum="end_to_end",
+        precision=LEAN,
+        budget={"tokens": 2 * 4 * 16},
+    )
     run = sw.train(exp, place.replace(compile=True))
     assert run.rack()(IDS_BT).isfinite().all()

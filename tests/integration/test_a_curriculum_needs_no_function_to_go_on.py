@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -33,12 +32,15 @@ print(json.dumps({"refused": refused, "steps": steps, "state": run.state}))
 """
 
 
-def elsewhere(run: sw.Run, stop_after: int = 0) -> dict:
+@pytest.fixture
+def elsewhere(forked) -> Callable[..., dict]:
     """Go on with a run in another process, to its end or for some steps."""
-    call = [sys.executable, "-c", OTHER, str(run.path), str(stop_after)]
-    done = subprocess.run(call, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+
+    def call(run: sw.Run, stop_after: int = 0) -> dict:
+        said = forked.run(OTHER, str(run.path), str(stop_after))
+        return json.loads(said.splitlines()[-1])
+
+    return call
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def typed(tiny, monkeypatch) -> sw.Experiment:
     return tiny.replace(curriculum="typed_in_a_cell")
 
 
-def test_it_runs_there_from_the_first_step_to_the_same_weights(typed, place) -> None:
+def test_it_runs_there_from_the_first_step_to_the_same_weights(typed, place, elsewhere) -> None:
     whole = sw.train(typed, place)
     made = create_run(typed, place, rerun=True)
     found = elsewhere(made)
@@ -67,7 +69,9 @@ def test_it_runs_there_from_the_first_step_to_the_same_weights(typed, place) -> 
     assert made.result()["bits_per_byte"] == whole.result()["bits_per_byte"]
 
 
-def test_it_resumes_there_and_again_here_where_it_is_gone(typed, place, monkeypatch) -> None:
+def test_it_resumes_there_and_again_here_where_it_is_gone(
+    typed, place, monkeypatch, elsewhere
+) -> None:
     """Stopped here in its first stage, there in its second, and finished here without it."""
     whole = sw.train(typed, place)
     run = create_run(typed, place, rerun=True)

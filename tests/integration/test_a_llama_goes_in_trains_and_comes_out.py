@@ -42,6 +42,7 @@ def experiment(model: sw.ModelFolder, *, data=(), **changes) -> sw.Experiment:
         attention=model.attention,
         objective="clm",
         data={"corpus": {"kind": "markov", "size_bytes": 40_000}, "seq_len": 32, **dict(data)},
+        eval={"points": 2, "windows": 4, "final": 16},
         **changes,
     )
 

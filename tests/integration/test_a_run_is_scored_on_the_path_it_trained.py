@@ -18,7 +18,9 @@ def crossing(exp):
 @pytest.fixture
 def run(tiny, place, monkeypatch) -> sw.Run:
     monkeypatch.setitem(sw.CURRICULA, "crossing", crossing)
-    exp = tiny.replace(curriculum="crossing", objective="clm", eval={"windows": 10_000})
+    exp = tiny.replace(
+        curriculum="crossing", objective="clm", eval={"windows": 10_000, "final": None}
+    )
     return sw.train(exp, place)
 
 

@@ -6,8 +6,7 @@ tensor is the control, and takes about 24 bytes per number of the tensor.
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -43,17 +42,15 @@ readable = pytest.mark.skipif(
 )
 
 
-def peak(*how: str) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *how], check=True, capture_output=True, text=True
-    )
-    return int(done.stdout.split()[-1])
+@pytest.fixture
+def peak(forked) -> Callable[..., int]:
+    return lambda *how: int(forked.run(RUN, *how).split()[-1])
 
 
 @readable
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("rounding", ["master", "stochastic"])
-def test_of_a_tensor_of_64_slices(name, rounding) -> None:
+def test_of_a_tensor_of_64_slices(peak, name, rounding) -> None:
     if OPTIMIZERS[name].missing():
         pytest.skip(OPTIMIZERS[name].missing())
     assert NUMBERS == 64 * SLICE
@@ -64,6 +61,6 @@ def test_of_a_tensor_of_64_slices(name, rounding) -> None:
 
 
 @readable
-def test_the_control_holds_copies_of_the_whole_tensor() -> None:
+def test_the_control_holds_copies_of_the_whole_tensor(peak) -> None:
     pytest.importorskip("bitsandbytes")
     assert peak("adamw8bit", "bfloat16", "theirs") >= 16 * NUMBERS

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -14,6 +12,8 @@ import pytest
 import stackwise as sw
 from stackwise.training.run import execute
 from stackwise.training.start import create_run
+
+from ..warm import Child
 
 DETERMINISTIC = ["step", "stage", "stage_step", "tokens", "flops", "loss", "lr", "grad_norm"]
 
@@ -58,16 +58,13 @@ execute(run, on_step=slow)
 """
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(arm, place) -> None:
+def test_a_killed_run_goes_on_to_the_same_weights(forked, arm, place) -> None:
     place = place.replace(checkpoint_seconds=0.01)
     whole = sw.train(arm, place)
     killed = create_run(arm, place, rerun=True)
     chance = random.Random(arm.hash)
     for _ in range(3):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(killed.path)], stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout is not None
+        child = Child(forked, CHILD, str(killed.path))
         for _ in range(chance.randint(1, 5)):
             child.stdout.readline()
         time.sleep(chance.random() * 0.03)
@@ -79,32 +76,26 @@ def test_a_killed_run_goes_on_to_the_same_weights(arm, place) -> None:
     assert killed.metrics()[DETERMINISTIC].equals(whole.metrics()[DETERMINISTIC])
 
 
-def test_ctrl_c_saves_and_says_so(tiny, place) -> None:
+def test_ctrl_c_saves_and_says_so(forked, tiny, place) -> None:
     run = create_run(tiny, place)
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(run.path)], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
+    child = Child(forked, CHILD, str(run.path))
     child.stdout.readline()
     os.kill(child.pid, signal.SIGINT)
-    assert child.wait(timeout=60) == 0
+    assert child.wait() == 0
     assert run.state == "stopped"
     assert 0 < len(run.metrics()) < 16
     execute(run)
     assert run.weights_hash() == sw.train(tiny, place, rerun=True).weights_hash()
 
 
-def test_a_second_process_is_refused_while_one_trains(tiny, place) -> None:
+def test_a_second_process_is_refused_while_one_trains(forked, tiny, place) -> None:
     run = create_run(tiny, place)
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(run.path)], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
+    child = Child(forked, CHILD, str(run.path))
     child.stdout.readline()
     assert run.state == "running"
     with pytest.raises(RuntimeError, match=f"process {child.pid} is training it"):
         execute(run)
-    child.kill()
+    child.send_signal(signal.SIGKILL)
     child.wait()
     assert run.state == "died"
 

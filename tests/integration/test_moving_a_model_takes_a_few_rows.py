@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -61,7 +59,9 @@ def growth_bytes(folder: Path, layers: int) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of peak memory")
-def test_the_peak_is_far_under_a_block_and_does_not_grow_with_their_number(tmp_path) -> None:
+def test_the_peak_is_far_under_a_block_and_does_not_grow_with_their_number(
+    forked, tmp_path
+) -> None:
     """Rows as they are mapped and as they are reordered: two pieces, and a third's room.
 
     malloc is told to hand back what is freed; left to itself it holds on to a few pieces more.
@@ -70,12 +70,11 @@ def test_the_peak_is_far_under_a_block_and_does_not_grow_with_their_number(tmp_p
     for layers in (2, 8):
         folder = tmp_path / str(layers)
         folder.mkdir()
-        words = [sys.executable, __file__, str(folder), str(layers)]
-        given = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-        done = subprocess.run(words, capture_output=True, text=True, env=given)
+        malloc = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+        code = Path(__file__).read_text()
+        said = forked.run(code, str(folder), str(layers), malloc=malloc)
         shutil.rmtree(folder)  # gigabytes, which pytest would keep
-        assert done.returncode == 0, done.stderr
-        found.append(int(done.stdout))
+        found.append(int(said))
     assert all(MADE_BYTES < grown < 3 * MADE_BYTES for grown in found)
     assert abs(found[1] - found[0]) < MADE_BYTES / 4
     assert 2 * 3 * MADE_BYTES < BLOCK_BYTES < TABLE_BYTES

@@ -13,7 +13,8 @@ from stackwise.training.start import create_run
 KEYS = """
     placement.trunk=streamed precision.frozen=nf4 curriculum=left_to_right objective=clm
     rack.d_model=32 rack.heads=2 rack.blocks_per_stack=1 data.corpus=markov data.seq_len=16
-    optim.batch=4 budget.tokens=1024 eval.windows=8 eval.points=2 placement.device=cpu
+    optim.batch=4 budget.tokens=1024 eval.windows=8 eval.points=2 eval.final=8
+    placement.device=cpu
 """
 
 

@@ -1,6 +1,7 @@
 """The peak that a run reports is the memory it took, or None with the reason.
 
-In a process of its own: what a test before it left in the heap would hide what is allocated here.
+In a process of its own: what a test before it left in the heap would hide what is allocated here;
+and in a new Python where what is imported matters.
 """
 
 import json
@@ -16,6 +17,8 @@ import stackwise as sw
 from stackwise.memory import heap, meter
 from stackwise.trunk.pages import pages
 
+from ..warm import Child
+
 MIB = 1 << 20
 counts = pytest.mark.skipif(heap.mallinfo2() is None, reason="this C library has no mallinfo2")
 linux_only = pytest.mark.skipif(
@@ -29,8 +32,14 @@ LAG = 3 * PROCESSORS * max(32, 2 * PROCESSORS) * os.sysconf("SC_PAGE_SIZE")
 TOLERANCE = LAG + 2 * 2 * MIB + MIB
 
 
-def in_a_process(code):
-    """What the code prints, as JSON."""
+@pytest.fixture
+def alone(forked):
+    """What code prints in a process of its own, as JSON."""
+    return lambda code: json.loads(forked.run(code).splitlines()[-1])
+
+
+def in_a_new_python(code):
+    """The same, with nothing imported."""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240
     )
@@ -53,8 +62,8 @@ print(json.dumps(found))
 
 
 @linux_only
-def test_what_was_resident_and_let_go_is_noted():
-    before, held, after, again = in_a_process(NOTES)
+def test_what_was_resident_and_let_go_is_noted(alone):
+    before, held, after, again = alone(NOTES)
     assert before <= TOLERANCE
     assert held == pytest.approx(80 * MIB, abs=TOLERANCE)
     assert after == held or after == pytest.approx(80 * MIB, abs=TOLERANCE)
@@ -81,8 +90,8 @@ print(json.dumps([meter.peak, meter.resident]))
 
 
 @counts
-def test_the_peak_is_what_tensors_take_and_resident_what_the_heap_keeps():
-    peak, resident = in_a_process(STEPS)
+def test_the_peak_is_what_tensors_take_and_resident_what_the_heap_keeps(alone):
+    peak, resident = alone(STEPS)
     assert peak == pytest.approx(100 * MIB, abs=MIB // 4)
     assert resident >= 120 * MIB
 
@@ -118,14 +127,15 @@ def test_another_thread_that_gives_back_memory_is_no_other_malloc():
 
 @counts
 def test_the_first_run_of_a_process_takes_what_the_second_does(tmp_path):
-    peaks = in_a_process(
+    peaks = in_a_new_python(
         "import json\n"
         "import stackwise as sw\n"
         "exp = sw.Experiment(\n"
         "    rack={'stacks': 2, 'blocks_per_stack': 1, 'd_model': 16, 'heads': 2},\n"
         "    data={'corpus': {'kind': 'markov', 'size_bytes': 4_000_000}, 'seq_len': 16,\n"
         "          'tokenizer': 'bytes'},\n"
-        "    optim={'batch': 1}, budget=128, eval={'points': 1, 'windows': 1, 'draws': 1},\n"
+        "    optim={'batch': 1}, budget=128,\n"
+        "    eval={'points': 1, 'windows': 1, 'draws': 1, 'final': 1},\n"
         ")\n"
         f"place = sw.Placement(device='cpu', threads=1, runs_dir={str(tmp_path)!r})\n"
         "runs = [sw.train(exp, place, rerun=True) for _ in range(2)]\n"
@@ -143,7 +153,7 @@ def test_a_step_that_is_profiled_already_is_left_to_its_profiler():
 
 
 @counts
-def test_nothing_is_said_of_what_was_there_before():
+def test_nothing_is_said_of_what_was_there_before(forked):
     code = (
         "import json, torch\n"
         "from stackwise.memory.heap import taken\n"
@@ -151,8 +161,9 @@ def test_nothing_is_said_of_what_was_there_before():
         "with taken() as found:\n    del held\n"
         "print(json.dumps(found.most))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "0\n" and done.stderr == ""
+    with Child(forked, code) as child:
+        assert child.stdout.read() == "0\n" and child.stderr.read() == ""
+        assert child.wait() == 0
 
 
 def test_what_a_step_that_fails_took_is_not_known_and_the_next_is_measured():
@@ -191,9 +202,9 @@ def test_the_steps_that_may_be_the_highest_are_measured(monkeypatch):
 
 
 @counts
-def test_a_run_takes_at_least_what_it_counts(tmp_path):
+def test_a_run_takes_at_least_what_it_counts(alone, tmp_path):
     """Wide and short: weights, gradients, moments and averages dwarf what a batch keeps."""
-    run = in_a_process(
+    run = alone(
         "import json\n"
         "import stackwise as sw\n"
         "exp = sw.Experiment(\n"
@@ -217,7 +228,7 @@ def test_what_a_format_imports_is_not_the_racks(tmp_path):
     """Frozen to nf4 or as it trained, a small rack takes the same."""
     pytest.importorskip("bitsandbytes")
     plain, packed = (
-        in_a_process(
+        in_a_new_python(
             "import json\n"
             "import stackwise as sw\n"
             "exp = sw.Experiment(\n"

@@ -1,8 +1,6 @@
 """Freezing and thawing replace linears in place, all of them, one at a time."""
 
 import json
-import os
-import subprocess
 import sys
 
 import pytest
@@ -149,13 +147,11 @@ print(json.dumps(grown))
 
 
 @pytest.fixture(scope="module")
-def grown() -> dict[str, int]:
+def grown(forked) -> dict[str, int]:
     """How far freezing raises the peak, by format; in a process whose freed memory goes back."""
-    words = [sys.executable, "-c", GROWTH, json.dumps([list(FORMATS), SIDE, LINEARS])]
     malloc = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **malloc})
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    told = json.dumps([list(FORMATS), SIDE, LINEARS])
+    return json.loads(forked.run(GROWTH, told, malloc=malloc))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of peak memory")

@@ -26,11 +26,16 @@ def clone(tmp_path) -> Path:
     return tmp_path
 
 
-def would_do(clone: Path, target: str) -> list[str]:
+TEST = "make test COVERAGE=1"
+OF_MAKE = ("MAKE", "MFLAGS", "COVERAGE")
+
+
+def would_do(clone: Path, *call: str) -> list[str]:
     """The commands of a target, which are only printed; an outer make is not to be seen."""
-    outside = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-    call = ["make", "-n", target]
-    done = subprocess.run(call, cwd=clone, capture_output=True, text=True, env=outside)
+    outside = {k: v for k, v in os.environ.items() if not k.startswith(OF_MAKE)}
+    done = subprocess.run(
+        ["make", "-n", *call], cwd=clone, capture_output=True, text=True, env=outside
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -65,6 +70,7 @@ def test_make_test_covers_style_types_tests_and_notebooks(clone) -> None:
         f"{python} tests/run_tests.py",
         f"{python} tests/run_tests.py --notebooks",
     ]
+    assert f"{python} tests/run_tests.py --coverage" in would_do(clone, "test", "COVERAGE=1")
 
 
 def test_the_demo_and_the_lab_are_those_of_the_program(clone) -> None:
@@ -137,7 +143,7 @@ def test_make_browser_runs_the_browser_tests_and_make_test_does_not(clone) -> No
 def test_ci_runs_both_in_the_clone_and_installs_nothing_that_is_there(machine: Machine) -> None:
     machine.has("make", f'echo "in $PWD" >> "{machine.noted}"')
     assert machine.run_ci(CI="true") == (0, "")
-    assert machine.calls == ["make test", f"in {ROOT}", "make browser", f"in {ROOT}"]
+    assert machine.calls == [TEST, f"in {ROOT}", "make browser", f"in {ROOT}"]
 
 
 @pytest.mark.parametrize("target", ["test", "browser"])
@@ -155,7 +161,7 @@ def test_ci_installs_a_browser_and_a_font_on_a_new_machine(machine: Machine) -> 
     assert install.endswith(
         " install --yes --no-install-recommends chromium fontconfig fonts-dejavu-core"
     )
-    assert rest == ["make test", "make browser"]
+    assert rest == [TEST, "make browser"]
 
 
 def test_ci_asks_sudo_only_of_who_is_not_root(machine: Machine) -> None:
@@ -194,9 +200,9 @@ def test_ci_fails_without_a_browser_and_a_person_goes_on(
     assert code == 1
     assert says in complaint
     assert "The browser tests need chromium, which could not be installed." in complaint
-    assert "make test" not in machine.calls
+    assert TEST not in machine.calls
 
     code, complaint = machine.run_ci()
     assert code == 0
     assert says in complaint
-    assert machine.calls[-2:] == ["make test", "make browser"]
+    assert machine.calls[-2:] == [TEST, "make browser"]

@@ -14,7 +14,7 @@ assert spec is not None and spec.loader is not None
 run_tests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(run_tests)
 
-IN_PARALLEL = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+IN_PARALLEL = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
 NO_NOTEBOOK = ["-p", "no:nbmake"]
 
 
@@ -38,14 +38,20 @@ def chosen(root: Path, *flags: str) -> list[list[str]]:
     return run_tests.runs(run_tests.parse(list(flags)), root)
 
 
-def test_no_flag_runs_the_three_folders_and_unit_under_coverage(complete: Path) -> None:
-    assert chosen(complete) == [
-        ["tests/unit", *IN_PARALLEL, "--cov", *NO_NOTEBOOK],
-        ["tests/integration", "tests/examples", *IN_PARALLEL, *NO_NOTEBOOK],
-    ]
+def test_no_flag_runs_the_three_folders(complete: Path) -> None:
+    folders = ["tests/integration", "tests/examples", "tests/unit"]
+    assert chosen(complete) == [[*folders, *IN_PARALLEL, *NO_NOTEBOOK]]
 
 
-def test_a_part_runs_without_the_coverage_gate(complete: Path) -> None:
+def test_coverage_is_that_of_unit_alone(complete: Path) -> None:
+    unit = ["tests/unit", *IN_PARALLEL, "--cov", *NO_NOTEBOOK]
+    rest = ["tests/integration", "tests/examples", *IN_PARALLEL, *NO_NOTEBOOK]
+    assert chosen(complete, "--coverage") == [unit, rest]
+    assert chosen(complete, "--unit", "--coverage") == [unit]
+    assert chosen(complete, "--integration", "--examples", "--coverage") == [rest]
+
+
+def test_a_part_runs_alone(complete: Path) -> None:
     assert chosen(complete, "--unit") == [["tests/unit", *IN_PARALLEL, *NO_NOTEBOOK]]
     assert chosen(complete, "--integration", "--examples", "--verbose") == [
         ["tests/integration", "tests/examples", *IN_PARALLEL, *NO_NOTEBOOK, "-v"]
@@ -54,7 +60,7 @@ def test_a_part_runs_without_the_coverage_gate(complete: Path) -> None:
 
 def test_notebooks_run_in_order_under_nbmake(complete: Path) -> None:
     notebooks = ["notebooks/01_a.ipynb", "notebooks/02_b.ipynb"]
-    assert chosen(complete, "--notebooks") == [[*notebooks, "--nbmake"]]
+    assert chosen(complete, "--notebooks") == [[*notebooks, *IN_PARALLEL, "--nbmake"]]
 
 
 def test_the_browser_is_asked_for_and_nothing_runs_beside_it(complete: Path) -> None:
@@ -66,7 +72,7 @@ def test_the_browser_is_asked_for_and_nothing_runs_beside_it(complete: Path) -> 
 def test_a_folder_without_tests_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "tests/examples").mkdir(parents=True)
     root = project(tmp_path, "tests/unit/test_it.py", "tests/integration/notes.py")
-    assert chosen(root) == [["tests/unit", *IN_PARALLEL, "--cov", *NO_NOTEBOOK]]
+    assert chosen(root) == [["tests/unit", *IN_PARALLEL, *NO_NOTEBOOK]]
     assert chosen(root, "--examples", "--notebooks", "--browser") == []
 
 
@@ -86,6 +92,6 @@ def test_the_rest_runs_all_the_same_after_a_failure(tmp_path: Path) -> None:
     there = "def test_it(): open('there', 'w')\n"
     project(root, "tests/integration/test_that.py", body=there)
     (root / "tests/run_tests.py").write_text(SCRIPT.read_text())
-    command = [sys.executable, "tests/run_tests.py"]
+    command = [sys.executable, "tests/run_tests.py", "--coverage"]
     assert subprocess.run(command, cwd=root, capture_output=True).returncode == 1
     assert (root / "there").exists()

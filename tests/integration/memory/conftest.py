@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +12,16 @@ import pytest
 
 from stackwise.memory import meter
 
+from ...warm import Warm
+
+HERE = str(Path(__file__).parent)
 # malloc is told to hand back what is freed, from 64 KiB on. Left to itself it keeps pieces of up to
 # 32 MiB, which are whole tensors here and none at the widths that this is about.
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> Callable[..., Any]:
+def alone(tmp_path: Path, forked: Warm) -> Callable[..., Any]:
     """Runs code that imports `peak` in a process of its own; gives what it prints, as JSON."""
     if not (meter.STATUS.exists() and meter.CLEAR_REFS.exists()):
         pytest.skip("only Linux keeps a high-water mark of memory")
@@ -29,12 +29,10 @@ def alone(tmp_path: Path) -> Callable[..., Any]:
     def run(code: str, *, malloc: dict[str, str] = GIVES_BACK, **facts: Any) -> Any:
         folder = tmp_path / "alone"
         folder.mkdir()
-        words = [sys.executable, "-c", code, json.dumps({**facts, "folder": str(folder)})]
-        paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        given = {**os.environ, **malloc, "PYTHONPATH": os.pathsep.join(paths)}
-        done = subprocess.run(words, capture_output=True, text=True, env=given)
+        told = json.dumps({**facts, "folder": str(folder)})
+        there = f"import sys; sys.path.insert(0, {HERE!r})\n"
+        said = forked.run(there + code, told, malloc=malloc)
         shutil.rmtree(folder)  # hundreds of megabytes, which pytest would keep
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        return json.loads(said.splitlines()[-1])
 
     return run

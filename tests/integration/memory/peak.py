@@ -109,7 +109,7 @@ def experiment(stacks: int, **changes: Any) -> sw.Experiment:
         "objective": "clm",
         "data": {"corpus": {"kind": "markov", "size_bytes": 10_000}, "seq_len": 16},
         "optim": {"batch": 1, **keys},
-        "eval": {"points": 1, "windows": 1, "draws": 1},
+        "eval": {"points": 1, "windows": 1, "draws": 1, "final": 1},
     }
     exp = sw.Experiment(**{**plain, **changes, "budget": {"tokens": 10**6}})
     return exp.replace(budget={"tokens": 16 * exp.optim.batch * len(sw.stages(exp))})

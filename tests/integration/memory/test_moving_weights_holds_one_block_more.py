@@ -81,9 +81,9 @@ CASES = {
         **CYCLE,
         "precision": {"frozen": "nf4", "master": "bf16"},
     },
-    "six blocks in a stack": {
+    "four blocks in a stack": {
         **CYCLE,
-        "rack": {"blocks_per_stack": 6},
+        "rack": {"blocks_per_stack": 4},
         "precision": {**BF16, "frozen": "int8", "master": "bf16"},
         "optim": {"name": "lion8bit", "grads": "in_backward", "clip": None, "ema": None},
     },

@@ -47,12 +47,12 @@ GAPS = (
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_of_two_four_and_eight(alone, case) -> None:
+def test_of_two_and_six(alone, case) -> None:
     science, placement = CASES[case]
-    stacks = [2, 8] if "cycling" in case else [2, 4, 8]
-    found, stack, _ = alone(RUN, stacks=stacks, science=science, placement=placement)
+    found, stack, _ = alone(RUN, stacks=[2, 6], science=science, placement=placement)
+    print(found, stack)
     assert min(found) > 4 * stack  # weights, gradients, moments: it is the training that is seen
-    assert max(found) - min(found) < (8 - 2) * SLOPE * stack, found
+    assert max(found) - min(found) < (6 - 2) * SLOPE * stack, found
 
 
 @pytest.mark.parametrize("precision", [{}, NF4])

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -37,7 +34,7 @@ CASES: dict[str, dict] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_as_many_are_made_as_are_counted(name, tmp_path) -> None:
+def test_as_many_are_made_as_are_counted(forked, name, tmp_path, monkeypatch) -> None:
     case = dict(CASES[name])
     placement = case.pop("placement", {})
     kinds = {
@@ -53,14 +50,10 @@ def test_as_many_are_made_as_are_counted(name, tmp_path) -> None:
     }
     exp = sw.Experiment(**kinds)
     told = json.dumps({"experiment": kinds, "placement": placement})
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, told, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ONEDNN_VERBOSE": "2"},
-        check=True,
+    monkeypatch.setenv("ONEDNN_VERBOSE", "2")
+    *stages, _ = (
+        forked.run(RUN, told, str(tmp_path)).split("the run")[1].split("a stage's last step")
     )
-    *stages, _ = done.stdout.split("the run")[1].split("a stage's last step")
     made, seen = [], set()
     for part in stages:
         seen |= {key_of(line) for line in part.splitlines() if ":cache_miss" in line}

@@ -7,6 +7,8 @@ products are in bfloat16 the tracker keeps autocast's copies of weights to the e
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import stackwise as sw
@@ -81,6 +83,11 @@ CASES = {
     "kernel": ({"attention": {"kind": "kernel", "features": 32}}, {}),
     "window": ({"rack": {"window": 32}}, {}),
 }
+TRACED = """
+import json, sys
+import stackwise.memory.trace
+stackwise.memory.trace.main(json.loads(sys.argv[1]))
+"""
 
 
 def experiment(**changes) -> sw.Experiment:
@@ -97,12 +104,25 @@ def experiment(**changes) -> sw.Experiment:
     return sw.Experiment(**{**plain, **changes})
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_of_the_last_stage(case) -> None:
+def given(case: str) -> tuple[sw.Experiment, sw.Placement, dict]:
+    """A case's experiment and placement, and the row of its last stage in the plan."""
     changes, placed = CASES[case]
     exp, placement = experiment(**changes), sw.Placement(device="cpu", **placed)
-    rows = plan_rows(exp, placement, sw.stages(exp))
-    found = trace_stage(exp, placement, len(rows) - 1)
-    planned = sum(rows[-1]["peak"].values()) - rows[-1]["peak"]["device"]
-    print(f"{case}: {planned / 2**20:.2f} of {found['Total'] / 2**20:.2f} at {rows[-1]['peak_at']}")
+    return exp, placement, plan_rows(exp, placement, sw.stages(exp))[-1]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_of_the_last_stage(forked, case) -> None:
+    exp, placement, row = given(case)
+    told = {"exp": exp.model_dump(mode="json"), "placement": placement.model_dump(mode="json")}
+    said = forked.run(TRACED, json.dumps({**told, "number": row["stage"]}))
+    found = json.loads(said.splitlines()[-1])
+    planned = sum(row["peak"].values()) - row["peak"]["device"]
+    print(f"{case}: {planned / 2**20:.2f} of {found['Total'] / 2**20:.2f} at {row['peak_at']}")
     assert 0.98 <= planned / found["Total"] <= 1.03
+
+
+def test_in_a_python_of_its_own_too() -> None:
+    exp, placement, row = given("float32")
+    found = trace_stage(exp, placement, row["stage"])
+    assert 0.98 <= (sum(row["peak"].values()) - row["peak"]["device"]) / found["Total"] <= 1.03
