@@ -20,7 +20,6 @@ lab: $(READY) ## open JupyterLab
 
 test: lint types ## everything: style, types, tests, notebooks; COVERAGE=1 holds it against the gate
 	$(PY) tests/run_tests.py$(if $(COVERAGE), --coverage)
-	$(PY) tests/run_tests.py --notebooks
 
 env: $(READY) ## only make the virtual environment, .venv
 	@:

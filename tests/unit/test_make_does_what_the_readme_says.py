@@ -68,7 +68,6 @@ def test_make_test_covers_style_types_tests_and_notebooks(clone) -> None:
         f"{python} -m ruff check .",
         f"{python} -m mypy",
         f"{python} tests/run_tests.py",
-        f"{python} tests/run_tests.py --notebooks",
     ]
     assert f"{python} tests/run_tests.py --coverage" in would_do(clone, "test", "COVERAGE=1")
 

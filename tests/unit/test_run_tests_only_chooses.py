@@ -16,6 +16,8 @@ spec.loader.exec_module(run_tests)
 
 IN_PARALLEL = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
 NO_NOTEBOOK = ["-p", "no:nbmake"]
+NOTEBOOKS = ["notebooks/01_a.ipynb", "notebooks/02_b.ipynb"]
+REST = ["tests/integration", "tests/examples"]
 
 
 def project(root: Path, *files: str, body: str = "def test_it(): pass\n") -> Path:
@@ -38,29 +40,27 @@ def chosen(root: Path, *flags: str) -> list[list[str]]:
     return run_tests.runs(run_tests.parse(list(flags)), root)
 
 
-def test_no_flag_runs_the_three_folders(complete: Path) -> None:
-    folders = ["tests/integration", "tests/examples", "tests/unit"]
-    assert chosen(complete) == [[*folders, *IN_PARALLEL, *NO_NOTEBOOK]]
+def test_no_flag_runs_all_but_the_browser(complete: Path) -> None:
+    assert chosen(complete) == [[*NOTEBOOKS, *REST, "tests/unit", *IN_PARALLEL, "--nbmake"]]
 
 
 def test_coverage_is_that_of_unit_alone(complete: Path) -> None:
     unit = ["tests/unit", *IN_PARALLEL, "--cov", *NO_NOTEBOOK]
-    rest = ["tests/integration", "tests/examples", *IN_PARALLEL, *NO_NOTEBOOK]
-    assert chosen(complete, "--coverage") == [unit, rest]
+    assert chosen(complete, "--coverage") == [unit, [*NOTEBOOKS, *REST, *IN_PARALLEL, "--nbmake"]]
     assert chosen(complete, "--unit", "--coverage") == [unit]
+    rest = [*REST, *IN_PARALLEL, *NO_NOTEBOOK]
     assert chosen(complete, "--integration", "--examples", "--coverage") == [rest]
 
 
 def test_a_part_runs_alone(complete: Path) -> None:
     assert chosen(complete, "--unit") == [["tests/unit", *IN_PARALLEL, *NO_NOTEBOOK]]
     assert chosen(complete, "--integration", "--examples", "--verbose") == [
-        ["tests/integration", "tests/examples", *IN_PARALLEL, *NO_NOTEBOOK, "-v"]
+        [*REST, *IN_PARALLEL, *NO_NOTEBOOK, "-v"]
     ]
 
 
 def test_notebooks_run_in_order_under_nbmake(complete: Path) -> None:
-    notebooks = ["notebooks/01_a.ipynb", "notebooks/02_b.ipynb"]
-    assert chosen(complete, "--notebooks") == [[*notebooks, *IN_PARALLEL, "--nbmake"]]
+    assert chosen(complete, "--notebooks") == [[*NOTEBOOKS, *IN_PARALLEL, "--nbmake"]]
 
 
 def test_the_browser_is_asked_for_and_nothing_runs_beside_it(complete: Path) -> None:

@@ -71,7 +71,7 @@ block = last // exp.rack.blocks_per_stack
 full = 4 * sum(n for n, _ in part_tensors(exp, "s0")) // exp.rack.blocks_per_stack
 print(json.dumps([[block, full], training_bytes(exp, place), most, grown, opened, needs]))
 """
-RACK = {"stacks": 3, "blocks_per_stack": 2, "d_model": 512, "heads": 4}
+RACK = {"stacks": 3, "blocks_per_stack": 2, "d_model": 384, "heads": 4}
 BF16 = {"weights": "bfloat16", "compute": "bfloat16"}
 CYCLE = {"curriculum": {"name": "block_coordinate", "cycles": 1}}
 CASES = {

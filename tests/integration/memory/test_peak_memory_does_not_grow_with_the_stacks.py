@@ -50,7 +50,6 @@ GAPS = (
 def test_of_two_and_six(alone, case) -> None:
     science, placement = CASES[case]
     found, stack, _ = alone(RUN, stacks=[2, 6], science=science, placement=placement)
-    print(found, stack)
     assert min(found) > 4 * stack  # weights, gradients, moments: it is the training that is seen
     assert max(found) - min(found) < (6 - 2) * SLOPE * stack, found
 
@@ -66,10 +65,10 @@ def test_where_all_are_resident_it_grows_by_each_as_it_is_frozen(alone, precisio
 def test_a_heap_that_is_left_to_itself_has_no_gaps(alone) -> None:
     """What frozen weights leave in it while they are numbers, each stack once more."""
     found, stack = [], 0
-    for stacks in (2, 10):
+    for stacks in (2, 8):
         rack = {"stacks": stacks, "blocks_per_stack": 1, "d_model": 512, "heads": 8}
         precision = {"frozen": "nf4", "master": "bf16"}
         facts = {"science": {**CYCLE, "rack": rack, "precision": precision}, "stacks": [stacks]}
         ((peak,), stack, _) = alone(RUN, malloc={}, placement={"trunk": "streamed"}, **facts)
         found.append(peak)
-    assert found[1] - found[0] < (10 - 2) * GAPS * stack, found
+    assert found[1] - found[0] < (8 - 2) * GAPS * stack, found

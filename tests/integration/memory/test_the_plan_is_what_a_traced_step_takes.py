@@ -16,6 +16,7 @@ from stackwise.memory.bytes import plan_rows
 from stackwise.memory.trace import trace_stage
 
 AUTOCAST, BF16 = {"compute": "bfloat16"}, {"compute": "bfloat16", "weights": "bfloat16"}
+TWO = {"blocks_per_stack": 2}  # of which such a copy of one weight is a small part
 IN_BACKWARD = {"grads": "in_backward", "clip": None, "ema": None}
 LEFT, RIGHT = ({"name": f"{way}", "split": "tokens"} for way in ("left_to_right", "right_to_left"))
 FEW = {"corpus": {"kind": "markov", "size_bytes": 100_000}, "seq_len": 24}
@@ -28,14 +29,14 @@ CASES = {
     "lent": ({"curriculum": LEFT, "precision": {**BF16, "frozen": "fp8"}}, {"trunk": "streamed"}),
     "cached": ({"curriculum": LEFT}, {"trunk": "cached"}),
     "checkpointed": ({"curriculum": RIGHT}, {"checkpointing": True}),
-    "micro-batches": ({"curriculum": LEFT, "precision": BF16}, {"micro_batch": 3}),
+    "micro-batches": ({"curriculum": LEFT, "precision": BF16, "rack": TWO}, {"micro_batch": 3}),
     "a micro-batch and a small rest": (
         {"curriculum": LEFT, "optim": {"batch": 11}},
         {"micro_batch": 9},
     ),
     "8-bit, no average": ({"curriculum": LEFT, "optim": {"name": "adamw8bit", "ema": None}}, {}),
     "in backward": ({"optim": IN_BACKWARD, "curriculum": LEFT}, {}),
-    "in backward, bfloat16": ({"optim": IN_BACKWARD, "precision": BF16}, {}),
+    "in backward, bfloat16": ({"optim": IN_BACKWARD, "precision": BF16, "rack": TWO}, {}),
     "in backward, large head": (
         {"optim": IN_BACKWARD, "rack": {"vocab": 9000}, "curriculum": LEFT},
         {},
@@ -91,10 +92,10 @@ stackwise.memory.trace.main(json.loads(sys.argv[1]))
 
 
 def experiment(**changes) -> sw.Experiment:
-    """Three stacks of two blocks, whose activations are as large as their weights."""
+    """Three stacks of a block, whose activations are as large as their weights."""
     rack, optim = changes.pop("rack", {}), changes.pop("optim", {})
     plain = {
-        "rack": {"stacks": 3, "blocks_per_stack": 2, "d_model": 192, "heads": 6, **rack},
+        "rack": {"stacks": 3, "blocks_per_stack": 1, "d_model": 192, "heads": 6, **rack},
         "data": {"corpus": {"kind": "markov", "size_bytes": 100_000}, "seq_len": 96},
         "optim": {"batch": 8, **optim},
         "objective": "clm",
