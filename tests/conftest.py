@@ -9,9 +9,12 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from stackwise.runs import provenance
 
 from .warm import Warm
 
@@ -60,6 +63,14 @@ def forked() -> Iterator[Warm]:
     """Where processes of a test's own are forked."""
     with Warm() as warm:
         yield warm
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commit_asked_once() -> Iterator[None]:
+    """Git is not asked three times for each of a thousand runs: the code stays as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "_code", cache(provenance._code))
+        yield
 
 
 @pytest.fixture(autouse=True)

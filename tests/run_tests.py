@@ -8,6 +8,7 @@ A folder that holds no test yet is left out. The exit code is that of the first 
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -66,9 +67,11 @@ def main(argv: list[str]) -> int:
     found = runs(parse(argv), root)
     if not found:
         print("Nothing to run: what was chosen holds no test yet.")
+    # Some hundred processes would compile this package, and three workers the tests, each time.
+    given = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     codes = [
-        subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=root).returncode
-        for arguments in found
+        subprocess.run([sys.executable, "-m", "pytest", *each], cwd=root, env=given).returncode
+        for each in found
     ]
     return next((code for code in codes if code), 0)
 

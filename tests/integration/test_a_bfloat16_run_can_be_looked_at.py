@@ -81,6 +81,7 @@ def test_a_compiled_run_trains_and_answers(tiny, place) -> None:
         curriculum="end_to_end",
         precision=LEAN,
         budget={"tokens": 2 * 4 * 16},
+        eval={"points": 1, "windows": 4, "final": 4},
     )
     run = sw.train(exp, place.replace(compile=True))
     assert run.rack()(IDS_BT).isfinite().all()

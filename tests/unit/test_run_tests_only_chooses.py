@@ -20,6 +20,11 @@ NOTEBOOKS = ["notebooks/01_a.ipynb", "notebooks/02_b.ipynb"]
 REST = ["tests/integration", "tests/examples"]
 
 
+SIDE_BY_SIDE = f"SIDE_BY_SIDE = {IN_PARALLEL}".replace("'", '"')
+ALONE = SCRIPT.read_text().replace(SIDE_BY_SIDE, "SIDE_BY_SIDE = []")  # one worker for one test
+assert SCRIPT.read_text() != ALONE
+
+
 def project(root: Path, *files: str, body: str = "def test_it(): pass\n") -> Path:
     for file in files:
         path = root / file
@@ -82,7 +87,7 @@ def test_a_folder_without_tests_is_left_out(tmp_path: Path) -> None:
 def test_the_exit_code_is_pytests(tmp_path: Path, flag: str, exit_code: int) -> None:
     root = project(tmp_path, "tests/unit/test_it.py", body="def test_it(): assert False\n")
     project(root, "tests/integration/test_none.py", body="")  # pytest's own 5: none was found
-    (root / "tests/run_tests.py").write_text(SCRIPT.read_text())
+    (root / "tests/run_tests.py").write_text(ALONE)
     command = [sys.executable, "tests/run_tests.py", flag]
     assert subprocess.run(command, cwd=root, capture_output=True).returncode == exit_code
 
@@ -91,7 +96,7 @@ def test_the_rest_runs_all_the_same_after_a_failure(tmp_path: Path) -> None:
     root = project(tmp_path, "tests/unit/test_it.py", body="def test_it(): assert False\n")
     there = "def test_it(): open('there', 'w')\n"
     project(root, "tests/integration/test_that.py", body=there)
-    (root / "tests/run_tests.py").write_text(SCRIPT.read_text())
+    (root / "tests/run_tests.py").write_text(ALONE)
     command = [sys.executable, "tests/run_tests.py", "--coverage"]
     assert subprocess.run(command, cwd=root, capture_output=True).returncode == 1
     assert (root / "there").exists()

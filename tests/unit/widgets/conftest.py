@@ -26,7 +26,7 @@ def tiny() -> sw.Experiment:
         curriculum="left_to_right",
         optim={"batch": 4, "lr": 0.01, "ema": 0.9},
         budget={"tokens": 16 * 4 * 16},
-        eval={"points": 4, "windows": 8, "draws": 1},
+        eval={"points": 4, "windows": 8, "draws": 1, "final": 16},
     )
 
 
