@@ -20,7 +20,7 @@ from .warm import Warm
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
-# One thread in each worker: two workers fill two cores, and sums add in one order.
+# One thread in each worker: the workers fill the cores, and sums add in one order.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 

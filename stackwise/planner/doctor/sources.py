@@ -7,6 +7,7 @@ and multiply as torch does. Once more with a known fault, that has to be found.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -164,6 +165,7 @@ def compared(science: str, precision: str, device: str, folder: str) -> list[dic
         {"device": device, "threads": 1, "runs_dir": f"{folder}/gates"}
     )
     resident = arm(exp, place)
+    gc.freeze()  # what is imported by now: each run looks for what one before it left in cycles
     kinds = {FAULT: Keeps, PLAIN: Plain}
     made = []
     for name in arms_of(science, precision, device):
