@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import io
 import json
 import os
@@ -18,11 +19,13 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
-HERE, ROOM = Path(__file__), 1 << 20  # bytes of one request
+HERE, ROOM = Path(__file__), 1 << 20  # bytes that are read at once
+THREADS = Path("/proc/self/task")
 TOLD = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}  # as <malloc.h> numbers them
 PACKAGES = ["torch._dynamo", "bitsandbytes", "stackwise.training.run", "stackwise.cli.training"]
 
@@ -73,7 +76,7 @@ class Warm:
     """The process that forks others; use it in a `with` block, which ends it."""
 
     def __init__(self) -> None:
-        self.line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.line, theirs = socket.socketpair()
         self.process = subprocess.Popen(
             [sys.executable, str(HERE), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -82,7 +85,7 @@ class Warm:
 
     def ask(self, what: Mapping[str, Any], handles: list[int] | None = None) -> str:
         """What it answers to one request."""
-        socket.send_fds(self.line, [json.dumps(what).encode()], handles or [])
+        socket.send_fds(self.line, [json.dumps(what).encode() + b"\n"], handles or [])
         answer = self.line.recv(ROOM).decode()
         assert answer, "the process that forks others has ended"
         return answer
@@ -108,14 +111,18 @@ class Warm:
 def fork_on_request(line: socket.socket) -> None:
     """Fork a process for each request, until there is nobody left to ask."""
     for name in PACKAGES:
-        __import__(name)
+        with suppress(ImportError):  # not every machine has bitsandbytes
+            importlib.import_module(name)
     os.fsync = lambda handle: None  # as in conftest.py
     gc.collect()
     gc.freeze()
-    assert len(os.listdir("/proc/self/task")) == 1, "a thread would be missing in what is forked"
+    if THREADS.exists():
+        assert len(list(THREADS.iterdir())) == 1, "a thread would be missing in what is forked"
     while True:
         request, handles, _, _ = socket.recv_fds(line, ROOM, 2)
-        if not request:
+        while request and not request.endswith(b"\n") and (more := line.recv(ROOM)):
+            request += more
+        if not request.endswith(b"\n"):
             return
         asked = json.loads(request)
         if "wait" in asked:
