@@ -16,8 +16,6 @@ import pytest
 
 from stackwise.runs import provenance
 
-from .warm import Warm
-
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 # One thread in each worker: the workers fill the cores, and sums add in one order.
@@ -56,13 +54,6 @@ def unflushed() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
         yield
-
-
-@pytest.fixture(scope="session")
-def forked() -> Iterator[Warm]:
-    """Where processes of a test's own are forked."""
-    with Warm() as warm:
-        yield warm
 
 
 @pytest.fixture(scope="session", autouse=True)

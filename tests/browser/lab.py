@@ -98,6 +98,13 @@ class Lab:
         (kernel,) = json.loads(self.server.request("GET", "api/kernels"))
         return bool(kernel["execution_state"] == "busy")
 
+    def wait_until_busy(self, within: float = 10) -> None:
+        """The page shows a cell as running before the kernel has it."""
+        until = time.monotonic() + within
+        while not self.busy:
+            assert time.monotonic() < until, "the kernel has nothing to do"
+            self.page.wait_for_timeout(20)
+
     def wait_until_idle(self, within: float = 60) -> None:
         self.page.wait_for_function(IDLE, timeout=within * 1000)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pytest
 
 import stackwise as sw
 from stackwise.training.start import create_run
+
+from ..warm import forked_json
 
 OTHER = """
 import json, sys, torch
@@ -32,15 +33,10 @@ print(json.dumps({"refused": refused, "steps": steps, "state": run.state}))
 """
 
 
-@pytest.fixture
-def elsewhere(forked) -> Callable[..., dict]:
+def elsewhere(run: sw.Run, stop_after: int = 0) -> dict:
     """Go on with a run in another process, to its end or for some steps."""
-
-    def call(run: sw.Run, stop_after: int = 0) -> dict:
-        said = forked.run(OTHER, str(run.path), str(stop_after))
-        return json.loads(said.splitlines()[-1])
-
-    return call
+    found: dict = forked_json(OTHER, str(run.path), str(stop_after))
+    return found
 
 
 @pytest.fixture
@@ -58,7 +54,7 @@ def typed(tiny, monkeypatch) -> sw.Experiment:
     return tiny.replace(curriculum="typed_in_a_cell")
 
 
-def test_it_runs_there_from_the_first_step_to_the_same_weights(typed, place, elsewhere) -> None:
+def test_it_runs_there_from_the_first_step_to_the_same_weights(typed, place) -> None:
     whole = sw.train(typed, place)
     made = create_run(typed, place, rerun=True)
     found = elsewhere(made)
@@ -69,9 +65,7 @@ def test_it_runs_there_from_the_first_step_to_the_same_weights(typed, place, els
     assert made.result()["bits_per_byte"] == whole.result()["bits_per_byte"]
 
 
-def test_it_resumes_there_and_again_here_where_it_is_gone(
-    typed, place, monkeypatch, elsewhere
-) -> None:
+def test_it_resumes_there_and_again_here_where_it_is_gone(typed, place, monkeypatch) -> None:
     """Stopped here in its first stage, there in its second, and finished here without it."""
     whole = sw.train(typed, place)
     run = create_run(typed, place, rerun=True)

@@ -6,13 +6,13 @@ tensor is the control, and takes about 24 bytes per number of the tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from stackwise.memory.meter import CLEAR_REFS, STATUS
 from stackwise.training.optim import SLICE
 from stackwise.training.updates import OPTIMIZERS
+
+from ..warm import forked
 
 NUMBERS = 1 << 24
 RUN = f"""
@@ -42,15 +42,14 @@ readable = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def peak(forked) -> Callable[..., int]:
-    return lambda *how: int(forked.run(RUN, *how).split()[-1])
+def peak(*how: str) -> int:
+    return int(forked(RUN, *how).split()[-1])
 
 
 @readable
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("rounding", ["master", "stochastic"])
-def test_of_a_tensor_of_64_slices(peak, name, rounding) -> None:
+def test_of_a_tensor_of_64_slices(name, rounding) -> None:
     if OPTIMIZERS[name].missing():
         pytest.skip(OPTIMIZERS[name].missing())
     assert NUMBERS == 64 * SLICE
@@ -61,6 +60,6 @@ def test_of_a_tensor_of_64_slices(peak, name, rounding) -> None:
 
 
 @readable
-def test_the_control_holds_copies_of_the_whole_tensor(peak) -> None:
+def test_the_control_holds_copies_of_the_whole_tensor() -> None:
     pytest.importorskip("bitsandbytes")
     assert peak("adamw8bit", "bfloat16", "theirs") >= 16 * NUMBERS

@@ -58,17 +58,17 @@ execute(run, on_step=slow)
 """
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(forked, arm, place) -> None:
+def test_a_killed_run_goes_on_to_the_same_weights(arm, place) -> None:
     place = place.replace(checkpoint_seconds=0.01)
     whole = sw.train(arm, place)
     killed = create_run(arm, place, rerun=True)
     chance = random.Random(arm.hash)
     for _ in range(3):
-        child = Child(forked, CHILD, str(killed.path))
+        child = Child(CHILD, str(killed.path))
         for _ in range(chance.randint(1, 5)):
             child.stdout.readline()
         time.sleep(chance.random() * 0.03)
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         child.wait()
         assert killed.state in ("died", "finished")
     execute(killed)
@@ -76,9 +76,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(forked, arm, place) -> None:
     assert killed.metrics()[DETERMINISTIC].equals(whole.metrics()[DETERMINISTIC])
 
 
-def test_ctrl_c_saves_and_says_so(forked, tiny, place) -> None:
+def test_ctrl_c_saves_and_says_so(tiny, place) -> None:
     run = create_run(tiny, place)
-    child = Child(forked, CHILD, str(run.path))
+    child = Child(CHILD, str(run.path))
     child.stdout.readline()
     os.kill(child.pid, signal.SIGINT)
     assert child.wait() == 0
@@ -88,14 +88,14 @@ def test_ctrl_c_saves_and_says_so(forked, tiny, place) -> None:
     assert run.weights_hash() == sw.train(tiny, place, rerun=True).weights_hash()
 
 
-def test_a_second_process_is_refused_while_one_trains(forked, tiny, place) -> None:
+def test_a_second_process_is_refused_while_one_trains(tiny, place) -> None:
     run = create_run(tiny, place)
-    child = Child(forked, CHILD, str(run.path))
+    child = Child(CHILD, str(run.path))
     child.stdout.readline()
     assert run.state == "running"
     with pytest.raises(RuntimeError, match=f"process {child.pid} is training it"):
         execute(run)
-    child.send_signal(signal.SIGKILL)
+    child.kill()
     child.wait()
     assert run.state == "died"
 

@@ -59,9 +59,7 @@ def growth_bytes(folder: Path, layers: int) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of peak memory")
-def test_the_peak_is_far_under_a_block_and_does_not_grow_with_their_number(
-    forked, tmp_path
-) -> None:
+def test_the_peak_is_far_under_a_block_and_does_not_grow_with_their_number(tmp_path) -> None:
     """Rows as they are mapped and as they are reordered: two pieces, and a third's room.
 
     malloc is told to hand back what is freed; left to itself it holds on to a few pieces more.
@@ -70,9 +68,11 @@ def test_the_peak_is_far_under_a_block_and_does_not_grow_with_their_number(
     for layers in (2, 8):
         folder = tmp_path / str(layers)
         folder.mkdir()
+        from ..warm import forked  # not at the top, which the process itself runs too
+
         malloc = {"MALLOC_MMAP_THRESHOLD_": "65536"}
         code = Path(__file__).read_text()
-        said = forked.run(code, str(folder), str(layers), malloc=malloc)
+        said = forked(code, str(folder), str(layers), malloc=malloc)
         shutil.rmtree(folder)  # gigabytes, which pytest would keep
         found.append(int(said))
     assert all(MADE_BYTES < grown < 3 * MADE_BYTES for grown in found)

@@ -17,7 +17,7 @@ import stackwise as sw
 from stackwise.memory import heap, meter
 from stackwise.trunk.pages import pages
 
-from ..warm import Child
+from ..warm import Child, forked_json
 
 MIB = 1 << 20
 counts = pytest.mark.skipif(heap.mallinfo2() is None, reason="this C library has no mallinfo2")
@@ -32,14 +32,8 @@ LAG = 3 * PROCESSORS * max(32, 2 * PROCESSORS) * os.sysconf("SC_PAGE_SIZE")
 TOLERANCE = LAG + 2 * 2 * MIB + MIB
 
 
-@pytest.fixture
-def alone(forked):
-    """What code prints in a process of its own, as JSON."""
-    return lambda code: json.loads(forked.run(code).splitlines()[-1])
-
-
 def in_a_new_python(code):
-    """The same, with nothing imported."""
+    """What the code prints last, as JSON."""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240
     )
@@ -62,8 +56,8 @@ print(json.dumps(found))
 
 
 @linux_only
-def test_what_was_resident_and_let_go_is_noted(alone):
-    before, held, after, again = alone(NOTES)
+def test_what_was_resident_and_let_go_is_noted():
+    before, held, after, again = forked_json(NOTES)
     assert before <= TOLERANCE
     assert held == pytest.approx(80 * MIB, abs=TOLERANCE)
     assert after == held or after == pytest.approx(80 * MIB, abs=TOLERANCE)
@@ -90,8 +84,8 @@ print(json.dumps([meter.peak, meter.resident]))
 
 
 @counts
-def test_the_peak_is_what_tensors_take_and_resident_what_the_heap_keeps(alone):
-    peak, resident = alone(STEPS)
+def test_the_peak_is_what_tensors_take_and_resident_what_the_heap_keeps():
+    peak, resident = forked_json(STEPS)
     assert peak == pytest.approx(100 * MIB, abs=MIB // 4)
     assert resident >= 120 * MIB
 
@@ -153,7 +147,7 @@ def test_a_step_that_is_profiled_already_is_left_to_its_profiler():
 
 
 @counts
-def test_nothing_is_said_of_what_was_there_before(forked):
+def test_nothing_is_said_of_what_was_there_before():
     code = (
         "import json, torch\n"
         "from stackwise.memory.heap import taken\n"
@@ -161,7 +155,7 @@ def test_nothing_is_said_of_what_was_there_before(forked):
         "with taken() as found:\n    del held\n"
         "print(json.dumps(found.most))\n"
     )
-    with Child(forked, code) as child:
+    with Child(code) as child:
         assert child.stdout.read() == "0\n" and child.stderr.read() == ""
         assert child.wait() == 0
 
@@ -202,9 +196,9 @@ def test_the_steps_that_may_be_the_highest_are_measured(monkeypatch):
 
 
 @counts
-def test_a_run_takes_at_least_what_it_counts(alone, tmp_path):
+def test_a_run_takes_at_least_what_it_counts(tmp_path):
     """Wide and short: weights, gradients, moments and averages dwarf what a batch keeps."""
-    run = alone(
+    run = forked_json(
         "import json\n"
         "import stackwise as sw\n"
         "exp = sw.Experiment(\n"

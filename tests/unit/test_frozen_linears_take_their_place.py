@@ -16,6 +16,8 @@ from stackwise.model.frozen import FrozenLinear
 from stackwise.model.rack import Rack
 from stackwise.model.shape import RackShape
 
+from ..warm import forked_json
+
 SIDE, LINEARS = 2048, 6
 LINEAR_BYTES = SIDE * SIDE * 4
 SLICE_BYTES = CPU_WRITES * 24  # what quantising a slice takes: float32, int32 and int64 of it
@@ -147,11 +149,12 @@ print(json.dumps(grown))
 
 
 @pytest.fixture(scope="module")
-def grown(forked) -> dict[str, int]:
+def grown() -> dict[str, int]:
     """How far freezing raises the peak, by format; in a process whose freed memory goes back."""
     malloc = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
     told = json.dumps([list(FORMATS), SIDE, LINEARS])
-    return json.loads(forked.run(GROWTH, told, malloc=malloc))
+    found: dict[str, int] = forked_json(GROWTH, told, malloc=malloc)
+    return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of peak memory")

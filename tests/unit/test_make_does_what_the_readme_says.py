@@ -10,6 +10,8 @@ import pytest
 from stackwise.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
+TEST = "make test COVERAGE=1"
+OF_MAKE = ("MAKE", "MFLAGS", "COVERAGE")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
@@ -24,10 +26,6 @@ def clone(tmp_path) -> Path:
     (tmp_path / ".venv" / ".ready").touch()
     os.utime(tmp_path / ".venv" / ".ready", (2_000, 2_000))
     return tmp_path
-
-
-TEST = "make test COVERAGE=1"
-OF_MAKE = ("MAKE", "MFLAGS", "COVERAGE")
 
 
 def would_do(clone: Path, *call: str) -> list[str]:
@@ -199,7 +197,7 @@ def test_ci_fails_without_a_browser_and_a_person_goes_on(
     assert code == 1
     assert says in complaint
     assert "The browser tests need chromium, which could not be installed." in complaint
-    assert TEST not in machine.calls
+    assert not [call for call in machine.calls if call.startswith("make test")]
 
     code, complaint = machine.run_ci()
     assert code == 0

@@ -12,7 +12,7 @@ import pytest
 
 from stackwise.memory import meter
 
-from ...warm import Warm
+from ...warm import forked_json
 
 HERE = str(Path(__file__).parent)
 # malloc is told to hand back what is freed, from 64 KiB on. Left to itself it keeps pieces of up to
@@ -21,7 +21,7 @@ GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "6553
 
 
 @pytest.fixture
-def alone(tmp_path: Path, forked: Warm) -> Callable[..., Any]:
+def alone(tmp_path: Path) -> Callable[..., Any]:
     """Runs code that imports `peak` in a process of its own; gives what it prints, as JSON."""
     if not (meter.STATUS.exists() and meter.CLEAR_REFS.exists()):
         pytest.skip("only Linux keeps a high-water mark of memory")
@@ -31,8 +31,8 @@ def alone(tmp_path: Path, forked: Warm) -> Callable[..., Any]:
         folder.mkdir()
         told = json.dumps({**facts, "folder": str(folder)})
         there = f"import sys; sys.path.insert(0, {HERE!r})\n"
-        said = forked.run(there + code, told, malloc=malloc)
+        found = forked_json(there + code, told, malloc=malloc)
         shutil.rmtree(folder)  # hundreds of megabytes, which pytest would keep
-        return json.loads(said.splitlines()[-1])
+        return found
 
     return run

@@ -11,6 +11,8 @@ from stackwise.memory.heap import why_unknown
 from stackwise.memory.products import kept_bytes, products
 from stackwise.runs.provenance import processor
 
+from ...warm import forked
+
 MEASURED = ("AMD EPYC", "AVX512")
 GROWN = """
 import json, sys
@@ -38,7 +40,7 @@ CASES = {
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("case", CASES)
-def test_as_much_is_kept_as_is_counted(forked, case, threads) -> None:
+def test_as_much_is_kept_as_is_counted(case, threads) -> None:
     """Where they were measured: other processors have kernels, and pieces, of their own."""
     if not torch.backends.mkl.is_available():
         pytest.skip("torch was built without MKL")
@@ -49,7 +51,7 @@ def test_as_much_is_kept_as_is_counted(forked, case, threads) -> None:
     rows, *layers = CASES[case]
     made = [product for layer in layers for product in products(rows, layer)]
     told = json.dumps([made, threads])
-    grown = int(forked.run(GROWN, told))
+    grown = int(forked(GROWN, told))
     counted = kept_bytes((sizes for _, *sizes in made), threads)
     print(f"{case}: {counted / 2**20:.2f} counted, {grown / 2**20:.2f} MiB grown")
     assert counted / 1.1 <= grown <= counted * 1.1

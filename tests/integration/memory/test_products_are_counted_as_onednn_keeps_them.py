@@ -9,6 +9,8 @@ import pytest
 import stackwise as sw
 from stackwise.memory.products import bfloat16_products
 
+from ...warm import forked
+
 RUN = """
 import json, sys
 import stackwise as sw
@@ -34,7 +36,7 @@ CASES: dict[str, dict] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_as_many_are_made_as_are_counted(forked, name, tmp_path, monkeypatch) -> None:
+def test_as_many_are_made_as_are_counted(name, tmp_path, monkeypatch) -> None:
     case = dict(CASES[name])
     placement = case.pop("placement", {})
     kinds = {
@@ -51,9 +53,8 @@ def test_as_many_are_made_as_are_counted(forked, name, tmp_path, monkeypatch) ->
     exp = sw.Experiment(**kinds)
     told = json.dumps({"experiment": kinds, "placement": placement})
     monkeypatch.setenv("ONEDNN_VERBOSE", "2")
-    *stages, _ = (
-        forked.run(RUN, told, str(tmp_path)).split("the run")[1].split("a stage's last step")
-    )
+    said = forked(RUN, told, str(tmp_path)).split("the run")[1]
+    *stages, _ = said.split("a stage's last step")
     made, seen = [], set()
     for part in stages:
         seen |= {key_of(line) for line in part.splitlines() if ":cache_miss" in line}

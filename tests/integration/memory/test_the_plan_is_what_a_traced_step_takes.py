@@ -15,6 +15,8 @@ import stackwise as sw
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.trace import trace_stage
 
+from ...warm import forked_json
+
 AUTOCAST, BF16 = {"compute": "bfloat16"}, {"compute": "bfloat16", "weights": "bfloat16"}
 TWO = {"blocks_per_stack": 2}  # of which such a copy of one weight is a small part
 IN_BACKWARD = {"grads": "in_backward", "clip": None, "ema": None}
@@ -113,11 +115,10 @@ def given(case: str) -> tuple[sw.Experiment, sw.Placement, dict]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_of_the_last_stage(forked, case) -> None:
+def test_of_the_last_stage(case) -> None:
     exp, placement, row = given(case)
     told = {"exp": exp.model_dump(mode="json"), "placement": placement.model_dump(mode="json")}
-    said = forked.run(TRACED, json.dumps({**told, "number": row["stage"]}))
-    found = json.loads(said.splitlines()[-1])
+    found = forked_json(TRACED, json.dumps({**told, "number": row["stage"]}))
     planned = sum(row["peak"].values()) - row["peak"]["device"]
     print(f"{case}: {planned / 2**20:.2f} of {found['Total'] / 2**20:.2f} at {row['peak_at']}")
     assert 0.98 <= planned / found["Total"] <= 1.03
