@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stackwise.completion import packing
 from stackwise.model.freezing import freeze_linears
-from stackwise.model.init import grow
+from stackwise.model.init import begin_as
 from stackwise.stage import NewStack
 from stackwise.training.checkpoint import MANIFEST, Written, read_manifest, read_part, write_ahead
 from stackwise.training.optim import Optimizer
@@ -68,7 +68,7 @@ def add_stack(work: Work, entry: NewStack) -> None:
     if model is not None:
         begin(work, model, entry.stack)
         return
-    grow(stack, entry.init, None if entry.source is None else work.rack.stacks[entry.source])
+    begin_as(stack, entry, work.rack.stacks, work.exp.seed)
 
 
 def begin_ends(work: Work) -> None:
