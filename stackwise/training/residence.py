@@ -28,7 +28,7 @@ from stackwise.training.trained import Named
 from stackwise.training.work import Work
 
 if TYPE_CHECKING:
-    from stackwise.interop.model_folder import ModelFolder
+    from stackwise.interop.kept import Beginning
 
 
 def arrange(work: Work, number: int) -> None:
@@ -79,7 +79,7 @@ def begin_ends(work: Work) -> None:
             begin(work, work.model, name)
 
 
-def begin(work: Work, model: ModelFolder, name: str) -> None:
+def begin(work: Work, model: Beginning, name: str) -> None:
     """Give a part the weights that it has in a model."""
     put(work.rack, name, model.part(name), model.path)
 
