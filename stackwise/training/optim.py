@@ -63,6 +63,11 @@ class Optimizer:
         """Move everything that has a gradient."""
         self.move([parameter for parameter in self.names if parameter.grad is not None])
 
+    def begin(self) -> None:
+        """Begin the state of all that trains now, and not as each of it first moves."""
+        for parameter in self.names:
+            self._kept(parameter)
+
     def zero_grad(self) -> None:
         """Drop all gradients."""
         for parameter in self.names:

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stackwise.model.rack import Rack
 from stackwise.objective import Corrupted
-from stackwise.stage import Stage, trunk_of
+from stackwise.stage import Stage, as_run, parts_trained, trunk_of
 from stackwise.training.average import Average
 from stackwise.training.in_backward import InBackward
 from stackwise.training.layers import Head, Layer, head_of, layers
@@ -95,7 +95,8 @@ class Trainee:
         """Bytes of the gradients that are held at once."""
         if self.in_backward is not None:
             return self.in_backward.gradient_bytes
-        return sum(parameter.nbytes for parameter in self.named.values())
+        runs = parts_trained(as_run(self.stage))
+        return sum(p.nbytes for (part, _), p in self.named.items() if part in runs)
 
 
 @dataclass(frozen=True)
