@@ -1,6 +1,8 @@
 """One transformer block: attention and feed-forward, each with its norm and residual.
 
 Pre-norm:  x + g A(norm x), then x + g F(norm x).  Post-norm (BERT):  norm(x + g A(x)), ...
+Where a rack has its time as input, what a norm gives and a sub-layer adds change with the noise
+level: `conditioning.py`.
 The arithmetic of a block's cost stands under its module.
 """
 
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from stackwise.choice import Params
 from stackwise.model.attention import build_attention, kind_of
+from stackwise.model.conditioning import Change, TimeInput, time_matrix, time_parameters
 from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
@@ -67,19 +70,52 @@ class Block(nn.Module):
         self.attention = build_attention(attention_shape(shape, number), attention)
         self.ffn_norm = make_norm(shape)
         self.ffn = FeedForward(shape)
+        self.time = None if shape.time == "none" else TimeInput(shape)
 
-    def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+    def forward(self, x_BTD: Tensor, *, causal: bool, time_B: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D).
+
+        Args:
+            x_BTD: The residual stream.
+            causal: Attention direction.
+            time_B: Noise level of each sample, in [0, 1], where the rack has its time as input;
+                without it, it is not read.
+
+        Raises:
+            ValueError: If the rack has its time as input, and no level is given.
+        """
+        first, second = self._changes(x_BTD, time_B)
         if self.post:
-            x_BTD = self._add(x_BTD, self.attention(cast_once(x_BTD), causal=causal))
-            x_BTD = self.attention_norm(x_BTD)
-            return self.ffn_norm(self._add(x_BTD, self.ffn(cast_once(x_BTD))))
-        normal_BTD = cast_once(self.attention_norm(x_BTD))
-        x_BTD = self._add(x_BTD, self.attention(normal_BTD, causal=causal))
-        return self._add(x_BTD, self.ffn(cast_once(self.ffn_norm(x_BTD))))
+            x_BTD = self._add(x_BTD, self.attention(cast_once(x_BTD), causal=causal), first)
+            x_BTD = normal(self.attention_norm, x_BTD, first)
+            x_BTD = self._add(x_BTD, self.ffn(cast_once(x_BTD)), second)
+            return normal(self.ffn_norm, x_BTD, second)
+        normal_BTD = cast_once(normal(self.attention_norm, x_BTD, first))
+        x_BTD = self._add(x_BTD, self.attention(normal_BTD, causal=causal), first)
+        return self._add(x_BTD, self.ffn(cast_once(normal(self.ffn_norm, x_BTD, second))), second)
 
-    def _add(self, x_BTD: Tensor, y_BTD: Tensor) -> Tensor:
+    def _changes(
+        self, x_BTD: Tensor, time_B: Tensor | None
+    ) -> tuple[Change, Change] | tuple[None, None]:
+        if self.time is None:
+            return None, None
+        if time_B is None:
+            raise ValueError(
+                "time_B: this block reads the noise level of each sample (rack.time), and none is "
+                "given; give (B,) numbers in [0, 1], as Rack.time_of does"
+            )
+        found: tuple[Change, Change] = self.time(time_B, x_BTD.dtype)
+        return found
+
+    def _add(self, x_BTD: Tensor, y_BTD: Tensor, change: Change | None) -> Tensor:
+        y_BTD = y_BTD if change is None else y_BTD * change.gate
         return x_BTD + y_BTD if self.gain == 1 else x_BTD.add(y_BTD, alpha=self.gain)
+
+
+def normal(norm: nn.Module, x_BTD: Tensor, change: Change | None) -> Tensor:
+    """A norm's output, changed with the noise level where there is a change."""
+    normal_BTD: Tensor = norm(x_BTD)
+    return normal_BTD if change is None else change.normal(normal_BTD)
 
 
 def ffn_matmul_parameters(shape: RackShape) -> int:
@@ -100,6 +136,7 @@ def block_parameters(shape: RackShape, attention: Params) -> int:
         + ffn_matmul_parameters(shape)
         + biases * shape.bias
         + 2 * norm_parameters(shape)
+        + time_parameters(shape)
     )
 
 
@@ -107,6 +144,11 @@ def block_matmul_parameters(shape: RackShape, attention: Params) -> int:
     """Weights of one block in matrix products: 2 FLOPs each per token, forward."""
     inside = kind_of(attention).matmul_parameters(attention_shape(shape, 0), attention)
     return inside + ffn_matmul_parameters(shape)
+
+
+def block_sample_parameters(shape: RackShape) -> int:
+    """Weights of one block whose product is made once for a sample: its readout of the level."""
+    return time_matrix(shape)
 
 
 def block_input_parameters(shape: RackShape, attention: Params) -> int:

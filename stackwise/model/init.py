@@ -2,7 +2,8 @@
 
 Each part draws from (seed, part id), so that a stack starts the same whichever others exist.
 Matrices are normal with `init_std`, those that write to the residual stream narrower by
-1/sqrt(2 L) with L the finished rack's blocks (GPT-2); norms start at one, biases at zero.
+1/sqrt(2 L) with L the finished rack's blocks (GPT-2); norms start at one, biases at zero. What
+reads the noise level starts at zero and draws nothing, so that all else starts as without it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from stackwise.model.shape import RackShape, total_blocks
 
 INTO_RESIDUAL = (".out.weight", ".down.weight")
+FROM_TIME = ".time.readout.weight"
 DRAWS = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_)
 PIECE = 1 << 22  # numbers drawn at once; a multiple of 16 gives those of one draw of all
 
@@ -73,7 +75,9 @@ def start(part: nn.Module, shape: RackShape, seed: int, name: str) -> None:
         for key, parameter in part.named_parameters():
             if parameter.is_meta:
                 continue
-            if parameter.ndim >= 2:
+            if key.endswith(FROM_TIME):
+                parameter.zero_()
+            elif parameter.ndim >= 2:
                 std = narrow if key.endswith(INTO_RESIDUAL) else shape.init_std
                 draw_(parameter, std, generator)
             else:

@@ -79,6 +79,14 @@ class RackShape(Section):
         False, description="dense, activation, norm before the head (BERT)"
     )
     head_bias: bool = Field(False, description="a bias per vocabulary entry (BERT)")
+    time: Literal["none", "sinusoidal", "learned"] = Field(
+        "none",
+        description="time-as-input: every block reads its sample's noise level through its norms, "
+        "by features of it (sinusoidal) or a table (learned)",
+    )
+    time_width: int = Field(
+        64, ge=2, le=4096, description="features of the noise level, or rows of its table"
+    )
     init_std: float = Field(0.02, gt=0, le=1, description="standard deviation of new weights")
 
     @model_validator(mode="after")
@@ -107,6 +115,13 @@ def shape_problems(shape: RackShape) -> list[str]:
     other = ("rope_base", "rope_scaling") if shape.positions != "rope" else ()
     for key in (*other, *(() if shape.positions == "learned" else ("max_positions",))):
         found += unread(shape, key, f"positions={shape.positions}")
+    if shape.time == "none":
+        found += unread(shape, "time_width", "time=none")
+    if shape.time == "sinusoidal" and shape.time_width % 2:
+        found.append(
+            f"time_width: {shape.time_width} must be even with time=sinusoidal, which has cosines "
+            f"and sines; use {shape.time_width + 1}"
+        )
     bases = shape.rope_base if isinstance(shape.rope_base, tuple) else (shape.rope_base,)
     if not bases or any(base <= 1 for base in bases):
         found.append(f"rope_base: {shape.rope_base} must be over 1; 10000 is usual")
