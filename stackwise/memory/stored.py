@@ -15,7 +15,8 @@ from torch import nn
 
 from stackwise.choice import Params
 from stackwise.memory.flops import vocab_size
-from stackwise.model.block import Block
+from stackwise.model.block import Block, frozen_names
+from stackwise.model.conditioning import CHANGES
 from stackwise.model.formats import format_called
 from stackwise.model.init import Unfilled
 from stackwise.model.rack import Embedding, Head
@@ -36,12 +37,44 @@ def block_tensors(shape: RackShape, attention: Params) -> Tensors:
 
 
 @lru_cache(maxsize=64)
+def _block_trained(shape: RackShape, attention: Params) -> Tensors:
+    """The same of those that train."""
+    with Unfilled():
+        block = Block(shape, attention, 0)
+    still = frozen_names(block)
+    found = ((name, p) for name, p in block.named_parameters() if name not in still)
+    return tuple((p.numel(), p.ndim) for _, p in found)
+
+
+@lru_cache(maxsize=64)
 def block_linears(shape: RackShape, attention: Params) -> tuple[tuple[int, int], ...]:
     """Outputs and inputs of each linear layer of a block."""
     with Unfilled():
         block = Block(shape, attention, 0)
     found = [module for module in block.modules() if isinstance(module, nn.Linear)]
     return tuple((linear.out_features, linear.in_features) for linear in found)
+
+
+@lru_cache(maxsize=64)
+def trained_linears(shape: RackShape, attention: Params) -> tuple[tuple[int, int], ...]:
+    """The same of those that train."""
+    with Unfilled():
+        block = Block(shape, attention, 0)
+    still = frozen_names(block)
+    found = [
+        module
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear) and f"{name}.weight" not in still
+    ]
+    return tuple((linear.out_features, linear.in_features) for linear in found)
+
+
+def token_linears(shape: RackShape, attention: Params) -> tuple[tuple[int, int], ...]:
+    """Those of `block_linears` that every token goes through: all but the readout of the level."""
+    found = list(block_linears(shape, attention))
+    if shape.time != "none":
+        found.remove((CHANGES * shape.d_model, shape.time_width))
+    return tuple(found)
 
 
 def part_tensors(exp: Experiment, part: str, *, untied: bool = False) -> Tensors:
@@ -53,6 +86,13 @@ def part_tensors(exp: Experiment, part: str, *, untied: bool = False) -> Tensors
         table = ((vocab * exp.rack.d_model, 2),) if untied and exp.rack.tied else ()
         return (*_end_tensors(exp.rack, vocab, True), *table)
     return block_tensors(exp.rack, exp.attention) * exp.rack.blocks_per_stack
+
+
+def trained_tensors(exp: Experiment, part: str, *, untied: bool = False) -> Tensors:
+    """The same of those tensors that train where the part does."""
+    if part in ("embedding", "head"):
+        return part_tensors(exp, part, untied=untied)
+    return _block_trained(exp.rack, exp.attention) * exp.rack.blocks_per_stack
 
 
 @lru_cache(maxsize=64)

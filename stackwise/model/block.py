@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from stackwise.choice import Params
 from stackwise.model.attention import build_attention, kind_of
-from stackwise.model.conditioning import Change, TimeInput, time_matrix, time_parameters
+from stackwise.model.conditioning import (
+    Change,
+    TimeInput,
+    time_matrix,
+    time_parameters,
+    time_saved,
+)
 from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
@@ -45,6 +51,11 @@ class FeedForward(nn.Module):
         )
         self.up = nn.Linear(shape.d_model, wide, bias=shape.bias)
         self.down = nn.Linear(wide, shape.d_model, bias=shape.bias)
+
+    def never_train(self) -> list[str]:
+        """Names of the parameters that stay as they start (`rack.frozen_up`)."""
+        frozen = ("up.", "gate.") if self.shape.frozen_up else ()
+        return [name for name, _ in self.named_parameters() if name.startswith(frozen)]
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D), each position by itself."""
@@ -118,6 +129,12 @@ def normal(norm: nn.Module, x_BTD: Tensor, change: Change | None) -> Tensor:
     return normal_BTD if change is None else change.normal(normal_BTD)
 
 
+def frozen_names(part: nn.Module) -> set[str]:
+    """Names of those parameters of a part that stay as they start wherever the part trains."""
+    layers = ((name, m) for name, m in part.named_modules() if isinstance(m, FeedForward))
+    return {f"{name}.{inner}" for name, layer in layers for inner in layer.never_train()}
+
+
 def ffn_matmul_parameters(shape: RackShape) -> int:
     """Weights of the feed-forward."""
     return (3 if shape.ffn == "swiglu" else 2) * shape.d_model * d_ff(shape)
@@ -129,7 +146,7 @@ def norm_parameters(shape: RackShape) -> int:
 
 
 def block_parameters(shape: RackShape, attention: Params) -> int:
-    """Every trainable number of one block."""
+    """Every number of one block, of which `rack.frozen_up` lets a part stay as it starts."""
     biases = shape.d_model + d_ff(shape) * (2 if shape.ffn == "swiglu" else 1)
     return (
         kind_of(attention).parameters(attention_shape(shape, 0), attention)
@@ -149,6 +166,14 @@ def block_matmul_parameters(shape: RackShape, attention: Params) -> int:
 def block_sample_parameters(shape: RackShape) -> int:
     """Weights of one block whose product is made once for a sample: its readout of the level."""
     return time_matrix(shape)
+
+
+def block_frozen_parameters(shape: RackShape) -> int:
+    """Weights of one block in matrix products that stay as they start: their gradient is not made.
+
+    Biases beside them stay as they start too.
+    """
+    return shape.frozen_up * (ffn_matmul_parameters(shape) - shape.d_model * d_ff(shape))
 
 
 def block_input_parameters(shape: RackShape, attention: Params) -> int:
@@ -189,9 +214,10 @@ def block_saved(
     inner = attention_shape(shape, 0)
     inside = kind_of(attention).saved_floats(inner, attention, length, causal, trains)
     wide = d_ff(shape)
-    ffn = wide * (3 if shape.ffn == "swiglu" else 1) + trains * (wide + shape.d_model)
-    norm = norm_saved(shape)
-    return inside.plus(norm).plus(norm).plus(Saved(0, ffn))
+    read = shape.d_model * (trains and not shape.frozen_up)
+    ffn = wide * (3 if shape.ffn == "swiglu" else 1) + trains * wide + read
+    norm, time = norm_saved(shape), time_saved(shape, length, trains)
+    return inside.plus(norm).plus(norm).plus(Saved(0, ffn)).plus(time)
 
 
 def block_forward(
@@ -224,24 +250,49 @@ def block_backward(
     inner = attention_shape(shape, number)
     inside = kind.working_floats(inner, attention, *passing, trains)
     saved = block_saved(shape, attention, passing.length, passing.causal, trains)
-    norm = norm_saved(shape)
+    timed = shape.time != "none"
+    norm = norm_saved(shape).plus(Saved(timed * trains * width, 0))  # changed, its output is kept
     gated = shape.ffn == "swiglu"
     one, weights = width * wide, block_matmul_parameters(shape, attention)
     ffn, cast = ffn_matmul_parameters(shape), width * passing.low
+    still = trains * block_frozen_parameters(shape)
+    learns = trains and not still
     residual = Saved(width, 0)
-    below = saved.plus(Saved(0, -wide * (3 if gated else 1) - trains * (wide + width)))
-    down = saved.plus(residual).plus(Saved(0, cast + wide))
+    added = Saved(0, timed * width * (not passing.low))  # with a gate, what is added has a gradient
+    saved = saved.plus(Saved(0, -timed * trains * width))  # and what was added is gone
+    below = saved.plus(Saved(0, -wide * (3 if gated else 1) - trains * wide - learns * width))
+    down = saved.plus(residual).plus(added).plus(Saved(0, cast + wide))
     between = saved.plus(residual).plus(Saved(0, (3 if gated else 2) * wide - trains * wide))
-    first = below.plus(residual).plus(Saved(0, wide + trains * width + (1 + gated) * width))
+    first = below.plus(residual).plus(Saved(0, wide + learns * width + (1 + gated) * width))
     under = norm.plus(residual).plus(Saved(0, width * trains))
     read = kind.input_parameters(inner, attention)
     attended = kind.saved_floats(inner, attention, passing.length, passing.causal, trains)
     out = norm.plus(residual).plus(attended).plus(Saved(0, inner.heads * inner.head_dim))
+    out, made = out.plus(added), weights - still
+    end = (Moment(residual, made + time_matrix(shape), time_matrix(shape), still=still),)
     return (
         Moment(down, one, one, after=saved.plus(residual)),
         Moment(between, one, 0),
-        Moment(first, ffn, one, after=first.plus(Saved(0, -width - (not gated) * wide))),
-        Moment(out.plus(Saved(0, cast)), weights - read, weights - read - ffn, after=out),
-        Moment(under.plus(inside.core).plus(Saved(0, cast)), weights - read, 0, inside.squares),
-        Moment(under.plus(inside.product), weights, read),
+        Moment(
+            first,
+            ffn - still,
+            one if learns else 0,
+            after=first.plus(Saved(0, -width - (not gated) * wide)),
+        ),
+        Moment(
+            out.plus(Saved(0, cast)),
+            made - read,
+            weights - read - ffn,
+            after=out,
+            still=still,
+        ),
+        Moment(
+            under.plus(inside.core).plus(Saved(0, cast)),
+            made - read,
+            0,
+            inside.squares,
+            still=still,
+        ),
+        Moment(under.plus(inside.product), made, read, still=still),
+        *(end if timed else ()),
     )

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stackwise.model.saved import Saved
 from stackwise.model.shape import RackShape
 
 STEPS = 1000.0  # levels are spread over as many steps as diffusion times are in DiT
@@ -100,6 +101,20 @@ def level_features(time_B: Tensor, width: int, kind: str) -> Tensor:
 def time_matrix(shape: RackShape) -> int:
     """Weights of a block's readout: 2 FLOPs each per sample, forward; none without time input."""
     return 0 if shape.time == "none" else CHANGES * shape.d_model * shape.time_width
+
+
+def time_saved(shape: RackShape, length: int, trains: bool) -> Saved:
+    """Numbers per token that a block keeps for it: factors, once for a sample of `length` tokens.
+
+    And, where the readout trains, what they are factors on: the outputs of two norms and of two
+    sub-layers; and features. Whole numbers for each token, so up to one too many.
+    """
+    if shape.time == "none":
+        return Saved(0, 0)
+    width = shape.d_model
+    factors = Saved(-(-4 * width // length), 0)
+    features = -(-shape.time_width // length)
+    return factors.plus(Saved(2 * width, 2 * width + features)) if trains else factors
 
 
 def time_parameters(shape: RackShape) -> int:

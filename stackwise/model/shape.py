@@ -79,6 +79,10 @@ class RackShape(Section):
         False, description="dense, activation, norm before the head (BERT)"
     )
     head_bias: bool = Field(False, description="a bias per vocabulary entry (BERT)")
+    frozen_up: bool = Field(
+        False,
+        description="up and gate of the feed-forward stay as they start, at random, and never train",
+    )
     time: Literal["none", "sinusoidal", "learned"] = Field(
         "none",
         description="time-as-input: every block reads its sample's noise level through its norms, "
