@@ -32,6 +32,7 @@ from stackwise.memory.stored import (
     lent_bytes,
     part_tensors,
     rest_bytes,
+    spectral_bytes,
     stack_bytes,
     trained_bytes,
     trained_tensors,
@@ -88,7 +89,8 @@ def stage_bytes(
             continue
         if kind not in alike:
             held_of, moved = part_tensors(exp, part), trained_tensors(exp, part)
-            whole = _trained(held_of, moved, exp) if kind[0] else Bytes(weights=kept)
+            spectral = Bytes(optimizer=spectral_bytes(exp))
+            whole = _trained(held_of, moved, exp) + spectral if kind[0] else Bytes(weights=kept)
             alike[kind] = whole + Bytes(activations=_activations(exp, placement, kind[1]))
         parts[part] = alike[kind]
     parts["head"] += Bytes(activations=_head_activations(exp, placement, stage))

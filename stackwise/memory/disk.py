@@ -10,6 +10,7 @@ from stackwise.data.heldout import rows_at_once
 from stackwise.memory.stored import (
     Tensors,
     part_tensors,
+    spectral_bytes,
     stack_bytes,
     trained_bytes,
     trained_tensors,
@@ -130,7 +131,7 @@ def checkpoint_bytes(
                 stored[kind] = frozen_bytes(exp, part, tensors)
             frozen = stored[kind]
             if part in trains:
-                while_it_trains = trained_bytes(exp, tensors) + _states(exp, tensors, moved)
+                while_it_trains = trained_bytes(exp, tensors) + _states(exp, part, tensors, moved)
                 changing += while_it_trains
                 after += max(while_it_trains, frozen)
                 at_border[part] = frozen + _for_later(exp, made, number, part, moved)
@@ -163,8 +164,10 @@ def frozen_bytes(exp: Experiment, part: str, tensors: Tensors) -> int:
     return stored + sum((each if axes >= 2 else 4) * n + NAME_BYTES for n, axes in tensors)
 
 
-def _moments(exp: Experiment, tensors: Tensors) -> int:
-    return sum(state_bytes(exp.optim, exp.precision, *each) + 6 * NAME_BYTES for each in tensors)
+def _moments(exp: Experiment, part: str, tensors: Tensors) -> int:
+    vectors = 0 if part in ("embedding", "head") else spectral_bytes(exp)
+    states = (state_bytes(exp.optim, exp.precision, *each) + 6 * NAME_BYTES for each in tensors)
+    return sum(states) + vectors
 
 
 def _for_later(
@@ -174,7 +177,7 @@ def _for_later(
     if trained_next(made, number, part) is None:
         return 0
     keeps = keeps_state(made, number, part)
-    return _moments(exp, tensors) if keeps else _lower(exp, part, tensors)
+    return _moments(exp, part, tensors) if keeps else _lower(exp, part, tensors)
 
 
 def _lower(exp: Experiment, part: str, tensors: Tensors) -> int:
@@ -186,7 +189,7 @@ def _lower(exp: Experiment, part: str, tensors: Tensors) -> int:
     return sum(2 * count + NAME_BYTES for count, axes in tensors if axes >= 2)
 
 
-def _states(exp: Experiment, tensors: Tensors, moved: Tensors) -> int:
+def _states(exp: Experiment, part: str, tensors: Tensors, moved: Tensors) -> int:
     """What a checkpoint inside a stage has of a part beside its weights, and its names."""
     average = 4 * sum(count for count, _ in moved) if exp.optim.ema is not None else 0
-    return _moments(exp, moved) + average + 2 * NAME_BYTES * len(tensors)
+    return _moments(exp, part, moved) + average + 2 * NAME_BYTES * len(tensors)

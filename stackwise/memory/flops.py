@@ -9,11 +9,12 @@ random directions, which never train:
 
 with the head only at the positions that count. Weights of an active block that never train
 (`rack.frozen_up`) are those of a suffix. A readout of the noise level (`rack.time`) is a product
-for each sample and not for each token, whose input needs no gradient: of r weights it costs, with T
-tokens to a sample, 2r/T in trunk and suffix and 4r/T in an active block. Where nothing that trains comes before a product,
-its input needs no gradient: so for the first products of the first active block after a trunk,
-with post-norm, and for the head's if it alone trains and has no norm. Norms (of queries and keys,
-too), activations and rotations are left out, as in PaLM (arXiv 2204.02311, appendix B).
+for each sample and not for each token, whose input needs no gradient: of r weights it costs, with
+T tokens to a sample, 2r/T in trunk and suffix and 4r/T in an active block. Where nothing that
+trains comes before a product, its input needs no gradient: so for the first products of the first
+active block after a trunk, with post-norm, and for the head's if it alone trains and has no norm.
+Norms (of queries and keys, too), activations and rotations are left out, as in PaLM (arXiv
+2204.02311, appendix B), and so is what an optimizer does, spectral norm included.
 Recomputation by gradient checkpointing is no progress and is not counted. Equal to torch's counter
 for every role in `tests/unit/test_a_stage_costs_what_is_counted.py`.
 """
@@ -29,8 +30,8 @@ from stackwise import objective
 from stackwise.errors import ExperimentError
 from stackwise.evaluation import stratified_counts
 from stackwise.model.block import (
-    block_input_parameters,
     block_frozen_parameters,
+    block_input_parameters,
     block_matmul_parameters,
     block_sample_parameters,
     block_scores,

@@ -20,7 +20,7 @@ from stackwise.model.conditioning import CHANGES
 from stackwise.model.formats import format_called
 from stackwise.model.init import Unfilled
 from stackwise.model.rack import Embedding, Head
-from stackwise.model.shape import RackShape
+from stackwise.model.shape import RackShape, d_ff
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
@@ -100,6 +100,15 @@ def _end_tensors(shape: RackShape, vocab: int, head: bool) -> Tensors:
     with torch.device("meta"):
         module: nn.Module = Head(shape, vocab) if head else Embedding(shape, vocab)
     return tuple((p.numel(), p.ndim) for p in module.parameters())
+
+
+def spectral_bytes(exp: Experiment) -> int:
+    """The power iteration's vectors for a stack that trains: one number for each output."""
+    if not exp.rack.spectral_norm:
+        return 0
+    still = exp.rack.frozen_up * (1 + (exp.rack.ffn == "swiglu")) * d_ff(exp.rack)
+    outputs = sum(rows for rows, _ in token_linears(exp.rack, exp.attention)) - still
+    return 4 * exp.rack.blocks_per_stack * outputs
 
 
 def trained_bytes(exp: Experiment, tensors: Tensors) -> int:

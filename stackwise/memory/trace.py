@@ -143,7 +143,7 @@ def traced(exp: Experiment, placement: Placement, number: int) -> dict[str, int]
         if apart is not None and number >= apart:
             rack.untie()
         named = freeze_all_but(rack.parts(), stage)
-        optimizer = Optimizer(exp.optim, named, rounding=exp.precision.rounding)
+        optimizer = Optimizer(exp.optim, named, rounding=exp.precision.rounding, shape=exp.rack)
         average = None if exp.optim.ema is None else Average(named, exp.optim.ema, optimizer)
         stepping = stepping_of(exp.optim, named, optimizer, rack, compiled=False)
         trainee = Trainee(number, stage, named, optimizer, average, stepping)

@@ -23,7 +23,7 @@ from stackwise.model.conditioning import (
 from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
-from stackwise.model.shape import RackShape, attention_shape, d_ff
+from stackwise.model.shape import RackShape, attention_shape, d_ff, residual_factor
 from stackwise.model.working import Moment, Passing
 
 
@@ -75,7 +75,7 @@ class Block(nn.Module):
 
     def __init__(self, shape: RackShape, attention: Params, number: int) -> None:
         super().__init__()
-        self.gain = shape.residual_gain
+        self.gain = residual_factor(shape)
         self.post = shape.norm_place == "post"
         self.attention_norm = make_norm(shape)
         self.attention = build_attention(attention_shape(shape, number), attention)

@@ -73,6 +73,16 @@ class RackShape(Section):
     residual_gain: float = Field(
         1.0, gt=0, le=10, description="factor on what each sub-layer adds to the residual"
     )
+    depth_base: int | None = Field(
+        None,
+        ge=1,
+        le=1 << 20,
+        description="CompleteP: blocks of the rack at which rates were tuned; what each sub-layer "
+        "adds is scaled by this over the finished rack's blocks; empty: no scaling",
+    )
+    spectral_norm: bool = Field(
+        False, description="every matrix of the blocks is kept at a largest singular value of one"
+    )
     token_types: int = Field(0, ge=0, le=16, description="rows of BERT's token-type table")
     embed_norm: bool = Field(False, description="LayerNorm right after the embeddings (BERT)")
     head_transform: bool = Field(
@@ -81,7 +91,7 @@ class RackShape(Section):
     head_bias: bool = Field(False, description="a bias per vocabulary entry (BERT)")
     frozen_up: bool = Field(
         False,
-        description="up and gate of the feed-forward stay as they start, at random, and never train",
+        description="up and gate of the feed-forward never train: they stay as they start",
     )
     time: Literal["none", "sinusoidal", "learned"] = Field(
         "none",
@@ -161,6 +171,21 @@ def stack_ids(shape: RackShape) -> tuple[str, ...]:
 @cache  # a plan asks for them a hundred thousand times
 def _ids(stacks: int) -> tuple[str, ...]:
     return tuple(f"s{i}" for i in range(stacks))
+
+
+def depth_factor(shape: RackShape) -> float:
+    """CompleteP's L_base / L, with the blocks of the finished rack for L; 1 where it is off.
+
+    L is fixed from the first stage on, so that growth rescales nothing. Residuals are scaled by it
+    and so is Adam's epsilon in the blocks, since their gradients are; learning rates and the width
+    of random starts do not depend on L (alpha = 1, table 1 of arXiv 2505.01618).
+    """
+    return 1.0 if shape.depth_base is None else shape.depth_base / total_blocks(shape)
+
+
+def residual_factor(shape: RackShape) -> float:
+    """What each sub-layer's output is multiplied by before it is added: gain and depth factor."""
+    return shape.residual_gain * depth_factor(shape)
 
 
 def cycle(shape: RackShape) -> int:

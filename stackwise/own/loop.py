@@ -113,7 +113,9 @@ def enter_stage(work: OwnWork, number: int) -> Trainee:
     if not named:
         raise ValueError("nothing trains: every parameter of its parts has requires_grad=False")
     rounding, seed = work.exp.precision.rounding, work.exp.seed
-    optimizer = Optimizer(optim, named, rounding=rounding, seed=seed, stage=number)
+    optimizer = Optimizer(
+        optim, named, rounding=rounding, seed=seed, stage=number, shape=work.exp.rack
+    )
     goes_on = stage.optimizer_state == "keep"
     load_optimizer_state(optimizer, named, work.moments, whole=goes_on)
     average = None if optim.ema is None else Average(named, optim.ema, optimizer)
