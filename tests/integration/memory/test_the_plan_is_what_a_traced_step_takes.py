@@ -91,6 +91,7 @@ CASES = {
     "time, in backward": ({"optim": IN_BACKWARD, **TIMED}, {}),
     "frozen up": ({"curriculum": LEFT, "rack": STILL}, {}),
     "frozen up, autocast": ({"rack": STILL, "precision": AUTOCAST}, {}),
+    "spectral norm": ({"rack": {"spectral_norm": True}, "curriculum": LEFT}, {}),
     "frozen up, in backward": ({"rack": STILL, "optim": IN_BACKWARD}, {}),
     "window": ({"rack": {"window": 32}}, {}),
 }
