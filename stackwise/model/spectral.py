@@ -9,8 +9,8 @@ forward pass costs what it costs without.
 
 It goes for every matrix of a block, but for the readout of the noise level, which starts at zero.
 An average of such matrices has a largest singular value of one at most. Who does this in a step is
-`training/optim.py`, which keeps u beside the moments. A step takes about 26 FLOPs per weight for it,
-as much as training on four tokens does; like the optimizer's own they are not in the ledger.
+`training/optim.py`, which keeps u beside the moments. A step takes about 26 FLOPs per weight for
+it, as much as four tokens do; like the optimizer's own they are not in the ledger.
 
 Shapes: O outputs, I inputs.
 """

@@ -122,7 +122,7 @@ def test_sinusoids_are_those_of_dit_and_the_table_is_interpolated() -> None:
 
 def test_ids_alone_are_read_at_their_masked_part_as_evaluation_and_samplers_do() -> None:
     rack = shaken(rack_of("learned"))
-    frac_B = (IDS_BT == rack.mask_id).float().mean(1)
+    frac_B = (rack.mask_id == IDS_BT).float().mean(1)
     assert len(set(frac_B.tolist())) > 1
     assert torch.equal(rack(IDS_BT), rack(IDS_BT, time_B=frac_B))
     assert rack.time_of(IDS_BT) is not None and rack_of().time_of(IDS_BT, frac_B) is None
@@ -218,7 +218,5 @@ def test_what_cannot_be_is_refused() -> None:
     assert str(error.value) == (
         "rack.time_width: 5 must be even with time=sinusoidal, which has cosines and sines; use 6"
     )
-    with pytest.raises(sw.ExperimentError, match="rack.time_width: 6 is not read with time=none"):
+    with pytest.raises(sw.ExperimentError, match=r"rack\.time_width: 6 is not read with time=none"):
         sw.Experiment(rack={"time_width": 6})
-
-

@@ -60,14 +60,20 @@ def test_the_gradient_is_that_of_the_divided_matrix() -> None:
     assert torch.allclose(grad, free.grad, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("grads", ["whole", "in_backward"])
+@pytest.mark.parametrize(
+    ("name", "grads"), [*((name, "whole") for name in OPTIMIZERS), ("adamw", "in_backward")]
+)
 def test_training_keeps_it(name, grads, tmp_path) -> None:
     """The iterations after a step follow what it moved: within two hundredths of one."""
     if OPTIMIZERS[name].missing():
         pytest.skip(OPTIMIZERS[name].missing())
     lr = 1e-3 if name.startswith("lion") else 3e-3  # whose steps are as long in every number
-    moves = {"lr": lr, "grads": grads, "ema": None, **({"clip": None} if grads == "in_backward" else {})}
+    moves = {
+        "lr": lr,
+        "grads": grads,
+        "ema": None,
+        **({"clip": None} if grads == "in_backward" else {}),
+    }
     run = sw.train(experiment(optim={**OPTIM, "name": name, **moves}), place(tmp_path))
     found = sigmas(run.rack())
     assert max(found) <= 1.02 and min(found) >= 0.99

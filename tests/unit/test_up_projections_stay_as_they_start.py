@@ -24,8 +24,7 @@ def experiment(frozen_up: bool = True, optim: dict | None = None, **rack) -> sw.
     )
 
 
-@pytest.mark.parametrize("ffn", ["swiglu", "gelu"])
-@pytest.mark.parametrize("grads", ["whole", "in_backward"])
+@pytest.mark.parametrize(("grads", "ffn"), [("whole", "swiglu"), ("in_backward", "gelu")])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_they_are_the_same_bits_after_training(name, grads, ffn, tmp_path) -> None:
     if OPTIMIZERS[name].missing():
@@ -44,7 +43,9 @@ def test_the_plan_leaves_their_training_out(ffn) -> None:
     plain, frozen = (experiment(flag, ffn=ffn) for flag in (False, True))
     numbers = 2 * block_frozen_parameters(frozen.rack)  # of two blocks
     assert numbers == 2 * (2 if ffn == "swiglu" else 1) * 16 * 32
-    (before,), (after,) = (plan_rows(exp, sw.Placement(), sw.stages(exp)) for exp in (plain, frozen))
+    (before,), (after,) = (
+        plan_rows(exp, sw.Placement(), sw.stages(exp)) for exp in (plain, frozen)
+    )
     spared = {key: before["bytes"][key] - after["bytes"][key] for key in before["bytes"]}
     assert spared["weights"] == 0
     assert spared["gradients"] == spared["average"] == 4 * numbers

@@ -89,7 +89,6 @@ CASES = {
     "time": ({"curriculum": LEFT, **TIMED}, {}),
     "time, suffix, autocast": ({"precision": AUTOCAST, **TIMED}, {}),
     "time, in backward": ({"optim": IN_BACKWARD, **TIMED}, {}),
-    "frozen up": ({"curriculum": LEFT, "rack": STILL}, {}),
     "frozen up, autocast": ({"rack": STILL, "precision": AUTOCAST}, {}),
     "spectral norm": ({"rack": {"spectral_norm": True}, "curriculum": LEFT}, {}),
     "frozen up, in backward": ({"rack": STILL, "optim": IN_BACKWARD}, {}),
