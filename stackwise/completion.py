@@ -108,6 +108,11 @@ def keeps_no_function(shape: RackShape) -> Iterator[str]:
             "zero_output keeps what the rack computes only with rack.norm_place=pre, and it is "
             "post, where each block normalises its input; use random or copy"
         )
+    if shape.spectral_norm:
+        yield (
+            "zero_output starts matrices at zero, which rack.spectral_norm cannot divide by their "
+            "largest singular value; use random or copy, or leave spectral_norm off"
+        )
 
 
 def packing(precision: Precision) -> str | None:

@@ -136,14 +136,16 @@ class StepInHand:
         layers = setting.rest[first : first + len(found)]
         with outputs_noted(found, self.outputs.add), self.kept:
             for at, x_BTD in enumerate(self.xs):
+                micro, causal = self.micros[at], setting.causal
+                time_B = self.work.rack.time_of(micro.input_BT, micro.level_B)
                 with autocast(setting.device, setting.compute):
                     for name, layer in zip(found, layers, strict=True):
                         if setting.checkpointing:
                             x_BTD = checkpoint(
-                                layer, x_BTD, causal=setting.causal, use_reentrant=False
+                                layer, x_BTD, causal=causal, time_B=time_B, use_reentrant=False
                             )
                         else:
-                            x_BTD = layer(x_BTD, causal=setting.causal)
+                            x_BTD = layer(x_BTD, causal=causal, time_B=time_B)
                         self._watch(name, x_BTD)
                 self.xs[at] = x_BTD
         return self.tell(kind, stacks)
