@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
-from stackwise.memory.stored import Tensors, part_tensors, stack_bytes, trained_bytes
+from stackwise.memory.stored import Tensors, part_tensors, stack_bytes, state_of, trained_bytes
 from stackwise.stage import Stage, keeps_state, parts_trained, trained_next, trunk_of, untied_from
-from stackwise.training.optim import state_bytes
 from stackwise.trunk.border import border_of
 from stackwise.trunk.room import bytes_needed
 from stackwise.trunk.shards import Layout
@@ -123,16 +122,18 @@ def checkpoint_bytes(
                 stored[kind] = frozen_bytes(exp, part, tensors)
             frozen = stored[kind]
             if part in trains:
-                while_it_trains = trained_bytes(exp, tensors) + _states(exp, tensors)
+                states = _states(exp, part, tensors, untied)
+                while_it_trains = trained_bytes(exp, tensors) + states
                 changing += while_it_trains
                 after += max(while_it_trains, frozen)
-                at_border[part] = frozen + _for_later(exp, made, number, part, tensors)
+                at_border[part] = frozen + _for_later(exp, made, number, part, tensors, untied)
                 best += trained_bytes(exp, tensors) * (number == len(made) - 1)
             else:
                 at_border.setdefault(part, frozen)
                 written.setdefault(part, number)
                 still += frozen
-                still += (part in trained) * _for_later(exp, made, number, part, tensors)
+                if part in trained:
+                    still += _for_later(exp, made, number, part, tensors, untied)
         if number >= since:
             most = max(most, still + changing + after + best + changed)
     return most
@@ -156,18 +157,23 @@ def frozen_bytes(exp: Experiment, part: str, tensors: Tensors) -> int:
     return stored + sum((each if axes >= 2 else 4) * n + NAME_BYTES for n, axes in tensors)
 
 
-def _moments(exp: Experiment, tensors: Tensors) -> int:
-    return sum(state_bytes(exp.optim, exp.precision, *each) + 6 * NAME_BYTES for each in tensors)
+def _moments(exp: Experiment, part: str, tensors: Tensors, untied: bool) -> int:
+    return state_of(exp, part, untied=untied) + 6 * NAME_BYTES * len(tensors)
 
 
 def _for_later(
-    exp: Experiment, made: Sequence[Stage], number: int, part: str, tensors: Tensors
+    exp: Experiment,
+    made: Sequence[Stage],
+    number: int,
+    part: str,
+    tensors: Tensors,
+    untied: bool,
 ) -> int:
     """What is kept at the end of a stage of a part that a later one trains, beside its weights."""
     if trained_next(made, number, part) is None:
         return 0
     keeps = keeps_state(made, number, part)
-    return _moments(exp, tensors) if keeps else _lower(exp, part, tensors)
+    return _moments(exp, part, tensors, untied) if keeps else _lower(exp, part, tensors)
 
 
 def _lower(exp: Experiment, part: str, tensors: Tensors) -> int:
@@ -179,7 +185,7 @@ def _lower(exp: Experiment, part: str, tensors: Tensors) -> int:
     return sum(2 * count + NAME_BYTES for count, axes in tensors if axes >= 2)
 
 
-def _states(exp: Experiment, tensors: Tensors) -> int:
+def _states(exp: Experiment, part: str, tensors: Tensors, untied: bool) -> int:
     """What a checkpoint inside a stage has of a part beside its weights, and its names."""
     average = 4 * sum(count for count, _ in tensors) if exp.optim.ema is not None else 0
-    return _moments(exp, tensors) + average + 2 * NAME_BYTES * len(tensors)
+    return _moments(exp, part, tensors, untied) + average + 2 * NAME_BYTES * len(tensors)

@@ -2,14 +2,15 @@
 
 The rules are in `updates.py`. What is bfloat16, or moved by a rule that has temporaries, is stepped
 in slices, so that a step takes a few megabytes above weights, gradients and state whatever the size
-of a tensor; `rounding.py` says how a bfloat16 weight takes a small update. The state is named by
-part and tensor (`s1`, `blocks.0.attention.q.weight`), so that it can be written, read back, and
-carried over a growth.
+of a tensor; a rule that has to see a whole tensor then moves it by rows. `rounding.py` says how a
+bfloat16 weight takes a small update. The state is named by part and tensor (`s1`,
+`blocks.0.attention.q.weight`), so that it can be written, read back, and carried over a growth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from stackwise.stage import Stage, keeps_state, trained_next
 from stackwise.training.rounding import draws_for, joined, scattered_, split_
 from stackwise.training.trained import Named, State
-from stackwise.training.updates import OPTIMIZERS, Kept, sliced
+from stackwise.training.rule import Aim, Kept, Shape, rows_at_once, rows_of
+from stackwise.training.updates import OPTIMIZERS, sliced
 
 if TYPE_CHECKING:
     from stackwise.config import Optim, Precision
@@ -57,6 +59,10 @@ class Optimizer:
         self.optim, self.rule, self.rate = optim, OPTIMIZERS[optim.name], optim.lr
         self.rounding, self.seed, self.stage = rounding, seed, stage
         self.names = {parameter: "/".join(key) for key, parameter in named.items()}
+        self.aims = {
+            parameter: self.rule.aim_at(tuple(parameter.shape), is_hidden(part))
+            for (part, _), parameter in named.items()
+        }
         self.state: dict[nn.Parameter, Kept] = {}
 
     def step(self) -> None:
@@ -75,6 +81,10 @@ class Optimizer:
             (self.optim.weight_decay, [p for p in parameters if p.ndim >= 2]),
             (0.0, [p for p in parameters if p.ndim < 2]),
         ):
+            aimed = {p: aim for p in group if (aim := self.aims[p]) is not None}
+            for parameter, aim in aimed.items():
+                self._move_by_rows(parameter, aim, decay)
+            group = [p for p in group if p not in aimed]
             whole = [p for p in group if self.rule.whole and p.dtype != torch.bfloat16]
             if whole:
                 grads = [_grad(p) for p in whole]
@@ -117,6 +127,23 @@ class Optimizer:
             if end == len(weight_n):
                 kept["step"] = part["step"]
 
+    def _move_by_rows(self, parameter: nn.Parameter, aim: Aim, decay: float) -> None:
+        kept, shape = self._kept(parameter), tuple(parameter.shape)
+        rows, columns = rows_of(shape)
+        size = SLICE if parameter.is_cpu else SLICE_ON_A_CARD
+        along = aim.look(_grad(parameter), kept, size)
+        weight_n, rate = parameter.detach().view(-1), self.rate * aim.scale(shape)
+        at_once = rows_at_once(columns, size)
+        for first in range(0, rows, at_once):
+            last = min(first + at_once, rows)
+            start, end = first * columns, last * columns
+            part = {key: kept[key].view(-1)[start:end] for key in (LOWER,) if key in kept}
+            part["step"] = kept["step"]
+            exact_n = self._read(weight_n[start:end], part)
+            exact_n.mul_(1 - self.rate * decay)
+            exact_n.view(last - first, columns).add_(along(first, last), alpha=-rate)
+            self._write(exact_n, weight_n[start:end], part, self.names[parameter], start)
+
     def _read(self, weight_n: Tensor, part: Kept) -> Tensor:
         """A slice of weights as the rule moves it."""
         if weight_n.dtype != torch.bfloat16:
@@ -138,10 +165,30 @@ class Optimizer:
         """The state of a parameter, begun if it has none."""
         if parameter not in self.state:
             parameter.data = parameter.data.contiguous()
-            self.state[parameter] = self.rule.start(parameter.detach())
+            self.state[parameter] = self._begun(parameter)
             if parameter.dtype == torch.bfloat16 and self.rounding == "master":
                 self.state[parameter][LOWER] = torch.zeros_like(parameter, dtype=torch.int16)
         return self.state[parameter]
+
+    def _begun(self, parameter: nn.Parameter) -> Kept:
+        """The rule's own state of a parameter before its first step."""
+        aim = self.aims[parameter]
+        return (self.rule if aim is None else aim).start(parameter.detach())
+
+    def load(self, parameter: nn.Parameter, entries: Mapping[str, Tensor]) -> None:
+        """Let a parameter go on with state that was kept: the rule's, its lower half, or both.
+
+        It is copied to where the rule keeps it.
+        """
+        kept = self._begun(parameter)
+        for key, value in entries.items():
+            kept[key] = kept[key].copy_(value) if key in kept else value.clone()
+        self.state[parameter] = kept
+
+
+def is_hidden(part: str) -> bool:
+    """Whether a part's tensors lie inside of stacks, and not at the ends of the rack."""
+    return part not in ("embedding", "head")
 
 
 def _grad(parameter: nn.Parameter) -> Tensor:
@@ -149,20 +196,42 @@ def _grad(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-def state_bytes(optim: Optim, precision: Precision, numbers: int, ndim: int) -> int:
+def state_bytes(optim: Optim, precision: Precision, shape: Shape, *, hidden: bool = True) -> int:
     """Bytes of the optimizer's state for one tensor, its master's difference included.
 
     Args:
         optim: Names the rule.
         precision: Says what matrices are kept in.
-        numbers: In the tensor.
-        ndim: Its axes: 2 or more make a matrix.
+        shape: Of the tensor; two axes or more make a matrix.
+        hidden: Whether it is in a stack, and not of embedding or head.
 
     Source: `tests/unit/test_optimizer_state_takes_what_is_said.py`.
     """
-    low = precision.weights == "bfloat16" and ndim >= 2
+    numbers, low = math.prod(shape), precision.weights == "bfloat16" and len(shape) >= 2
     master = 2 * numbers if low and precision.rounding == "master" else 0
-    return OPTIMIZERS[optim.name].state_bytes(numbers) + master
+    rule = OPTIMIZERS[optim.name]
+    aim = rule.aim_at(shape, hidden)
+    return master + (rule.state_bytes(numbers) if aim is None else aim.state_bytes(shape))
+
+
+def part_state_bytes(
+    optim: Optim, precision: Precision, part: str, shapes: Iterable[Shape]
+) -> int:
+    """The same for the tensors of a part: `embedding`, `head` or a stack."""
+    hidden = is_hidden(part)
+    return sum(state_bytes(optim, precision, shape, hidden=hidden) for shape in shapes)
+
+
+def paged_bytes(optim: Optim, shapes: Iterable[Shape]) -> int:
+    """Of the state of some tensors, what lies in unified memory beside a card."""
+    return sum(OPTIMIZERS[optim.name].paged_bytes(math.prod(shape)) for shape in shapes)
+
+
+def step_flops(optim: Optim, part: str, shapes: Iterable[Shape]) -> int:
+    """FLOPs of the matrix products that one step of a rule makes for the tensors of a part."""
+    rule = OPTIMIZERS[optim.name]
+    aims = ((rule.aim_at(shape, is_hidden(part)), shape) for shape in shapes)
+    return sum(aim.flops(shape) for aim, shape in aims if aim is not None)
 
 
 def gradient_bytes(
@@ -209,23 +278,39 @@ def beside_bytes(
 
 
 def step_bytes(
-    optim: Optim, precision: Precision, *, card: bool = False, numbers: int | None = None
+    optim: Optim,
+    precision: Precision,
+    *,
+    card: bool = False,
+    numbers: int | None = None,
+    whole: Iterable[tuple[Shape, bool]] = (),
 ) -> int:
     """Bytes that a step takes beside weights, gradients and state: those of a slice.
 
-    Of a whole one, or of a tensor of fewer numbers.
+    Of a whole one, or of a tensor of fewer numbers; or of a tensor that a rule has to see whole.
 
     A rule that is not `whole` has temporaries as large as its slice, on a CPU those that kernels
     take inside (24 bytes a number); a bfloat16 weight and its gradient are float32 meanwhile.
 
+    Args:
+        optim: Names the rule.
+        precision: Says what matrices are kept in.
+        card: Whether a card computes.
+        numbers: Of the tensor, if it is one alone.
+        whole: Shapes that move, and whether each is hidden: of those that the rule aims at.
+
     Source: `tests/integration/test_a_step_takes_a_slice_of_memory.py`.
     """
-    low, whole = precision.weights == "bfloat16", OPTIMIZERS[optim.name].whole
-    if whole and not low:
-        return 0
-    size = SLICE_ON_A_CARD if card else SLICE
-    size = size if numbers is None else min(size, numbers)
-    return size * (16 * low + 24 * (not whole and not card))
+    low, rule = precision.weights == "bfloat16", OPTIMIZERS[optim.name]
+    most = SLICE_ON_A_CARD if card else SLICE
+    size = most if numbers is None else min(most, numbers)
+    aimed = [
+        aim.work_bytes(shape, most)
+        for shape, hidden in whole
+        if (aim := rule.aim_at(shape, hidden)) is not None
+    ]
+    plain = size * (16 * low + 24 * (not rule.whole and not card))
+    return max([0 if rule.whole and not low else plain, *aimed])
 
 
 def optimizer_state(optimizer: Optimizer, named: Named) -> State:
@@ -271,13 +356,9 @@ def load_optimizer_state(
     state = state if whole else lower_halves(state)
     for (part, name), parameter in named.items():
         entries = {
-            key.rsplit("/", 1)[1]: value.clone()
+            key.rsplit("/", 1)[1]: value
             for key, value in state.get(part, {}).items()
             if key.rsplit("/", 1)[0] == name
         }
-        if entries.keys() == {LOWER}:
-            entries |= optimizer.rule.start(parameter.detach())
-        if entries and not optimizer.rule.whole:
-            entries["step"] = entries["step"].cpu()  # the kernels take a number
         if entries:
-            optimizer.state[parameter] = entries
+            optimizer.load(parameter, entries)
