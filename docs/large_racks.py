@@ -28,7 +28,7 @@ from stackwise.memory.stored import (
 from stackwise.model.formats import FORMATS
 from stackwise.report import bytes_text, count_text
 from stackwise.stage import trunk_of
-from stackwise.training.optim import gradient_bytes
+from stackwise.training.optim_costs import gradient_bytes
 
 TEXT = Path(__file__).with_suffix(".txt")
 SHAPE = "llama-3-70b"

@@ -106,9 +106,7 @@ class Data(Section):
 class Optim(Section):
     """How weights move."""
 
-    name: Literal[
-        "adamw", "adamw8bit", "paged_adamw8bit", "lion8bit", "adafactor", "muon"
-    ] = Field(
+    name: Literal["adamw", "adamw8bit", "paged_adamw8bit", "lion8bit", "adafactor", "muon"] = Field(
         "adamw",
         description="the optimizer; 8bit: state in bytes, through bitsandbytes; muon: matrices in "
         "stacks, and AdamW for all else",

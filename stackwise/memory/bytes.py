@@ -43,7 +43,7 @@ from stackwise.model.block import (
 )
 from stackwise.stage import Role, Stage, parts_trained, roles, untied_from
 from stackwise.training.chunked import LOGITS_AT_ONCE
-from stackwise.training.optim import gradient_bytes
+from stackwise.training.optim_costs import gradient_bytes
 from stackwise.trunk.stream import SLOTS
 
 if TYPE_CHECKING:

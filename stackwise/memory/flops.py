@@ -172,7 +172,7 @@ def step_flops_of(exp: Experiment, stage: Stage) -> int:
     Source: `tests/unit/test_newton_schulz_is_in_the_ledger.py`.
     """
     from stackwise.memory.stored import block_shapes  # which asks for the vocabulary here
-    from stackwise.training.optim import step_flops
+    from stackwise.training.optim_costs import step_flops
 
     blocks = len(stage.active or ()) * exp.rack.blocks_per_stack
     return blocks * step_flops(exp.optim, "s0", block_shapes(exp.rack, exp.attention))

@@ -22,13 +22,8 @@ from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, parts_trained, trunk_of
 from stackwise.training.chunked import LOGITS_AT_ONCE
-from stackwise.training.optim import (
-    beside_bytes,
-    buffer_bytes,
-    gradient_bytes,
-    is_hidden,
-    step_bytes,
-)
+from stackwise.training.optim_costs import beside_bytes, buffer_bytes, gradient_bytes, step_bytes
+from stackwise.training.rule import is_hidden
 from stackwise.trunk.border import border_of
 
 if TYPE_CHECKING:

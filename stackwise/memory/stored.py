@@ -22,7 +22,7 @@ from stackwise.model.init import Unfilled
 from stackwise.model.rack import Embedding, Head
 from stackwise.model.shape import RackShape
 from stackwise.stage import Stage, parts_trained
-from stackwise.training.optim import paged_bytes, part_state_bytes
+from stackwise.training.optim_costs import paged_bytes, part_state_bytes
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment

@@ -162,7 +162,7 @@ CARDS: dict[str, Card] = {
 }
 # Bytes that a step of each rule moves per number on a card: weight and moments read and written,
 # the gradient read; a bfloat16 weight with its master's other half counts as a float32 one.
-# Paged, as where the card has room for all of it. The squares of adafactor are read over twice more.
+# Paged, as where the card has room for all of it. Adafactor reads the gradient twice more.
 # Of muon, without its matrix products: momentum, and a bfloat16 matrix written and read.
 MOVED_BYTES = {
     "adamw": 28.0,

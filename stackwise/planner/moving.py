@@ -9,7 +9,8 @@ from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.planner.curve import rate_at, seconds_for
 from stackwise.planner.hardware import Hardware
 from stackwise.stage import Stage, parts_trained
-from stackwise.training.optim import SLICE, step_flops
+from stackwise.training.optim import SLICE
+from stackwise.training.optim_costs import step_flops
 from stackwise.training.updates import OPTIMIZERS
 
 if TYPE_CHECKING:

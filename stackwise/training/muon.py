@@ -63,7 +63,7 @@ def pointed(grad_RC: Tensor, mean_RC: Tensor, at_once: int) -> Tensor:
 
 
 def orthogonal(x_RC: Tensor) -> Tensor:
-    """A matrix whose singular values are brought near 1: U S V' to U V', roughly. `x_RC` is used up.
+    """A matrix with its singular values brought near 1: of U S V', roughly U V'. It is used up.
 
     Newton-Schulz, x <- a x + (b + c x x') x x' x, on the flatter side.
     """

@@ -84,6 +84,11 @@ class Rule:
         return self.aim if self.aim is not None and self.aim.takes(shape, hidden) else None
 
 
+def is_hidden(part: str) -> bool:
+    """Whether a part's tensors lie inside of stacks, and not at the ends of the rack."""
+    return part not in ("embedding", "head")
+
+
 def rows_of(shape: Shape) -> tuple[int, int]:
     """A tensor as a matrix: its first axis, by all others."""
     columns = 1

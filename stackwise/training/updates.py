@@ -2,9 +2,10 @@
 
 A rule is handed float32 weights, whole or a slice, with its state for them; who cuts slices and
 rounds bfloat16 weights is in `optim.py`, what a rule is in `rule.py`. AdamW and the 8-bit rules are
-here, those that see whole matrices in `adafactor.py` and `muon.py`. The 8-bit rules are bitsandbytes' own blockwise kernels
-(arXiv 2110.02861): a byte per number of state, scaled by the largest of each 256. As there, tensors
-under 4096 numbers keep a float32 state: `tests/unit/test_8bit_updates_equal_bitsandbytes.py`.
+here, those that see whole matrices in `adafactor.py` and `muon.py`. The 8-bit rules are
+bitsandbytes' own blockwise kernels (arXiv 2110.02861): a byte per number of state, scaled by the
+largest of each 256. As there, tensors under 4096 numbers keep a float32 state:
+`tests/unit/test_8bit_updates_equal_bitsandbytes.py`.
 """
 
 from __future__ import annotations
@@ -107,9 +108,7 @@ def _eight_bit(name: Literal["adam", "lion"], *, pages: bool = False) -> Rule:
     def paged_bytes(numbers: int) -> int:
         return len(keys) * numbers * (pages and numbers >= paged.LEAST_PAGED)
 
-    return Rule(
-        start, move, state_bytes, whole=False, bitsandbytes=True, paged_bytes=paged_bytes
-    )
+    return Rule(start, move, state_bytes, whole=False, bitsandbytes=True, paged_bytes=paged_bytes)
 
 
 def _bitsandbytes(

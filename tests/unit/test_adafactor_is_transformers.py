@@ -1,4 +1,4 @@
-"""Adafactor moves weights as transformers' does, with an absolute rate and decay on matrices only."""
+"""Adafactor moves weights as transformers' does, at an absolute rate, with decay on matrices."""
 
 from __future__ import annotations
 

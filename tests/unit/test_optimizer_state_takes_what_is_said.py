@@ -11,7 +11,8 @@ from torch import nn
 import stackwise as sw
 from stackwise.config import Optim, Precision
 from stackwise.training.in_backward import InBackward
-from stackwise.training.optim import Optimizer, gradient_bytes, state_bytes
+from stackwise.training.optim import Optimizer
+from stackwise.training.optim_costs import gradient_bytes, state_bytes
 from stackwise.training.updates import OPTIMIZERS
 
 PRECISIONS = [
