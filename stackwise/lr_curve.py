@@ -2,8 +2,8 @@
 
 Batches and masks differ by more than a step changes. So each loss of a ramp is taken beside that of
 the same batch, under the same masks, at the weights that the stage begins with; what is smoothed is
-the difference. Two rates are read off: where the loss falls most steeply, and a tenth of where it is
-lowest, which is the one suggested: to begin a grid with, and no tuned rate.
+the difference. Two rates are read off: where the loss falls most steeply, and a tenth of where it
+is lowest, which is the one suggested: to begin a grid with, and no tuned rate.
 
 How a ramp is run is in `lr_range.py`.
 """

@@ -21,9 +21,9 @@ from stackwise.model.working import Passing
 from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, parts_trained, trunk_of
+from stackwise.training.aim import is_hidden
 from stackwise.training.chunked import LOGITS_AT_ONCE
 from stackwise.training.optim_costs import beside_bytes, buffer_bytes, gradient_bytes, step_bytes
-from stackwise.training.rule import is_hidden
 from stackwise.trunk.border import border_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from stackwise.training.rule import Aim, Along, Kept, Shape, rows_at_once, rows_of
+from stackwise.training.aim import Aim, Along, Kept, Shape, rows_at_once, rows_of
 
 if TYPE_CHECKING:
     from stackwise.config import Optim

@@ -21,7 +21,7 @@ import math
 import torch
 from torch import Tensor
 
-from stackwise.training.rule import Aim, Along, Kept, Shape, rows_at_once
+from stackwise.training.aim import Aim, Along, Kept, Shape, rows_at_once
 
 MOMENTUM = 0.95
 LEAST_NORM = 1e-7  # that a matrix is divided by

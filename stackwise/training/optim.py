@@ -4,7 +4,8 @@ The rules are in `updates.py`. What is bfloat16, or moved by a rule that has tem
 in slices, so that a step takes a few megabytes above weights, gradients and state whatever the size
 of a tensor; a rule that has to see a whole tensor then moves it by rows. `rounding.py` says how a
 bfloat16 weight takes a small update. The state is named by part and tensor (`s1`,
-`blocks.0.attention.q.weight`), so that it can be written, read back, and carried over a growth. What all of it takes is in `optim_costs.py`.
+`blocks.0.attention.q.weight`), so that it can be written, read back, and carried over a growth.
+What all of it takes is in `optim_costs.py`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from stackwise.stage import Stage, keeps_state, trained_next
+from stackwise.training.aim import Aim, Kept, is_hidden, rows_at_once, rows_of
 from stackwise.training.rounding import draws_for, joined, scattered_, split_
-from stackwise.training.rule import Aim, Kept, is_hidden, rows_at_once, rows_of
 from stackwise.training.trained import Named, State
 from stackwise.training.updates import OPTIMIZERS, sliced
 

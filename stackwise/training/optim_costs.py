@@ -1,6 +1,6 @@
 """What an optimizer takes, by arithmetic: bytes of state, gradients and steps, FLOPs of products.
 
-`optim.py` does what is counted here; the rules' own parts stand beside each (`rule.py`).
+`optim.py` does what is counted here; each rule's own part stands beside it in `updates.py`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from stackwise.training.aim import Shape, is_hidden
 from stackwise.training.optim import SLICE, SLICE_ON_A_CARD
-from stackwise.training.rule import Shape, is_hidden
 from stackwise.training.updates import OPTIMIZERS
 
 if TYPE_CHECKING:

@@ -1,15 +1,16 @@
 """Update rules: how tensors move along their gradients in one step, and what a rule remembers.
 
 A rule is handed float32 weights, whole or a slice, with its state for them; who cuts slices and
-rounds bfloat16 weights is in `optim.py`, what a rule is in `rule.py`. AdamW and the 8-bit rules are
-here, those that see whole matrices in `adafactor.py` and `muon.py`. The 8-bit rules are
-bitsandbytes' own blockwise kernels (arXiv 2110.02861): a byte per number of state, scaled by the
-largest of each 256. As there, tensors under 4096 numbers keep a float32 state:
-`tests/unit/test_8bit_updates_equal_bitsandbytes.py`.
+rounds bfloat16 weights is in `optim.py`, how matrices move that have to be seen whole in `aim.py`,
+`adafactor.py` and `muon.py`. The 8-bit rules are bitsandbytes' own blockwise kernels (arXiv
+2110.02861): a byte per number of state, scaled by the largest of each 256. As there, tensors under
+4096 numbers keep a float32 state: `tests/unit/test_8bit_updates_equal_bitsandbytes.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -18,14 +19,49 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from stackwise.model.codes import operators
+from stackwise.model.formats import lacking
 from stackwise.training import adafactor, muon, paged
-from stackwise.training.rule import Kept, Rule
+from stackwise.training.aim import Aim, Kept, Shape
 
 if TYPE_CHECKING:
     from stackwise.config import Optim
 
 SCALED = 256  # numbers of state that share a scale
 LEAST_8BIT = 4096  # numbers of a tensor whose state is kept in bytes
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An entry of `OPTIMIZERS`.
+
+    Attributes:
+        start: (weights) -> the state before the first step.
+        move: (optim, rate, decay, weights, grads, states): one step, in place. It leaves each
+            state's `step` one higher.
+        state_bytes: (numbers in a tensor) -> bytes of its state, the counted step included.
+        whole: Whether whole lists of float32 tensors are moved in one call. Otherwise the rule has
+            temporaries as large as what it is handed, and gets slices.
+        bitsandbytes: Whether it needs that package, as new as `formats.py` asks.
+        aim: For tensors that it has to see whole; None where there are none.
+        paged_bytes: (numbers in a tensor) -> bytes of its state that lie in unified memory where a
+            card computes, and may be anywhere.
+    """
+
+    start: Callable[[Tensor], Kept]
+    move: Callable[[Optim, float, float, list[Tensor], list[Tensor], list[Kept]], None]
+    state_bytes: Callable[[int], int]
+    whole: bool
+    bitsandbytes: bool = False
+    aim: Aim | None = None
+    paged_bytes: Callable[[int], int] = lambda numbers: 0
+
+    def missing(self) -> str | None:
+        """What is wrong with bitsandbytes, if it needs it, with the way out; None for nothing."""
+        return lacking() if self.bitsandbytes else None
+
+    def aim_at(self, shape: Shape, hidden: bool) -> Aim | None:
+        """How it moves a tensor that it has to see whole; None for one that it has not."""
+        return self.aim if self.aim is not None and self.aim.takes(shape, hidden) else None
 
 
 def _start_adamw(weight: Tensor) -> Kept:

@@ -47,10 +47,11 @@ def test_in_a_stage_after_one_in_which_all_of_it_trained(name, dtype) -> None:
         pytest.skip(OPTIMIZERS[name].missing())
     rack = rack_of(dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        first = optimizer_over(rack, Stage(path=PATH), name)
+        first = optimizer_over(rack, Stage(path=PATH, active=PATH), name)
         for _ in range(3):
             step(rack, first)
         before = {key: value.clone() for key, value in rack.state_dict().items()}
+        assert len(first.state) == len(first.names), "all of it has moved"
         second = optimizer_over(rack, SECOND, name)
         for _ in range(5):
             step(rack, second)

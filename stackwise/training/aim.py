@@ -1,22 +1,16 @@
-"""What an update rule is: an entry of `OPTIMIZERS`, which stand in `updates.py`.
+"""How a rule moves tensors that it has to see whole: once, to say for each row where it goes.
 
-Most rules move number by number, so that a tensor may be handed to them in slices. Some have to see
-a whole tensor first, and then say for each of its rows where it goes: such a rule has an `Aim`.
-Neither rounds weights nor cuts slices; `optim.py` does.
+Most update rules (`updates.py`) move number by number, so that a tensor may be handed to them in
+slices. `muon.py` and `adafactor.py` have an `Aim` for matrices. It neither rounds weights nor cuts
+rows; `optim.py` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
-
-from stackwise.model.formats import lacking
-
-if TYPE_CHECKING:
-    from stackwise.config import Optim
 
 Kept = dict[str, Tensor]  # name to state; `step` counts the steps done
 Shape = tuple[int, ...]
@@ -48,40 +42,6 @@ class Aim:
     state_bytes: Callable[[Shape], int]
     work_bytes: Callable[[Shape, int], int]
     flops: Callable[[Shape], int]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """An entry of `OPTIMIZERS`.
-
-    Attributes:
-        start: (weights) -> the state before the first step.
-        move: (optim, rate, decay, weights, grads, states): one step, in place. It leaves each
-            state's `step` one higher.
-        state_bytes: (numbers in a tensor) -> bytes of its state, the counted step included.
-        whole: Whether whole lists of float32 tensors are moved in one call. Otherwise the rule has
-            temporaries as large as what it is handed, and gets slices.
-        bitsandbytes: Whether it needs that package, as new as `formats.py` asks.
-        aim: For tensors that it has to see whole; None where there are none.
-        paged_bytes: (numbers in a tensor) -> bytes of its state that lie in unified memory where a
-            card computes, and may be anywhere.
-    """
-
-    start: Callable[[Tensor], Kept]
-    move: Callable[[Optim, float, float, list[Tensor], list[Tensor], list[Kept]], None]
-    state_bytes: Callable[[int], int]
-    whole: bool
-    bitsandbytes: bool = False
-    aim: Aim | None = None
-    paged_bytes: Callable[[int], int] = lambda numbers: 0
-
-    def missing(self) -> str | None:
-        """What is wrong with bitsandbytes, if it needs it, with the way out; None for nothing."""
-        return lacking() if self.bitsandbytes else None
-
-    def aim_at(self, shape: Shape, hidden: bool) -> Aim | None:
-        """How it moves a tensor that it has to see whole; None for one that it has not."""
-        return self.aim if self.aim is not None and self.aim.takes(shape, hidden) else None
 
 
 def is_hidden(part: str) -> bool:
