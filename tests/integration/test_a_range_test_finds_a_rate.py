@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_it_is_the_same_whatever_was_done_before_and_leaves_nothing(
     assert [each.stage for each in first.stages] == [0, 1]
     for each in first.stages:
         assert each.rates[0] == 1e-6
-        ratios = [b / a for a, b in zip(each.rates, each.rates[1:], strict=False)]
+        ratios = [b / a for a, b in pairwise(each.rates)]
         assert ratios == pytest.approx([1e6 ** (1 / 39)] * len(ratios))
         assert each.losses[0] == each.before[0], "before the first step they are the same weights"
         assert each.steepest < each.lowest and 1e-5 < each.lowest < 1
