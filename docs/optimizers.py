@@ -42,7 +42,7 @@ what a step holds meanwhile on a CPU, and FLOPs of matrix products in a step.
 - `adafactor` keeps of a matrix the means of its squares by row and by column (arXiv 1804.04235),
   and no momentum; `beta1`, `beta2` and `eps` are refused with it. The paper's step is relative to
   the size of the weights. Here `optim.lr` is the rate as it stands, as in transformers' with
-  `scale_parameter=False, relative_step=False`, which it equals
+  `scale_parameter=False, relative_step=False`, which it equals to rounding
   (`tests/unit/test_adafactor_is_transformers.py`). Decay is decoupled, as with all of them.
 - `muon` moves the matrices of stacks along their momentum ({momentum}, Nesterov's), made
   orthogonal by five Newton-Schulz iterations in bfloat16, as torch.optim.Muon to the last bit
