@@ -91,6 +91,8 @@ def lr_find(
         chosen = range(len(stages)) if stage is None else [stepper.beginning(stage).stage]
         if run is not None:
             _check_run(exp, stages[: max(chosen)], run)
+        for note in stepper.notes:
+            say(note)
         tokens, flops = _planned(stepper, chosen, steps, lead)
         say(f"This will take up to {_amounts(tokens, flops)}.")
         tokens, flops = 0, 0.0
@@ -205,8 +207,8 @@ def _said(stage: int, lead: int, run: Run | None) -> str:
     kept = f"begins at the end of stage {first - 1} of {run.id}" if run and ends else "begins"
     if first == stage:
         return kept if ends else "begins as a run does"
-    which = f"stage {first}" if first == stage - 1 else f"stages {first} to {stage - 1}"
-    return f"{kept} after {lead} steps of {which} at optim.lr"
+    which = f"of stage {first}" if first == stage - 1 else f"each of stages {first} to {stage - 1}"
+    return f"{kept} after {lead} steps {which} at optim.lr"
 
 
 def _amounts(tokens: int, flops: float) -> str:

@@ -56,8 +56,11 @@ def test_memory_that_is_free_serves_the_next_state_of_its_size(driver) -> None:
     gc.collect()
     again = paged.zeros((250, 400), torch.uint8, CARD)
     assert again.data_ptr() == place and not again.any() and len(driver) == 2
+    more = [paged.zeros((100_000,), torch.uint8, CARD) for _ in range(2)]
+    places = {each.data_ptr() for each in (*more, again, other)}
+    assert len(places) == 4 and len(driver) == 4, "no two states share a piece"
     paged.zeros((100_001,), torch.uint8, CARD)
-    assert len(driver) == 3
+    assert len(driver) == 5
 
 
 def test_the_plan_counts_it_with_the_host_of_a_card_and_with_the_memory_of_a_cpu() -> None:
