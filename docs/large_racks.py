@@ -22,12 +22,13 @@ from stackwise.memory.stored import (
     lent_bytes,
     part_tensors,
     stack_bytes,
+    state_of,
     trained_bytes,
 )
 from stackwise.model.formats import FORMATS
 from stackwise.report import bytes_text, count_text
 from stackwise.stage import trunk_of
-from stackwise.training.optim import gradient_bytes, state_bytes
+from stackwise.training.optim_costs import gradient_bytes
 
 TEXT = Path(__file__).with_suffix(".txt")
 SHAPE = "llama-3-70b"
@@ -94,7 +95,7 @@ def training(exp: sw.Experiment) -> str:
         made = exp.replace(optim={"ema": None, **optim}, precision=precision)
         tensors = part_tensors(made, "s0")
         weights = trained_bytes(made, tensors)
-        state = sum(state_bytes(made.optim, made.precision, *tensor) for tensor in tensors)
+        state = state_of(made, "s0")
         linears = [rows * columns for rows, columns in block_linears(made.rack, made.attention)]
         vectors = [tensor for tensor in tensors if tensor[1] < 2]
         gradients = gradient_bytes(made.optim, made.precision, linears, vectors)

@@ -106,8 +106,10 @@ class Data(Section):
 class Optim(Section):
     """How weights move."""
 
-    name: Literal["adamw", "adamw8bit", "lion8bit"] = Field(
-        "adamw", description="the optimizer; 8bit: state in bytes, through bitsandbytes"
+    name: Literal["adamw", "adamw8bit", "paged_adamw8bit", "lion8bit", "adafactor", "muon"] = Field(
+        "adamw",
+        description="the optimizer; 8bit: state in bytes, through bitsandbytes; muon: matrices in "
+        "stacks, and AdamW for all else",
     )
     lr: float = Field(2e-3, gt=0, le=10, description="peak learning rate")
     schedule: Literal["wsd", "cosine", "linear", "constant"] = Field(

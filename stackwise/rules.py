@@ -172,8 +172,8 @@ def _schedule(exp: Experiment) -> Iterator[str]:
 
 def _optimizer(exp: Experiment) -> Iterator[str]:
     optim = exp.optim
-    if optim.name == "lion8bit":
-        for line in unread(optim, "eps", "name=lion8bit"):
+    for key in UNREAD.get(optim.name, ()):
+        for line in unread(optim, key, f"name={optim.name}"):
             yield f"optim.{line}"
     if optim.grads == "in_backward" and optim.clip is not None:
         yield (
@@ -224,6 +224,8 @@ def _frozen(exp: Experiment) -> Iterator[str]:
         for line in unread(exp.precision, "master", f"frozen {frozen}, which loses nothing"):
             yield f"precision.{line}"
 
+
+UNREAD = {"lion8bit": ("eps",), "adafactor": ("beta1", "beta2", "eps")}  # keys, by optimizer
 
 RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack attention", _attention),

@@ -14,6 +14,7 @@ from stackwise.cli.looking import (
     runs_command,
     sample_command,
 )
+from stackwise.cli.lr_finding import add_lr_find
 from stackwise.cli.moving import export_command, import_command
 from stackwise.cli.planning import add_advise, add_calibrate, add_plan
 from stackwise.cli.running import add_running
@@ -165,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     for command in (again, runs, score, text, out):
         command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
     add_running(add)
-    for command_of in (add_plan, add_advise, add_calibrate):
+    for command_of in (add_plan, add_lr_find, add_advise, add_calibrate):
         command_of(add)
     _add_doctor(
         add(

@@ -30,10 +30,11 @@ from stackwise.memory.peak import stage_peak
 from stackwise.memory.stored import (
     Tensors,
     lent_bytes,
+    paged_of,
     part_tensors,
     rest_bytes,
-    spectral_bytes,
     stack_bytes,
+    state_of,
     trained_bytes,
     trained_tensors,
 )
@@ -43,7 +44,7 @@ from stackwise.model.block import (
 )
 from stackwise.stage import Role, Stage, as_run, parts_trained, roles, untied_from
 from stackwise.training.chunked import LOGITS_AT_ONCE
-from stackwise.training.optim import gradient_bytes, state_bytes
+from stackwise.training.optim_costs import gradient_bytes
 from stackwise.trunk.stream import SLOTS
 
 if TYPE_CHECKING:
@@ -85,12 +86,14 @@ def stage_bytes(
         if part in ("embedding", "head"):
             tensors = part_tensors(exp, part, untied=untied)
             frozen = Bytes(weights=trained_bytes(exp, tensors))
-            parts[part] = _trained(tensors, tensors, exp) if part in trains else frozen
+            state = state_of(exp, part, untied=untied)
+            parts[part] = _trained(tensors, tensors, exp, state) if part in trains else frozen
             continue
         if kind not in alike:
             held_of, moved = part_tensors(exp, part), trained_tensors(exp, part)
-            spectral = Bytes(optimizer=spectral_bytes(exp))
-            whole = _trained(held_of, moved, exp) + spectral if kind[0] else Bytes(weights=kept)
+            whole = Bytes(weights=kept)
+            if kind[0]:
+                whole = _trained(held_of, moved, exp, state_of(exp, part))
             alike[kind] = whole + Bytes(activations=_activations(exp, placement, kind[1]))
         parts[part] = alike[kind]
     parts["head"] += Bytes(activations=_head_activations(exp, placement, stage))
@@ -129,14 +132,14 @@ def _counted(exp: Experiment, placement: Placement, stage: Stage) -> float:
     return counted_frac(exp, stage) * micro_tokens(exp, placement)
 
 
-def _trained(whole_part: Tensors, tensors: Tensors, exp: Experiment) -> Bytes:
+def _trained(whole_part: Tensors, tensors: Tensors, exp: Experiment, state: int) -> Bytes:
     """Weights of a part; of what of it trains, a gradient, the optimizer's state, an average."""
     whole = exp.optim.grads == "whole"
     numbers = sum(count for count, _ in tensors)
     return Bytes(
         weights=trained_bytes(exp, whole_part),
         gradients=gradient_bytes(exp.optim, exp.precision, (), tensors) if whole else 0,
-        optimizer=sum(state_bytes(exp.optim, exp.precision, *tensor) for tensor in tensors),
+        optimizer=state,
         average=FLOAT * numbers if exp.optim.ema is not None else 0,
     )
 
@@ -214,6 +217,7 @@ def plan_rows(
         blocks = path_flops_per_token(exp, stage)
         cost = stage_flops_per_token(exp, stage, blocks)
         copy = host_bytes(exp, placement, stage, held, card=card)
+        paged = paged_of(exp, stage, untied=untied)
         rows.append(
             {
                 "stage": number,
@@ -226,7 +230,7 @@ def plan_rows(
                 "peak_at": peak.at,
                 "peak": {key: count for key, count in vars(peak).items() if key != "at"},
                 "host_bytes": copy,
-                "host": host_parts(exp, placement, copy, card=card),
+                "host": host_parts(exp, placement, copy, card=card, paged=paged),
                 "bytes_by_part": {name: dict(vars(part)) for name, part in parts.items()},
                 "block_bytes": _per_block(exp, parts),
                 "cache_bytes_per_token": cache_bytes_per_token(exp, stage.path),

@@ -35,7 +35,9 @@ def overhead(exp: Experiment, placement: Placement, stage: Stage, *, card: bool)
     return PROCESS_GROWS_BYTES + compiled + packed_bytes(exp, placement, stage)
 
 
-def host_parts(exp: Experiment, placement: Placement, copy: int, *, card: bool) -> dict[str, int]:
+def host_parts(
+    exp: Experiment, placement: Placement, copy: int, *, card: bool, paged: int = 0
+) -> dict[str, int]:
     """Host memory beside a card, by what takes it; nothing where the CPU computes.
 
     Args:
@@ -43,6 +45,8 @@ def host_parts(exp: Experiment, placement: Placement, copy: int, *, card: bool) 
         placement: How it is carried out.
         copy: Bytes of lent blocks that are held there.
         card: Whether it computes on a card.
+        paged: Bytes of optimizer state in unified memory: the card takes of it what it has room
+            for, and what it has not waits here.
     """
     if not card:
         return {}
@@ -53,5 +57,6 @@ def host_parts(exp: Experiment, placement: Placement, copy: int, *, card: bool) 
         "staging": 2 * STAGING_BYTES * (lends and placement.stream_from == "disk"),
         "batches": batches_ahead(exp) + rows_ahead(exp) * (placement.trunk == "cached"),
         "part": largest,
+        **({"paged": paged} if paged else {}),
         "process": PROCESS_BYTES,
     }

@@ -14,7 +14,8 @@ T tokens to a sample, 2r/T in trunk and suffix and 4r/T in an active block. Wher
 trains comes before a product, its input needs no gradient: so for the first products of the first
 active block after a trunk, with post-norm, and for the head's if it alone trains and has no norm.
 Norms (of queries and keys, too), activations and rotations are left out, as in PaLM (arXiv
-2204.02311, appendix B), and so is what an optimizer does, spectral norm included.
+2204.02311, appendix B), and so is spectral norm. The optimizer's own matrix products, if it makes
+any, are counted over the tokens of a step.
 Recomputation by gradient checkpointing is no progress and is not counted. Equal to torch's counter
 for every role in `tests/unit/test_a_stage_costs_what_is_counted.py`.
 """
@@ -39,7 +40,7 @@ from stackwise.model.block import (
 from stackwise.model.count import head_matrices
 from stackwise.model.shape import cycle, stack_ids
 from stackwise.objective import is_causal
-from stackwise.stage import Role, Stage, roles, run_share
+from stackwise.stage import Role, Stage, as_run, roles, run_share
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
@@ -53,18 +54,23 @@ CONSTANT_PASSES: dict[Role, int] = {"trunk": 1, "active": 2, "suffix": 2}
 
 @dataclass(frozen=True)
 class Flops:
-    """FLOPs per token of a stage, by what spends them; the head's also per counted position."""
+    """FLOPs per token of a stage, by what spends them; the head's also per counted position.
+
+    The optimizer's are those of matrix products alone, as `muon` makes them in every step, over
+    the tokens of a step.
+    """
 
     trunk: float
     active: float
     suffix: float
     head: float
     head_per_position: float
+    optimizer: float = 0.0
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.trunk + self.active + self.suffix + self.head
+        return self.trunk + self.active + self.suffix + self.head + self.optimizer
 
 
 def vocab_size(exp: Experiment) -> int:
@@ -162,7 +168,26 @@ def stage_flops_per_token(
     for block, flops in blocks.items():
         spent[role[block.partition(".")[0]]] += flops
     each = head_flops_per_position(exp, stage)
-    return Flops(**spent, head=each * counted_frac(exp, stage), head_per_position=each)
+    return Flops(
+        **spent,
+        head=each * counted_frac(exp, stage),
+        head_per_position=each,
+        optimizer=step_flops_of(exp, stage) / (exp.optim.batch * exp.data.seq_len),
+    )
+
+
+def step_flops_of(exp: Experiment, stage: Stage) -> int:
+    """FLOPs of the matrix products that the optimizer makes in one step of a stage.
+
+    None for rules that move number by number. Those of `muon` are as many however short a batch is.
+
+    Source: `tests/unit/test_newton_schulz_is_in_the_ledger.py`.
+    """
+    from stackwise.memory.stored import block_trained  # which asks for the vocabulary here
+    from stackwise.training.optim_costs import step_flops
+
+    blocks = len(as_run(stage).active or ()) * exp.rack.blocks_per_stack
+    return blocks * step_flops(exp.optim, "s0", block_trained(exp.rack, exp.attention))
 
 
 def head_flops_per_position(exp: Experiment, stage: Stage | None = None) -> float:

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import chain
+from math import prod
 from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
 from stackwise.memory.counted import in_pieces, micro_samples, micro_tokens, most_counted
 from stackwise.memory.flops import vocab_size
-from stackwise.memory.stored import block_linears, trained_linears, trained_tensors
+from stackwise.memory.stored import (
+    block_linears,
+    trained_linears,
+    trained_shapes,
+    trained_tensors,
+)
 from stackwise.model.block import block_matmul_parameters, block_saved, norm_saved
 from stackwise.model.formats import room_for
 from stackwise.model.saved import Saved
@@ -20,8 +26,9 @@ from stackwise.model.working import Passing
 from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, parts_trained, trunk_of
+from stackwise.training.aim import is_hidden
 from stackwise.training.chunked import LOGITS_AT_ONCE
-from stackwise.training.optim import beside_bytes, buffer_bytes, gradient_bytes, step_bytes
+from stackwise.training.optim_costs import beside_bytes, buffer_bytes, gradient_bytes, step_bytes
 from stackwise.trunk.border import border_of
 
 if TYPE_CHECKING:
@@ -187,12 +194,32 @@ def micro_of(
         waiting=waiting,
         table=max(
             table_bytes(exp, stage, untied, tokens, weight_bytes) - waiting,
-            in_backward * step_bytes(exp.optim, exp.precision, card=card, numbers=table),
+            in_backward * table_step_bytes(exp, card),
         ),
-        slice=step_bytes(exp.optim, exp.precision, card=card),
+        slice=slice_bytes(exp, stage, untied, card),
         other=batch_bytes(exp, placement, stage, card)
         + unpacked_bytes(exp, placement, stage, card),
     )
+
+
+def slice_bytes(exp: Experiment, stage: Stage, untied: bool, card: bool) -> int:
+    """What a step of the optimizer takes at a time: in backward, of the blocks alone."""
+    parts = parts_trained(stage)
+    if exp.optim.grads == "in_backward":  # the ends have moments of their own
+        parts -= {"embedding", "head"}
+    whole = {
+        (shape, is_hidden(part))
+        for part in parts
+        for shape in trained_shapes(exp, part, untied=untied)
+    }
+    return step_bytes(exp.optim, exp.precision, card=card, whole=whole)
+
+
+def table_step_bytes(exp: Experiment, card: bool) -> int:
+    """The same of the embedding's or the head's table alone."""
+    shape = vocab_size(exp), exp.rack.d_model
+    whole = [(shape, False)]
+    return step_bytes(exp.optim, exp.precision, card=card, numbers=prod(shape), whole=whole)
 
 
 def saved_of(exp: Experiment, trains: bool) -> Saved:
@@ -301,7 +328,7 @@ def head_moments(
         norm += counted * (2 * FLOAT * width + norm_saved(exp.rack).bytes(FLOAT))
     moves = stage.head and exp.optim.grads == "in_backward"
     table = vocab * width
-    moving = step_bytes(exp.optim, exp.precision, card=card, numbers=table) if moves else 0
+    moving = table_step_bytes(exp, card) if moves else 0
     cast = 2 * table if low and kept == FLOAT else 0  # the head's weight, as it is multiplied with
     own = kept * table * stage.head
     made = (2 if low else FLOAT) * table if stage.head else 0

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from stackwise.memory.devices import overhead
 from stackwise.memory.parts import Bytes, Micro, micros_of
+from stackwise.memory.stored import paged_of
 from stackwise.model.block import block_backward, block_forward
 from stackwise.model.shape import cycle, stack_ids
 from stackwise.model.working import Moment
@@ -42,7 +43,7 @@ class Peak:
         at: Which moment it is, as in `backward of s3.0`.
         weights: As they train and as they are frozen.
         gradients: Those that are there by then.
-        optimizer: Moments, and masters' lower halves.
+        optimizer: Moments, and masters' lower halves; what a card pages is counted on the host.
         average: Moving averages.
         activations: What is kept for backward.
         temporaries: What the work in hand takes: gradients of activations, logits, one dequantised
@@ -95,10 +96,11 @@ def stage_peak(
     for name, part in parts.items():
         whole += part if name != "slots" else Bytes()
     slots = parts["slots"].weights if "slots" in parts else 0
+    paged = paged_of(exp, stage, untied=untied) if card else 0
     base = Peak(
         "",
         weights=whole.weights,
-        optimizer=whole.optimizer,
+        optimizer=whole.optimizer - paged,
         average=whole.average,
         slots=slots,
     )

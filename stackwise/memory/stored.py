@@ -8,6 +8,7 @@ asked for exactly what it packs. What else training takes is in `bytes.py`; what
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,29 +22,37 @@ from stackwise.model.formats import format_called
 from stackwise.model.init import Unfilled
 from stackwise.model.rack import Embedding, Head
 from stackwise.model.shape import RackShape, d_ff
+from stackwise.stage import Stage, parts_trained
+from stackwise.training.optim_costs import paged_bytes, part_state_bytes
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
 
 Tensors = tuple[tuple[int, int], ...]  # numbers and axes of each
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@lru_cache(maxsize=64)
+def block_shapes(shape: RackShape, attention: Params) -> Shapes:
+    """The shape of each parameter of a block."""
+    with Unfilled():
+        block = Block(shape, attention, 0)
+    return tuple(tuple(p.shape) for p in block.parameters())
 
 
 @lru_cache(maxsize=64)
 def block_tensors(shape: RackShape, attention: Params) -> Tensors:
     """Numbers and axes of each parameter of a block."""
-    with Unfilled():
-        block = Block(shape, attention, 0)
-    return tuple((p.numel(), p.ndim) for p in block.parameters())
+    return tuple((prod(each), len(each)) for each in block_shapes(shape, attention))
 
 
 @lru_cache(maxsize=64)
-def _block_trained(shape: RackShape, attention: Params) -> Tensors:
-    """The same of those that train."""
+def block_trained(shape: RackShape, attention: Params) -> Shapes:
+    """The shape of each parameter of a block that trains where its stack does."""
     with Unfilled():
         block = Block(shape, attention, 0)
     still = frozen_names(block)
-    found = ((name, p) for name, p in block.named_parameters() if name not in still)
-    return tuple((p.numel(), p.ndim) for _, p in found)
+    return tuple(tuple(p.shape) for name, p in block.named_parameters() if name not in still)
 
 
 @lru_cache(maxsize=64)
@@ -79,27 +88,56 @@ def token_linears(shape: RackShape, attention: Params) -> tuple[tuple[int, int],
 
 def part_tensors(exp: Experiment, part: str, *, untied: bool = False) -> Tensors:
     """Numbers and axes of each tensor of a part: `embedding`, `head` or a stack."""
+    if part not in ("embedding", "head"):
+        return block_tensors(exp.rack, exp.attention) * exp.rack.blocks_per_stack
+    return tuple((prod(each), len(each)) for each in part_shapes(exp, part, untied=untied))
+
+
+def part_shapes(exp: Experiment, part: str, *, untied: bool = False) -> Shapes:
+    """The shape of each tensor of a part, in the same order."""
     vocab = vocab_size(exp)
     if part == "embedding":
-        return _end_tensors(exp.rack, vocab, False)
+        return _end_shapes(exp.rack, vocab, False)
     if part == "head":
-        table = ((vocab * exp.rack.d_model, 2),) if untied and exp.rack.tied else ()
-        return (*_end_tensors(exp.rack, vocab, True), *table)
-    return block_tensors(exp.rack, exp.attention) * exp.rack.blocks_per_stack
+        table = ((vocab, exp.rack.d_model),) if untied and exp.rack.tied else ()
+        return (*_end_shapes(exp.rack, vocab, True), *table)
+    return block_shapes(exp.rack, exp.attention) * exp.rack.blocks_per_stack
+
+
+def trained_shapes(exp: Experiment, part: str, *, untied: bool = False) -> Shapes:
+    """The shape of each tensor of a part that trains where the part does."""
+    if part in ("embedding", "head"):
+        return part_shapes(exp, part, untied=untied)
+    return block_trained(exp.rack, exp.attention) * exp.rack.blocks_per_stack
 
 
 def trained_tensors(exp: Experiment, part: str, *, untied: bool = False) -> Tensors:
-    """The same of those tensors that train where the part does."""
+    """Numbers and axes of the same."""
+    return tuple((prod(each), len(each)) for each in trained_shapes(exp, part, untied=untied))
+
+
+def state_of(exp: Experiment, part: str, *, untied: bool = False) -> int:
+    """Bytes of the optimizer's state of a part, its master's differences and spectral vectors."""
     if part in ("embedding", "head"):
-        return part_tensors(exp, part, untied=untied)
-    return _block_trained(exp.rack, exp.attention) * exp.rack.blocks_per_stack
+        shapes = part_shapes(exp, part, untied=untied)
+        return part_state_bytes(exp.optim, exp.precision, part, shapes)
+    shapes = block_trained(exp.rack, exp.attention)
+    state = part_state_bytes(exp.optim, exp.precision, part, shapes)
+    return exp.rack.blocks_per_stack * state + spectral_bytes(exp)
+
+
+def paged_of(exp: Experiment, stage: Stage, *, untied: bool = False) -> int:
+    """What of a stage's state lies in unified memory, where a card computes."""
+    trains = sorted(parts_trained(stage))
+    shapes = (trained_shapes(exp, part, untied=untied) for part in trains)
+    return sum(paged_bytes(exp.optim, each) for each in shapes)
 
 
 @lru_cache(maxsize=64)
-def _end_tensors(shape: RackShape, vocab: int, head: bool) -> Tensors:
+def _end_shapes(shape: RackShape, vocab: int, head: bool) -> Shapes:
     with torch.device("meta"):
         module: nn.Module = Head(shape, vocab) if head else Embedding(shape, vocab)
-    return tuple((p.numel(), p.ndim) for p in module.parameters())
+    return tuple(tuple(p.shape) for p in module.parameters())
 
 
 def spectral_bytes(exp: Experiment) -> int:

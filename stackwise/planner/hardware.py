@@ -162,7 +162,16 @@ CARDS: dict[str, Card] = {
 }
 # Bytes that a step of each rule moves per number on a card: weight and moments read and written,
 # the gradient read; a bfloat16 weight with its master's other half counts as a float32 one.
-MOVED_BYTES = {"adamw": 28.0, "adamw8bit": 16.0, "lion8bit": 14.0}
+# Paged, as where the card has room for all of it. Adafactor reads the gradient twice more.
+# Of muon, without its matrix products: momentum, and a bfloat16 matrix written and read.
+MOVED_BYTES = {
+    "adamw": 28.0,
+    "adamw8bit": 16.0,
+    "paged_adamw8bit": 16.0,
+    "lion8bit": 14.0,
+    "adafactor": 20.0,
+    "muon": 24.0,
+}
 PASSES = {"forward": 3.0, "backward": 5.0}  # over each number kept, read or written, eager
 ATTENTION_SHARE = {"forward": 0.5, "backward": 0.4}  # of the matrix rate, by FlashAttention-2
 # (arXiv 2307.08691, figures 4 and 5: 50 to 73 % forward, 35 to 63 % with backward)

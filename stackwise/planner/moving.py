@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackwise.memory.stored import trained_tensors
+from stackwise.memory.stored import block_trained, trained_tensors
 from stackwise.model.workspace import MAPPED_BYTES
-from stackwise.planner.curve import seconds_for
+from stackwise.planner.curve import rate_at, seconds_for
 from stackwise.planner.hardware import Hardware
 from stackwise.stage import Stage, parts_trained
 from stackwise.training.optim import SLICE
+from stackwise.training.optim_costs import step_flops
 from stackwise.training.updates import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def optimizer_seconds(exp: Experiment, stage: Stage, hardware: Hardware, untied:
     """Seconds of norms, clipping and the update of all that trains.
 
     A rule that is handed whole lists takes them at the rate of all numbers; one that gets slices,
-    at that of each tensor.
+    at that of each tensor. The matrix products of a rule are bfloat16.
     """
     whole = OPTIMIZERS[exp.optim.name].whole
     kinds: dict[str, list[int]] = {}
@@ -59,7 +60,7 @@ def optimizer_seconds(exp: Experiment, stage: Stage, hardware: Hardware, untied:
         low = exp.precision.weights == "bfloat16" and axes >= 2
         kind = f"bfloat16/{exp.precision.rounding}" if low else "float32/master"
         kinds.setdefault(kind, []).append(numbers)
-    seconds = 0.0
+    seconds = product_seconds(exp, stage, hardware)
     for kind, sizes in kinds.items():
         curve = hardware.optimizer[f"{exp.optim.name}/{kind}"]
         if whole and kind == "float32/master":
@@ -71,6 +72,14 @@ def optimizer_seconds(exp: Experiment, stage: Stage, hardware: Hardware, untied:
         return seconds + seconds_for(hardware.passing["norms"], every, SLICE)
     clip = seconds_for(hardware.passing["clip"], every) if exp.optim.clip is not None else 0.0
     return seconds + seconds_for(hardware.passing["norms"], every) + clip
+
+
+def product_seconds(exp: Experiment, stage: Stage, hardware: Hardware) -> float:
+    """Seconds of the matrix products that the optimizer makes, in bfloat16."""
+    blocks = len(stage.active or ()) * exp.rack.blocks_per_stack
+    curve, shapes = hardware.matmul["bfloat16"], block_trained(exp.rack, exp.attention)
+    flops = ((step_flops(exp.optim, "s0", [shape]), min(shape)) for shape in shapes)
+    return blocks * sum(count / rate_at(curve, side) for count, side in flops if count)
 
 
 def average_seconds(exp: Experiment, stage: Stage, hardware: Hardware, untied: bool) -> float:

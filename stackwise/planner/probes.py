@@ -125,14 +125,14 @@ def loss_probes(device: torch.device, dtype: str) -> Iterator[Probe]:
         yield Probe(f"loss/{dtype}", logits, logits, "logit", make)
 
 
-def trained(numbers: int, dtype: str, device: torch.device) -> Named:
-    """Two matrices with gradients, so many numbers in all."""
+def trained(numbers: int, dtype: str, device: torch.device, part: str = "s0") -> Named:
+    """Two matrices of a part with gradients, so many numbers in all."""
     rows = max(1, numbers // 2 // 512)
     named: Named = {}
     for name in ("a", "b"):
         weight = torch.randn(rows, 512, device=device).to(getattr(torch, dtype))
-        named["s0", name] = nn.Parameter(weight)
-        named["s0", name].grad = torch.randn_like(weight) * 1e-3
+        named[part, name] = nn.Parameter(weight)
+        named[part, name].grad = torch.randn_like(weight) * 1e-3
     return named
 
 
@@ -153,7 +153,8 @@ def optimizer_probes(device: torch.device) -> Iterator[Probe]:
                     rounding: Any = rounding,
                     count: int = count,
                 ) -> Callable[[], Run]:
-                    named = trained(count, weights, device)
+                    # Products that are made of a matrix in a stack have a rate of their own.
+                    named = trained(count, weights, device, part="embedding")
                     optimizer = Optimizer(Optim(name=rule), named, rounding=rounding)
                     optimizer.rate = 1e-6
                     return again(optimizer.step)

@@ -25,13 +25,18 @@ from stackwise.data.heldout import rows_at_once
 from stackwise.memory.counted import micro_tokens
 from stackwise.memory.disk import ENDLESS, frozen_bytes, looks_at_ends, rows_of
 from stackwise.memory.flops import counted_frac, head_flops_per_position, vocab_size
-from stackwise.memory.stored import block_linears, part_tensors, trained_bytes, trained_tensors
+from stackwise.memory.stored import (
+    block_linears,
+    part_tensors,
+    state_of,
+    trained_bytes,
+    trained_tensors,
+)
 from stackwise.planner.curve import seconds_for
 from stackwise.planner.hardware import Hardware
 from stackwise.planner.passes import Pass, head_sides
 from stackwise.planner.seconds import StepSeconds, beyond, blocks_of, read_seconds, step_seconds
 from stackwise.stage import Stage, keeps_state, parts_trained, roles, trunk_of, untied_from
-from stackwise.training.optim import state_bytes
 from stackwise.trunk.border import border_of
 
 if TYPE_CHECKING:
@@ -272,7 +277,7 @@ def checkpoint_seconds(
         tensors = part_tensors(exp, part, untied=untied)
         weights = trained_bytes(exp, tensors)
         moved = trained_tensors(exp, part, untied=untied)
-        moments = sum(state_bytes(exp.optim, exp.precision, *tensor) for tensor in moved)
+        moments = state_of(exp, part, untied=untied)
         average = 4 * sum(count for count, _ in moved) if exp.optim.ema is not None else 0
         within += weights + moments + average
         border += (

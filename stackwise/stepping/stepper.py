@@ -36,7 +36,7 @@ from stackwise.training.picking import path_at
 from stackwise.training.rates import stage_lr
 from stackwise.training.run import refusals_named
 from stackwise.training.start import stages_of, threads_of
-from stackwise.training.step import Trainee, training_step
+from stackwise.training.step import StepNumbers, Trainee, micro_loss, training_step
 
 if TYPE_CHECKING:
     from stackwise.data.tokenizer import Tokenizer
@@ -67,6 +67,7 @@ class Stepper:
             their ends; None for all of them.
         on_lead: Called after each such step with their number so far and in all; what it raises
             ends the attempt.
+        keeper: Another run that may have kept the ends of earlier stages, which are the same.
 
     Attributes:
         exp: The experiment.
@@ -90,6 +91,7 @@ class Stepper:
         seed: int | None = None,
         lead_steps: int | None = None,
         on_lead: OnLead | None = None,
+        keeper: Run | None = None,
     ) -> None:
         if lead_steps is not None and lead_steps < 0:
             raise ExperimentError(f"lead_steps: {lead_steps} must be 0 or more")
@@ -104,7 +106,8 @@ class Stepper:
             self.exp, self.stages = self._run.experiment, stages_of(self._run)
             looked_at = source_run(source)
             own = looked_at is not None and exp == whole and looked_at.path.exists()
-            self._keepers = [self._run, *([looked_at] if own and looked_at else [])]
+            others = [looked_at if own else None, keeper]
+            self._keepers = [self._run, *(run for run in others if run is not None)]
             self.begin(stage, lead_steps=lead_steps, on_lead=on_lead)
         except BaseException:
             self.close()
@@ -181,6 +184,28 @@ class Stepper:
             if phase.is_last:
                 break
         return found
+
+    def take(self, step: int, rate: float) -> StepNumbers:
+        """A whole step at any learning rate, on the batch of any step; it counts as none.
+
+        Raises:
+            FloatingPointError: If loss or gradient are no numbers.
+        """
+        work = self._work
+        with threads_of(self.placement), workspace(small=True):
+            noisy = work.noisy_batch(self.number, step)
+            return training_step(work.rack, noisy, self._setting, self._trainee, rate)
+
+    @torch.no_grad()
+    def loss_of(self, step: int) -> tuple[float, int]:
+        """The loss of the batch of any step as the weights are, and the positions that count."""
+        work, setting = self._work, self._setting
+        noisy = work.noisy_batch(self.number, step)
+        positions = noisy.input_BT.numel()
+        with threads_of(self.placement), workspace(small=True):
+            micros = noisy.split(setting.micro_batch or len(noisy.input_BT))
+            losses = [float(micro_loss(work.rack, each, setting, positions)) for each in micros]
+        return sum(losses), int(noisy.counted_BT.sum())
 
     def reset(self) -> None:
         """Stand at the start of the stage again, as if no step had been taken."""

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 Told = Callable[[Phase, "Experiment", Stage], str]
 MANY = 3  # stacks in a row that are named one by one
-OPTIMIZERS = {"adamw": "AdamW", "adamw8bit": "AdamW in 8 bits", "lion8bit": "Lion in 8 bits"}
+OPTIMIZERS = {
+    "adamw": "AdamW",
+    "adamw8bit": "AdamW in 8 bits",
+    "paged_adamw8bit": "AdamW in 8 bits, paged,",
+    "lion8bit": "Lion in 8 bits",
+    "adafactor": "Adafactor",
+    "muon": "Muon, with AdamW for all but the matrices of stacks,",
+}
 
 
 def words_of(phase: Phase, exp: Experiment, stage: Stage) -> str:

@@ -2,14 +2,15 @@
 
 The rules are in `updates.py`. What is bfloat16, or moved by a rule that has temporaries, is stepped
 in slices, so that a step takes a few megabytes above weights, gradients and state whatever the size
-of a tensor; `rounding.py` says how a bfloat16 weight takes a small update. The state is named by
-part and tensor (`s1`, `blocks.0.attention.q.weight`), so that it can be written, read back, and
-carried over a growth.
+of a tensor; a rule that has to see a whole tensor then moves it by rows. `rounding.py` says how a
+bfloat16 weight takes a small update. The state is named by part and tensor (`s1`,
+`blocks.0.attention.q.weight`), so that it can be written, read back, and carried over a growth.
+What all of it takes is in `optim_costs.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -19,12 +20,13 @@ from stackwise.model.init import generator_for
 from stackwise.model.shape import RackShape, depth_factor
 from stackwise.model.spectral import divide_, first_u, flatten_, is_normed
 from stackwise.stage import Stage, keeps_state, trained_next
+from stackwise.training.aim import Aim, Kept, is_hidden, rows_at_once, rows_of
 from stackwise.training.rounding import draws_for, joined, scattered_, split_
 from stackwise.training.trained import Named, State
-from stackwise.training.updates import OPTIMIZERS, Kept, sliced
+from stackwise.training.updates import OPTIMIZERS, sliced
 
 if TYPE_CHECKING:
-    from stackwise.config import Optim, Precision
+    from stackwise.config import Optim
 
 SLICE = 1 << 18  # numbers stepped at once: the fastest by `benchmarks/optimizers.py`
 SLICE_ON_A_CARD = 1 << 22  # where every call costs more, and memory is faster
@@ -63,6 +65,10 @@ class Optimizer:
         self.optim, self.rule, self.rate = optim, OPTIMIZERS[optim.name], optim.lr
         self.rounding, self.seed, self.stage = rounding, seed, stage
         self.names = {parameter: "/".join(key) for key, parameter in named.items()}
+        self.aims = {
+            parameter: self.rule.aim_at(tuple(parameter.shape), is_hidden(part))
+            for (part, _), parameter in named.items()
+        }
         self.state: dict[nn.Parameter, Kept] = {}
         blocks = {p: name for (part, name), p in named.items() if part not in ("embedding", "head")}
         inner = optim.eps * (1.0 if shape is None else depth_factor(shape))
@@ -92,6 +98,10 @@ class Optimizer:
         for parameter in normed:
             flatten_(_grad(parameter), parameter, self._kept(parameter)[SPECTRAL])
         for optim, decay, group in self._groups(parameters):
+            aimed = {p: aim for p in group if (aim := self.aims[p]) is not None}
+            for parameter, aim in aimed.items():
+                self._move_by_rows(parameter, aim, decay)
+            group = [p for p in group if p not in aimed]
             whole = [p for p in group if self.rule.whole and p.dtype != torch.bfloat16]
             if whole:
                 grads = [_grad(p) for p in whole]
@@ -145,6 +155,23 @@ class Optimizer:
             if end == len(weight_n):
                 self.state[parameter]["step"] = part["step"]
 
+    def _move_by_rows(self, parameter: nn.Parameter, aim: Aim, decay: float) -> None:
+        kept, shape = self._kept(parameter), tuple(parameter.shape)
+        rows, columns = rows_of(shape)
+        size = SLICE if parameter.is_cpu else SLICE_ON_A_CARD
+        along = aim.look(_grad(parameter), kept, size)
+        weight_n, rate = parameter.detach().view(-1), self.rate * aim.scale(shape)
+        at_once = rows_at_once(columns, size)
+        for first in range(0, rows, at_once):
+            last = min(first + at_once, rows)
+            start, end = first * columns, last * columns
+            part = {key: kept[key].view(-1)[start:end] for key in (LOWER,) if key in kept}
+            part["step"] = kept["step"]
+            exact_n = self._read(weight_n[start:end], part)
+            exact_n.mul_(1 - self.rate * decay)
+            exact_n.view(last - first, columns).add_(along(first, last), alpha=-rate)
+            self._write(exact_n, weight_n[start:end], part, self.names[parameter], start)
+
     def _read(self, weight_n: Tensor, part: Kept) -> Tensor:
         """A slice of weights as the rule moves it."""
         if weight_n.dtype != torch.bfloat16:
@@ -166,7 +193,7 @@ class Optimizer:
         """The state of a parameter, begun if it has none."""
         if parameter not in self.state:
             parameter.data = parameter.data.contiguous()
-            self.state[parameter] = self.rule.start(parameter.detach())
+            self.state[parameter] = self._begun(parameter)
             if parameter.dtype == torch.bfloat16 and self.rounding == "master":
                 self.state[parameter][LOWER] = torch.zeros_like(parameter, dtype=torch.int16)
             if parameter in self.normed:
@@ -174,89 +201,24 @@ class Optimizer:
                 self.state[parameter][SPECTRAL] = first_u(parameter.detach(), draws)
         return self.state[parameter]
 
+    def _begun(self, parameter: nn.Parameter) -> Kept:
+        """The rule's own state of a parameter before its first step."""
+        aim = self.aims[parameter]
+        return (self.rule if aim is None else aim).start(parameter.detach())
+
+    def load(self, parameter: nn.Parameter, entries: Mapping[str, Tensor]) -> None:
+        """Let a parameter go on with state that was kept: the rule's, its lower half, or both.
+
+        It is copied to where the rule keeps it.
+        """
+        kept = self._kept(parameter)
+        for key, value in entries.items():
+            kept[key] = kept[key].copy_(value) if key in kept else value.clone()
+
 
 def _grad(parameter: nn.Parameter) -> Tensor:
     assert parameter.grad is not None, "only what has a gradient moves"
     return parameter.grad
-
-
-def state_bytes(optim: Optim, precision: Precision, numbers: int, ndim: int) -> int:
-    """Bytes of the optimizer's state for one tensor, its master's difference included.
-
-    Args:
-        optim: Names the rule.
-        precision: Says what matrices are kept in.
-        numbers: In the tensor.
-        ndim: Its axes: 2 or more make a matrix.
-
-    Source: `tests/unit/test_optimizer_state_takes_what_is_said.py`.
-    """
-    low = precision.weights == "bfloat16" and ndim >= 2
-    master = 2 * numbers if low and precision.rounding == "master" else 0
-    return OPTIMIZERS[optim.name].state_bytes(numbers) + master
-
-
-def gradient_bytes(
-    optim: Optim,
-    precision: Precision,
-    linears: Iterable[int],
-    others: Iterable[tuple[int, int]],
-) -> int:
-    """Bytes of the gradients that are held at once, for one micro-batch or all of a batch.
-
-    Whole: of everything. In backward: the buffer that linear layers share, as large as the largest,
-    and the largest gradient that is not in it. (The gradient of a table that is tied to the head
-    waits for the end of backward: it is one of `others`.)
-
-    Args:
-        optim: Says when tensors are stepped.
-        precision: Says what matrices are kept and multiplied in.
-        linears: Numbers in the weight of each linear layer that trains; and of an untied head
-            whose logits are not held whole.
-        others: (numbers, axes) of every other tensor that trains.
-
-    Source: `tests/unit/test_optimizer_state_takes_what_is_said.py`.
-    """
-    matrices = list(linears)
-    if optim.grads == "whole":
-        kept = 2 if precision.weights == "bfloat16" else 4
-        return kept * sum(matrices) + sum(n * (kept if ndim >= 2 else 4) for n, ndim in others)
-    return buffer_bytes(precision, matrices) + beside_bytes(precision, matrices, others)
-
-
-def buffer_bytes(precision: Precision, linears: Iterable[int]) -> int:
-    """Bytes of the buffer that linear layers share in backward, of the largest one's size."""
-    return (2 if precision.compute == "bfloat16" else 4) * max(linears, default=0)
-
-
-def beside_bytes(
-    precision: Precision, linears: Iterable[int], others: Iterable[tuple[int, int]]
-) -> int:
-    """Bytes of the largest gradient that is not in that buffer: one cast, or another tensor's."""
-    kept = 2 if precision.weights == "bfloat16" else 4
-    made = 2 if precision.compute == "bfloat16" else 4
-    cast = kept * max(linears, default=0) if kept != made else 0
-    return max(cast, *(n * (kept if ndim >= 2 else 4) for n, ndim in others), 0)
-
-
-def step_bytes(
-    optim: Optim, precision: Precision, *, card: bool = False, numbers: int | None = None
-) -> int:
-    """Bytes that a step takes beside weights, gradients and state: those of a slice.
-
-    Of a whole one, or of a tensor of fewer numbers.
-
-    A rule that is not `whole` has temporaries as large as its slice, on a CPU those that kernels
-    take inside (24 bytes a number); a bfloat16 weight and its gradient are float32 meanwhile.
-
-    Source: `tests/integration/test_a_step_takes_a_slice_of_memory.py`.
-    """
-    low, whole = precision.weights == "bfloat16", OPTIMIZERS[optim.name].whole
-    if whole and not low:
-        return 0
-    size = SLICE_ON_A_CARD if card else SLICE
-    size = size if numbers is None else min(size, numbers)
-    return size * (16 * low + 24 * (not whole and not card))
 
 
 def optimizer_state(optimizer: Optimizer, named: Named) -> State:
@@ -302,13 +264,9 @@ def load_optimizer_state(
     state = state if whole else lower_halves(state)
     for (part, name), parameter in named.items():
         entries = {
-            key.rsplit("/", 1)[1]: value.clone()
+            key.rsplit("/", 1)[1]: value
             for key, value in state.get(part, {}).items()
             if key.rsplit("/", 1)[0] == name
         }
-        if entries.keys() == {LOWER}:
-            entries |= optimizer.rule.start(parameter.detach())
-        if entries and not optimizer.rule.whole:
-            entries["step"] = entries["step"].cpu()  # the kernels take a number
         if entries:
-            optimizer.state[parameter] = entries
+            optimizer.load(parameter, entries)

@@ -17,6 +17,7 @@ from torch import nn
 from stackwise.completion import packing
 from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError
+from stackwise.memory.bytes import on_card
 from stackwise.memory.disk import cache_bytes, checkpoint_bytes
 from stackwise.model.block import Block
 from stackwise.model.init import Unfilled
@@ -129,6 +130,11 @@ def without_effect(exp: Experiment, placement: Placement, made: Sequence[Stage])
         yield (
             "placement.trunk=cached caches nothing: no stage has frozen stacks before those that "
             "train; those after them are streamed"
+        )
+    if exp.optim.name == "paged_adamw8bit" and not on_card(placement):
+        yield (
+            "optim.name=paged_adamw8bit pages nothing without a card: the state lies in memory, as "
+            "with adamw8bit"
         )
     for key in () if frozen else ("frozen", "border"):
         if (asked := getattr(exp.precision, key)) is not None:

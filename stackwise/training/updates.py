@@ -1,9 +1,10 @@
 """Update rules: how tensors move along their gradients in one step, and what a rule remembers.
 
 A rule is handed float32 weights, whole or a slice, with its state for them; who cuts slices and
-rounds bfloat16 weights is in `optim.py`. The 8-bit rules are bitsandbytes' own blockwise kernels
-(arXiv 2110.02861): a byte per number of state, scaled by the largest of each 256. As there, tensors
-under 4096 numbers keep a float32 state: `tests/unit/test_8bit_updates_equal_bitsandbytes.py`.
+rounds bfloat16 weights is in `optim.py`, how matrices move that have to be seen whole in `aim.py`,
+`adafactor.py` and `muon.py`. The 8-bit rules are bitsandbytes' own blockwise kernels (arXiv
+2110.02861): a byte per number of state, scaled by the largest of each 256. As there, tensors under
+4096 numbers keep a float32 state: `tests/unit/test_8bit_updates_equal_bitsandbytes.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from torch.optim.adamw import adamw
 
 from stackwise.model.codes import operators
 from stackwise.model.formats import lacking
+from stackwise.training import adafactor, muon, paged
+from stackwise.training.aim import Aim, Kept, Shape
 
 if TYPE_CHECKING:
     from stackwise.config import Optim
 
-Kept = dict[str, Tensor]  # name to state; `step` counts the steps done
 SCALED = 256  # numbers of state that share a scale
 LEAST_8BIT = 4096  # numbers of a tensor whose state is kept in bytes
 
@@ -40,6 +42,9 @@ class Rule:
         whole: Whether whole lists of float32 tensors are moved in one call. Otherwise the rule has
             temporaries as large as what it is handed, and gets slices.
         bitsandbytes: Whether it needs that package, as new as `formats.py` asks.
+        aim: For tensors that it has to see whole; None where there are none.
+        paged_bytes: (numbers in a tensor) -> bytes of its state that lie in unified memory where a
+            card computes, and may be anywhere.
     """
 
     start: Callable[[Tensor], Kept]
@@ -47,10 +52,16 @@ class Rule:
     state_bytes: Callable[[int], int]
     whole: bool
     bitsandbytes: bool = False
+    aim: Aim | None = None
+    paged_bytes: Callable[[int], int] = lambda numbers: 0
 
     def missing(self) -> str | None:
         """What is wrong with bitsandbytes, if it needs it, with the way out; None for nothing."""
         return lacking() if self.bitsandbytes else None
+
+    def aim_at(self, shape: Shape, hidden: bool) -> Aim | None:
+        """How it moves a tensor that it has to see whole; None for one that it has not."""
+        return self.aim if self.aim is not None and self.aim.takes(shape, hidden) else None
 
 
 def _start_adamw(weight: Tensor) -> Kept:
@@ -89,8 +100,11 @@ def _adamw(
     )
 
 
-def _eight_bit(name: Literal["adam", "lion"]) -> Rule:
-    """A rule of bitsandbytes: `adam` keeps two states, `lion` (arXiv 2302.06675) one."""
+def _eight_bit(name: Literal["adam", "lion"], *, pages: bool = False) -> Rule:
+    """A rule of bitsandbytes: `adam` keeps two states, `lion` (arXiv 2302.06675) one.
+
+    Its bytes are in unified memory if it `pages`, and a card computes (`paged.py`).
+    """
     keys = ("1", "2") if name == "adam" else ("1",)
 
     def start(weight: Tensor) -> Kept:
@@ -98,7 +112,11 @@ def _eight_bit(name: Literal["adam", "lion"]) -> Rule:
         small = weight.numel() < LEAST_8BIT
         for key in keys:
             dtype = torch.float32 if small else torch.uint8
-            kept[f"state{key}"] = torch.zeros_like(weight, dtype=dtype)
+            kept[f"state{key}"] = (
+                paged.zeros(tuple(weight.shape), dtype, weight.device)
+                if pages
+                else torch.zeros_like(weight, dtype=dtype)
+            )
             if not small:
                 scales = -(-weight.numel() // SCALED)
                 kept[f"absmax{key}"] = torch.zeros(scales, device=weight.device)
@@ -115,13 +133,18 @@ def _eight_bit(name: Literal["adam", "lion"]) -> Rule:
         for weight, grad, state in zip(weights, grads, states, strict=True):
             state["step"] += 1
             _bitsandbytes(name, optim, rate, decay, weight, grad, state)
+            if pages:
+                paged.settle(weight.device)
 
     def state_bytes(numbers: int) -> int:
         small = numbers < LEAST_8BIT
         each = 4 * numbers if small else numbers + 4 * -(-numbers // SCALED)
         return len(keys) * each + 4
 
-    return Rule(start, move, state_bytes, whole=False, bitsandbytes=True)
+    def paged_bytes(numbers: int) -> int:
+        return len(keys) * numbers * (pages and numbers >= paged.LEAST_PAGED)
+
+    return Rule(start, move, state_bytes, whole=False, bitsandbytes=True, paged_bytes=paged_bytes)
 
 
 def _bitsandbytes(
@@ -172,8 +195,21 @@ def sliced(state: Kept, start: int, end: int) -> Kept:
     }
 
 
+def _adamw_bytes(numbers: int) -> int:
+    return 8 * numbers + 4
+
+
 OPTIMIZERS: dict[str, Rule] = {
-    "adamw": Rule(_start_adamw, _adamw, lambda numbers: 8 * numbers + 4, whole=True),
+    "adamw": Rule(_start_adamw, _adamw, _adamw_bytes, whole=True),
     "adamw8bit": _eight_bit("adam"),
+    "paged_adamw8bit": _eight_bit("adam", pages=True),
     "lion8bit": _eight_bit("lion"),
+    "adafactor": Rule(
+        adafactor.start_vector,
+        adafactor.move_vectors,
+        lambda numbers: 4 * numbers + 4,
+        whole=True,
+        aim=adafactor.AIM,
+    ),
+    "muon": Rule(_start_adamw, _adamw, _adamw_bytes, whole=True, aim=muon.AIM),
 }

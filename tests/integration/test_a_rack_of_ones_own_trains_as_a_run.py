@@ -85,7 +85,8 @@ REFUSED = {
     ),
     "another optimizer": (
         {"optim.name": "sgd"},
-        "optim.name: 'sgd' is not one of 'adamw', 'adamw8bit' or 'lion8bit'",
+        "optim.name: 'sgd' is not one of 'adamw', 'adamw8bit', 'paged_adamw8bit', 'lion8bit', "
+        "'adafactor' or 'muon'",
     ),
 }
 

@@ -33,7 +33,7 @@ LOW = {"compute": "bfloat16", "weights": "bfloat16"}
 
 
 @pytest.mark.parametrize("precision", [{}, LOW, {**LOW, "rounding": "stochastic"}], ids=str)
-@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "lion8bit"])
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "lion8bit", "adafactor", "muon"])
 def test_one_that_is_stopped_goes_on_to_the_same_weights(
     tiny, place, tmp_path, name, precision
 ) -> None:

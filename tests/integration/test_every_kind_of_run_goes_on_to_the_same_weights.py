@@ -67,7 +67,7 @@ VALUES = {
     "trunk": ["recompute", "disk", "host", "cached"],
     "frozen": [None, "bf16", "nf4", "int8"],
     "master": ["fp32", "bf16"],
-    "optimizer": ["adamw", "adamw8bit", "lion8bit"],
+    "optimizer": ["adamw", "adamw8bit", "paged_adamw8bit", "lion8bit", "adafactor", "muon"],
     "grads": ["whole", "in_backward"],
     "weights": ["float32", "master", "stochastic"],
     "tied": [True, False],

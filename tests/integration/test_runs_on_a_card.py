@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import stackwise as sw
+from stackwise.training.updates import OPTIMIZERS
 
 pytestmark = pytest.mark.card
 
@@ -41,7 +42,7 @@ def test_streamed_and_cached_trunks_give_the_resident_losses(tiny, card, source)
     assert other.metrics()["loss"].equals(resident.metrics()["loss"])
 
 
-@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "lion8bit"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("grads", ["whole", "in_backward"])
 def test_every_optimizer_trains_there(tiny, card, name, grads) -> None:
     optim = {"name": name, "grads": grads, "clip": None, "lr": 1e-3}

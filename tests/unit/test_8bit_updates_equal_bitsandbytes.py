@@ -45,7 +45,7 @@ def theirs(optim: Optim, ours: dict[tuple[str, str], nn.Parameter]) -> torch.opt
     return bnb.optim.AdamW8bit(groups, lr=optim.lr, betas=betas, eps=optim.eps)
 
 
-@pytest.mark.parametrize("name", ["adamw8bit", "lion8bit"])
+@pytest.mark.parametrize("name", ["adamw8bit", "paged_adamw8bit", "lion8bit"])
 def test_weights_and_state_are_theirs_after_several_steps(name) -> None:
     optim, ours = Optim(name=name, clip=None), named()
     optimizer, reference = Optimizer(optim, ours), theirs(optim, ours)

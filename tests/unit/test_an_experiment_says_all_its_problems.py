@@ -301,6 +301,12 @@ MALFORMED = {
         {"optim": {"name": "lion8bit", "eps": 1e-6}},
         "optim.eps: 1e-06 is not read with name=lion8bit; leave it at 1e-08",
     ),
+    "moments that adafactor has not": (
+        {"optim": {"name": "adafactor", "beta1": 0.8, "beta2": 0.9, "eps": 1e-6}},
+        "optim.beta1: 0.8 is not read with name=adafactor; leave it at 0.9\n"
+        "optim.beta2: 0.9 is not read with name=adafactor; leave it at 0.95\n"
+        "optim.eps: 1e-06 is not read with name=adafactor; leave it at 1e-08",
+    ),
     "a clip in backward": (
         {"optim": {"grads": "in_backward"}},
         "optim.clip: 1.0 needs the norm of the whole gradient, and with grads=in_backward it is "

@@ -11,7 +11,8 @@ from torch import nn
 import stackwise as sw
 from stackwise.config import Optim, Precision
 from stackwise.training.in_backward import InBackward
-from stackwise.training.optim import Optimizer, gradient_bytes, state_bytes
+from stackwise.training.optim import Optimizer
+from stackwise.training.optim_costs import gradient_bytes, state_bytes
 from stackwise.training.updates import OPTIMIZERS
 
 PRECISIONS = [
@@ -30,14 +31,16 @@ def test_of_matrices_and_vectors_of_any_size(name, precision) -> None:
     for number, shape in enumerate([(64, 65), (8, 8), (4096,), (4095,), (5000,), (3, 5, 300)]):
         dtype = low if len(shape) >= 2 else torch.float32
         module[f"p{number}"] = nn.Parameter(torch.ones(shape, dtype=dtype))
-    named = {("s0", key): parameter for key, parameter in module.named_parameters()}
+    parts = itertools.cycle(["s0", "head"])  # in a stack and at an end
+    named = {(next(parts), key): parameter for key, parameter in module.named_parameters()}
     optimizer = Optimizer(optim, named, rounding=precision.rounding)
     for parameter in named.values():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    for parameter in named.values():
+    for (part, _), parameter in named.items():
         held = sum(value.nbytes for value in optimizer.state[parameter].values())
-        assert state_bytes(optim, precision, parameter.numel(), parameter.ndim) == held
+        shape, hidden = tuple(parameter.shape), part == "s0"
+        assert state_bytes(optim, precision, shape, hidden=hidden) == held
 
 
 @pytest.mark.parametrize("tied", [False, True])

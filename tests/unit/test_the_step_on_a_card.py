@@ -54,13 +54,14 @@ def test_steps_in_backward_equal_steps_after_it(name, dtype, rounding) -> None:
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(stepped, whole, strict=True))
 
 
-@pytest.mark.parametrize("name", ["adamw8bit", "lion8bit"])
+@pytest.mark.parametrize("name", ["adamw8bit", "paged_adamw8bit", "lion8bit"])
 def test_slices_are_bitsandbytes_own_steps_of_the_whole(name) -> None:
     bnb = pytest.importorskip("bitsandbytes")
     weight = nn.Parameter(torch.randn(3, SLICE_ON_A_CARD // 2 + 100, device=CARD))
     copy = nn.Parameter(weight.detach().clone())
     optim = Optim(name=name, weight_decay=0.0)
-    theirs = bnb.optim.AdamW8bit if name == "adamw8bit" else bnb.optim.Lion8bit
+    kinds = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit", "lion8bit": "Lion8bit"}
+    theirs = getattr(bnb.optim, kinds[name])
     reference = theirs([copy], lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=0.0)
     ours = Optimizer(optim, {("s0", "w"): weight})
     for step in range(3):
@@ -69,6 +70,8 @@ def test_slices_are_bitsandbytes_own_steps_of_the_whole(name) -> None:
         ours.step()
         reference.step()
     assert torch.equal(weight, copy)
+    states = [ours.state[weight][key] for key in ("state1", "absmax1")]
+    assert [s.is_cuda for s in states] == [name != "paged_adamw8bit", True]
 
 
 def test_halves_and_draws_are_as_on_the_cpu() -> None:

@@ -39,6 +39,9 @@ CASES = {
         {"micro_batch": 9},
     ),
     "8-bit, no average": ({"curriculum": LEFT, "optim": {"name": "adamw8bit", "ema": None}}, {}),
+    "adafactor": ({"curriculum": LEFT, "optim": {"name": "adafactor"}}, {}),
+    "muon": ({"curriculum": LEFT, "optim": {"name": "muon"}}, {}),
+    "muon, in backward": ({"optim": {**IN_BACKWARD, "name": "muon"}, "curriculum": LEFT}, {}),
     "in backward": ({"optim": IN_BACKWARD, "curriculum": LEFT}, {}),
     "in backward, bfloat16": ({"optim": IN_BACKWARD, "precision": BF16, "rack": TWO}, {}),
     "in backward, large head": (

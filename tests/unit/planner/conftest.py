@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stackwise.planner.hardware import Hardware
+from stackwise.training.updates import OPTIMIZERS
 
 DTYPES = ("float32", "bfloat16")
 
@@ -34,11 +35,7 @@ def round_machine(**changes) -> Hardware:
         },
         "around": {f"{dtype}/{way}": flat(1e4) for dtype in DTYPES for way in ways},
         "loss": {dtype: flat(1e3) for dtype in DTYPES},
-        "optimizer": {
-            f"{rule}/{kind}": flat(1e4)
-            for rule in ("adamw", "adamw8bit", "lion8bit")
-            for kind in kinds
-        },
+        "optimizer": {f"{rule}/{kind}": flat(1e4) for rule in OPTIMIZERS for kind in kinds},
         "passing": {
             "norms": flat(2e4),
             "clip": flat(4e4),

@@ -199,6 +199,17 @@ def test_a_last_micro_batch_may_be_smaller(machine) -> None:
     assert cut.accumulate == pytest.approx(2 * seconds(exp, machine(), micro_batch=3).accumulate)
 
 
+def test_products_of_an_optimizer_go_at_the_rate_of_bfloat16_ones(machine) -> None:
+    """Muon's of the six matrices of a block: 5 (4 m m n + 2 m m m), m the shorter side of each."""
+    made = {"optim": {"name": "muon"}, "rack": {"stacks": 1}}
+    exp = experiment(**made)
+    plain = experiment(**made | {"optim": {"name": "adamw"}})
+    shapes = [(24, 8), (8, 8), (16, 8), (16, 8), (8, 16)]
+    flops = sum(5 * (4 * min(s) ** 2 * max(s) + 2 * min(s) ** 3) for s in shapes)
+    found, without = seconds(exp, machine()), seconds(plain, machine())
+    assert found.optimizer - without.optimizer == pytest.approx(flops / 2e6)
+
+
 def test_slices_go_at_the_rate_of_each_tensor(machine) -> None:
     """A rule of slices at two sizes: the matrices of one block by themselves."""
     kinds = {key: ((1.0, 1e4),) for key in machine().optimizer}
