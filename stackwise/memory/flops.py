@@ -36,8 +36,10 @@ from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, roles
 
 if TYPE_CHECKING:
+    from stackwise.choice import Params
     from stackwise.config import Experiment
     from stackwise.model.rack import Rack
+    from stackwise.model.shape import RackShape
 
 WEIGHT_PASSES: dict[Role, int] = {"trunk": 1, "active": 3, "suffix": 2}
 PAIR_PASSES: dict[Role, int] = {"trunk": 1, "active": 3, "suffix": 3}
@@ -168,6 +170,29 @@ def head_flops_per_position(exp: Experiment, stage: Stage | None = None) -> floa
 def forward_flops_per_token(exp: Experiment, path: Sequence[str]) -> float:
     """FLOPs of reading one token through `path`, without the head."""
     return sum(stack_flops_per_token(exp, stack, "trunk") for stack in path)
+
+
+def read_flops_per_token(
+    shape: RackShape, attention: Params, path: Sequence[str], length: int, causal: bool
+) -> float:
+    """FLOPs of reading one of `length` tokens through `path`, without the head.
+
+    As `forward_flops_per_token`, for a rack of which no experiment is known.
+    """
+    places, total = {stack: i for i, stack in enumerate(stack_ids(shape))}, 0.0
+    for stack in path:
+        first = places[stack] * shape.blocks_per_stack
+        for block in range(first, first + shape.blocks_per_stack):
+            scores = block_scores(shape, attention, block, length, causal)
+            total += 2 * block_matmul_parameters(shape, attention)
+            total += PAIR_PASSES["trunk"] * scores.pairs
+            total += CONSTANT_PASSES["trunk"] * scores.constant
+    return total
+
+
+def head_flops(shape: RackShape, vocab: int) -> float:
+    """FLOPs of the head at one position, forward."""
+    return 2.0 * sum(head_matrices(shape, vocab))
 
 
 def exit_flops(exp: Experiment, path: Sequence[str], tokens: int, counted: int) -> float:

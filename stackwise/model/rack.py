@@ -134,6 +134,9 @@ class Rack(nn.Module):
         dtype: Of matrices; vectors (norms, biases) are float32. bfloat16 ones are multiplied under
             autocast, as in training, whether the caller has entered it or not.
 
+    Attributes:
+        objective: What it was trained for, where that is known: a run's rack says it.
+
     Raises:
         ExperimentError: If the attention is unknown, or its parameters are wrong.
     """
@@ -160,6 +163,7 @@ class Rack(nn.Module):
         for stack in stack_ids(shape) if stacks is None else stacks:
             self.add(stack)
         self._paths = list(paths) if paths is not None else None
+        self.objective: Params | None = None
 
     @property
     def mask_id(self) -> int:

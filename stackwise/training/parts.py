@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def empty_rack(exp: Experiment, device: torch.device) -> Rack:
     """The rack of an experiment with its ends alone, as they start at random."""
-    return Rack(
+    rack = Rack(
         exp.rack,
         exp.attention,
         vocab_size(exp),
@@ -36,6 +36,8 @@ def empty_rack(exp: Experiment, device: torch.device) -> Rack:
         seed=exp.seed,
         dtype=getattr(torch, exp.precision.weights),
     ).to(device)
+    rack.objective = exp.objective
+    return rack
 
 
 def fill(rack: Rack, folder: Path, manifest: Mapping[str, Any]) -> None:
