@@ -28,7 +28,7 @@ class MethodAction(argparse.Action):
     """--method, whose help is made of the registry when it is asked for: that loads torch."""
 
     @property
-    def help(self) -> str:  # type: ignore[override]
+    def help(self) -> str:
         """Every sampler, with its knobs."""
         return _method_help()
 
@@ -93,6 +93,7 @@ def add_sample_options(text: argparse.ArgumentParser) -> None:
 def sample_command(options: argparse.Namespace) -> int:
     """Write text."""
     import numpy as np
+    import torch
 
     from stackwise.config import Placement
     from stackwise.objective import is_causal
@@ -109,7 +110,7 @@ def sample_command(options: argparse.Namespace) -> int:
     check_choosing(options.steps, options.temperature, seed=options.seed, **top)
     rack = run.rack(lent=lent_from(Placement.load(run.path / "placement.yaml")))
     tokenizer = run.tokenizer()
-    prompt_P = np.asarray(tokenizer.encode(options.prompt), dtype=np.int64)
+    prompt_P = torch.from_numpy(np.asarray(tokenizer.encode(options.prompt), dtype=np.int64))
     check_prompt(rack, prompt_P, options.length)
     steps = stream(
         rack,

@@ -5,9 +5,9 @@
     entropy      minus the entropy of the prediction         Dream 2508.15487
     random       a random number                             any-order models 2110.02037
 
-With one position per step `margin`, `entropy` and `random` follow the law of a rack that knows every
-conditional: which position comes next depends on what is visible, and the chain rule holds in any
-such order. `confidence` does not, however small its steps: its order depends on the tokens that
+With one position per step `margin`, `entropy` and `random` follow the law of a rack that knows
+every conditional: which position comes next depends on what is visible, and the chain rule holds in
+any such order. `confidence` does not, however small its steps: its order depends on the tokens that
 were drawn, and those that were likely are kept. Nor does any of them with more than one per step,
 since these are drawn independently of each other.
 

@@ -97,7 +97,7 @@ def remask(task: Task, params: Remask) -> Iterator[Tensor]:
 
 
 def visible(params: Remask, time_S: Float) -> Float:
-    """alpha at falling times; in a loop up to alpha_on until t_on, held until t_off, then to 1.
+    """Alpha at falling times; in a loop up to alpha_on until t_on, held until t_off, then to 1.
 
     Source: section 4.2 of the paper, there for the linear schedule.
     """

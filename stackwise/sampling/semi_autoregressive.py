@@ -85,9 +85,9 @@ def _each(task: Task, parts: list[Tensor], entry: Sampler, inner: Params) -> Ite
         steps = task.steps
         if steps is not None:
             steps = steps * (number + 1) // count - steps * number // count
-        for ids_BT in entry.build(
-            replace(task, ids_BT=ids_BT, fill_BT=fill_BT, steps=steps), inner
-        ):
+        part = replace(task, ids_BT=ids_BT, fill_BT=fill_BT, steps=steps)
+        for after_BT in entry.build(part, inner):
+            ids_BT = after_BT
             yield ids_BT
 
 

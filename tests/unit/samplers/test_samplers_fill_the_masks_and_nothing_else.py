@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import stackwise as sw
-from stackwise.sampling import SAMPLERS, samplers_for, takes_steps
 from stackwise.choice import parse
+from stackwise.sampling import SAMPLERS, samplers_for, takes_steps
 from tests.unit.samplers.conftest import BANDS
 
 DENOISING = samplers_for(causal=False)

@@ -108,7 +108,7 @@ def test_steps_under_the_number_of_bands_are_refused(rack_of):
     rack = rack_of("diffusion", paths=BANDS)
     with pytest.raises(ValueError, match="steps: 2 < 3 noise bands; give 3 or more, or leave it"):
         sw.stream(rack, [], length=10, method="through_depth", steps=2)
-    with pytest.raises(ValueError, match="steps: 4 and method.per_step=1 both say"):
+    with pytest.raises(ValueError, match=r"steps: 4 and method\.per_step=1 both say"):
         method = {"kind": "through_depth", "per_step": 1}
         sw.stream(rack, [], length=10, method=method, steps=4)
 
