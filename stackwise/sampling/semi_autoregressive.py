@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -19,6 +19,9 @@ from torch import Tensor
 from stackwise.choice import Params, find, parse
 from stackwise.sampling.ranked import check_per_step
 from stackwise.sampling.task import Sampler, Task
+
+WHOLE = ("autoregressive", "semi_autoregressive", "through_depth")
+Inner = str | dict[str, Any]
 
 
 class SemiAutoregressive(Params):
@@ -29,19 +32,21 @@ class SemiAutoregressive(Params):
 
     kind: Literal["semi_autoregressive"] = "semi_autoregressive"
     block: int = Field(32, ge=1, description="tokens per window")
-    inner: str = Field(
-        "confidence", description="the sampler that fills a window, as in confidence or remask:cap"
+    inner: str | dict[str, Any] = Field(
+        "confidence",
+        description="the sampler that fills a window: its name, as in confidence or entropy:2, or "
+        "a mapping of its knobs",
     )
 
     @field_validator("inner")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _known(cls, value: Inner) -> Inner:
         inner_of(value)
         return value
 
 
-def inner_of(inner: str) -> tuple[Sampler, Params]:
-    """The sampler that an inner rule names, and its parameters.
+def inner_of(inner: Inner) -> tuple[Sampler, Params]:
+    """The sampler of a window, and its parameters.
 
     Raises:
         ValueError: If it is unknown, or cannot fill a part of the masks.
@@ -49,7 +54,7 @@ def inner_of(inner: str) -> tuple[Sampler, Params]:
     from stackwise.sampling.registry import SAMPLERS
 
     known = {name: entry for name, entry in SAMPLERS.items() if name not in WHOLE}
-    name = inner.partition(":")[0]
+    name = str(inner.get("kind")) if isinstance(inner, dict) else inner.partition(":")[0]
     if name in WHOLE:
         raise ValueError(
             f"inner: {name} fills the whole text by itself; use one of {', '.join(known)}"
@@ -57,9 +62,6 @@ def inner_of(inner: str) -> tuple[Sampler, Params]:
     params = parse(known, inner, "inner sampler", "kind")
     entry = find(known, params.choice, "inner sampler")
     return (entry if isinstance(entry, Sampler) else Sampler(entry.build, entry.params)), params
-
-
-WHOLE = ("autoregressive", "semi_autoregressive", "through_depth")
 
 
 def semi_autoregressive(task: Task, params: SemiAutoregressive) -> Iterator[Tensor]:

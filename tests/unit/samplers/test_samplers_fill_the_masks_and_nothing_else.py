@@ -25,7 +25,7 @@ KNOBS = {
     ],
     "semi_autoregressive": [
         {"block": 2},
-        {"block": 3, "inner": "remask:rescale"},
+        {"block": 3, "inner": {"kind": "remask", "eta": 0.5, "sigma": "rescale"}},
         {"block": 1, "inner": "first_hitting"},
         {"block": 100, "inner": "entropy"},
         {"block": 2, "inner": "random:2"},
