@@ -58,9 +58,7 @@ anywhere. `stackwise sample RUN --stream` draws it in a terminal.
 ```python
 import stackwise as sw
 
-exp = sw.Experiment.preset("toy").replace(
-    curriculum="right_to_left", masking={{"bands": "linear"}}
-)
+exp = sw.Experiment.preset("toy").replace(curriculum="right_to_left", masking={{"bands": "linear"}})
 run = sw.train(exp)
 rack, tokenizer = run.rack(), run.tokenizer()
 start = tokenizer.encode("In the beginning")
@@ -69,8 +67,9 @@ for step in sw.stream(rack, start, length=32, method="through_depth"):
     text = sw.text_of(step.ids_BT[0], tokenizer, rack.mask_id)
     print(step.number, step.left, step.paths, f"{{step.flops:.2g}} FLOPs", text)
 
-print(sw.sample(rack, "In the beginning", tokenizer=tokenizer, length=32, steps=64,
-                method={{"kind": "remask", "eta": 0.05}}, temperature=0.8, top_p=0.95))
+method = {{"kind": "remask", "eta": 0.05}}
+asked = {{"method": method, "steps": 64, "temperature": 0.8, "top_p": 0.95}}
+print(sw.sample(rack, "In the beginning", tokenizer=tokenizer, length=32, **asked))
 ```
 
 `temperature` 0 takes the best token; `top_k` and `top_p` cut unlikely ones off before the choice,
