@@ -22,6 +22,7 @@ from torch import Tensor
 
 from stackwise.choice import Choice, Params, find, parse
 from stackwise.evaluation import device_of
+from stackwise.model.decoding import reading
 from stackwise.schedules import SCHEDULES, time_schedule
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Confidence(Params):
 
 
 class Autoregressive(Params):
-    """One token at a time, left to right, for causal racks; everything is read again each time."""
+    """One token at a time, left to right, for causal racks; each is read once, into a cache."""
 
     kind: Literal["autoregressive"] = "autoregressive"
 
@@ -205,11 +206,11 @@ def autoregressive(
     temperature: float,
     generator: torch.Generator,
 ) -> Iterator[Tensor]:
-    """Fill the masked columns left to right, each from what stands before it."""
-    start_B1 = torch.full_like(ids_BT[:, :1], rack.start_id)
+    """Fill the masked columns left to right, each from what stands before it, read once."""
+    start_B1, last_of = torch.full_like(ids_BT[:, :1], rack.start_id), reading(rack)
     for column in (ids_BT == rack.mask_id).any(0).nonzero()[:, 0].tolist():
-        x_BTD = rack.hidden(torch.cat([start_B1, ids_BT[:, :column]], 1), causal=True)
-        chosen_B = choose(rack.logits(x_BTD[:, -1]), temperature, generator)
+        x_BD = last_of(torch.cat([start_B1, ids_BT[:, :column]], 1))
+        chosen_B = choose(rack.logits(x_BD), temperature, generator)
         masked_B = ids_BT[:, column] == rack.mask_id
         ids_BT = ids_BT.clone()
         ids_BT[:, column] = torch.where(masked_B, chosen_B, ids_BT[:, column])
