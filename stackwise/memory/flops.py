@@ -25,13 +25,14 @@ from typing import TYPE_CHECKING
 from stackwise import objective
 from stackwise.errors import ExperimentError
 from stackwise.evaluation import stratified_counts
+from stackwise.model.attention import kind_of
 from stackwise.model.block import (
     block_input_parameters,
     block_matmul_parameters,
     block_scores,
 )
 from stackwise.model.count import head_matrices
-from stackwise.model.shape import cycle, stack_ids
+from stackwise.model.shape import attention_shape, cycle, stack_ids
 from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, roles
 
@@ -187,6 +188,28 @@ def read_flops_per_token(
             total += 2 * block_matmul_parameters(shape, attention)
             total += PAIR_PASSES["trunk"] * scores.pairs
             total += CONSTANT_PASSES["trunk"] * scores.constant
+    return total
+
+
+def decode_flops_per_token(
+    shape: RackShape, attention: Params, path: Sequence[str], new: int, seen: int
+) -> float | None:
+    """FLOPs of reading one of `new` tokens after `seen` that are in a cache, without the head.
+
+    None where the kind of attention does not say.
+    """
+    if not seen:
+        return read_flops_per_token(shape, attention, path, new, True)
+    kind = kind_of(attention)
+    if kind.decode_flops is None:
+        return None
+    places, total = {stack: i for i, stack in enumerate(stack_ids(shape))}, 0.0
+    for stack in path:
+        first = places[stack] * shape.blocks_per_stack
+        for block in range(first, first + shape.blocks_per_stack):
+            inner = kind.shaped(attention_shape(shape, block), attention)
+            total += 2 * block_matmul_parameters(shape, attention)
+            total += kind.decode_flops(inner, attention, new, seen)
     return total
 
 

@@ -6,6 +6,9 @@ The arithmetic of a block's cost stands under its module.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -70,12 +73,16 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
         """(B, T, D) to (B, T, D)."""
+        return self.around(partial(self.attention, causal=causal), x_BTD)
+
+    def around(self, attention: Callable[[Tensor], Tensor], x_BTD: Tensor) -> Tensor:
+        """The block with this in the place of its attention: a decoder's goes on from a cache."""
         if self.post:
-            x_BTD = self._add(x_BTD, self.attention(cast_once(x_BTD), causal=causal))
+            x_BTD = self._add(x_BTD, attention(cast_once(x_BTD)))
             x_BTD = self.attention_norm(x_BTD)
             return self.ffn_norm(self._add(x_BTD, self.ffn(cast_once(x_BTD))))
         normal_BTD = cast_once(self.attention_norm(x_BTD))
-        x_BTD = self._add(x_BTD, self.attention(normal_BTD, causal=causal))
+        x_BTD = self._add(x_BTD, attention(normal_BTD))
         return self._add(x_BTD, self.ffn(cast_once(self.ffn_norm(x_BTD))))
 
     def _add(self, x_BTD: Tensor, y_BTD: Tensor) -> Tensor:
@@ -130,6 +137,17 @@ def block_scores(
 def block_cache_floats(shape: RackShape, attention: Params) -> int:
     """Numbers per token that one block holds in a KV cache."""
     return kind_of(attention).cache_floats(attention_shape(shape, 0), attention)
+
+
+def block_cache_tokens(shape: RackShape, attention: Params, number: int, tokens: int) -> int:
+    """Of so many tokens, those that one block holds in a KV cache: at most its window's."""
+    window = kind_of(attention).shaped(attention_shape(shape, number), attention).window
+    return tokens if window is None else min(tokens, window)
+
+
+def block_state_floats(shape: RackShape, attention: Params) -> int:
+    """Numbers of the running state that one block holds of a sample, however long the text."""
+    return kind_of(attention).state_floats(attention_shape(shape, 0), attention)
 
 
 def norm_saved(shape: RackShape) -> Saved:

@@ -43,8 +43,8 @@ class Embedding(nn.Module):
         self.types = nn.Parameter(torch.empty(types, shape.d_model)) if types else None
         self.norm = nn.LayerNorm(shape.d_model, shape.norm_eps) if shape.embed_norm else None
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        """(B, T) ids up to V + 1 to (B, T, D).
+    def forward(self, ids_BT: Tensor, start: int = 0) -> Tensor:
+        """(B, T) ids up to V + 1 to (B, T, D); the first one stands at position `start`.
 
         Raises:
             ValueError: If there are more tokens than learned positions.
@@ -53,11 +53,10 @@ class Embedding(nn.Module):
         if x_BTD.dtype == torch.bfloat16:
             x_BTD = x_BTD.float()  # residuals add up in float32, whatever the weights are
         if self.positions is not None:
-            if ids_BT.shape[1] > len(self.positions):
-                raise ValueError(
-                    f"{ids_BT.shape[1]} tokens > max_positions={len(self.positions)}; shorten them"
-                )
-            x_BTD = x_BTD + self.positions[: ids_BT.shape[1]]
+            end = start + ids_BT.shape[1]
+            if end > len(self.positions):
+                raise ValueError(f"{end} tokens > max_positions={len(self.positions)}; shorten them")
+            x_BTD = x_BTD + self.positions[start:end]
         if self.types is not None:
             x_BTD = x_BTD + self.types[0]
         return x_BTD if self.norm is None else cast(Tensor, self.norm(x_BTD))
@@ -239,7 +238,7 @@ class Rack(nn.Module):
             path: Stacks, in the order they run; None for the rack's own at full noise, which is
                 the only one it has without noise bands.
         """
-        with self._autocast(ids_BT.device):
+        with self.autocast(ids_BT.device):
             x_BTD = self.embedding(ids_BT)
             for stack in self.path_for(1.0) if path is None else path:
                 x_BTD = self.stacks[stack](x_BTD, causal=causal)
@@ -247,7 +246,7 @@ class Rack(nn.Module):
 
     def logits(self, x_ND: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., V)."""
-        with self._autocast(x_ND.device):
+        with self.autocast(x_ND.device):
             return cast(Tensor, self.head(x_ND, self.embedding.table))
 
     def forward(
@@ -260,15 +259,15 @@ class Rack(nn.Module):
         self, ids_BT: Tensor, *, causal: bool = False, path: Sequence[str] | None = None
     ) -> Iterator[Tensor]:
         """(B, T, D) after the embedding, then after every block of the path."""
-        with self._autocast(ids_BT.device):
+        with self.autocast(ids_BT.device):
             x_BTD = self.embedding(ids_BT)
         yield x_BTD
         for block in self.blocks(self.path_for(1.0) if path is None else path):
-            with self._autocast(ids_BT.device):  # not over the yield: the caller would be under it
+            with self.autocast(ids_BT.device):  # not over the yield: the caller would be under it
                 x_BTD = block(x_BTD, causal=causal)
             yield x_BTD
 
-    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """What bfloat16 matrices need, since norms give float32; nothing where it is on already."""
         if self.embedding.table.dtype != torch.bfloat16 or torch.is_autocast_enabled(device.type):
             return nullcontext()

@@ -8,12 +8,13 @@ Shapes: B samples, T tokens, D width, V entries of the head, N positions chosen 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from stackwise.memory.flops import head_flops, read_flops_per_token
+from stackwise.memory.flops import decode_flops_per_token, head_flops, read_flops_per_token
+from stackwise.model.decoding import decodes, reading
 from stackwise.model.rack import Rack
 from stackwise.sampling.choosing import cut
 
@@ -70,12 +71,22 @@ class View:
     ) -> Tensor:
         """The rack's, counted."""
         stacks = self._rack.path_for(1.0) if path is None else tuple(path)
-        self.forwards += 1
-        self.samples += len(ids_BT)
-        self.paths.append(stacks)
-        if self.flops is not None:
-            self.flops += ids_BT.numel() * self._cost(stacks, ids_BT.shape[1], causal)
+        self._count(ids_BT, stacks, lambda: self._cost(stacks, ids_BT.shape[1], causal))
         return self._rack.hidden(ids_BT, causal=causal, path=stacks)
+
+    def reading(self) -> Callable[[Tensor], Tensor]:
+        """What reads a text that grows, counted: see `stackwise/model/decoding.py`."""
+        read, stacks, seen = reading(self._rack), self._rack.path_for(1.0), 0
+        remembers = decodes(self._rack)
+
+        def last_BD(ids_BT: Tensor) -> Tensor:
+            nonlocal seen
+            new_BT, before = ids_BT[:, seen:], seen
+            seen = ids_BT.shape[1] if remembers else 0
+            self._count(new_BT, stacks, lambda: self._decode_cost(stacks, new_BT.shape[1], before))
+            return read(ids_BT)
+
+        return last_BD
 
     def logits(self, x_ND: Tensor) -> Tensor:
         """The rack's, counted, without what is cut off."""
@@ -83,6 +94,20 @@ class View:
             each = head_flops(self._rack.shape, self._rack.vocab)
             self.flops += each * (x_ND.numel() // x_ND.shape[-1])
         return cut(self._rack.logits(x_ND), *self._cut)
+
+    def _count(
+        self, ids_BT: Tensor, path: tuple[str, ...], each: Callable[[], float | None]
+    ) -> None:
+        """Note that these tokens are read at so many FLOPs each."""
+        self.forwards += 1
+        self.samples += len(ids_BT)
+        self.paths.append(path)
+        if self.flops is not None:
+            cost = each()
+            self.flops = None if cost is None else self.flops + ids_BT.numel() * cost
+
+    def _decode_cost(self, path: tuple[str, ...], new: int, seen: int) -> float | None:
+        return decode_flops_per_token(self._rack.shape, self._rack.attention, path, new, seen)
 
     def _cost(self, path: tuple[str, ...], length: int, causal: bool) -> float:
         key = (path, length, causal)

@@ -39,3 +39,17 @@ def rack_of():
         return rack.eval()
 
     return make
+
+
+@pytest.fixture
+def causal_rack():
+    """A tiny causal rack of a kind of attention, with the rack's window if one is given."""
+
+    def make(attention, window=None):
+        heads = {"kv_heads": 1} if attention == "gqa" else {}
+        shape = SHAPE.model_copy(update={"window": window, **heads})
+        rack = Rack(shape, attention, 5)
+        rack.objective = parse(OBJECTIVES, "clm", "objective", "kind")
+        return rack.eval()
+
+    return make

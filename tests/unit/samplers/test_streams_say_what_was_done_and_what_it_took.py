@@ -117,3 +117,25 @@ def test_text_is_shown_while_it_is_written(toy_law):
     law = toy_law()
     assert sw.text_of(torch.tensor([0, 3, 3, 2]), Letters(), law.mask_id) == "a\u2592\u2592c"
     assert sw.text_of(torch.tensor([3]), Letters(), law.mask_id, hidden="_") == "_"
+
+
+@pytest.mark.parametrize("attention", list(sw.ATTENTION))
+@pytest.mark.parametrize("window", [None, 3])
+def test_reading_on_from_a_cache_costs_what_torch_counts(attention, window, causal_rack):
+    """A prompt at once, then one token at a time, over its end and a window's."""
+    rack = causal_rack(attention, window)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        for step in sw.stream(rack, [[0, 1, 2, 3]] * 2, length=7):
+            assert step.flops == counter.get_total_flops()
+    assert (step.forwards, step.samples) == (7, 14)
+
+
+def test_a_cache_saves_what_was_read_before(causal_rack):
+    """Against a rack that reads everything again: of 40 tokens some twenty times as much."""
+    rack = causal_rack("mha", None)
+    *_, last = sw.stream(rack, [], length=40)
+    again = sum(
+        n * read_flops_per_token(rack.shape, rack.attention, rack.held(), n, True)
+        for n in range(1, 41)
+    )
+    assert last.flops - 40 * head_flops(rack.shape, rack.vocab) < again / 10
