@@ -14,7 +14,7 @@ from stackwise.choice import parse
 from stackwise.model.rack import Rack
 from stackwise.sampling import SAMPLERS, Sampler, takes_steps
 
-TOKENS, BATCH, COUNTS = 32, 8, (8, 32, 512)
+TOKENS, BATCH, COUNTS = 32, 2, (8, 32, 128)
 BANDS = [(0.5, 1.0, ("s0", "s1")), (0.0, 0.5, ("s1",))]
 
 PAGE = """\

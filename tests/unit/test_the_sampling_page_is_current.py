@@ -19,5 +19,4 @@ def test_the_page_knows_every_sampler_and_what_is_to_be_said_of_it(maker):
 
 def test_many_steps_of_ancestral_cost_what_first_hitting_costs(maker):
     hitting = maker.read("first_hitting", None, False)
-    assert maker.read("ancestral", 512, False) <= hitting == maker.TOKENS
-    assert maker.read("ancestral", 2048, False) > 0.95 * hitting
+    assert 0.95 * hitting < maker.read("ancestral", 2048, False) <= hitting == maker.TOKENS
