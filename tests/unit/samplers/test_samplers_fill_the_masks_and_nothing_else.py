@@ -148,20 +148,25 @@ def test_a_time_that_is_drawn_decides_who_is_hit_first(rack_of):
 
 
 def test_ranked_samplers_commit_what_their_rule_says(toy_law):
-    """Against each rule written out for one text, greedy, one position per step."""
-    law = toy_law(length=5, seed=4)
-    ids_BT = torch.full((1, 5), law.mask_id)
-    p_TV = law.hidden(ids_BT, causal=False)[0].exp()
-    best_TV = p_TV.sort(-1, descending=True).values
-    scores = {
-        "confidence": best_TV[:, 0],
-        "margin": best_TV[:, 0] - best_TV[:, 1],
-        "entropy": (p_TV * p_TV.log()).sum(-1),
-    }
-    for method, score_T in scores.items():
-        step = next(sw.stream(law, ids_BT, method=method, temperature=0.0))
-        assert step.new_BT[0].nonzero().item() == score_T.argmax(), method
-        assert step.ids_BT[0][step.new_BT[0]] == p_TV[score_T.argmax()].argmax()
+    """Against each rule written out, greedy, one position per step, over laws that tell them apart."""
+    picked = []
+    for seed in range(12):
+        law = toy_law(length=5, seed=seed)
+        ids_BT = torch.full((1, 5), law.mask_id)
+        p_TV = law.hidden(ids_BT, causal=False)[0].exp()
+        best_TV = p_TV.sort(-1, descending=True).values
+        scores = {
+            "confidence": best_TV[:, 0],
+            "margin": best_TV[:, 0] - best_TV[:, 1],
+            "entropy": (p_TV * p_TV.log()).sum(-1),
+        }
+        for method, score_T in scores.items():
+            step = next(sw.stream(law, ids_BT, method=method, temperature=0.0))
+            assert step.new_BT[0].nonzero().item() == score_T.argmax(), method
+            assert step.ids_BT[0][step.new_BT[0]] == p_TV[score_T.argmax()].argmax()
+        picked.append(tuple(int(score_T.argmax()) for score_T in scores.values()))
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert any(each[one] != each[other] for each in picked)
 
 
 def test_maskgits_cosine_commits_few_at_first(rack_of):
