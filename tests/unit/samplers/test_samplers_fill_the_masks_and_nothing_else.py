@@ -148,7 +148,7 @@ def test_a_time_that_is_drawn_decides_who_is_hit_first(rack_of):
 
 
 def test_ranked_samplers_commit_what_their_rule_says(toy_law):
-    """Against each rule written out, greedy, one position per step, over laws that tell them apart."""
+    """Against each rule written out, greedy, at the first step, over laws that tell them apart."""
     picked = []
     for seed in range(12):
         law = toy_law(length=5, seed=seed)
