@@ -213,9 +213,8 @@ def kernel_map(layer: nn.Module, x_BTD: Tensor, causal: bool) -> Read:
 def linear_map(layer: nn.Module, x_BTD: Tensor, causal: bool) -> Read:
     """Of `linear`: the weights that its sums imply, which it never writes out itself."""
     assert isinstance(layer, LinearAttention)
-    heads = layer.heads(x_BTD)
+    q_BHTE, k_BHTE, v_BHTE = featured(layer.heads(x_BTD))
     with torch.autocast(x_BTD.device.type, enabled=False):
-        q_BHTE, k_BHTE, v_BHTE = featured(heads)
         weights_BHTS = q_BHTE @ k_BHTE.mT
         if causal:
             weights_BHTS = weights_BHTS.tril()

@@ -108,8 +108,7 @@ def window_over(seen, wide, shape, causal):
     if span > LENGTH:
         return -LENGTH * LENGTH
     most = chunk * ((LENGTH - (sides - 1) * seen) // chunk)  # tokens of whole chunks
-    calls = [n for n in (chunk, most - chunk, LENGTH - most) if n]
-    masks = sum(min(n, chunk) * span if i < 2 else n * span for i, n in enumerate(calls))
+    masks = span * (chunk + chunk * (most > chunk) + LENGTH - most)  # first, those between, last
     copies = (most // chunk + (LENGTH > most)) * span - LENGTH
     numbers = 2 * shape.kv_heads * wide * copies / LENGTH
     return TOKENS * (-(-numbers // 1) - numbers) - masks

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from stackwise.choice import Params
 from stackwise.model.attention.cached import Kept
 from stackwise.model.attention.heads import Heads, qkv_linear, scored
+from stackwise.model.attention.mha import most
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.attention.sums import (
     attend,
@@ -65,18 +66,16 @@ class LinearAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
         """(B, T, D) to (B, T, D); token i sees j <= i if causal, else every j."""
-        heads = self.heads(x_BTD)
+        made = featured(self.heads(x_BTD))
         with torch.autocast(x_BTD.device.type, enabled=False):
-            made = featured(heads)
             y_BHTE = attend_causal(*made, self.params.chunk) if causal else attend(*made)
         return self.out(y_BHTE.transpose(1, 2).flatten(2))
 
     def decode(self, x_BTD: Tensor, kept: Kept | None, seen: int) -> tuple[Tensor, Kept]:
         """What `forward` gives new tokens causally; kept is the sum over keys."""
-        heads = self.heads(x_BTD, seen)
+        made = featured(self.heads(x_BTD, seen))
         with torch.autocast(x_BTD.device.type, enabled=False):
             state = None if kept is None else kept[0]
-            made = featured(heads)
             y_BHTE, state = attend_on(*made, self.params.chunk, None, state, seen)
         return self.out(y_BHTE.transpose(1, 2).flatten(2)), (state,)
 
@@ -87,9 +86,9 @@ class LinearAttention(nn.Module):
 
 def featured(heads: Heads) -> Heads:
     """Features of queries and keys, and values, at least in float32."""
-    wide = torch.promote_types(heads.v_BGTE.dtype, torch.float32)
-    q_BHTE, k_BHTE, v_BHTE = (x.to(wide) for x in heads)
-    return Heads(elu_plus_one(q_BHTE), elu_plus_one(k_BHTE), v_BHTE)
+    q_BHTE, k_BHTE, v_BHTE = heads
+    wide = torch.promote_types(v_BHTE.dtype, torch.float32)
+    return Heads(elu_plus_one(q_BHTE.to(wide)), elu_plus_one(k_BHTE.to(wide)), v_BHTE.to(wide))
 
 
 def elu_plus_one(x: Tensor) -> Tensor:
@@ -157,15 +156,26 @@ def saved_floats(
 def working_floats(
     shape: AttentionShape, params: Linear, length: int, causal: bool, low: bool, trains: bool
 ) -> Working:
-    """Numbers per token held at once, in float32 whatever products are in."""
-    wide = shape.head_dim
-    inside = sums_at_once(wide, wide, params.chunk, length, causal)
+    """Numbers per token held at once: making features, or summing; in float32 but for the cut."""
+    heads, wide = shape.heads, shape.head_dim
+    chunk, filled = chunked(params.chunk, length, causal)
+    state = -(-wide * (wide + 1) // chunk)
+    held = 3 * wide + -(-(2 * wide * (filled > length) + wide + 1) * filled // length)
+    summing = max(2 * chunk * causal, 3 * (wide + 1) + 2 * state)
     kept = saved_floats(shape, params, length, causal, False)
-    heads, cut = shape.heads, 3 * shape.heads * wide
+    inside = sums_at_once(wide, wide, params.chunk, length, causal)
+    cut = Saved(0, 3 * heads * wide)
+    features = Saved(5 * heads * wide, 0).plus(cut) if low else Saved(7 * heads * wide, 0)
+    turned = 2 * heads * wide * (1 + shape.qk_norm) * (shape.rope_base is not None or shape.qk_norm)
     return Working(
-        forward=Saved(heads * (5 * wide + inside), cut),
-        core=kept.plus(Saved(heads * inside, heads * wide)),
-        product=Saved(0, 2 * cut + shape.d_model),
+        forward=most(
+            features,
+            Saved(heads * (held + -(-summing * filled // length)), 0),
+            cut.plus(Saved(turned * (1 + low), 0)),
+            low=low,
+        ),
+        core=kept.plus(Saved(heads * (inside + wide * (1 + (filled > length))), heads * wide)),
+        product=Saved(0, 6 * heads * wide + shape.d_model),
     )
 
 

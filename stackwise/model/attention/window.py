@@ -172,7 +172,7 @@ def working_floats(
     output = shape.heads * shape.head_dim
     return Working(
         forward=plain.forward.plus(Saved(0, beside + output)),
-        core=plain.core.plus(Saved(0, 2 * beside + output)),
+        core=plain.core.plus(Saved(0, beside + 3 * output)),
         product=plain.product,
     )
 

@@ -85,6 +85,17 @@ CASES = {
     "mla, checkpointed": ({"attention": "mla", "precision": AUTOCAST}, {"checkpointing": True}),
     "kernel": ({"attention": {"kind": "kernel", "features": 32}}, {}),
     "window": ({"rack": {"window": 32}}, {}),
+    "mqa, autocast": ({"attention": "mqa", "precision": AUTOCAST}, {}),
+    "linear": ({"attention": "linear"}, {}),
+    "linear, both ways, autocast": (
+        {"attention": "linear", "objective": "diffusion", "precision": AUTOCAST},
+        {},
+    ),
+    "window by spans": ({"attention": "window:8"}, {}),
+    "window by spans, both ways, autocast": (
+        {"attention": "window:8", "objective": "diffusion", "precision": AUTOCAST},
+        {},
+    ),
 }
 TRACED = """
 import json, sys
