@@ -21,8 +21,10 @@ from stackwise.errors import closest
 from stackwise.model.attention import kind_of
 from stackwise.model.attention.heads import cut, scored
 from stackwise.model.attention.kernel import FLOOR, Kernel, KernelAttention, features_made
+from stackwise.model.attention.linear import Linear, LinearAttention, featured
 from stackwise.model.attention.mha import SoftmaxAttention, window_mask
 from stackwise.model.attention.mla import LatentAttention
+from stackwise.model.attention.window import Window
 from stackwise.model.shape import attention_shape, stack_ids
 
 if TYPE_CHECKING:
@@ -115,7 +117,8 @@ def attention_map(
                 break
     finally:
         handle.remove()
-    (read, output_BTD), shape = found[0], attention_shape(rack.shape, _place(rack, block))
+    (read, output_BTD), given = found[0], attention_shape(rack.shape, _place(rack, block))
+    shape = kind_of(rack.attention).shaped(given, rack.attention)
     return AttentionMap(
         block, kind, causal, shape.window, *read[:2], output_BTD=output_BTD, note=read.note
     )
@@ -140,6 +143,8 @@ def map_flops(exp: Experiment, block: str, path: Sequence[str], tokens: int) -> 
     again += kind.score_flops(shape, exp.attention, tokens, False).forward
     if isinstance(exp.attention, Kernel):  # pairs, which a forward pass never writes out
         again += 2.0 * tokens * shape.heads * features_made(exp.attention)
+    elif isinstance(exp.attention, Linear | Window):
+        again += 2.0 * tokens * shape.heads * shape.head_dim
     return tokens * (again + sum(block_flops_per_token(exp, i, "trunk") for i in blocks))
 
 
@@ -156,7 +161,7 @@ def _place(rack: Rack, block: str) -> int:
 
 
 def softmax_map(layer: nn.Module, x_BTD: Tensor, causal: bool) -> Read:
-    """Of `mha` and `gqa`: softmax(q k / sqrt E) over what may be seen."""
+    """Of `mha`, `gqa`, `mqa` and `window`: softmax(q k / sqrt E) over what may be seen."""
     assert isinstance(layer, SoftmaxAttention)
     q_BHTE, k_BGTE, v_BGTE = scored(
         layer.qkv(x_BTD), layer.shape, layer.q_norm, layer.k_norm, layer.rotary
@@ -205,6 +210,18 @@ def kernel_map(layer: nn.Module, x_BTD: Tensor, causal: bool) -> Read:
     return Read(weights_BHTS / sum_BHT1, v_BHTE, note)
 
 
+def linear_map(layer: nn.Module, x_BTD: Tensor, causal: bool) -> Read:
+    """Of `linear`: the weights that its sums imply, which it never writes out itself."""
+    assert isinstance(layer, LinearAttention)
+    q_BHTE, k_BHTE, v_BHTE = featured(layer.heads(x_BTD))
+    with torch.autocast(x_BTD.device.type, enabled=False):
+        weights_BHTS = q_BHTE @ k_BHTE.mT
+        if causal:
+            weights_BHTS = weights_BHTS.tril()
+        note = "the weights that products of features imply; the layer itself never writes them out"
+        return Read(weights_BHTS / weights_BHTS.sum(-1, keepdim=True), v_BHTE, note)
+
+
 def _softmax(
     q_BHTE: Tensor,
     k_BHTE: Tensor,
@@ -230,6 +247,9 @@ def _softmax(
 MAPS: dict[str, Callable[[nn.Module, Tensor, bool], Read]] = {
     "mha": softmax_map,
     "gqa": softmax_map,
+    "mqa": softmax_map,
     "mla": latent_map,
     "kernel": kernel_map,
+    "linear": linear_map,
+    "window": softmax_map,
 }

@@ -12,12 +12,12 @@ from stackwise.cli.looking import (
     lab_command,
     presets_command,
     runs_command,
-    sample_command,
 )
 from stackwise.cli.lr_finding import add_lr_find
 from stackwise.cli.moving import export_command, import_command
 from stackwise.cli.planning import add_advise, add_calibrate, add_plan
 from stackwise.cli.running import add_running
+from stackwise.cli.sampling import SAMPLE_MORE, add_sample_options, sample_command
 from stackwise.cli.training import demo_command, resume_command, run_command
 
 FIRST_STEPS = """first steps:
@@ -131,23 +131,9 @@ def parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--raw", action="store_true", help="of an unfinished run, the weights without averaging"
     )
-    text = add("sample", sample_command, "let a run's rack write text")
+    text = add("sample", sample_command, "let a run's rack write text", SAMPLE_MORE)
     _takes_a_run(text)
-    text.add_argument("prompt", nargs="?", default="", help="the text to continue (default: none)")
-    text.add_argument("--length", type=int, default=64, help="tokens to add (default 64)")
-    text.add_argument(
-        "--steps", type=int, default=None, help="denoising steps; default: one per token"
-    )
-    text.add_argument(
-        "--method",
-        default=None,
-        help="ancestral, confidence or autoregressive; default: autoregressive for a rack trained "
-        "with clm, else ancestral",
-    )
-    text.add_argument(
-        "--temperature", type=float, default=1.0, help="0: the likeliest tokens (default 1)"
-    )
-    text.add_argument("--seed", type=int, default=0, help="of every random choice (default 0)")
+    add_sample_options(text)
     _add_import(
         add(
             "import",

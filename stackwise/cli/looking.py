@@ -1,4 +1,4 @@
-"""Commands that look at what is there: `runs`, `eval`, `sample`, `presets`, `lab`."""
+"""Commands that look at what is there: `runs`, `eval`, `presets`, `lab`."""
 
 from __future__ import annotations
 
@@ -79,70 +79,6 @@ def eval_command(options: argparse.Namespace) -> int:
     print(score.note)
     print(beside(run))
     return 0
-
-
-def sample_command(options: argparse.Namespace) -> int:
-    """Write text."""
-    from stackwise.config import Placement
-    from stackwise.objective import is_causal
-    from stackwise.runs import attach
-    from stackwise.sampling import sample
-    from stackwise.training.start import lent_from
-
-    check_prompt(options.prompt)
-    run = attach(options.run, options.runs_dir)
-    causal = is_causal(run.experiment.objective)
-    usual = "autoregressive" if causal else "ancestral"
-    check_sampling(options, run.experiment.objective.choice, causal)
-    placement = Placement.load(run.path / "placement.yaml")
-    print(
-        sample(
-            run.rack(lent=lent_from(placement)),
-            options.prompt,
-            tokenizer=run.tokenizer(),
-            length=options.length,
-            steps=options.steps,
-            method=usual if options.method is None else options.method,
-            temperature=options.temperature,
-            seed=options.seed,
-        )
-    )
-    return 0
-
-
-def check_prompt(prompt: str) -> None:
-    """Refuse bytes of the command line that are no text."""
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"prompt: character {error.start} is not UTF-8 text") from None
-
-
-def check_sampling(options: argparse.Namespace, objective: str, causal: bool) -> None:
-    """Refuse what a rack of this objective does not read, or what would write noise."""
-    from stackwise.errors import ExperimentError
-
-    method = options.method
-    if method == "":
-        raise ExperimentError("--method: is empty; name a method or leave it out")
-    if causal and options.steps is not None:
-        raise ExperimentError(
-            f"--steps: {options.steps} is not read with objective={objective}, which writes one "
-            "token at a time; leave it out"
-        )
-    if method is None:
-        return
-    kind = method.partition(":")[0]
-    if causal and kind in ("ancestral", "confidence"):
-        raise ExperimentError(
-            f"--method: {kind!r} fills in masks, of which objective={objective} knows none; use "
-            "autoregressive or leave it out"
-        )
-    if not causal and kind == "autoregressive":
-        raise ExperimentError(
-            f"--method: 'autoregressive' reads from left to right, which objective={objective} "
-            "does not learn; use ancestral, confidence or leave it out"
-        )
 
 
 def presets_command(options: argparse.Namespace) -> int:

@@ -29,6 +29,7 @@ from stackwise.interop.stored import tensors_in
 from stackwise.model.attention import ATTENTION
 from stackwise.model.rack import Rack
 from stackwise.model.shape import RackShape
+from stackwise.objective import OBJECTIVES
 from stackwise.report import program
 from stackwise.training.checkpoint import (
     MANIFEST,
@@ -212,4 +213,5 @@ def open_model(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Rac
     rack = Rack(model.rack, model.attention, model.vocab, seed=model.source.seed).to(dtype)
     with blamed(model.path):
         fill(rack, model.checkpoint, dict(model.manifest))
+    rack.objective = parse(OBJECTIVES, model.objective, "objective", "kind")
     return rack.eval()

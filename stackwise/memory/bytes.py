@@ -20,6 +20,7 @@ from stackwise.curriculum import stages
 from stackwise.memory.counted import micro_tokens
 from stackwise.memory.devices import host_parts
 from stackwise.memory.flops import (
+    block_index,
     counted_frac,
     path_flops_per_token,
     stage_flops_per_token,
@@ -40,6 +41,8 @@ from stackwise.memory.stored import (
 )
 from stackwise.model.block import (
     block_cache_floats,
+    block_cache_tokens,
+    block_state_floats,
     norm_saved,
 )
 from stackwise.stage import Role, Stage, as_run, parts_trained, roles, untied_from
@@ -186,6 +189,18 @@ def cache_bytes_per_token(exp: Experiment, path: Sequence[str]) -> int:
     return len(path) * floats * _compute_bytes(exp)
 
 
+def decoding_bytes(exp: Experiment, path: Sequence[str], tokens: int) -> int:
+    """Bytes that one sample of so many tokens takes in the cache of a decoder over `path`.
+
+    Windows hold their last tokens alone, and running states, in float32, do not grow. Equal to what
+    a cache holds: `tests/unit/test_a_cache_takes_the_bytes_that_are_said.py`.
+    """
+    each = block_cache_floats(exp.rack, exp.attention) * _compute_bytes(exp)
+    numbers = [number for stack in path for number in block_index(exp, stack)]
+    held = (block_cache_tokens(exp.rack, exp.attention, number, tokens) for number in numbers)
+    return each * sum(held) + len(numbers) * FLOAT * block_state_floats(exp.rack, exp.attention)
+
+
 def plan_rows(
     exp: Experiment, placement: Placement, made: Sequence[Stage], *, card: bool | None = None
 ) -> list[dict[str, Any]]:
@@ -234,6 +249,7 @@ def plan_rows(
                 "bytes_by_part": {name: dict(vars(part)) for name, part in parts.items()},
                 "block_bytes": _per_block(exp, parts),
                 "cache_bytes_per_token": cache_bytes_per_token(exp, stage.path),
+                "decoding_bytes": decoding_bytes(exp, stage.path, exp.data.seq_len),
                 "block_flops_per_token": blocks,
             }
         )

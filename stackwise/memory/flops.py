@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from stackwise import objective
 from stackwise.errors import ExperimentError
 from stackwise.evaluation import stratified_counts
+from stackwise.model.attention import kind_of
 from stackwise.model.block import (
     block_frozen_parameters,
     block_input_parameters,
@@ -38,13 +39,15 @@ from stackwise.model.block import (
     block_scores,
 )
 from stackwise.model.count import head_matrices
-from stackwise.model.shape import cycle, stack_ids
+from stackwise.model.shape import attention_shape, cycle, stack_ids
 from stackwise.objective import is_causal
 from stackwise.stage import Role, Stage, as_run, roles, run_share
 
 if TYPE_CHECKING:
+    from stackwise.choice import Params
     from stackwise.config import Experiment
     from stackwise.model.rack import Rack
+    from stackwise.model.shape import RackShape
 
 SAMPLE_PASSES: dict[Role, int] = {"trunk": 1, "active": 2, "suffix": 1}
 WEIGHT_PASSES: dict[Role, int] = {"trunk": 1, "active": 3, "suffix": 2}
@@ -205,6 +208,51 @@ def head_flops_per_position(exp: Experiment, stage: Stage | None = None) -> floa
 def forward_flops_per_token(exp: Experiment, path: Sequence[str]) -> float:
     """FLOPs of reading one token through `path`, without the head."""
     return sum(stack_flops_per_token(exp, stack, "trunk") for stack in path)
+
+
+def read_flops_per_token(
+    shape: RackShape, attention: Params, path: Sequence[str], length: int, causal: bool
+) -> float:
+    """FLOPs of reading one of `length` tokens through `path`, without the head.
+
+    As `forward_flops_per_token`, for a rack of which no experiment is known.
+    """
+    places, total = {stack: i for i, stack in enumerate(stack_ids(shape))}, 0.0
+    for stack in path:
+        first = places[stack] * shape.blocks_per_stack
+        for block in range(first, first + shape.blocks_per_stack):
+            scores = block_scores(shape, attention, block, length, causal)
+            total += 2 * block_matmul_parameters(shape, attention)
+            total += PAIR_PASSES["trunk"] * scores.pairs
+            total += CONSTANT_PASSES["trunk"] * scores.constant
+    return total
+
+
+def decode_flops_per_token(
+    shape: RackShape, attention: Params, path: Sequence[str], new: int, seen: int
+) -> float | None:
+    """FLOPs of reading one of `new` tokens after `seen` that are in a cache, without the head.
+
+    None where the kind of attention does not say.
+    """
+    if not seen:
+        return read_flops_per_token(shape, attention, path, new, True)
+    kind = kind_of(attention)
+    if kind.decode_flops is None:
+        return None
+    places, total = {stack: i for i, stack in enumerate(stack_ids(shape))}, 0.0
+    for stack in path:
+        first = places[stack] * shape.blocks_per_stack
+        for block in range(first, first + shape.blocks_per_stack):
+            inner = kind.shaped(attention_shape(shape, block), attention)
+            total += 2 * block_matmul_parameters(shape, attention)
+            total += kind.decode_flops(inner, attention, new, seen)
+    return total
+
+
+def head_flops(shape: RackShape, vocab: int) -> float:
+    """FLOPs of the head at one position, forward."""
+    return 2.0 * sum(head_matrices(shape, vocab))
 
 
 def exit_flops(exp: Experiment, path: Sequence[str], tokens: int, counted: int) -> float:

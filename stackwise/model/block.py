@@ -8,6 +8,9 @@ The arithmetic of a block's cost stands under its module.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -95,14 +98,23 @@ class Block(nn.Module):
         Raises:
             ValueError: If the rack has its time as input, and no level is given.
         """
+        return self.around(partial(self.attention, causal=causal), x_BTD, time_B)
+
+    def around(
+        self,
+        attention: Callable[[Tensor], Tensor],
+        x_BTD: Tensor,
+        time_B: Tensor | None = None,
+    ) -> Tensor:
+        """The block with this in the place of its attention: a decoder's goes on from a cache."""
         first, second = self._changes(x_BTD, time_B)
         if self.post:
-            x_BTD = self._add(x_BTD, self.attention(cast_once(x_BTD), causal=causal), first)
+            x_BTD = self._add(x_BTD, attention(cast_once(x_BTD)), first)
             x_BTD = normal(self.attention_norm, x_BTD, first)
             x_BTD = self._add(x_BTD, self.ffn(cast_once(x_BTD)), second)
             return normal(self.ffn_norm, x_BTD, second)
         normal_BTD = cast_once(normal(self.attention_norm, x_BTD, first))
-        x_BTD = self._add(x_BTD, self.attention(normal_BTD, causal=causal), first)
+        x_BTD = self._add(x_BTD, attention(normal_BTD), first)
         return self._add(x_BTD, self.ffn(cast_once(normal(self.ffn_norm, x_BTD, second))), second)
 
     def _changes(
@@ -197,6 +209,17 @@ def block_scores(
 def block_cache_floats(shape: RackShape, attention: Params) -> int:
     """Numbers per token that one block holds in a KV cache."""
     return kind_of(attention).cache_floats(attention_shape(shape, 0), attention)
+
+
+def block_cache_tokens(shape: RackShape, attention: Params, number: int, tokens: int) -> int:
+    """Of so many tokens, those that one block holds in a KV cache: at most its window's."""
+    window = kind_of(attention).shaped(attention_shape(shape, number), attention).window
+    return tokens if window is None else min(tokens, window)
+
+
+def block_state_floats(shape: RackShape, attention: Params) -> int:
+    """Numbers of the running state that one block holds of a sample, however long the text."""
+    return kind_of(attention).state_floats(attention_shape(shape, 0), attention)
 
 
 def norm_saved(shape: RackShape) -> Saved:

@@ -43,8 +43,8 @@ class Embedding(nn.Module):
         self.types = nn.Parameter(torch.empty(types, shape.d_model)) if types else None
         self.norm = nn.LayerNorm(shape.d_model, shape.norm_eps) if shape.embed_norm else None
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        """(B, T) ids up to V + 1 to (B, T, D).
+    def forward(self, ids_BT: Tensor, start: int = 0) -> Tensor:
+        """(B, T) ids up to V + 1 to (B, T, D); the first one stands at position `start`.
 
         Raises:
             ValueError: If there are more tokens than learned positions.
@@ -53,11 +53,10 @@ class Embedding(nn.Module):
         if x_BTD.dtype == torch.bfloat16:
             x_BTD = x_BTD.float()  # residuals add up in float32, whatever the weights are
         if self.positions is not None:
-            if ids_BT.shape[1] > len(self.positions):
-                raise ValueError(
-                    f"{ids_BT.shape[1]} tokens > max_positions={len(self.positions)}; shorten them"
-                )
-            x_BTD = x_BTD + self.positions[: ids_BT.shape[1]]
+            end = start + ids_BT.shape[1]
+            if end > len(self.positions):
+                raise ValueError(f"{end} tokens > max_positions={len(self.positions)}; shorten them")
+            x_BTD = x_BTD + self.positions[start:end]
         if self.types is not None:
             x_BTD = x_BTD + self.types[0]
         return x_BTD if self.norm is None else cast(Tensor, self.norm(x_BTD))
@@ -134,6 +133,9 @@ class Rack(nn.Module):
         dtype: Of matrices; vectors (norms, biases) are float32. bfloat16 ones are multiplied under
             autocast, as in training, whether the caller has entered it or not.
 
+    Attributes:
+        objective: What it was trained for, where that is known: a run's rack says it.
+
     Raises:
         ExperimentError: If the attention is unknown, or its parameters are wrong.
     """
@@ -160,6 +162,7 @@ class Rack(nn.Module):
         for stack in stack_ids(shape) if stacks is None else stacks:
             self.add(stack)
         self._paths = list(paths) if paths is not None else None
+        self.objective: Params | None = None
 
     @property
     def mask_id(self) -> int:
@@ -260,7 +263,7 @@ class Rack(nn.Module):
                 of each sample (`time_of`).
         """
         time_B = self.time_of(ids_BT, time_B)
-        with self._autocast(ids_BT.device):
+        with self.autocast(ids_BT.device):
             x_BTD = self.embedding(ids_BT)
             for stack in self.path_for(1.0) if path is None else path:
                 x_BTD = self.stacks[stack](x_BTD, causal=causal, time_B=time_B)
@@ -268,7 +271,7 @@ class Rack(nn.Module):
 
     def logits(self, x_ND: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., V)."""
-        with self._autocast(x_ND.device):
+        with self.autocast(x_ND.device):
             return cast(Tensor, self.head(x_ND, self.embedding.table))
 
     def forward(
@@ -292,15 +295,15 @@ class Rack(nn.Module):
     ) -> Iterator[Tensor]:
         """(B, T, D) after the embedding, then after every block of the path."""
         time_B = self.time_of(ids_BT, time_B)
-        with self._autocast(ids_BT.device):
+        with self.autocast(ids_BT.device):
             x_BTD = self.embedding(ids_BT)
         yield x_BTD
         for block in self.blocks(self.path_for(1.0) if path is None else path):
-            with self._autocast(ids_BT.device):  # not over the yield: the caller would be under it
+            with self.autocast(ids_BT.device):  # not over the yield: the caller would be under it
                 x_BTD = block(x_BTD, causal=causal, time_B=time_B)
             yield x_BTD
 
-    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """What bfloat16 matrices need, since norms give float32; nothing where it is on already."""
         if self.embedding.table.dtype != torch.bfloat16 or torch.is_autocast_enabled(device.type):
             return nullcontext()

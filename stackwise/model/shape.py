@@ -228,6 +228,7 @@ class AttentionShape:
         rope_base: RoPE base of this block; None without RoPE.
         rope_scaling: Stretch of RoPE, if any.
         window: Tokens seen to each side; None for all.
+        kv_heads_given: Whether `rack.kv_heads` says how many, or was left empty.
     """
 
     d_model: int
@@ -240,6 +241,7 @@ class AttentionShape:
     rope_base: float | None
     rope_scaling: Llama3Scaling | None
     window: int | None
+    kv_heads_given: bool = False
 
 
 def attention_shape(shape: RackShape, block: int) -> AttentionShape:
@@ -257,4 +259,5 @@ def attention_shape(shape: RackShape, block: int) -> AttentionShape:
         rope_base=bases[block % len(bases)] if shape.positions == "rope" else None,
         rope_scaling=shape.rope_scaling,
         window=windows[block % len(windows)],
+        kv_heads_given=shape.kv_heads is not None,
     )

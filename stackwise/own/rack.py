@@ -81,6 +81,7 @@ class OwnRack:
                 "a copy of its own",
                 stacklevel=2,
             )
+        self.model.objective = exp.objective
         for name, module in self.parts().items():
             module.train(name in parts_trained(stage))
         self.setting = setting_of(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def empty_rack(exp: Experiment, device: torch.device) -> Rack:
     """The rack of an experiment with its ends alone, as they start at random."""
-    return Rack(
+    rack = Rack(
         exp.rack,
         exp.attention,
         vocab_size(exp),
@@ -38,6 +38,8 @@ def empty_rack(exp: Experiment, device: torch.device) -> Rack:
         seed=exp.seed,
         dtype=getattr(torch, exp.precision.weights),
     ).to(device)
+    rack.objective = exp.objective
+    return rack
 
 
 def numbers_of(

@@ -27,7 +27,15 @@ DOCUMENTS = [
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<label>.*)$")
 LLAMA = "Llama-3.1-8B"
 LEFT_OUT = re.compile(r"<!--\s*example:\s*skip,\s*\w.*-->")
-REGISTRIES = ("CURRICULA", "SCHEDULES", "ATTENTION", "OBJECTIVES", "CORPORA", "TOKENIZERS")
+REGISTRIES = (
+    "CURRICULA",
+    "SCHEDULES",
+    "ATTENTION",
+    "OBJECTIVES",
+    "CORPORA",
+    "TOKENIZERS",
+    "SAMPLERS",
+)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from stackwise.choice import parse
-from stackwise.model.attention import ATTENTION
-from stackwise.model.attention.kernel import chunks, features_made
+from stackwise.model.attention import ATTENTION, window
+from stackwise.model.attention.kernel import features_made
 from stackwise.model.attention.rope import Rotary
+from stackwise.model.attention.sums import chunked
 from stackwise.model.block import Block, block_parameters, block_saved, frozen_names
 from stackwise.model.shape import RackShape
 
@@ -26,6 +27,13 @@ ATTENTIONS = [
     {"kind": "kernel", "features": 6, "chunk": 5},  # the last chunk is filled up
     {"kind": "kernel", "map": "gaussian", "features": 6, "chunk": 7},
     {"kind": "kernel", "features": 6, "chunk": 64},
+    {"kind": "mqa"},
+    {"kind": "linear", "chunk": 4},
+    {"kind": "linear", "chunk": 5},
+    {"kind": "linear", "chunk": 64},
+    {"kind": "window", "window": 2},
+    {"kind": "window", "window": 3},
+    {"kind": "window", "window": 6},  # a span of 18 or 12 tokens
 ]
 OPTIONS = [
     {},
@@ -41,9 +49,15 @@ OPTIONS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def short_spans(monkeypatch):
+    """Windows cut texts into chunks of four, or of as many tokens as they see."""
+    monkeypatch.setattr(window, "LEAST", 4)
+
+
 def made(attention, options):
     """A block, its shape and parameters; None where the two do not go together."""
-    kv_heads = 2 if attention["kind"] == "gqa" else None
+    kv_heads = 2 if attention["kind"] in ("gqa", "window") else None
     shape = RackShape(d_model=32, heads=4, kv_heads=kv_heads, d_ff=96, **options)
     params = parse(ATTENTION, attention, "attention", "kind")
     if shape.qk_norm and params.choice in ("mla", "kernel"):
@@ -77,17 +91,33 @@ def kept(block, causal):
 
 
 def tolerated(params, shape, causal):
-    """What the random features' ledger has over what is kept: it counts whole numbers per token."""
-    if params.choice != "kernel":
+    """What a ledger has over what is kept: it counts whole numbers per token, and no masks."""
+    wide = shape.d_model // shape.heads
+    if params.choice == "window":
+        return window_over(params.window, wide, shape, causal)
+    if params.choice not in ("kernel", "linear"):
         return 0
-    made, wide = features_made(params), shape.d_model // shape.heads
-    chunk, filled = chunks(params, LENGTH, causal)
+    made = features_made(params) if params.choice == "kernel" else wide
+    chunk, filled = chunked(params.chunk, LENGTH, causal)
     state = made * (wide + 1)
     others = 2 * (made + wide + 1) + chunk * causal
     whole = -(-(others + -(-state // chunk)) * filled // LENGTH)
     over = TOKENS * shape.heads * (whole - (others + state / chunk) * filled / LENGTH)
-    floor = 0 if params.map == "softmax_positive" else LENGTH if causal else 1
-    return over - floor
+    fourier = params.choice == "kernel" and params.map != "softmax_positive"
+    return over - fourier * (LENGTH if causal else 1)
+
+
+def window_over(seen, wide, shape, causal):
+    """A mask for each call, of its queries on their span; and keys up to a whole one per token."""
+    chunk, sides = max(seen, window.LEAST), 1 if causal else 2
+    span = chunk + sides * seen
+    if span > LENGTH:
+        return -LENGTH * LENGTH
+    most = chunk * ((LENGTH - (sides - 1) * seen) // chunk)  # tokens of whole chunks
+    masks = span * (chunk + chunk * (most > chunk) + LENGTH - most)  # first, those between, last
+    copies = (most // chunk + (LENGTH > most)) * span - LENGTH
+    numbers = 2 * shape.kv_heads * wide * copies / LENGTH
+    return TOKENS * (-(-numbers // 1) - numbers) - masks
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS, ids=str)

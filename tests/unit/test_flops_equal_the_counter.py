@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stackwise.choice import parse
-from stackwise.model.attention import ATTENTION
+from stackwise.model.attention import ATTENTION, window
 from stackwise.model.block import Block, block_matmul_parameters, block_scores
 from stackwise.model.shape import RackShape
 
@@ -20,12 +20,23 @@ ATTENTIONS = [
     {"kind": "kernel", "features": 16, "chunk": 4},
     {"kind": "kernel", "features": 16, "chunk": 5},
     {"kind": "kernel", "map": "gaussian", "features": 9, "chunk": 64},
+    {"kind": "mqa"},
+    {"kind": "linear", "chunk": 4},
+    {"kind": "linear", "chunk": 5},
+    {"kind": "window", "window": 2},
+    {"kind": "window", "window": 3},  # all twelve tokens: no shorter than a span
 ]
+
+
+@pytest.fixture(autouse=True)
+def short_spans(monkeypatch):
+    """Windows cut texts into chunks of four, or of as many tokens as they see."""
+    monkeypatch.setattr(window, "LEAST", 4)
 
 
 def counted(attention, causal, trains, ffn="swiglu"):
     """FLOPs of one pass forward and backward, by torch; the shape and parameters."""
-    kv_heads = 2 if attention["kind"] == "gqa" else None
+    kv_heads = 2 if attention["kind"] in ("gqa", "window") else None
     shape = RackShape(d_model=32, heads=4, kv_heads=kv_heads, d_ff=64, ffn=ffn)
     params = parse(ATTENTION, attention, "attention", "kind")
     block = Block(shape, params, 0).requires_grad_(trains)

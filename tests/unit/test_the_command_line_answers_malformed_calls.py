@@ -188,7 +188,8 @@ def test_a_finished_run_whose_events_are_damaged_says_what_is_left(tmp_path, cap
             "mlm",
             ["--method", "autoregressive"],
             "--method: 'autoregressive' reads from left to right, which objective=mlm does not "
-            "learn; use ancestral, confidence or leave it out",
+            "learn; use ancestral, first_hitting, confidence, margin, entropy, random, remask, "
+            "semi_autoregressive, through_depth or leave it out",
         ),
         ("mlm", ["--method", ""], "--method: is empty; name a method or leave it out"),
     ],

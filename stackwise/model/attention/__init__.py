@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from stackwise.choice import Choice, Params, find
 from stackwise.errors import ExperimentError
-from stackwise.model.attention import kernel, mha, mla
+from stackwise.model.attention import kernel, linear, mha, mla, mqa, window
+from stackwise.model.attention.cached import Kept
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
 from stackwise.model.shape import (
@@ -29,6 +30,16 @@ from stackwise.model.working import Working
 def no_problems(shape: AttentionShape, params: Params) -> list[str]:
     """The check of a kind that goes with every rack."""
     return []
+
+
+def no_state(shape: AttentionShape, params: Params) -> int:
+    """The state of a kind that keeps each token by itself."""
+    return 0
+
+
+def as_given(shape: AttentionShape, params: Params) -> AttentionShape:
+    """The shape that a kind works on, where its parameters decide nothing of it."""
+    return shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +62,13 @@ class AttentionKind(Choice):
             per token held at once at its highest moments.
         cache_floats: Numbers per token in a KV cache.
         check: What is wrong with the parameters on this shape.
+        state_floats: Numbers of a running state that a decoder keeps of a sample, however long the
+            text; as a rule in float32.
+        decode: (layer, x_BTD, kept, seen) to the output at new tokens, causal, and what to keep:
+            see `cached.py`. None: text is read again from its beginning for each new token.
+        decode_flops: (shape, params, new tokens, tokens seen) to FLOPs per new token, of other
+            products than those with weights, of `decode` where something is kept. None: not known.
+        shaped: The shape as the layer works on it, where the kind's parameters decide some of it.
     """
 
     parameters: Callable[[AttentionShape, Any], int]
@@ -61,6 +79,10 @@ class AttentionKind(Choice):
     working_floats: Callable[[AttentionShape, Any, int, bool, bool, bool], Working]
     cache_floats: Callable[[AttentionShape, Any], int]
     check: Callable[[AttentionShape, Any], list[str]] = no_problems
+    state_floats: Callable[[AttentionShape, Any], int] = no_state
+    decode: Callable[[Any, Tensor, Kept | None, int], tuple[Tensor, Kept]] | None = None
+    decode_flops: Callable[[AttentionShape, Any, int, int], float] | None = None
+    shaped: Callable[[AttentionShape, Any], AttentionShape] = as_given
 
 
 ATTENTION: dict[str, AttentionKind] = {
@@ -75,6 +97,8 @@ ATTENTION: dict[str, AttentionKind] = {
         working_floats=mha.working_floats,
         cache_floats=mha.cache_floats,
         check=mha.check_mha,
+        decode=mha.SoftmaxAttention.decode,
+        decode_flops=mha.decode_flops,
     ),
     "gqa": AttentionKind(
         mha.SoftmaxAttention,
@@ -86,6 +110,23 @@ ATTENTION: dict[str, AttentionKind] = {
         saved_floats=mha.saved_floats,
         working_floats=mha.working_floats,
         cache_floats=mha.cache_floats,
+        decode=mha.SoftmaxAttention.decode,
+        decode_flops=mha.decode_flops,
+    ),
+    "mqa": AttentionKind(
+        mqa.build,
+        mqa.Mqa,
+        parameters=mqa.parameters,
+        matmul_parameters=mqa.matmul_parameters,
+        input_parameters=mqa.input_parameters,
+        score_flops=mqa.score_flops,
+        saved_floats=mqa.saved_floats,
+        working_floats=mqa.working_floats,
+        cache_floats=mqa.cache_floats,
+        check=mqa.check,
+        decode=mha.SoftmaxAttention.decode,
+        decode_flops=mha.decode_flops,
+        shaped=mqa.shaped,
     ),
     "mla": AttentionKind(
         mla.LatentAttention,
@@ -98,6 +139,8 @@ ATTENTION: dict[str, AttentionKind] = {
         working_floats=mla.working_floats,
         cache_floats=mla.cache_floats,
         check=mla.check,
+        decode=mla.LatentAttention.decode,
+        decode_flops=mla.decode_flops,
     ),
     "kernel": AttentionKind(
         kernel.KernelAttention,
@@ -110,6 +153,43 @@ ATTENTION: dict[str, AttentionKind] = {
         working_floats=kernel.working_floats,
         cache_floats=kernel.cache_floats,
         check=kernel.check,
+        state_floats=kernel.state_floats,
+        decode=kernel.KernelAttention.decode,
+        decode_flops=lambda shape, params, new, seen: (
+            kernel.score_flops(shape, params, new, True).forward
+        ),
+    ),
+    "linear": AttentionKind(
+        linear.LinearAttention,
+        linear.Linear,
+        parameters=linear.parameters,
+        matmul_parameters=linear.matmul_parameters,
+        input_parameters=linear.input_parameters,
+        score_flops=linear.score_flops,
+        saved_floats=linear.saved_floats,
+        working_floats=linear.working_floats,
+        cache_floats=linear.cache_floats,
+        check=linear.check,
+        state_floats=linear.state_floats,
+        decode=linear.LinearAttention.decode,
+        decode_flops=lambda shape, params, new, seen: (
+            linear.score_flops(shape, params, new, True).forward
+        ),
+    ),
+    "window": AttentionKind(
+        window.build,
+        window.Window,
+        parameters=mha.parameters,
+        matmul_parameters=mha.matmul_parameters,
+        input_parameters=mha.input_parameters,
+        score_flops=window.score_flops,
+        saved_floats=window.saved_floats,
+        working_floats=window.working_floats,
+        cache_floats=mha.cache_floats,
+        check=window.check,
+        decode=mha.SoftmaxAttention.decode,
+        decode_flops=mha.decode_flops,
+        shaped=window.shaped,
     ),
 }
 

@@ -46,19 +46,23 @@ def scored(
     q_norm: RMSNorm | None,
     k_norm: RMSNorm | None,
     rotary: Rotary | None,
+    start: int = 0,
 ) -> Heads:
-    """The same, with queries and keys normalised and turned where there is anything to do so."""
+    """The same, with queries and keys normalised and turned where there is anything to do so.
+
+    Position `start` is the first one.
+    """
     if q_norm is None and rotary is None:
         return cut(x_BTF, shape)
     if lean_on(x_BTF):
-        turns = rotary.turns(x_BTF.shape[1], x_BTF)[:, None] if rotary is not None else None
+        turns = rotary.turns(x_BTF.shape[1], x_BTF, start)[:, None] if rotary is not None else None
         weights = (q_norm.weight, k_norm.weight) if q_norm and k_norm else (None, None)
         return Heads(*_Scored.apply(x_BTF, shape, turns, *weights))
     q_BHTE, k_BGTE, v_BGTE = cut(x_BTF, shape)
     if q_norm is not None and k_norm is not None:
         q_BHTE, k_BGTE = q_norm(q_BHTE), k_norm(k_BGTE)
     if rotary is not None:
-        q_BHTE, k_BGTE = rotary(q_BHTE), rotary(k_BGTE)
+        q_BHTE, k_BGTE = rotary(q_BHTE, start), rotary(k_BGTE, start)
     return Heads(q_BHTE, k_BGTE, v_BGTE)
 
 

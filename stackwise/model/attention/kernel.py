@@ -9,7 +9,7 @@ and no epsilon is needed, and nothing about a later token reaches an earlier one
 Fourier features can make the sum of weights small or negative. It is kept at or over FLOOR times
 the number of tokens seen, a bound that knows no data and so keeps causality exact.
 
-Shapes: H heads, E numbers per head, M features, C tokens per chunk, N chunks.
+The sums are in `sums.py`. Shapes: H heads, E numbers per head, M features.
 """
 
 from __future__ import annotations
@@ -24,7 +24,17 @@ from torch import Tensor, nn
 
 from stackwise.choice import Params
 from stackwise.model.attention.heads import cut, qkv_linear
+from stackwise.model.attention.cached import Kept
 from stackwise.model.attention.rope import Rotary
+from stackwise.model.attention.sums import (
+    attend,
+    attend_causal,
+    attend_on,
+    chunked,
+    kept_sums,
+    sum_flops,
+    sums_at_once,
+)
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
 from stackwise.model.shape import AttentionShape
@@ -63,6 +73,7 @@ class KernelAttention(nn.Module):
     def __init__(self, shape: AttentionShape, params: Kernel) -> None:
         super().__init__()
         self.shape, self.params = shape, params
+        self.floor = None if params.map == "softmax_positive" else FLOOR
         self.qkv = qkv_linear(shape)
         self.out = nn.Linear(shape.heads * shape.head_dim, shape.d_model, bias=shape.bias)
         self.rotary = (
@@ -78,21 +89,31 @@ class KernelAttention(nn.Module):
         q_BHTE, k_BHTE, v_BHTE = cut(self.qkv(x_BTD), self.shape)
         with torch.autocast(x_BTD.device.type, enabled=False):
             q_BHTM, k_BHTM = self.features(q_BHTE), self.features(k_BHTE)
-            floor = None if self.params.map == "softmax_positive" else FLOOR
             v_BHTE = v_BHTE.to(q_BHTM.dtype)
             if causal:
-                y_BHTE = attend_causal(q_BHTM, k_BHTM, v_BHTE, self.params.chunk, floor)
+                y_BHTE = attend_causal(q_BHTM, k_BHTM, v_BHTE, self.params.chunk, self.floor)
             else:
-                y_BHTE = attend(q_BHTM, k_BHTM, v_BHTE, floor)
+                y_BHTE = attend(q_BHTM, k_BHTM, v_BHTE, self.floor)
         return self.out(y_BHTE.transpose(1, 2).flatten(2))
 
-    def features(self, x_BHTE: Tensor) -> Tensor:
-        """Queries or keys, of any length, to their features, at least in float32."""
+    def decode(self, x_BTD: Tensor, kept: Kept | None, seen: int) -> tuple[Tensor, Kept]:
+        """What `forward` gives new tokens causally; kept is the sum over keys."""
+        q_BHTE, k_BHTE, v_BHTE = cut(self.qkv(x_BTD), self.shape)
+        with torch.autocast(x_BTD.device.type, enabled=False):
+            q_BHTM, k_BHTM = self.features(q_BHTE, seen), self.features(k_BHTE, seen)
+            state = None if kept is None else kept[0]
+            y_BHTE, state = attend_on(
+                q_BHTM, k_BHTM, v_BHTE.to(q_BHTM.dtype), self.params.chunk, self.floor, state, seen
+            )
+        return self.out(y_BHTE.transpose(1, 2).flatten(2)), (state,)
+
+    def features(self, x_BHTE: Tensor, start: int = 0) -> Tensor:
+        """Queries or keys from position `start` on to their features, at least in float32."""
         omega_EM = self.get_buffer("omega_EM")
         x_BHTE = x_BHTE.to(omega_EM.dtype)
         x_BHTE = F.rms_norm(x_BHTE, x_BHTE.shape[-1:], eps=self.shape.norm_eps) * self.params.gain
         if self.rotary is not None:
-            x_BHTE = self.rotary(x_BHTE)
+            x_BHTE = self.rotary(x_BHTE, start)
         return feature_map(x_BHTE, omega_EM, self.params.map)
 
 
@@ -140,53 +161,6 @@ def feature_map(x_BHTE: Tensor, omega_EM: Tensor, name: Map) -> Tensor:
     return torch.cat((angle_BHTM.cos(), angle_BHTM.sin()), dim=-1) * count**-0.5
 
 
-def attend(q_BHTM: Tensor, k_BHTM: Tensor, v_BHTE: Tensor, floor: float | None = None) -> Tensor:
-    """Every token sees every token: (B, H, T, E)."""
-    state_BHME = k_BHTM.mT @ _with_ones(v_BHTE)
-    sums_BHTE = q_BHTM @ state_BHME
-    return _divided(sums_BHTE, sums_BHTE.new_tensor(k_BHTM.shape[-2]), floor)
-
-
-def attend_causal(
-    q_BHTM: Tensor, k_BHTM: Tensor, v_BHTE: Tensor, chunk: int, floor: float | None = None
-) -> Tensor:
-    """Token i sees j <= i: (B, H, T, E), in time and memory linear in T.
-
-    Inside a chunk all pairs are compared; what comes before it is one sum of key features times
-    values.
-    """
-    length = q_BHTM.shape[-2]
-    chunk = min(chunk, length)
-    q_BHNCM, k_BHNCM = _chunks(q_BHTM, chunk), _chunks(k_BHTM, chunk)
-    v_BHNCE = _chunks(_with_ones(v_BHTE), chunk)
-    near_BHNCE = (q_BHNCM @ k_BHNCM.mT).tril() @ v_BHNCE
-    state_BHNME = k_BHNCM.mT @ v_BHNCE
-    before_BHNME = F.pad(state_BHNME[:, :, :-1].cumsum(2), (0, 0, 0, 0, 1, 0))
-    sums_BHTE = (near_BHNCE + q_BHNCM @ before_BHNME).flatten(2, 3)[:, :, :length]
-    seen_T1 = torch.arange(1, length + 1, dtype=v_BHTE.dtype, device=v_BHTE.device)[:, None]
-    return _divided(sums_BHTE, seen_T1, floor)
-
-
-def _with_ones(v_BHTE: Tensor) -> Tensor:
-    """Values with a column of ones, whose weighted sum is the sum of weights."""
-    return F.pad(v_BHTE, (0, 1), value=1.0)
-
-
-def _chunks(x_BHTF: Tensor, chunk: int) -> Tensor:
-    """(B, H, T, F) to (B, H, N, C, F), with zeros after the end."""
-    missing = -x_BHTF.shape[-2] % chunk
-    padded_BHTF = F.pad(x_BHTF, (0, 0, 0, missing)) if missing else x_BHTF
-    return padded_BHTF.unflatten(2, (-1, chunk))
-
-
-def _divided(sums_BHTE: Tensor, seen: Tensor, floor: float | None) -> Tensor:
-    """Weighted sums of values over the sum of weights, at least `floor` per token seen."""
-    weights_BHT1 = sums_BHTE[..., -1:]
-    if floor is not None:
-        weights_BHT1 = weights_BHT1.maximum(floor * seen)
-    return sums_BHTE[..., :-1] / weights_BHT1
-
-
 def parameters(shape: AttentionShape, params: Kernel) -> int:
     """Every trainable number of the sub-layer; the random directions are none."""
     biases = 3 * shape.heads * shape.head_dim + shape.d_model
@@ -209,19 +183,14 @@ def score_flops(shape: AttentionShape, params: Kernel, length: int, causal: bool
     Features are products of queries and keys with directions, which never train.
     """
     features = 4.0 * shape.heads * shape.head_dim * directions_needed(params)
-    wide = features_made(params)
-    each = 4.0 * wide * (shape.head_dim + 1)
-    if not causal:
-        return Scores(shape.heads * each, features)
-    chunk, filled = chunks(params, length, causal)
-    each += 2.0 * chunk * (wide + shape.head_dim + 1)
-    return Scores(shape.heads * each * (filled / length), features)
+    made = features_made(params)
+    each = sum_flops(made, shape.head_dim, params.chunk, length, causal)
+    return Scores(shape.heads * each, features)
 
 
 def chunks(params: Kernel, length: int, causal: bool) -> tuple[int, int]:
     """Tokens that share a sum over keys, and all tokens once the last chunk is filled up."""
-    chunk = min(params.chunk, length) if causal else length
-    return chunk, -(-length // chunk) * chunk
+    return chunked(params.chunk, length, causal)
 
 
 def features_made(params: Kernel) -> int:
@@ -240,13 +209,12 @@ def saved_floats(
     keeps. A weight that trains keeps its input.
     """
     made, wide = features_made(params), shape.head_dim
-    chunk, filled = chunks(params, length, causal)
+    _, filled = chunks(params, length, causal)
     if params.map == "softmax_positive":
         each = 2 * (2 * wide + 1 + made * (filled > length)) + wide
     else:
         each = 2 * (wide + 1 + directions_needed(params)) + wide + 1
-    to_the_end = 2 * (made + wide + 1) + chunk * causal + -(-made * (wide + 1) // chunk)
-    each += -(-to_the_end * filled // length)
+    each += kept_sums(made, wide, params.chunk, length, causal)
     return Saved(shape.heads * each, trains * (shape.d_model + shape.heads * wide))
 
 
@@ -255,9 +223,7 @@ def working_floats(
 ) -> Working:
     """Numbers per token held at once, in float32 whatever products are in."""
     made, wide = features_made(params), shape.head_dim
-    chunk, filled = chunks(params, length, causal)
-    state = -(-made * (wide + 1) // chunk)
-    inside = -(-(made + chunk * causal + state + wide + 1) * filled // length)
+    inside = sums_at_once(made, wide, params.chunk, length, causal)
     kept = saved_floats(shape, params, length, causal, False)
     heads, cut = shape.heads, 3 * shape.heads * wide
     return Working(
@@ -270,6 +236,11 @@ def working_floats(
 def cache_floats(shape: AttentionShape, params: Kernel) -> int:
     """Numbers per token in a cache: none, since the state does not grow with the text."""
     return 0
+
+
+def state_floats(shape: AttentionShape, params: Kernel) -> int:
+    """Numbers of that state: the sum of key features times values, with the sum of features."""
+    return shape.heads * features_made(params) * (shape.head_dim + 1)
 
 
 def check(shape: AttentionShape, params: Kernel) -> list[str]:

@@ -5,6 +5,7 @@ Source: Vaswani et al. (arXiv 1706.03762); grouped queries, Ainslie et al. (arXi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stackwise.choice import Params
+from stackwise.model.attention.cached import Kept, attend_kept, go_on
 from stackwise.model.attention.heads import qkv_linear, scored
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.norm import RMSNorm
@@ -39,11 +41,22 @@ class Gqa(Params):
 
 
 class SoftmaxAttention(nn.Module):
-    """Scaled dot-product attention over all tokens, or a window, in either direction."""
+    """Scaled dot-product attention over all tokens, or a window, in either direction.
 
-    def __init__(self, shape: AttentionShape, params: Params) -> None:
+    Args:
+        shape: Its sizes; a window of it hides tokens.
+        params: Of the kind; nothing of them is read.
+        by: What compares queries with keys and sums values; None: `attend`.
+    """
+
+    def __init__(
+        self,
+        shape: AttentionShape,
+        params: Params,
+        by: Callable[..., Tensor] | None = None,
+    ) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.attend = shape, attend if by is None else by
         self.qkv = qkv_linear(shape)
         self.out = nn.Linear(shape.heads * shape.head_dim, shape.d_model, bias=shape.bias)
         self.rotary = (
@@ -59,8 +72,21 @@ class SoftmaxAttention(nn.Module):
         q_BHTE, k_BGTE, v_BGTE = scored(
             self.qkv(x_BTD), self.shape, self.q_norm, self.k_norm, self.rotary
         )
-        y_BHTE = attend(q_BHTE, k_BGTE, v_BGTE, causal=causal, window=self.shape.window)
+        y_BHTE = self.attend(q_BHTE, k_BGTE, v_BGTE, causal=causal, window=self.shape.window)
         return self.out(y_BHTE.transpose(1, 2).flatten(2))
+
+    def decode(self, x_BTD: Tensor, kept: Kept | None, seen: int) -> tuple[Tensor, Kept]:
+        """What `forward` gives new tokens causally; kept are keys and values, as they are."""
+        window = self.shape.window
+        q_BHTE, k_BGTE, v_BGTE = scored(
+            self.qkv(x_BTD), self.shape, self.q_norm, self.k_norm, self.rotary, seen
+        )
+        (k_BGSE, v_BGSE), after = go_on(kept, (k_BGTE.to(v_BGTE.dtype), v_BGTE), window)
+        if kept is None:
+            y_BHTE = self.attend(q_BHTE, k_BGSE, v_BGSE, causal=True, window=window)
+        else:
+            y_BHTE = attend_kept(q_BHTE, k_BGSE, v_BGSE, window)
+        return self.out(y_BHTE.transpose(1, 2).flatten(2)), after
 
 
 def attend(
@@ -155,6 +181,15 @@ def score_flops(shape: AttentionShape, params: Params, length: int, causal: bool
     Counted dense, 4 T H E, as kernels and papers count it, also where a mask hides some.
     """
     return Scores(4.0 * length * shape.heads * shape.head_dim)
+
+
+def decode_flops(shape: AttentionShape, params: Params, new: int, seen: int) -> float:
+    """FLOPs per new token after `seen` kept ones: queries on all keys that are there, and weights.
+
+    Dense, as above; of a window no more than its tokens are kept.
+    """
+    kept = seen if shape.window is None else min(seen, shape.window)
+    return 4.0 * (kept + new) * shape.heads * shape.head_dim
 
 
 def saved_floats(

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stackwise.choice import Params
+from stackwise.model.attention.cached import Kept, go_on, visible
 from stackwise.model.attention.mha import MASK_BYTES, SHORT, attend, most
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.norm import RMSNorm, cast_once
@@ -117,9 +118,26 @@ class LatentAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
         """(B, T, D) to (B, T, D); token i sees j <= i if causal, else every j in its window."""
+        return self._written_out(x_BTD, *self.latent(x_BTD), causal)
+
+    def decode(self, x_BTD: Tensor, kept: Kept | None, seen: int) -> tuple[Tensor, Kept]:
+        """What `forward` gives new tokens causally, absorbed; kept are latents and shared keys."""
+        latent_BTC, shared_B1TR = self.latent(x_BTD, seen)
+        new = (latent_BTC,) if shared_B1TR is None else (latent_BTC, shared_B1TR)
+        (latent_BSC, *shared), after = go_on(kept, new, self.shape.window)
+        if kept is None:  # as many queries as keys: these are worth writing out
+            return self._written_out(x_BTD, latent_BTC, shared_B1TR, True), after
+        lengths = (x_BTD.shape[1], latent_BSC.shape[1])
+        mask_TS = visible(*lengths, self.shape.window, x_BTD.device)
+        shared_B1SR = shared[0] if shared else None
+        return absorbed(self, x_BTD, latent_BSC, shared_B1SR, start=seen, seen_TS=mask_TS), after
+
+    def _written_out(
+        self, x_BTD: Tensor, latent_BTC: Tensor, shared_B1TR: Tensor | None, causal: bool
+    ) -> Tensor:
+        """The output, with the keys and values of every head made from the latents."""
         size = self.sizes
         q_BHTE = self.queries(x_BTD)
-        latent_BTC, shared_B1TR = self.latent(x_BTD)
         k_BHTE = self._heads(self.k(latent_BTC), size.nope)
         if shared_B1TR is not None:
             wide_BHTR = shared_B1TR.expand(-1, self.shape.heads, -1, -1)
@@ -133,25 +151,29 @@ class LatentAttention(nn.Module):
             window=self.shape.window,
             scale=size.key**-0.5,
         )
-        return self.out(y_BHTE[..., : size.value].transpose(1, 2).flatten(2))
+        y_BTD: Tensor = self.out(y_BHTE[..., : size.value].transpose(1, 2).flatten(2))
+        return y_BTD
 
-    def queries(self, x_BTD: Tensor) -> Tensor:
-        """(B, H, T, N + R), the last R turned by position."""
+    def queries(self, x_BTD: Tensor, start: int = 0) -> Tensor:
+        """(B, H, T, N + R), the last R turned by position, of which `start` is the first."""
         if self.q_down is not None and self.q_norm is not None:
             x_BTD = self.q_norm(self.q_down(x_BTD))
         q_BHTE = self._heads(self.q(x_BTD), self.sizes.key)
         if self.rotary is None:
             return q_BHTE
         q_BHTN, q_BHTR = q_BHTE.split((self.sizes.nope, self.sizes.rope), dim=-1)
-        return _joined(q_BHTN, self.rotary(q_BHTR))
+        return _joined(q_BHTN, self.rotary(q_BHTR, start))
 
-    def latent(self, x_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What a cache holds: the normalised latent (B, T, C), and the shared key (B, 1, T, R)."""
+    def latent(self, x_BTD: Tensor, start: int = 0) -> tuple[Tensor, Tensor | None]:
+        """What a cache holds: the normalised latent (B, T, C), and the shared key (B, 1, T, R).
+
+        Position `start` is the first one.
+        """
         latent_BTC = cast_once(self.kv_norm(self.kv_down(x_BTD)))
         if self.k_rope is None:
             return latent_BTC, None
         shared_B1TR = self.k_rope(x_BTD)[:, None]
-        return latent_BTC, shared_B1TR if self.rotary is None else self.rotary(shared_B1TR)
+        return latent_BTC, shared_B1TR if self.rotary is None else self.rotary(shared_B1TR, start)
 
     def _heads(self, x_BTF: Tensor, width: int) -> Tensor:
         return x_BTF.unflatten(-1, (-1, width)).transpose(1, 2)
@@ -170,9 +192,15 @@ def _padded(x_BHTE: Tensor, width: int) -> Tensor:
 
 
 def absorbed(
-    layer: LatentAttention, x_BTD: Tensor, latent_BTC: Tensor, shared_B1TR: Tensor | None
+    layer: LatentAttention,
+    x_BTD: Tensor,
+    latent_BSC: Tensor,
+    shared_B1SR: Tensor | None,
+    *,
+    start: int = 0,
+    seen_TS: Tensor | None = None,
 ) -> Tensor:
-    """The layer's output on queries from `x_BTD`, bidirectional, keys never written out.
+    """The layer's output on queries from `x_BTD`, keys never written out.
 
     The key matrix moves to the query side and the value matrix past the sum, so that a decoder
     reads its cache as it is. A key bias adds the same to all scores of a query, and drops out.
@@ -181,22 +209,38 @@ def absorbed(
     Args:
         layer: The layer.
         x_BTD: What queries are made of.
-        latent_BTC: The cached latents, as `layer.latent` gives them; their length may differ.
-        shared_B1TR: The cached shared keys, if the layer has any.
+        latent_BSC: The cached latents, as `layer.latent` gives them; their length may differ.
+        shared_B1SR: The cached shared keys, if the layer has any.
+        start: Position of the first query.
+        seen_TS: True where a query sees a cached token; None: each sees all.
     """
     size = layer.sizes
-    key_HNC = layer.k.weight.unflatten(0, (-1, size.nope))
-    value_HVC = layer.v.weight.unflatten(0, (-1, size.value))
-    q_BHTN, q_BHTR = layer.queries(x_BTD).split((size.nope, size.rope), dim=-1)
-    scores_BHTS = (q_BHTN @ key_HNC) @ latent_BTC[:, None].mT
-    if shared_B1TR is not None:
-        scores_BHTS = scores_BHTS + q_BHTR @ shared_B1TR.mT
-    weights_BHTS = (scores_BHTS * size.key**-0.5).softmax(-1)
-    y_BHTV = (weights_BHTS @ latent_BTC[:, None]) @ value_HVC.mT
-    if layer.v.bias is not None:
-        y_BHTV = y_BHTV + layer.v.bias.unflatten(0, (-1, 1, size.value))
+    key_FC, _ = _matrix_and_bias(layer.k, latent_BSC)
+    value_FC, value_bias_F = _matrix_and_bias(layer.v, latent_BSC)
+    key_HNC, value_HVC = (
+        matrix_FC.unflatten(0, (layer.shape.heads, -1)) for matrix_FC in (key_FC, value_FC)
+    )
+    q_BHTN, q_BHTR = layer.queries(x_BTD, start).split((size.nope, size.rope), dim=-1)
+    scores_BHTS = (q_BHTN @ key_HNC) @ latent_BSC[:, None].mT
+    if shared_B1SR is not None:
+        scores_BHTS = scores_BHTS + q_BHTR @ shared_B1SR.mT
+    scores_BHTS = scores_BHTS * size.key**-0.5
+    if seen_TS is not None:
+        scores_BHTS = scores_BHTS.masked_fill(~seen_TS, -torch.inf)
+    y_BHTV = (scores_BHTS.softmax(-1) @ latent_BSC[:, None]) @ value_HVC.mT
+    if value_bias_F is not None:
+        y_BHTV = y_BHTV + value_bias_F.unflatten(0, (-1, 1, size.value))
     y_BTD: Tensor = layer.out(y_BHTV.transpose(1, 2).flatten(2))
     return y_BTD
+
+
+def _matrix_and_bias(linear: nn.Module, latent_BSC: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What a linear layer of the latent does, with an adapter that may be around it."""
+    if isinstance(linear, nn.Linear):
+        return linear.weight, linear.bias
+    bias_F = linear(torch.zeros_like(latent_BSC[0, 0]))
+    eye_CC = torch.eye(latent_BSC.shape[-1], dtype=latent_BSC.dtype, device=latent_BSC.device)
+    return (linear(eye_CC) - bias_F).mT, bias_F
 
 
 def parameters(shape: AttentionShape, params: Mla) -> int:
@@ -230,6 +274,16 @@ def input_parameters(shape: AttentionShape, params: Mla) -> int:
 def score_flops(shape: AttentionShape, params: Mla, length: int, causal: bool) -> Scores:
     """FLOPs per token, forward, of queries on keys and weights on values, padding included."""
     return Scores(4.0 * length * shape.heads * sizes(shape, params).wide)
+
+
+def decode_flops(shape: AttentionShape, params: Mla, new: int, seen: int) -> float:
+    """FLOPs per new token of the absorbed form: queries and weights on latents, and shared keys.
+
+    The key and value matrices are used once per token, as `matmul_parameters` has them.
+    """
+    size = sizes(shape, params)
+    kept = seen if shape.window is None else min(seen, shape.window)
+    return 2.0 * (kept + new) * shape.heads * (2 * size.kv_rank + size.rope)
 
 
 def saved_floats(
@@ -289,6 +343,30 @@ def check(shape: AttentionShape, params: Mla) -> list[str]:
             "attention: mla normalises its latents, but rack.qk_norm=True; "
             "set qk_norm=false or use attention=mha"
         )
+    found += _ranks_that_do_not_fit(shape, params)
     if shape.rope_base is not None and sizes(shape, params).rope % 2:
         found.append(f"attention.rope_dim: {params.rope_dim} must be even, since RoPE turns pairs")
+    return found
+
+
+def _ranks_that_do_not_fit(shape: AttentionShape, params: Mla) -> list[str]:
+    """Latents that were asked for and are wider than what they are between."""
+    found, size = [], sizes(shape, params)
+    for name, rank, made, what in (
+        ("kv_rank", params.kv_rank, size.nope + size.value, "keys and values"),
+        ("q_rank", params.q_rank, size.key, "queries"),
+    ):
+        most = min(shape.d_model, shape.heads * made)
+        if rank is not None and rank > most:
+            found.append(
+                f"attention.{name}: {rank} > {most}: a latent lies between d_model="
+                f"{shape.d_model} and the {shape.heads * made} numbers of all heads' {what}; use "
+                f"at most {most}, or attention=mha"
+            )
+    if params.rope_dim is not None and params.nope_dim is None:
+        if params.rope_dim >= shape.head_dim:
+            found.append(
+                f"attention.rope_dim: {params.rope_dim} leaves nothing of head_dim="
+                f"{shape.head_dim} without positions; lower it, or give nope_dim"
+            )
     return found

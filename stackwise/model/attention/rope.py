@@ -90,19 +90,21 @@ class Rotary(nn.Module):
         self.dim, self.base, self.scaling = dim, base, scaling
         self.table_TF2 = torch.empty(0, dim // 2, 2)
 
-    def forward(self, x_BHTE: Tensor) -> Tensor:
-        """Rotate positions 0, 1, ..."""
-        turns = self.turns(x_BHTE.shape[-2], x_BHTE)
+    def forward(self, x_BHTE: Tensor, start: int = 0) -> Tensor:
+        """Rotate positions start, start + 1, ..."""
+        turns = self.turns(x_BHTE.shape[-2], x_BHTE, start)
         if torch.compiler.is_compiling():
             return turned(x_BHTE, turns)
         return cast(Tensor, _Turned.apply(x_BHTE, turns, False))
 
-    def turns(self, length: int, like: Tensor) -> Tensor:
+    def turns(self, length: int, like: Tensor, start: int = 0) -> Tensor:
         """Cosine and sine of `length` positions' angles, (T, E/2, 2), at least float32."""
-        if length > len(self.table_TF2) or self.table_TF2.device != like.device:
-            self._grow(length, like.device)
+        end = start + length
+        if end > len(self.table_TF2) or self.table_TF2.device != like.device:
+            # Text that goes on token by token asks for one more row each time: twice as many.
+            self._grow(1 << (end - 1).bit_length() if start else end, like.device)
         wide = torch.float64 if like.dtype == torch.float64 else torch.float32
-        return self.table_TF2[:length].to(wide)
+        return self.table_TF2[start:end].to(wide)
 
     def _grow(self, length: int, device: torch.device) -> None:
         self.table_TF2 = table(length, self.dim, self.base, self.scaling, device)

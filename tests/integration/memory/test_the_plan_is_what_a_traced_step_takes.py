@@ -96,6 +96,17 @@ CASES = {
     "spectral norm": ({"rack": {"spectral_norm": True}, "curriculum": LEFT}, {}),
     "frozen up, in backward": ({"rack": STILL, "optim": IN_BACKWARD}, {}),
     "window": ({"rack": {"window": 32}}, {}),
+    "mqa, autocast": ({"attention": "mqa", "precision": AUTOCAST}, {}),
+    "linear": ({"attention": "linear"}, {}),
+    "linear, both ways, autocast": (
+        {"attention": "linear", "objective": "diffusion", "precision": AUTOCAST},
+        {},
+    ),
+    "window by spans": ({"attention": "window:8"}, {}),
+    "window by spans, both ways, autocast": (
+        {"attention": "window:8", "objective": "diffusion", "precision": AUTOCAST},
+        {},
+    ),
 }
 TRACED = """
 import json, sys

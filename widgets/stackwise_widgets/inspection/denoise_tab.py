@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import ipywidgets as w
 import numpy as np
@@ -12,8 +14,11 @@ import torch
 from torch import Tensor
 
 import stackwise as sw
+from stackwise.choice import Params, parse
 from stackwise.lens import Depths, depth_flops, read_depths
 from stackwise.memory.flops import forward_flops_per_token, head_flops_per_position
+from stackwise.sampling import samplers_for, takes_steps
+from stackwise_widgets.inspection.knobs import Knobs
 from stackwise_widgets.inspection.one_rack import RACK
 from stackwise_widgets.inspection.probe import Probe
 from stackwise_widgets.inspection.stills import words_still
@@ -21,11 +26,10 @@ from stackwise_widgets.inspection.subject import Subject
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.paper import PaperFigure
-from stackwise_widgets.views.markup import percent_said
+from stackwise_widgets.views.markup import flops_said, percent_said
 from stackwise_widgets.views.through import denoising_html, depths_html
 
 EMPTY, TEXT = "nothing: all is masked", "the text above"
-MASKED = ("ancestral", "confidence")
 MOST_PLACES = 24  # shown through depth, of a rack that reads left to right
 HALF = 0.5  # of the text is masked where it is asked to be denoised and nothing is said
 INTERVAL = 350  # milliseconds between two steps that are played
@@ -41,16 +45,39 @@ class Asked:
     steps: int = 16
     temperature: float = 0.7
     seed: int = 0
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def params(self) -> Params:
+        """The sampler's.
+
+        Raises:
+            ExperimentError: If a knob is wrong.
+        """
+        return parse(sw.SAMPLERS, {"kind": self.method, **self.knobs}, "method", "kind")
+
+    @property
+    def taken_steps(self) -> int | None:
+        """The number of steps, where the sampler leaves it open."""
+        return self.steps if takes_steps(self.params) else None
+
+    @property
+    def called(self) -> Any:
+        """The sampler as it is written in Python: its name, with the knobs that were changed."""
+        changed = self.params.model_dump(exclude_defaults=True)
+        return {"kind": self.method, **changed} if changed else self.method
 
 
 class Found(NamedTuple):
-    """A trajectory: (steps + 1, T) ids, of which the first is what it began with."""
+    """A trajectory: (steps + 1, T) ids, of which the first is what it began with; what it took."""
 
     subject: Subject
     asked: Asked
     ids_ST: Tensor
     mask_id: int
     start_id: int
+    forwards: int
+    flops: float
 
 
 class Lens(NamedTuple):
@@ -90,12 +117,15 @@ class DenoiseTab(w.VBox):
         self._player = w.Box([self._play, self.step, self.depth], layout={**row, "display": "none"})
         fields = w.Box([self.start, self.length, self.method, self.steps, self.temperature,
                         self.seed], layout=row)  # fmt: skip
-        super().__init__([fields, self.probe.widgets, self._player, self._sample, self._through])
+        super().__init__(
+            [fields, self.knobs, self.probe.widgets, self._player, self._sample, self._through]
+        )
         self.add_class("sw-probe")
         self.step.observe(guard("showing a step", lambda _: self._draw()), "value")
         self.depth.observe(guard("showing the depths", lambda _: self._draw()), "value")
-        for field in (self.start, self.length, self.method, self.steps):
-            field.observe(guard("saying the costs", lambda _: self._changed()), "value")
+        self.method.observe(guard("choosing a sampler", lambda _: self._choose()), "value")
+        for each in (self.start, self.length, self.method, self.steps):
+            each.observe(guard("saying the costs", lambda _: self._changed()), "value")
 
     def _make_fields(self) -> None:
         fit = {"description_width": "initial"}
@@ -107,8 +137,9 @@ class DenoiseTab(w.VBox):
             description="Tokens", value=32, min=1, max=128, style=fit, layout=small
         )
         self.method = w.Dropdown(
-            description="Sampler", options=list(MASKED), style=fit, layout={"width": "200px"}
-        )
+            description="Sampler", options=samplers_for(causal=False), style=fit,
+            layout={"width": "240px"},
+        )  # fmt: skip
         self.steps = w.BoundedIntText(
             description="Steps", value=16, min=1, max=512, style=fit, layout=small
         )
@@ -119,15 +150,16 @@ class DenoiseTab(w.VBox):
         self.seed = w.BoundedIntText(
             description="Seed", value=0, min=0, max=2**31 - 1, style=fit, layout=small
         )
+        self.knobs = Knobs(sw.SAMPLERS, self._guard("saying the costs", self._choose))
+        self.knobs.use(self.method.value)
         self.depth = w.Checkbox(description="what every depth would read", value=True,
                                 indent=False, layout={"width": "auto"})  # fmt: skip
 
     def use(self, subject: Subject) -> None:
         """Another run or another text."""
-        methods = ["autoregressive"] if subject.causal else list(MASKED)
+        methods = samplers_for(subject.causal)
         if list(self.method.options) != methods:
             self.method.options = methods
-        self.steps.disabled = subject.causal
         self.length.max = subject.most
         self.probe.use(subject)
 
@@ -142,7 +174,7 @@ class DenoiseTab(w.VBox):
     def asked(self) -> Asked:
         """What the fields say."""
         return Asked(self.start.value, self.length.value, self.method.value, self.steps.value,
-                     self.temperature.value, self.seed.value)  # fmt: skip
+                     self.temperature.value, self.seed.value, self.knobs.value)  # fmt: skip
 
     def data(self) -> pd.DataFrame:
         """One row per step and place: the id, its text, whether it is masked still."""
@@ -176,7 +208,7 @@ class DenoiseTab(w.VBox):
         return (
             "import torch\n\nrack = run.rack()\n"
             f"ids_BT = torch.tensor([{found.ids_ST[0].tolist()}])\n"
-            f"for ids_BT in sw.trajectory(rack, ids_BT, {asked.method!r}, {asked.steps}, "
+            f"for ids_BT in sw.trajectory(rack, ids_BT, {asked.called!r}, {asked.taken_steps}, "
             f"{asked.temperature}, {asked.seed}):\n"
             "    print(ids_BT)\n"
         )
@@ -185,8 +217,15 @@ class DenoiseTab(w.VBox):
         """Until what was asked for is shown."""
         return self.probe.wait(timeout) and self._lenses.wait(timeout)
 
+    def _choose(self) -> None:
+        """A sampler, or a knob of it."""
+        self.knobs.use(self.method.value)
+        self._changed()
+
     def _changed(self) -> None:
         """Something else is asked for: its costs. It runs when the button is pressed."""
+        with suppress(sw.ExperimentError):  # the costs say what is wrong with the knob
+            self.steps.disabled = self.asked.taken_steps is None
         if self.probe.subject is not None:
             self.probe.say_cost()
 
@@ -196,7 +235,7 @@ class DenoiseTab(w.VBox):
         length = self._length(subject, asked)
         exp = exp.replace(data={"seq_len": max(1, length)})
         longest = max((stage.path for stage in subject.stages), key=len)
-        steps = asked.length if subject.causal else asked.steps
+        steps = asked.taken_steps or length
         read = steps * length * forward_flops_per_token(exp, longest)
         return read + length * steps * head_flops_per_position(exp)
 
@@ -224,10 +263,17 @@ class DenoiseTab(w.VBox):
         asked = self.asked
         with RACK.open(subject.run) as rack:
             ids_BT = self._begin(subject, asked, rack.mask_id)[None]
-            steps = sw.trajectory(rack, ids_BT, asked.method, asked.steps, asked.temperature,
-                                  asked.seed)  # fmt: skip
-            ids_ST = torch.cat([ids_BT, *steps]).cpu()
-            return Found(subject, asked, ids_ST, rack.mask_id, rack.start_id)
+            found = Found(subject, asked, ids_BT, rack.mask_id, rack.start_id, 0, 0.0)
+            for step in sw.stream(rack, ids_BT, method=asked.params, steps=asked.taken_steps,
+                                  temperature=asked.temperature, seed=asked.seed):  # fmt: skip
+                ids_ST = torch.cat([found.ids_ST, step.ids_BT.cpu()])
+                found = found._replace(
+                    ids_ST=ids_ST, forwards=step.forwards, flops=step.flops or 0.0
+                )
+                if self.probe.is_overtaken():
+                    break
+                self._sample.value = sample_html(found, step.number)
+            return found
 
     def _show(self, found: Found) -> None:
         self.found, self.lens = found, None
@@ -244,15 +290,7 @@ class DenoiseTab(w.VBox):
         if self.found is None:
             return
         found, step = self.found, min(self.step.value, len(self.found.ids_ST) - 1)
-        ids_T, before_T = found.ids_ST[step], found.ids_ST[max(0, step - 1)]
-        hidden_T = ids_T == found.mask_id
-        new_T = (before_T == found.mask_id) & ~hidden_T
-        given_T = found.ids_ST[0] != found.mask_id
-        tokens = found.subject.labels(ids_T.tolist(), found.mask_id, found.start_id)
-        self._sample.value = denoising_html(
-            tokens, hidden_T.tolist(), new_T.tolist(), given_T.tolist(),
-            step=step, steps=len(found.ids_ST) - 1,
-        )  # fmt: skip
+        self._sample.value = sample_html(found, step)
         if not self.depth.value:
             self._through.value = ""
             return
@@ -266,6 +304,21 @@ class DenoiseTab(w.VBox):
         if self.found is found:
             self.lens = lens
             self._through.value = lens_html(found, lens)
+
+
+def sample_html(found: Found, step: int) -> str:
+    """The sample after a step, and what all steps took."""
+    ids_T, before_T = found.ids_ST[step], found.ids_ST[max(0, step - 1)]
+    hidden_T = ids_T == found.mask_id
+    new_T = (before_T == found.mask_id) & ~hidden_T
+    given_T = found.ids_ST[0] != found.mask_id
+    tokens = found.subject.labels(ids_T.tolist(), found.mask_id, found.start_id)
+    shown = denoising_html(
+        tokens, hidden_T.tolist(), new_T.tolist(), given_T.tolist(),
+        step=step, steps=len(found.ids_ST) - 1,
+    )  # fmt: skip
+    took = f"The rack was read {found.forwards} times, for {flops_said(found.flops)} FLOPs"
+    return f'{shown}<p class="sw-note">{took}</p>'
 
 
 def lens_of(found: Found, step: int) -> Lens:

@@ -97,6 +97,10 @@ class Probe:
             self._failed,
         )
 
+    def is_overtaken(self) -> bool:
+        """Whether something newer is asked, so that `work` may end early and shows no more."""
+        return self._latest.is_overtaken()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Until what was asked for is shown."""
         return self._latest.wait(timeout)

@@ -78,8 +78,14 @@ def _windows(exp: Experiment) -> list[tuple[int | None, list[int]]]:
     """The windows of the rack, each with the blocks of one cycle that have it."""
     found: dict[int | None, list[int]] = {}
     for block in range(min(cycle(exp.rack), total_blocks(exp.rack))):
-        found.setdefault(attention_shape(exp.rack, block).window, []).append(block)
+        found.setdefault(_shape(exp, block).window, []).append(block)
     return list(found.items())
+
+
+def _shape(exp: Experiment, block: int) -> AttentionShape:
+    """A block's attention, as its kind works on it."""
+    kind = sw.ATTENTION[exp.attention.choice]
+    return kind.shaped(attention_shape(exp.rack, block), exp.attention)
 
 
 def _more(kinds: Sequence[tuple[int | None, list[int]]]) -> Iterator[tuple[str, str]]:
@@ -143,20 +149,28 @@ def _axes(length: int, cell: float) -> Iterator[str]:
 
 def facts_of(exp: Experiment) -> Iterator[tuple[str, str]]:
     """Heads, sizes, cache and FLOPs of an attention kind, in words."""
-    shape, kind = attention_shape(exp.rack, 0), exp.attention.choice
+    shape = _shape(exp, 0)
     yield "heads", _heads_said(shape)
     yield from _kind_facts(exp, shape)
     yield "sees", "; ".join(window_said(window) for window, _ in _windows(exp))
-    floats = sw.ATTENTION[kind].cache_floats(shape, exp.attention)
-    each = 2 if exp.precision.compute == "bfloat16" else 4
-    whole = floats * total_blocks(exp.rack) * each
-    cache = f"{bytes_said(whole)} per token over all {total_blocks(exp.rack)} blocks"
-    if not floats:
-        cache = "nothing per token: running sums, however long the text"
-    if not is_causal(exp.objective):
-        cache += "; of use where text is written left to right, as with clm"
-    yield "KV cache", cache
+    yield "KV cache", _cache_said(exp)
     yield "FLOPs", _flops_said(exp)
+
+
+def _cache_said(exp: Experiment) -> str:
+    """What a decoder keeps: of each token, in windows of the last ones, or running sums."""
+    kind, blocks = sw.ATTENTION[exp.attention.choice], total_blocks(exp.rack)
+    given, each = attention_shape(exp.rack, 0), 2 if exp.precision.compute == "bfloat16" else 4
+    floats, state = (f(given, exp.attention) for f in (kind.cache_floats, kind.state_floats))
+    said = f"{bytes_said(floats * blocks * each)} per token over all {blocks} blocks"
+    if floats and all(window is not None for window, _ in _windows(exp)):
+        said += ", of the last tokens in a window alone"
+    if not floats:
+        sums = f", {bytes_said(4 * state * blocks)} over all {blocks} blocks" if state else ""
+        said = f"nothing per token: running sums{sums}, however long the text"
+    if is_causal(exp.objective):
+        return said
+    return said + "; of use where text is written left to right, as with clm"
 
 
 def _heads_said(shape: AttentionShape) -> str:
@@ -168,7 +182,7 @@ def _heads_said(shape: AttentionShape) -> str:
 
 
 def _kind_facts(exp: Experiment, shape: AttentionShape) -> Iterator[tuple[str, str]]:
-    """What only some kinds have: latents, random features."""
+    """What only some kinds have: latents, features, windows of their own."""
     params = exp.attention
     if params.choice == "mla":
         from stackwise.model.attention.mla import Mla, sizes
@@ -185,6 +199,14 @@ def _kind_facts(exp: Experiment, shape: AttentionShape) -> Iterator[tuple[str, s
             f"{features} random features per head ({law}): dense, every pair counts, but through "
             "sums over keys that are taken once; no score of a single pair is ever computed",
         )
+    elif params.choice == "linear":
+        yield (
+            "features",
+            f"elu + 1 of each of the {shape.head_dim} numbers of a head: dense, every pair counts, "
+            "but through sums over keys that are taken once",
+        )
+    elif params.choice == "window":
+        yield "cost", "each token is compared with those near it alone, whatever the length"
 
 
 def attention_share(exp: Experiment) -> tuple[float, float, float]:

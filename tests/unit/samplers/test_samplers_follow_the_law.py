@@ -30,18 +30,65 @@ def empty(count):
     return torch.zeros(count, 0, dtype=torch.int64)
 
 
-@pytest.mark.parametrize("method", ["ancestral", "ancestral:cosine", "autoregressive"])
-def test_samples_follow_the_exact_law(method, toy_law):
-    """The ancestral law is exact for many steps: two letters leave together in 3 of `steps`."""
+MANY = 300
+EXACT = [
+    ("ancestral", MANY),
+    ("ancestral:cosine", MANY),
+    ("autoregressive", None),
+    ("first_hitting", None),
+    ("random", None),
+    ("margin", None),
+    ("entropy", None),
+    ({"kind": "semi_autoregressive", "block": 2, "inner": "first_hitting"}, None),
+    ({"kind": "semi_autoregressive", "block": 1, "inner": "confidence"}, None),
+    ({"kind": "remask", "eta": 0.004}, MANY),
+    ({"kind": "remask", "eta": 0.01, "sigma": "rescale"}, MANY),
+    ({"kind": "remask", "eta": 0.01, "when": "switch"}, MANY),
+    ({"kind": "remask", "eta": 0.01, "when": "loop"}, MANY),
+]
+OTHERS = [
+    ("ancestral", 1),
+    ("confidence", None),
+    ("margin", 1),
+    ("entropy", 2),
+    ("random", 2),
+    ({"kind": "semi_autoregressive", "block": 3, "inner": "confidence"}, None),
+    ({"kind": "semi_autoregressive", "block": 2, "inner": "random:2"}, None),
+    ({"kind": "remask", "eta": 0.5}, 4),
+]
+
+
+@pytest.mark.parametrize(("method", "steps"), EXACT, ids=str)
+def test_samples_follow_the_exact_law(method, steps, toy_law):
+    """The ancestral law is exact for many steps: two letters leave together in 3 of `steps`.
+
+    Orders by margin and entropy are exact, too: they depend on letters that are visible, not on
+    those that are drawn, and the chain rule holds in any such order.
+    """
     law = toy_law(spread=2.0)
-    words = sample_ids(law, empty(4000), length=3, method=method, steps=300)
+    words = sample_ids(law, empty(3000), length=3, method=method, steps=steps)
     assert p_value(law, words) > 1e-3
 
 
-def test_letters_that_leave_together_do_not_follow_the_law(toy_law):
-    """The failing control: in one step the letters are independent of each other."""
+@pytest.mark.parametrize(("method", "steps"), OTHERS, ids=str)
+def test_letters_that_leave_together_or_by_their_confidence_do_not(method, steps, toy_law):
+    """The failing controls: letters of one step are independent; likely letters are kept."""
     law = toy_law(spread=2.0)
-    words = sample_ids(law, empty(4000), length=3, method="ancestral", steps=1)
+    words = sample_ids(law, empty(3000), length=3, method=method, steps=steps)
+    assert p_value(law, words) < 1e-9
+
+
+@pytest.mark.parametrize("rule", ["random", "margin", "entropy"])
+def test_bands_that_know_their_conditionals_give_the_law(rule, banded_law):
+    law = banded_law(spread=2.0)
+    words = sample_ids(law, empty(3000), length=3, method=f"through_depth:{rule}")
+    assert p_value(law, words) > 1e-3
+    assert {path for _, path in law.calls} == {path for _, _, path in law.paths}
+
+
+def test_bands_by_confidence_do_not(banded_law):
+    law = banded_law(spread=2.0)
+    words = sample_ids(law, empty(3000), length=3, method="through_depth:confidence")
     assert p_value(law, words) < 1e-9
 
 
@@ -181,7 +228,7 @@ def test_noise_is_drawn_in_float64(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"method": "greedy"}, "unknown method 'greedy'; known: ancestral, confidence, autoreg"),
+        ({"method": "greedy"}, "unknown method 'greedy'; known: ancestral, first_hitting, confid"),
         ({"method": "confidense"}, "did you mean 'confidence'"),
         ({"method": "ancestral:ramp"}, "ramp runs over training progress"),
         ({"length": 0}, "length: 0 must be 1 or more"),
