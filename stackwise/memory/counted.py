@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stackwise.bell import bell_times
 from stackwise.budget import steps_of
 from stackwise.memory.flops import counted_frac, vocab_size
 from stackwise.objective import Diffusion, Mlm, hidden_count, schedule_of
@@ -62,6 +63,8 @@ def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
             return _of_any_times(schedule, stage.band, size, length, draws)
         # Of B evenly spaced times the latest, moved as far as they can be.
         frac_S = (np.arange(exp.optim.batch)[-size:] + 1) / exp.optim.batch
+        if exp.masking.sampling == "bell":
+            frac_S, _ = bell_times(frac_S, exp.masking.bell)
         if exp.masking.sampling == "stratified_k":
             return int(np.ceil(frac_S * length).sum())
         return round(length * _hidden(schedule, stage.band, frac_S).sum())

@@ -131,6 +131,7 @@ def counted_frac(exp: Experiment, stage: Stage) -> float:
         band=stage.band,
         length=exp.data.seq_len,
         progress=stage.progress,
+        bell=exp.masking.bell,
     )
 
 

@@ -101,6 +101,7 @@ class OwnRack:
             schedule=exp.masking.schedule,
             sampling=exp.masking.sampling,
             band=stage.band,
+            bell=exp.masking.bell,
         )
 
     def loss(self, batch: OwnBatch, progress: float) -> Tensor:

@@ -243,8 +243,8 @@ def stages_of(run: Run) -> tuple[Stage, ...]:
 def run_hash(exp: Experiment, made: tuple[Stage, ...], *read: str) -> str:
     """Eight hex digits of experiment, stages, and hashes of what they read: data, a model."""
     values = [
-        exp.model_dump(mode="json"),
-        [stage.model_dump(mode="json") for stage in made],
+        exp.identity(),
+        [stage.identity() for stage in made],
         *read,
     ]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

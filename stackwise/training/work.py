@@ -178,6 +178,7 @@ class Work:
             schedule=exp.masking.schedule,
             sampling=exp.masking.sampling,
             band=band or self.stages[number].band,
+            bell=exp.masking.bell,
         )
 
     def noisy_batch(self, number: int, step: int) -> Corrupted:
