@@ -72,8 +72,9 @@ def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[st
     if stage.progress != FULL_BAND:
         yield f"progress: {stage.progress} is filled in from the tokens; leave it out"
     for entry in new:
-        if entry.init == "copy" and entry.source not in seen:
-            yield f"new: {entry.stack!r} copies {entry.source!r}, which is not there yet"
+        for source in entry.sources:
+            if source not in seen:
+                yield f"new: {entry.stack!r} copies {source!r}, which is not there yet"
 
 
 def _wrong_for(exp: Experiment, stage: Stage) -> Iterator[str]:

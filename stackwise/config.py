@@ -229,8 +229,8 @@ class Experiment(Checked):
     rack: RackShape = Field(RackShape(), description="sizes and options of the whole model")
     start: str | None = Field(
         None,
-        description="model folder (stackwise import) whose weights new parts begin with; empty: "
-        "at random",
+        description="model folder (stackwise import), or a finished run's, whose weights new parts "
+        "begin with; empty: at random",
     )
     attention: _chosen(ATTENTION) = Field(  # type: ignore[valid-type]
         "mha", validate_default=True, description="how positions look at each other"

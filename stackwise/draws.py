@@ -34,6 +34,7 @@ class Stream(IntEnum):
     EVALUATION = 2
     EVALUATION_ORDER = 3
     VISITS = 4
+    PATHS = 5
 
 
 def uniform_BT(

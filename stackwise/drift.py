@@ -20,18 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stackwise.memory.flops import forward_flops_per_token, head_flops_per_position
-from stackwise.model.frozen import FrozenLinear
-from stackwise.model.init import shelled
-from stackwise.model.rack import Rack, Stack
+from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, is_causal
 from stackwise.runs.layers import exit_names
 from stackwise.stage import parts_trained
 from stackwise.stage_ends import own_end, rack_after, stage_ends, tensors_of, two_ends
-from stackwise.training.parts import freeze_to
+from stackwise.training.parts import numbers_of
 from stackwise.training.saved import AVERAGE
 from stackwise.training.start import stages_of
 
@@ -108,15 +106,7 @@ class _Point(NamedTuple):
         tensors = tensors_of(self.folder, self.manifest, self.part)
         if self.format is None:
             return tensors
-        exp, place = self.exp, stack_ids(self.exp.rack).index(self.part)
-        dtype = getattr(torch, exp.precision.weights)
-        module: nn.Module = shelled(lambda: Stack(exp.rack, exp.attention, place), dtype)
-        freeze_to(module, self.format, tensors)
-        module.load_state_dict(tensors)
-        linears = {k: m for k, m in module.named_modules() if isinstance(m, FrozenLinear)}
-        rest = {k: v for k, v in tensors.items() if k.rpartition(".")[0] not in linears}
-        biases = {f"{k}.bias": m.bias for k, m in linears.items() if m.bias is not None}
-        return {**rest, **biases, **{f"{k}.weight": m.weight for k, m in linears.items()}}
+        return numbers_of(self.exp, self.part, tensors, self.format)
 
 
 def distance(before: _Point, now: _Point) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from stackwise.choice import unread
 from stackwise.completion import packing
-from stackwise.curriculum import curriculum_problems
+from stackwise.curriculum import CURRICULA, Curriculum, curriculum_problems
 from stackwise.errors import ExperimentError, Problem
 from stackwise.masking import check_bands_serve, check_masking
 from stackwise.model.attention import check_attention
@@ -111,11 +111,31 @@ def _curriculum(exp: Experiment) -> Iterable[str]:
 
 
 def _bands(exp: Experiment) -> Iterator[str]:
-    if exp.masking.bands is not None and exp.curriculum.choice in ("end_to_end", "grow"):
+    name, bands = exp.curriculum.choice, exp.masking.bands
+    entry = CURRICULA.get(name)
+    if not isinstance(entry, Curriculum):
+        return
+    if bands is not None and entry.bands == "never":
+        banded = [
+            k for k, e in CURRICULA.items() if isinstance(e, Curriculum) and e.bands != "never"
+        ]
         yield (
-            f"masking.bands: {exp.masking.bands} has no meaning with "
-            f"curriculum={exp.curriculum.choice}, which trains all stacks together; "
-            "use left_to_right or right_to_left, or leave bands empty"
+            f"masking.bands: {bands} has no meaning with curriculum={name}, whose stacks see all "
+            f"noise; use {', '.join(banded)}, or leave bands empty"
+        )
+    if bands is None and entry.bands == "must":
+        yield (
+            f"masking.bands: is empty, and curriculum={name} gives each stack a band of its own; "
+            "use equal_mass"
+        )
+
+
+def _started(exp: Experiment) -> Iterator[str]:
+    entry = CURRICULA.get(exp.curriculum.choice)
+    if isinstance(entry, Curriculum) and entry.starts == "must" and exp.start is None:
+        yield (
+            f"start: is empty, and curriculum={exp.curriculum.choice} goes on with weights that "
+            "are there; give a model folder, or use end_to_end"
         )
 
 
@@ -192,6 +212,7 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("objective masking rack", _masking),
     ("objective masking rack data", _served),
     ("masking curriculum", _bands),
+    ("curriculum", _started),
     ("rack curriculum", _curriculum),
     ("rack data", _vocabulary),
     ("rack data", _lengths),

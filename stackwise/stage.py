@@ -17,25 +17,61 @@ from stackwise.errors import ExperimentError, short
 if TYPE_CHECKING:
     from stackwise.model.shape import RackShape
 
-Init = Literal["random", "copy", "zero_output"]
+Init = Literal["random", "copy", "copy+noise", "interpolate", "zero_output"]
+FROM_OTHERS = ("copy", "copy+noise", "interpolate")  # starts that need a stack that is there
+Moments = Literal["reset", "keep", "copy"]
 Role = Literal["trunk", "active", "suffix"]
 FULL_BAND = (0.0, 1.0)
 LEAST_SHARE = 1e-12  # a weight that the others do not lose in rounding
+
+
+def _is_none(value: object) -> bool:
+    """Keys that came later are written where they say something: older values keep their hash."""
+    return value is None
 
 
 class NewStack(Section):
     """A stack that a stage adds, and what it starts from."""
 
     stack: str = Field(description="its id")
-    init: Init = Field("random", description="fresh, a copy, or fresh with output weights at zero")
+    init: Init = Field(
+        "random",
+        description="fresh; a copy, with noise or without; the mean of two stacks; or fresh with "
+        "output weights at zero",
+    )
     source: str | None = Field(None, description="the stack that a copy is taken from")
+    other: str | None = Field(
+        None, exclude_if=_is_none, description="the stack whose weights `source` is averaged with"
+    )
+    noise: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        exclude_if=_is_none,
+        description="of copy+noise: standard deviation over each matrix's root mean square",
+    )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The stacks that it starts from: none, one or two."""
+        return tuple(stack for stack in (self.source, self.other) if stack is not None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.init == "copy" and self.source is None:
-            raise ValueError("source: is empty with init=copy; name the stack to copy")
-        if self.init != "copy" and self.source is not None:
+        if self.init in FROM_OTHERS and self.source is None:
+            raise ValueError(f"source: is empty with init={self.init}; name the stack to copy")
+        if self.init == "interpolate" and self.other is None:
+            raise ValueError("other: is empty with init=interpolate; name a second stack, or copy")
+        if self.init == "copy+noise" and self.noise is None:
+            raise ValueError("noise: is empty with init=copy+noise; 0.01 is little")
+        if self.init not in FROM_OTHERS and self.source is not None:
             raise ValueError(f"source: {self.source!r} is not read with init={self.init}; use copy")
+        if self.init != "interpolate" and self.other is not None:
+            raise ValueError(
+                f"other: {self.other!r} is not read with init={self.init}; use interpolate"
+            )
+        if self.init != "copy+noise" and self.noise is not None:
+            raise ValueError(f"noise: {self.noise} is not read with init={self.init}; leave it out")
         return self
 
 
@@ -46,7 +82,9 @@ class Stage(Section):
     """
 
     name: str = Field("", max_length=80, description="for people; empty: the active stacks")
-    path: tuple[str, ...] = Field(min_length=1, description="stack ids, in the order they run")
+    path: tuple[str, ...] = Field(
+        description="stack ids, in the order they run; none: embedding and head alone"
+    )
     active: tuple[str, ...] | None = Field(None, description="those that train; empty: all")
     new: tuple[NewStack, ...] | None = Field(
         None, description="those added now; empty: the ones not seen before, at random"
@@ -69,8 +107,17 @@ class Stage(Section):
     progress: tuple[float, float] = Field(
         FULL_BAND, description="part of all training, by tokens, that this stage is; filled in"
     )
-    optimizer_state: Literal["reset", "keep"] = Field(
-        "reset", description="what tensors that trained in the stage before begin with"
+    optimizer_state: Moments = Field(
+        "reset",
+        description="what tensors that trained before begin with; copy: kept, and what is copied "
+        "gets its source's",
+    )
+    pick: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=_is_none,
+        description="stacks that each step runs, drawn anew for it: the first, the last and "
+        "others; empty: the whole path",
     )
 
     @model_validator(mode="after")
@@ -90,6 +137,15 @@ def _problems(stage: Stage) -> Iterator[str]:
         yield f"active: {stack!r} is not on the path {', '.join(stage.path)}"
     if not (active or stage.embedding or stage.head):
         yield "active: nothing trains; name a stack, the embedding or the head"
+    if stage.pick is not None:
+        if stage.pick > len(stage.path):
+            yield f"pick: {stage.pick} > {len(stage.path)} stacks of the path; lower it"
+        frozen = [stack for stack in stage.path if stack not in active]
+        if frozen:
+            yield (
+                f"pick: {stage.pick} draws from stacks that all train, and {', '.join(frozen)} "
+                "is frozen; leave active or pick empty"
+            )
     if stage.share < LEAST_SHARE:
         yield f"share: {stage.share} must be {LEAST_SHARE} or more"
     if not stage.name.isprintable():
@@ -141,9 +197,44 @@ def trained_next(made: Sequence[Stage], number: int, part: str) -> int | None:
 
 
 def keeps_state(made: Sequence[Stage], number: int, part: str) -> bool:
-    """Whether the stage that trains a part next begins with its moments of after `number`."""
+    """Whether the stage that trains a part next begins with its moments of after `number`.
+
+    Or one before it, or that one, gives them to a copy.
+    """
     later = trained_next(made, number, part)
-    return later is not None and made[later].optimizer_state == "keep"
+    last = len(made) - 1 if later is None else later
+    given = any(part in copied_from(made[n]).values() for n in range(number + 1, last + 1))
+    return given or (later is not None and made[later].optimizer_state != "reset")
+
+
+def copied_from(stage: Stage) -> dict[str, str]:
+    """The new stacks that begin with the moments of another one, which a stage copies."""
+    if stage.optimizer_state != "copy":
+        return {}
+    copies = [n for n in stage.new or () if n.source and n.init in ("copy", "copy+noise")]
+    return {entry.stack: entry.source for entry in copies if entry.source}
+
+
+def run_share(stage: Stage, stack: str) -> float:
+    """In what part of a stage's steps one of its stacks runs.
+
+    With `pick` of n: the first and the last always, each other in (pick - 2) of (n - 2); a single
+    one is any of them.
+    """
+    if stage.pick is None or stage.pick == len(stage.path):
+        return 1.0
+    if stage.pick == 1:
+        return 1 / len(stage.path)
+    inside = stack not in (stage.path[0], stage.path[-1])
+    return (stage.pick - 2) / (len(stage.path) - 2) if inside else 1.0
+
+
+def as_run(stage: Stage) -> Stage:
+    """A stage as one of its steps runs it: as many stacks as it picks."""
+    if stage.pick is None:
+        return stage
+    path = (*stage.path[: stage.pick - 1], stage.path[-1])
+    return stage.model_copy(update={"path": path, "active": path, "pick": None})
 
 
 def thaws(made: Sequence[Stage]) -> Iterator[tuple[str, int, int]]:

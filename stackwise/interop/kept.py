@@ -14,6 +14,7 @@ from typing import Any
 from stackwise.data.tokenizer import Tokenizer, read_tokenizer
 from stackwise.errors import ExperimentError
 from stackwise.interop.errors import ModelError
+from stackwise.interop.finished import FinishedRun
 from stackwise.interop.llama_config import LENGTH, LONGEST
 from stackwise.interop.model_file import KEPT, MODEL, TOKENIZER, ModelFile
 from stackwise.interop.model_folder import ModelFolder
@@ -24,7 +25,10 @@ from stackwise.yaml_text import read_mapping, read_text
 START = "start"
 
 
-def keep(model: ModelFolder, tokenizer: Tokenizer, run: Path) -> None:
+Beginning = ModelFolder | FinishedRun  # what a run may start from
+
+
+def keep(model: Beginning, tokenizer: Tokenizer, run: Path) -> None:
     """Copy into a run's folder what its export will want.
 
     Args:
@@ -33,6 +37,10 @@ def keep(model: ModelFolder, tokenizer: Tokenizer, run: Path) -> None:
         run: Its folder.
     """
     folder, own = run / START, model.path / TOKENIZER
+    if isinstance(model, FinishedRun):
+        if (model.path / START).is_dir():
+            shutil.copytree(model.path / START, folder, dirs_exist_ok=True)
+        return
     folder.mkdir(exist_ok=True)
     shutil.copyfile(model.path / MODEL, folder / MODEL)
     if own.is_file() and read_tokenizer(own).to_json() == tokenizer.to_json():
@@ -51,9 +59,10 @@ def config_kept(run: Run, length: int) -> Mapping[str, Any]:
     Raises:
         ModelError: If it is gone or damaged.
     """
-    if run.experiment.start is None:
-        return {}
     path = run.path / START / MODEL
+    of_a_run = run.provenance().get("start", {}).get("of") == "run"
+    if run.experiment.start is None or (of_a_run and not path.parent.is_dir()):
+        return {}
     try:
         values = read_mapping(read_text(str(path)), str(path), "a model")
         config = dict(ModelFile.model_validate(values).source.config)

@@ -76,6 +76,11 @@ class ModelFolder:
         return self.rack.vocab or 0
 
     @property
+    def name(self) -> str:
+        """What it is called in the provenance of a run that starts from it."""
+        return self.source.name
+
+    @property
     def checkpoint(self) -> Path:
         """The folder of the weights."""
         return self.path / RACK

@@ -9,8 +9,8 @@ measures the same; `tests/unit` hold the activations against autograd's own tens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,7 +39,7 @@ from stackwise.model.block import (
     block_cache_floats,
     norm_saved,
 )
-from stackwise.stage import Role, Stage, parts_trained, roles, untied_from
+from stackwise.stage import Role, Stage, as_run, parts_trained, roles, untied_from
 from stackwise.training.chunked import LOGITS_AT_ONCE
 from stackwise.training.optim import gradient_bytes, state_bytes
 from stackwise.trunk.stream import SLOTS
@@ -206,7 +206,7 @@ def plan_rows(
         untied = apart is not None and number >= apart
         parts = stage_bytes(exp, placement, stage, held, untied=untied, card=card)
         peak = stage_peak(exp, placement, stage, parts, untied=untied, card=card)
-        whole = sum(parts.values(), Bytes(activations=again))
+        whole = sum(at_once(stage, parts), Bytes(activations=again))
         blocks = path_flops_per_token(exp, stage)
         cost = stage_flops_per_token(exp, stage, blocks)
         copy = host_bytes(exp, placement, stage, held, card=card)
@@ -230,6 +230,13 @@ def plan_rows(
             }
         )
     return rows
+
+
+def at_once(stage: Stage, parts: Mapping[str, Bytes]) -> Iterator[Bytes]:
+    """Of each part what is there in one step: gradients and activations of the stacks that run."""
+    left_out = set(stage.path) - set(as_run(stage).path)
+    for name, part in parts.items():
+        yield replace(part, gradients=0, activations=0) if name in left_out else part
 
 
 def _per_block(exp: Experiment, parts: dict[str, Bytes]) -> dict[str, dict[str, int]]:

@@ -164,10 +164,10 @@ def _for_later(
     exp: Experiment, made: Sequence[Stage], number: int, part: str, tensors: Tensors
 ) -> int:
     """What is kept at the end of a stage of a part that a later one trains, beside its weights."""
-    if trained_next(made, number, part) is None:
-        return 0
-    keeps = keeps_state(made, number, part)
-    return _moments(exp, tensors) if keeps else _lower(exp, part, tensors)
+    if keeps_state(made, number, part):
+        return _moments(exp, tensors)
+    again = trained_next(made, number, part) is not None
+    return _lower(exp, part, tensors) if again else 0
 
 
 def _lower(exp: Experiment, part: str, tensors: Tensors) -> int:

@@ -33,7 +33,7 @@ from stackwise.model.block import (
 from stackwise.model.count import head_matrices
 from stackwise.model.shape import cycle, stack_ids
 from stackwise.objective import is_causal
-from stackwise.stage import Role, Stage, roles
+from stackwise.stage import Role, Stage, roles, run_share
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
@@ -106,7 +106,10 @@ def _block_costs(exp: Experiment, stack: str, role: Role) -> list[float]:
 
 
 def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
-    """FLOPs per token of each block of a stage's path, `s0.0`, ...; without the head."""
+    """FLOPs per token of each block of a stage's path, `s0.0`, ...; without the head.
+
+    Where a step runs only some of the stacks, those of the mean over steps.
+    """
     found, first = {}, bool(stage.active) and not stage.embedding
     places, each = {s: i for i, s in enumerate(stack_ids(exp.rack))}, exp.rack.blocks_per_stack
     again, kinds = cycle(exp.rack), dict[tuple[int, Role], float]()  # blocks that are alike
@@ -115,7 +118,7 @@ def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
             kind = ((places[stack] * each + i) % again, role)
             if kind not in kinds:
                 kinds[kind] = block_flops_per_token(exp, *kind)
-            found[f"{stack}.{i}"] = kinds[kind]
+            found[f"{stack}.{i}"] = run_share(stage, stack) * kinds[kind]
             if role == "active" and first:  # nothing before it trains: its input needs no gradient
                 found[f"{stack}.{i}"] -= 2 * block_input_parameters(exp.rack, exp.attention)
                 first = False

@@ -28,7 +28,7 @@ from stackwise.memory.parts import Bytes, Micro, micros_of
 from stackwise.model.block import block_backward, block_forward
 from stackwise.model.shape import cycle, stack_ids
 from stackwise.model.working import Moment
-from stackwise.stage import Role, Stage, parts_trained, roles
+from stackwise.stage import Role, Stage, as_run, parts_trained, roles
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
@@ -89,6 +89,7 @@ def stage_peak(
         untied: Whether a tied head has a table of its own by then.
         card: Whether it computes on a card.
     """
+    stage = as_run(stage)
     micros = micros_of(exp, placement, stage, untied=untied, card=card)
     whole = Bytes()
     for name, part in parts.items():

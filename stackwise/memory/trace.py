@@ -37,7 +37,7 @@ from stackwise.model.frozen import FrozenLinear
 from stackwise.model.rack import Rack
 from stackwise.model.workspace import workspace
 from stackwise.objective import Corrupted, is_causal
-from stackwise.stage import Stage, trunk_of, untied_from
+from stackwise.stage import Stage, as_run, trunk_of, untied_from
 from stackwise.training.average import Average
 from stackwise.training.in_backward import stepping_of
 from stackwise.training.optim import Optimizer
@@ -149,7 +149,7 @@ def traced(exp: Experiment, placement: Placement, number: int) -> dict[str, int]
         trainee = Trainee(number, stage, named, optimizer, average, stepping)
         setting = setting_of(
             rack,
-            stage,
+            as_run(stage),
             causal=is_causal(exp.objective),
             micro_batch=placement.micro_batch,
             checkpointing=placement.checkpointing,

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from stackwise.model.shape import RackShape, total_blocks
+from stackwise.stage import Init, NewStack
 
 INTO_RESIDUAL = (".out.weight", ".down.weight")
 DRAWS = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_)
@@ -103,25 +104,79 @@ def copy_(stack: nn.Module, source: nn.Module) -> None:
             value.copy_(getattr(source.get_submodule(owner), key))
 
 
+@torch.no_grad()
+def average_(stack: nn.Module, other: nn.Module) -> None:
+    """Move a stack half way to another one, one tensor at a time."""
+    for name, value in [*stack.named_parameters(), *stack.named_buffers()]:
+        owner, _, key = name.rpartition(".")
+        if value.is_floating_point():
+            value.lerp_(getattr(other.get_submodule(owner), key).to(value), 0.5)
+
+
+@torch.no_grad()
+def add_noise_(stack: nn.Module, part: float, generator: torch.Generator) -> None:
+    """Add normal numbers to each matrix, of `part` times its root mean square; vectors stay."""
+    for parameter in stack.parameters():
+        if parameter.ndim >= 2 and not parameter.is_meta:
+            noise = torch.empty_like(parameter, device="cpu")
+            rms = float(torch.linalg.vector_norm(parameter, dtype=torch.float32))
+            draw_(noise, part * rms / parameter.numel() ** 0.5, generator)
+            parameter.add_(noise.to(parameter.device))
+
+
 def grow(
     stack: nn.Module,
-    init: Literal["random", "copy", "zero_output"],
+    init: Init,
     source: nn.Module | None = None,
+    *,
+    other: nn.Module | None = None,
+    noise: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> None:
     """Turn a stack's random start into what growth asks for, in place.
 
-    `copy` takes the weights of `source`. `zero_output` zeroes what writes to the residual stream,
-    so that in a pre-norm rack the new stack passes its input on unchanged.
+    Args:
+        stack: The new stack.
+        init: `copy` takes the weights of `source`; `copy+noise` moves its matrices a little;
+            `interpolate` takes the mean of `source` and `other`; `zero_output` zeroes what writes
+            to the residual stream, so that in a pre-norm rack the new stack passes its input on
+            unchanged; `random` leaves the start that it has.
+        source: The stack that weights come from.
+        other: A second one.
+        noise: Standard deviation, over each matrix's root mean square.
+        generator: Of the noise, on the CPU.
 
     Raises:
-        ValueError: If `copy` has no source.
+        ValueError: If something is missing that the start needs.
     """
-    if init == "copy":
+    if init in ("copy", "copy+noise", "interpolate"):
         if source is None:
-            raise ValueError("init='copy' needs the stack to copy from; give source")
+            raise ValueError(f"init={init!r} needs the stack to copy from; give source")
         copy_(stack, source)
+    if init == "interpolate":
+        if other is None:
+            raise ValueError("init='interpolate' needs a second stack; give other")
+        average_(stack, other)
+    elif init == "copy+noise":
+        if noise is None or generator is None:
+            raise ValueError("init='copy+noise' needs noise and its generator; give both")
+        add_noise_(stack, noise, generator)
     elif init == "zero_output":
         with torch.no_grad():
             for key, parameter in stack.named_parameters():
                 if key.endswith((*INTO_RESIDUAL, ".out.bias", ".down.bias")):
                     parameter.zero_()
+
+
+def begin_as(stack: nn.Module, entry: NewStack, stacks: Mapping[str, nn.Module], seed: int) -> None:
+    """Give a new stack the start that a stage asks for.
+
+    Args:
+        stack: The stack, at its random start.
+        entry: What the stage says of it.
+        stacks: Those that are there, by id.
+        seed: The run's.
+    """
+    source, other = (None if s is None else stacks[s] for s in (entry.source, entry.other))
+    generator = generator_for(seed, f"{entry.stack}.noise")
+    grow(stack, entry.init, source, other=other, noise=entry.noise, generator=generator)

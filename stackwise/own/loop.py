@@ -20,7 +20,7 @@ from stackwise.config import Experiment
 from stackwise.own.batches import Batches, OwnBatch
 from stackwise.own.module import OwnModule
 from stackwise.own.rack import OwnRack
-from stackwise.stage import Stage
+from stackwise.stage import Stage, copied_from
 from stackwise.training.average import Average
 from stackwise.training.checkpoint import read_manifest, save
 from stackwise.training.in_backward import InBackward
@@ -104,7 +104,7 @@ def enter_stage(work: OwnWork, number: int) -> Trainee:
     """Add the stage's new stacks, freeze the rest, and set up what trains."""
     stage, optim = work.stages[number], work.exp.optim
     for entry in stage.new or ():
-        work.own.add(entry)
+        work.own.add(entry, work.exp.seed)
         work.held.add(entry.stack)
     work.own.enter(stage, work.exp, work.batches.first)
     named = freeze_all_but(work.own.parts(), stage)
@@ -114,8 +114,9 @@ def enter_stage(work: OwnWork, number: int) -> Trainee:
         raise ValueError("nothing trains: every parameter of its parts has requires_grad=False")
     rounding, seed = work.exp.precision.rounding, work.exp.seed
     optimizer = Optimizer(optim, named, rounding=rounding, seed=seed, stage=number)
-    goes_on = stage.optimizer_state == "keep"
-    load_optimizer_state(optimizer, named, work.moments, whole=goes_on)
+    goes_on = stage.optimizer_state != "reset"
+    given = {stack: work.moments.get(source, {}) for stack, source in copied_from(stage).items()}
+    load_optimizer_state(optimizer, named, {**work.moments, **given}, whole=goes_on)
     average = None if optim.ema is None else Average(named, optim.ema, optimizer)
     stepping = InBackward(named, optimizer) if optim.grads == "in_backward" else None
     return Trainee(number, stage, named, optimizer, average, stepping)
@@ -127,7 +128,8 @@ def one_step(work: OwnWork, trainee: Trainee, batch: OwnBatch, rate: float) -> t
     Returns:
         Loss, and gradient norm before clipping.
     """
-    loss = work.own.loss(batch, len(work.rows) / work.steps)
+    done = len(work.rows)
+    loss = work.own.loss(batch, done, done / work.steps)
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
         found = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
         raise TypeError(f"the loss is {found}, not a scalar tensor")

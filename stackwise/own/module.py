@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from stackwise.config import Experiment
+from stackwise.model.init import begin_as
 from stackwise.model.shape import RackShape
 from stackwise.own.batches import OwnBatch, tokens_of
 from stackwise.own.ends import Ends, find_ends, outside_of
 from stackwise.stage import NewStack, Stage, parts_trained
+from stackwise.training.picking import path_at
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -58,6 +60,8 @@ class OwnModule:
         }
         refuse_shared(self)
         self.ends: Ends | None = None
+        self.stage: Stage | None = None
+        self.seed = 0
 
     @property
     def device(self) -> torch.device:
@@ -88,10 +92,9 @@ class OwnModule:
                     f"{where}.new: zero_output knows the layers of a Rack only; use random or copy"
                 )
 
-    def add(self, entry: NewStack) -> None:
+    def add(self, entry: NewStack, seed: int) -> None:
         """Give a stack its start; at random means the weights that it has."""
-        if entry.init == "copy":
-            self.stacks[entry.stack].load_state_dict(self.stacks[str(entry.source)].state_dict())
+        begin_as(self.stacks[entry.stack], entry, self.stacks, seed)
 
     def enter(self, stage: Stage, exp: Experiment, batch: Any) -> None:
         """Hold the blocks of the stage's path; what is frozen also keeps its buffers.
@@ -111,10 +114,15 @@ class OwnModule:
             module.training = bool(ends & trains)
         for name, stack in self.stacks.items():
             stack.train(name in trains)
+        self.stage, self.seed = stage, exp.seed
         self.hold([block for name in stage.path for block in self.stacks[name]])
 
-    def loss(self, batch: OwnBatch, progress: float) -> Tensor:
+    def loss(self, batch: OwnBatch, step: int, progress: float) -> Tensor:
         """The user's loss on a batch."""
+        assert self.stage is not None, "enter comes first"
+        if self.stage.pick is not None:
+            path = path_at(self.stage, self.seed, step)
+            self.hold([block for name in path for block in self.stacks[name]])
         return self.loss_of(self.model, batch.values)
 
     def state(self, stacks: set[str]) -> dict[str, dict[str, Tensor]]:

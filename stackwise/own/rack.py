@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from stackwise.config import Experiment
 from stackwise.data.batches import Batch
-from stackwise.model.init import grow
+from stackwise.model.init import begin_as
 from stackwise.model.rack import Rack
 from stackwise.objective import Corruption, corrupt, is_causal
 from stackwise.own.batches import OwnBatch, ids_of
 from stackwise.stage import NewStack, Stage, band_paths, parts_trained, untied_from
+from stackwise.training.picking import path_at
 from stackwise.training.step import Setting, micro_loss, setting_of
 from stackwise.trunk.border import border_of
 
@@ -37,6 +38,7 @@ class OwnRack:
     def __init__(self, model: Rack, objective: Any) -> None:
         self.model, self.objective = model, objective
         self.setting: Setting | None = None
+        self.stage: Stage | None = None
         self.rule: Corruption | None = None
         self.parting: Stage | None = None  # from it on, a tied head has a table of its own
 
@@ -65,12 +67,11 @@ class OwnRack:
         apart = untied_from(self.model.shape, stages)
         self.parting = None if apart is None else stages[apart]
 
-    def add(self, entry: NewStack) -> None:
+    def add(self, entry: NewStack, seed: int) -> None:
         """Give a stack its start; at random means the weights that it has, if it is there."""
         if entry.stack not in self.model.stacks:
             self.model.add(entry.stack)
-        source = self.model.stacks[entry.source] if entry.source is not None else None
-        grow(self.model.stacks[entry.stack], entry.init, source)
+        begin_as(self.model.stacks[entry.stack], entry, self.model.stacks, seed)
 
     def enter(self, stage: Stage, exp: Experiment, batch: Any) -> None:
         """Resolve what stays the same over the stage's steps."""
@@ -93,6 +94,7 @@ class OwnRack:
             clip=exp.optim.clip,
             border=border_of(exp.precision),
         )
+        self.stage = stage
         self.rule = Corruption(
             objective=exp.objective,
             vocab=self.model.vocab,
@@ -104,14 +106,15 @@ class OwnRack:
             bell=exp.masking.bell,
         )
 
-    def loss(self, batch: OwnBatch, progress: float) -> Tensor:
+    def loss(self, batch: OwnBatch, step: int, progress: float) -> Tensor:
         """The objective on a batch; its masks follow from the seed and the samples' places."""
-        assert self.rule is not None and self.setting is not None, "enter comes first"
+        assert self.rule and self.setting and self.stage, "enter comes first"
+        setting = self.setting.on(path_at(self.stage, self.rule.seed, step))
         ids_BT = ids_of(batch.values, self.model.vocab).cpu()
         place_B = batch.index * self.rule.batch_size + np.arange(len(ids_BT))
         draw_B = np.full(len(ids_BT), batch.draw)
         noisy = corrupt(self.rule, Batch(ids_BT, place_B, draw_B, place_B), progress=progress)
-        return micro_loss(self.model, noisy, self.setting, ids_BT.numel())
+        return micro_loss(self.model, noisy, setting, ids_BT.numel())
 
     def state(self, stacks: set[str]) -> dict[str, dict[str, Tensor]]:
         """Tensors of embedding, head and `stacks`."""

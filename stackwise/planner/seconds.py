@@ -47,7 +47,7 @@ from stackwise.planner.moving import (
     trained,
 )
 from stackwise.planner.passes import Pass
-from stackwise.stage import Role, Stage, roles
+from stackwise.stage import Role, Stage, as_run, roles
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
@@ -106,7 +106,8 @@ def step_seconds(
     Raises:
         ExperimentError: If the vocabulary is not known.
     """
-    pass_ = Pass(exp, placement, hardware, micro_tokens(exp, placement))
+    pass_, whole_stage = Pass(exp, placement, hardware, micro_tokens(exp, placement)), stage
+    stage = as_run(stage)
     micros = exp.optim.batch / micro_samples(exp, placement)  # the last one may be smaller
     work = micro_seconds(pass_, stage, untied)
     whole = StepSeconds(**{key: micros * value for key, value in asdict(work).items()})
@@ -114,7 +115,7 @@ def step_seconds(
         fresh=math.ceil(micros) * fresh_seconds(exp, stage, hardware, untied),
         accumulate=(math.ceil(micros) - 1) * accumulate_seconds(exp, stage, hardware, untied),
         optimizer=optimizer_seconds(exp, stage, hardware, untied),
-        average=average_seconds(exp, stage, hardware, untied),
+        average=average_seconds(exp, whole_stage, hardware, untied),
     )
     passes = math.ceil(micros)
     read = passes * lent_seconds(exp, placement, stage, hardware, from_disk=from_disk)

@@ -12,7 +12,7 @@ from stackwise.completion import packing
 from stackwise.memory.meter import Kept
 from stackwise.model.frozen import FrozenLinear
 from stackwise.objective import Corrupted, is_causal
-from stackwise.stage import untied_from
+from stackwise.stage import Stage, copied_from, untied_from
 from stackwise.training.average import Average
 from stackwise.training.checkpoint import Written
 from stackwise.training.in_backward import stepping_of
@@ -22,7 +22,7 @@ from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_
 from stackwise.training.residence import arrange, pack, take_masters
 from stackwise.training.saved import AVERAGE, MOMENTS, read_state, save_border
 from stackwise.training.step import Setting, Trainee, setting_of
-from stackwise.training.trained import freeze_all_but
+from stackwise.training.trained import State, freeze_all_but
 from stackwise.training.work import Work
 from stackwise.trunk.border import border_of
 
@@ -43,8 +43,8 @@ def enter_stage(work: Work, number: int) -> Trainee:
     named = freeze_all_but(work.rack.parts(), stage)
     rounding, trains = exp.precision.rounding, {part for part, _ in named}
     optimizer = Optimizer(exp.optim, named, rounding=rounding, seed=exp.seed, stage=number)
-    goes_on = not fresh or stage.optimizer_state == "keep"
-    load_optimizer_state(optimizer, named, read_state(work, MOMENTS, trains), whole=goes_on)
+    goes_on = not fresh or stage.optimizer_state != "reset"
+    load_optimizer_state(optimizer, named, moments_for(work, stage, trains, fresh), whole=goes_on)
     if fresh:
         take_masters(work, named, optimizer)
     average = None if exp.optim.ema is None else Average(named, exp.optim.ema, optimizer)
@@ -63,6 +63,16 @@ def enter_stage(work: Work, number: int) -> Trainee:
         )
     stepping = stepping_of(exp.optim, named, optimizer, work.rack, compiled=work.placement.compile)
     return Trainee(number, stage, named, optimizer, average, stepping)
+
+
+def moments_for(work: Work, stage: Stage, trains: set[str], fresh: bool) -> State:
+    """The moments that parts begin with, those of copies being their source's."""
+    copies = copied_from(stage) if fresh else {}
+    found = read_state(work, MOMENTS, trains | set(copies.values()))
+    for stack, source in copies.items():
+        if source in found and stack in trains:
+            found[stack] = found[source]
+    return found
 
 
 def setting_for(work: Work, trainee: Trainee) -> Setting:

@@ -253,7 +253,7 @@ def carried(state: State, made: Sequence[Stage], number: int) -> State:
     Whole states where `optimizer_state` says keep; else what belongs to the weights.
     """
     later = {part for part in state if trained_next(made, number, part) is not None}
-    kept = {part: state[part] for part in later if keeps_state(made, number, part)}
+    kept = {part: state[part] for part in state if keeps_state(made, number, part)}
     return {**lower_halves({part: state[part] for part in later}), **kept}
 
 

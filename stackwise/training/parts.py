@@ -19,7 +19,9 @@ from stackwise.memory.flops import vocab_size
 from stackwise.model.formats import format_called
 from stackwise.model.freezing import replace_linears
 from stackwise.model.frozen import FrozenLinear
-from stackwise.model.rack import Rack
+from stackwise.model.init import shelled
+from stackwise.model.rack import Rack, Stack
+from stackwise.model.shape import stack_ids
 from stackwise.training.checkpoint import CheckpointError, read_part
 
 if TYPE_CHECKING:
@@ -36,6 +38,27 @@ def empty_rack(exp: Experiment, device: torch.device) -> Rack:
         seed=exp.seed,
         dtype=getattr(torch, exp.precision.weights),
     ).to(device)
+
+
+def numbers_of(
+    exp: Experiment, name: str, tensors: Mapping[str, Tensor], form: str
+) -> dict[str, Tensor]:
+    """A frozen stack's tensors as they train: its matrices as the numbers that they stand for.
+
+    Args:
+        exp: The experiment of the rack.
+        name: The stack's id.
+        tensors: As its file holds them.
+        form: The format of its matrices.
+    """
+    place, dtype = stack_ids(exp.rack).index(name), getattr(torch, exp.precision.weights)
+    module: nn.Module = shelled(lambda: Stack(exp.rack, exp.attention, place), dtype)
+    freeze_to(module, form, tensors)
+    module.load_state_dict(tensors)
+    linears = {k: m for k, m in module.named_modules() if isinstance(m, FrozenLinear)}
+    rest = {k: v for k, v in tensors.items() if k.rpartition(".")[0] not in linears}
+    biases = {f"{k}.bias": m.bias for k, m in linears.items() if m.bias is not None}
+    return {**rest, **biases, **{f"{k}.weight": m.weight for k, m in linears.items()}}
 
 
 def fill(rack: Rack, folder: Path, manifest: Mapping[str, Any]) -> None:

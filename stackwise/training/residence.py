@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stackwise.completion import packing
 from stackwise.model.freezing import freeze_linears
-from stackwise.model.init import grow
+from stackwise.model.init import begin_as
 from stackwise.stage import NewStack
 from stackwise.training.checkpoint import MANIFEST, Written, read_manifest, read_part, write_ahead
 from stackwise.training.optim import Optimizer
@@ -28,7 +28,7 @@ from stackwise.training.trained import Named
 from stackwise.training.work import Work
 
 if TYPE_CHECKING:
-    from stackwise.interop.model_folder import ModelFolder
+    from stackwise.interop.kept import Beginning
 
 
 def arrange(work: Work, number: int) -> None:
@@ -68,7 +68,7 @@ def add_stack(work: Work, entry: NewStack) -> None:
     if model is not None:
         begin(work, model, entry.stack)
         return
-    grow(stack, entry.init, None if entry.source is None else work.rack.stacks[entry.source])
+    begin_as(stack, entry, work.rack.stacks, work.exp.seed)
 
 
 def begin_ends(work: Work) -> None:
@@ -79,7 +79,7 @@ def begin_ends(work: Work) -> None:
             begin(work, work.model, name)
 
 
-def begin(work: Work, model: ModelFolder, name: str) -> None:
+def begin(work: Work, model: Beginning, name: str) -> None:
     """Give a part the weights that it has in a model."""
     put(work.rack, name, model.part(name), model.path)
 

@@ -34,6 +34,7 @@ from stackwise.training.kept_stages import keep_stage
 from stackwise.training.moving import changed_placement
 from stackwise.training.obeying import take_orders, wait_while_paused
 from stackwise.training.opening import open_work
+from stackwise.training.picking import path_at
 from stackwise.training.rates import stage_lr
 from stackwise.training.residence import gather
 from stackwise.training.rows import rows_trained
@@ -172,8 +173,9 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
         for noisy in batches:
             began = time.perf_counter()
             rate = stage_lr(exp.optim, stage, work.at.step, steps)
+            now = setting.on(path_at(stage, exp.seed, work.at.total_steps))
             with measured(work, trainee, noisy), refusals_named(work, number):
-                numbers = training_step(work.rack, noisy, setting, trainee, rate)
+                numbers = training_step(work.rack, noisy, now, trainee, rate)
             work.count(number, noisy, numbers, rate, time.perf_counter() - began)
             if on_step is not None:
                 on_step(work, numbers)

@@ -126,8 +126,9 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
 def still_wanted(work: Work, number: int, name: str) -> bool:
     """Whether a part of the last checkpoint, not written now, belongs into this one."""
     part, _, kind = name.partition(".")
-    trains_again = trained_next(work.stages, number, part) is not None
-    return kind in ("", MASTER) or (kind == MOMENTS and trains_again)
+    later = trained_next(work.stages, number, part) is not None
+    later = later or keeps_state(work.stages, number, part)
+    return kind in ("", MASTER) or (kind == MOMENTS and later)
 
 
 def restore(work: Work) -> None:

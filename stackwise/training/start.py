@@ -32,7 +32,7 @@ from stackwise.stage import Stage
 from stackwise.training.placing import check_disk, check_trunk, without_effect
 
 if TYPE_CHECKING:
-    from stackwise.interop.model_folder import ModelFolder
+    from stackwise.interop.kept import Beginning
 
 
 class TrainingError(RuntimeError):
@@ -67,7 +67,12 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
         "notes": list(without_effect(exp, placement, made)),
     }
     if model is not None:
-        facts["start"] = {"model": model.source.name, "weights": model.weights_hash}
+        from stackwise.interop.finished import FinishedRun, check_tokenizer
+
+        facts["start"] = {"model": model.name, "weights": model.weights_hash, "of": "model"}
+        if isinstance(model, FinishedRun):
+            check_tokenizer(model, dataset.tokenizer)
+            facts["start"]["of"] = "run"
     names = [dataset.fingerprint, *([model.weights_hash] if model is not None else [])]
     run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, *names)}"
     if rerun or not is_run(Path(placement.runs_dir, run_id)):  # else asked as it goes on
@@ -164,8 +169,8 @@ def paths_named(exp: Experiment) -> dict[str, str]:
     return found
 
 
-def model_of(exp: Experiment, data_dir: str | Path, *, verify: bool = False) -> ModelFolder | None:
-    """The model that an experiment starts from, if it does.
+def model_of(exp: Experiment, data_dir: str | Path, *, verify: bool = False) -> Beginning | None:
+    """The model, or the finished run, that an experiment starts from, if it does.
 
     Raises:
         ModelError: If the folder is none, damaged or altered.
@@ -173,9 +178,13 @@ def model_of(exp: Experiment, data_dir: str | Path, *, verify: bool = False) -> 
     """
     if exp.start is None:
         return None
+    from stackwise.interop.finished import finished_run
     from stackwise.interop.model_folder import read_model
 
-    model = read_model(Path(data_dir, exp.start), verify=verify)
+    folder = Path(data_dir, exp.start)
+    model = (
+        finished_run(folder, verify=verify) if is_run(folder) else read_model(folder, verify=verify)
+    )
     ours, theirs = exp.rack.model_dump(), model.rack.model_dump()
     ours["vocab"] = vocab_size(exp)
     problems = [
@@ -189,8 +198,9 @@ def model_of(exp: Experiment, data_dir: str | Path, *, verify: bool = False) -> 
             "that of the model to start from"
         )
     if problems:
+        named = "experiment.yaml" if is_run(folder) else "model.yaml"
         raise ExperimentError(
-            "\n".join(f"{line}; take the sections of {exp.start}/model.yaml" for line in problems)
+            "\n".join(f"{line}; take the sections of {exp.start}/{named}" for line in problems)
         )
     return model
 

@@ -10,8 +10,9 @@ Corruption is in `masking.py` and `objective.py`, the loop over steps in `run.py
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +38,8 @@ class Setting:
         trunk: Blocks that run without gradient, stack by stack, single or compiled together.
         border: What each stack of the trunk rounds its output to.
         rest: The blocks after them, active and frozen, in order.
+        by_stack: Where each step picks a path of its own: the blocks of each stack, single or
+            compiled together.
         head: Final norm, head and loss.
         causal: Attention direction.
         micro_batch: Samples per forward pass; None for all.
@@ -56,6 +59,13 @@ class Setting:
     compute: torch.dtype
     device: torch.device
     clip: float | None
+    by_stack: Mapping[str, tuple[Layer, ...]] | None = None
+
+    def on(self, path: Sequence[str]) -> Setting:
+        """The same for a step that runs `path` alone."""
+        if self.by_stack is None:
+            return self
+        return replace(self, rest=tuple(layer for s in path for layer in self.by_stack[s]))
 
 
 @dataclass
@@ -120,7 +130,11 @@ def setting_of(
     in_backward: InBackward | None = None,
 ) -> Setting:
     """Resolve a stage and its placement into what the step needs."""
-    trunk = trunk_of(stage)
+    trunk, picks = trunk_of(stage), stage.pick is not None
+    by_stack = {
+        stack: layers(rack, [stack], compiled=compiled, single=checkpointing)
+        for stack in (stage.path if picks else ())
+    }
     return Setting(
         trunk=tuple(layers(rack, [stack], compiled=compiled, single=False) for stack in trunk),
         border=border,
@@ -134,6 +148,7 @@ def setting_of(
         compute=compute,
         device=device,
         clip=clip,
+        by_stack=by_stack if picks else None,
     )
 
 

@@ -32,7 +32,7 @@ from stackwise.training.step import StepNumbers
 from stackwise.trunk.shelf import Shelf
 
 if TYPE_CHECKING:
-    from stackwise.interop.model_folder import ModelFolder
+    from stackwise.interop.kept import Beginning
 
 AT_THE_END = 1.0  # where schedules over progress stand at every look
 
@@ -126,7 +126,7 @@ class Work:
         return first if period is None else first % (period * self.epoch_samples)
 
     @cached_property
-    def model(self) -> ModelFolder | None:
+    def model(self) -> Beginning | None:
         """What new parts begin with, if not at random.
 
         Raises:
