@@ -65,8 +65,8 @@ class Checked(BaseModel):
         for key in fields:
             value = getattr(self, key)
             if key in self.newer and value == fields[key].default:
-                del found[key]
-            elif isinstance(value, Checked):
+                found.pop(key, None)
+            elif isinstance(value, Checked) and key in found:
                 found[key] = value.identity()
         return found
 

@@ -96,6 +96,8 @@ class Masking(Section):
 class Data(Section):
     """What is read, and how it is cut."""
 
+    newer = frozenset({"seq_len_by_stage", "weights_by_stage"})
+
     corpus: _chosen(CORPORA) = Field(  # type: ignore[valid-type]
         "kjv", validate_default=True, description="the text"
     )
@@ -114,6 +116,18 @@ class Data(Section):
         ge=1,
         le=1 << 20,
         description="epochs after which order and masks repeat; empty: never",
+    )
+    seq_len_by_stage: tuple[Annotated[int, Field(ge=2)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="tokens per sample in each stage, data.seq_len at most; held-out text keeps "
+        "that; empty: all alike",
+    )
+    weights_by_stage: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...] | None = Field(
+        None,
+        min_length=1,
+        description="weights of the corpora of data.corpus=mix in each stage, a list for each; "
+        "empty: the mixture's own",
     )
 
 

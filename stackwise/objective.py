@@ -131,11 +131,11 @@ def hidden_count(ratio: float, length: int) -> int:
 def diffusion(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
     """Mask each position with probability 1 - alpha(t), or, stratified, exactly k of them."""
     ids_BT = np.asarray(batch.ids_BT, dtype=np.int64)
-    T = ids_BT.shape[1]
+    T, turn_B = ids_BT.shape[1], getattr(batch, "turn_B", None)
     frac_B = time_fracs_B(
         rule.seed,
         np.asarray(batch.sample_B),
-        np.asarray(batch.draw_B),
+        np.asarray(batch.draw_B if turn_B is None else turn_B),
         np.asarray(batch.place_B),
         batch=rule.batch_size,
         band=rule.band,

@@ -124,7 +124,7 @@ def writer_of(work: Work, rows: Rows, folder: Path, key: str) -> tuple[CacheWrit
 
     What else lies in the folder is of weights or samples that this stage does not have.
     """
-    layout = layout_of(work.exp, rows.count, rows.size)
+    layout = layout_of(work.exp, rows.count, rows.size, rows.length)
     try:
         writer = CacheWriter(folder, key, layout)
         return writer, writer.lost
