@@ -151,6 +151,8 @@ class Work:
 
     def read_before(self, number: int) -> list[int]:
         """Samples that the stages before stage `number` read of each corpus of a mixture."""
+        if not self.dataset.parts:
+            return []
         read = [read_of(self.weights_in(i), self.samples_in(i)) for i in range(number)]
         return [sum(int(n[part]) for n in read) for part in range(len(self.dataset.parts))]
 
