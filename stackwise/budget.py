@@ -77,8 +77,7 @@ def _spent(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
     unit = [n * (cost if in_flops else 1.0) for n, cost in zip(size, costs, strict=True)]
     budget = float(exp.budget.flops or exp.budget.tokens or 0)
     given = [
-        -(-stage.tokens // n) if stage.tokens else None
-        for stage, n in zip(made, size, strict=True)
+        -(-stage.tokens // n) if stage.tokens else None for stage, n in zip(made, size, strict=True)
     ]
     spent = sum(u * n for u, n in zip(unit, given, strict=True) if n)
     parts = [n / (exp.optim.batch * exp.data.seq_len) for n in size]

@@ -163,8 +163,8 @@ def _mixture(exp: Experiment) -> Iterator[str]:
     data, mixed = exp.data, isinstance(exp.data.corpus, MixParams)
     if mixed and data.distinct_epochs is not None:
         yield (
-            f"data.distinct_epochs: {data.distinct_epochs} with data.corpus=mix, whose corpora have "
-            "epochs of their own; leave it empty"
+            f"data.distinct_epochs: {data.distinct_epochs} with data.corpus=mix, whose corpora "
+            "have epochs of their own; leave it empty"
         )
     if not mixed and data.weights_by_stage is not None:
         yield (
@@ -174,8 +174,8 @@ def _mixture(exp: Experiment) -> Iterator[str]:
     for number, length in enumerate(data.seq_len_by_stage or ()):
         if length > data.seq_len:
             yield (
-                f"data.seq_len_by_stage[{number}]: {length} > data.seq_len={data.seq_len}, of which "
-                "shorter samples are cut; lower it, or raise data.seq_len"
+                f"data.seq_len_by_stage[{number}]: {length} > data.seq_len={data.seq_len}, of "
+                "which shorter samples are cut; lower it, or raise data.seq_len"
             )
     for number, weights in enumerate(data.weights_by_stage or ()):
         if mixed and len(weights) != len(data.corpus.corpora):

@@ -54,5 +54,5 @@ def together(name: str, parts: Sequence[Part]) -> Corpus:
     sizes = [part.heldout_bytes for part in parts]
     bits = [n * each for n, each in zip(sizes, known, strict=True) if each is not None]
     entropy = sum(bits) / sum(sizes) if len(bits) == len(parts) else None
-    stamp = f"mix {[(part.text.sha256, part.train_bytes, e) for part, e in zip(parts, known)]}"
+    stamp = f"mix {[(part.text.sha256, part.train_bytes) for part in parts]} {known}"
     return Corpus(name, pieces, stamp, None if entropy is None else lambda: entropy)

@@ -85,7 +85,9 @@ def stage_seconds(
     """
     stage, apart = made[number], untied_from(exp.rack, made)
     untied = apart is not None and number >= apart
-    step = step_seconds(as_read(exp, stage), placement, stage, hardware, untied=untied, from_disk=from_disk)
+    step = step_seconds(
+        as_read(exp, stage), placement, stage, hardware, untied=untied, from_disk=from_disk
+    )
     count = steps_of(exp, stage)
     on = StageOn(exp, placement, stage, hardware, from_disk)
     looks = look_count(exp, made, number) * look_seconds(on)

@@ -139,9 +139,7 @@ class Work:
 
     def tokens_before(self, number: int) -> int:
         """Tokens that the stages before stage `number` read."""
-        return sum(
-            self.steps_of(i) * step_tokens(self.exp, self.stages[i]) for i in range(number)
-        )
+        return sum(self.steps_of(i) * step_tokens(self.exp, self.stages[i]) for i in range(number))
 
     def weights_in(self, number: int) -> tuple[float, ...]:
         """Weights of the corpora of a mixture in a stage: its own, the mixture's, or by length."""

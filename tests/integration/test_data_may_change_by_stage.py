@@ -1,4 +1,4 @@
-"""Stages that read shorter samples or another mixture: whole, resumable, and counted as they are."""
+"""Stages that read shorter samples or another mixture: resumable, and counted as they are."""
 
 from __future__ import annotations
 

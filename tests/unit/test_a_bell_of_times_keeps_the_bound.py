@@ -140,9 +140,7 @@ def test_the_ledger_knows_how_much_a_bell_hides(bands, batch_of):
 def test_the_largest_batch_that_a_bell_hides_is_planned(batch_of):
     exp = experiment(sampling="bell", bell_center=0.2, bell_width=0.2)
     (stage,), size = sw.stages(exp), exp.optim.batch
-    how = Corruption(
-        exp.objective, V, size, 0, exp.masking.schedule, "bell", bell=exp.masking.bell
-    )
+    how = Corruption(exp.objective, V, size, 0, exp.masking.schedule, "bell", bell=exp.masking.bell)
     noisy = corrupt(how, batch_of(np.zeros((400 * size, 64), dtype=np.int64)))
     largest = int(noisy.counted_BT.view(400, -1).sum(1).max())
     planned = most_counted(exp, sw.Placement(), stage)
@@ -150,11 +148,11 @@ def test_the_largest_batch_that_a_bell_hides_is_planned(batch_of):
 
 
 def test_what_goes_nowhere_is_refused():
-    with pytest.raises(ExperimentError, match="masking.sampling: bell does not go with .*=mlm"):
+    with pytest.raises(ExperimentError, match=r"masking.sampling: bell does not go with .*=mlm"):
         experiment(sampling="bell").replace(objective="mlm", masking={"schedule": "constant"})
     with pytest.raises(
         ExperimentError,
-        match="masking.bell_center: 0.3 is not read with sampling=antithetic; leave it at 0.5",
+        match=r"masking.bell_center: 0.3 is not read with sampling=antithetic; leave it at 0.5",
     ):
         experiment(bell_center=0.3)
     with pytest.raises(ExperimentError, match="bell_width"):

@@ -16,7 +16,9 @@ def noise(params, batch_of, sampling, width=0.25):
     No rack is needed: the nats per masked token are a function of how many there are.
     """
     ids_BT = np.zeros((B * BATCHES, L), dtype=np.int64)
-    how = Corruption(params.objective("diffusion"), 2, B, 0, sampling=sampling, bell=Bell(0.5, width))
+    how = Corruption(
+        params.objective("diffusion"), 2, B, 0, sampling=sampling, bell=Bell(0.5, width)
+    )
     noisy = corrupt(how, batch_of(ids_BT))
     part_B = noisy.mask_frac_B.double()
     loss_B = noisy.weight_B.double() * part_B * (0.4 + 0.6 * part_B)

@@ -29,9 +29,7 @@ WEIGHTS = st.lists(st.integers(0, 20), min_size=2, max_size=6).filter(any)
 def greedy(weights, count):
     given_C, out = [0] * len(weights), []
     for _ in range(count):
-        late = [
-            (Fraction(2 * n + 1, w), c) for c, (n, w) in enumerate(zip(given_C, weights)) if w
-        ]
+        late = [(Fraction(2 * given_C[c] + 1, w), c) for c, w in enumerate(weights) if w]
         _, corpus = min(late)
         out.append((corpus, given_C[corpus]))
         given_C[corpus] += 1
@@ -98,7 +96,11 @@ def test_each_corpus_is_split_and_cut_by_itself(mixture, tokenizer, tmp_path):
 
 
 def test_opened_again_it_is_the_same_and_another_order_of_corpora_is_another(mixture):
-    first, again, other = mixture(MARKOV, GRAMMAR), mixture(MARKOV, GRAMMAR), mixture(GRAMMAR, MARKOV)
+    first, again, other = (
+        mixture(MARKOV, GRAMMAR),
+        mixture(MARKOV, GRAMMAR),
+        mixture(GRAMMAR, MARKOV),
+    )
     assert first.fingerprint == again.fingerprint != other.fingerprint
     assert [part["corpus"] for part in first.provenance()["corpora"]] == ["markov", "pcfg"]
 
@@ -115,9 +117,7 @@ def test_the_entropy_is_the_mean_over_held_out_bytes(mixture):
 def batches(dataset, numbers, weights=(3, 1), firsts=(0, 0), batch=8):
     def one(number):
         at = number * batch
-        return mixed_batch(
-            dataset, weights, firsts, first=at, place=at, batch=batch, seed=4
-        )
+        return mixed_batch(dataset, weights, firsts, first=at, place=at, batch=batch, seed=4)
 
     with ThreadPoolExecutor(3) as pool:
         return list(pool.map(one, numbers))
@@ -126,7 +126,9 @@ def batches(dataset, numbers, weights=(3, 1), firsts=(0, 0), batch=8):
 def test_batches_are_the_same_whatever_the_workers_and_their_order(mixture):
     dataset = mixture(MARKOV, GRAMMAR)
     forwards = batches(dataset, range(40))
-    for number, batch in zip(reversed(range(40)), batches(dataset, reversed(range(40))), strict=True):
+    for number, batch in zip(
+        reversed(range(40)), batches(dataset, reversed(range(40))), strict=True
+    ):
         assert batch.ids_BT.equal(forwards[number].ids_BT)
         assert (batch.sample_B == forwards[number].sample_B).all()
         assert (batch.draw_B == forwards[number].draw_B).all()
@@ -159,7 +161,9 @@ def test_parts_of_samples_are_the_texts_of_whole_ones_in_the_same_order(mixture)
 
 
 def test_a_corpus_without_a_whole_sample_is_named(mixture):
-    with pytest.raises(DataError, match=r"training part of pcfg \(38 bytes\) holds no whole sample"):
+    with pytest.raises(
+        DataError, match=r"training part of pcfg \(38 bytes\) holds no whole sample"
+    ):
         mixture(MARKOV, {"kind": "pcfg", "size_bytes": 40}, seq_len=64)
 
 
@@ -227,5 +231,5 @@ def test_a_stage_of_a_curriculum_of_ones_own_is_checked_too():
         with_stage(seq_len=65)
     with pytest.raises(ExperimentError, match=r"stages\[0\].weights: .* data.corpus is kjv; leave"):
         with_stage(weights=(1, 1))
-    with pytest.raises(ExperimentError, match="weights: .* must be 0 or more, and one of them"):
+    with pytest.raises(ExperimentError, match=r"weights: .* must be 0 or more, and one of them"):
         sw.Stage(path=("s0",), weights=(0, 0))
