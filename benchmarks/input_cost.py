@@ -32,7 +32,7 @@ from stackwise.objective import Corrupted, Corruption, corrupt
 from stackwise.report import table
 from stackwise.training.start import dataset_of
 
-TURNS, STEPS, BOUND = 5, 3, 0.03
+TURNS, STEPS, BOUND = 3, 2, 0.03
 MIX = {"kind": "mix", "corpora": ["kjv", "markov", "pcfg"], "weights": [3, 1, 1]}
 
 
@@ -97,7 +97,7 @@ def work(exp: sw.Experiment, data: Dataset, step: Callable[[Corrupted], object])
         return part_of(plain(number // 4), number % 4, 4, length // 4)
 
     noisy = corrupt(rule_of(exp), plain(0))
-    whole = statistics.median(timed(step, noisy) for _ in range(5))
+    whole = statistics.median(timed(step, noisy) for _ in range(3))
     found = {
         "order": each_alone(plain),
         "order of a mixture": each_alone(mixture),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from stackwise.bell import Bell, bell_times
-from stackwise.choice import Params, unread
+from stackwise.choice import Params
 from stackwise.schedules import (
     Constant,
     Linear,
@@ -101,10 +101,6 @@ def check_masking(objective: Params, masking: Masking, stacks: int) -> list[str]
             f"masking.sampling: {masking.sampling} goes with schedule={row.schedule} and no bands, "
             "since it draws the number of masked tokens itself; use those, or antithetic"
         )
-    if masking.sampling != "bell":
-        keys = ("bell_center", "bell_width")
-        unused = (unread(masking, key, f"sampling={masking.sampling}") for key in keys)
-        found += [f"masking.{line}" for lines in unused for line in lines]
     return [*found, *_wrong_edges(masking.bands, stacks)]
 
 

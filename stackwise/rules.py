@@ -101,6 +101,13 @@ def _masking(exp: Experiment) -> Iterable[str]:
     return check_masking(exp.objective, exp.masking, exp.rack.stacks)
 
 
+def _bell(exp: Experiment) -> Iterator[str]:
+    masking = exp.masking
+    for key in () if masking.sampling == "bell" else ("bell_center", "bell_width"):
+        for line in unread(masking, key, f"sampling={masking.sampling}"):
+            yield f"masking.{line}"
+
+
 def _served(exp: Experiment) -> Iterable[str]:
     if any(_masking(exp)):
         return ()
@@ -242,6 +249,7 @@ def _frozen(exp: Experiment) -> Iterator[str]:
 RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack attention", _attention),
     ("objective masking rack", _masking),
+    ("masking", _bell),
     ("objective masking rack data", _served),
     ("masking curriculum", _bands),
     ("curriculum", _started),

@@ -245,10 +245,11 @@ def _check_lengths(dataset: Dataset, heldout_frac: float) -> None:
                 f"{dataset.name}: {part} is {len(ids)} tokens, shorter than one sample of "
                 f"data.seq_len={T}; take a longer text, lower data.seq_len, or split it otherwise"
             )
-    for number, part in enumerate(dataset.parts):
+    for number, member in enumerate(dataset.parts):
         if not dataset.part_rows(number):
             raise DataError(
-                f"{dataset.name}: the training part of {part.text.name} ({part.train_bytes} bytes) "
+                f"{dataset.name}: the training part of {member.text.name} "
+                f"({member.train_bytes} bytes) "
                 f"holds no whole sample of data.seq_len={T}; take a longer text, lower "
                 "data.seq_len, or leave it out of the mixture"
             )
