@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from stackwise.config import Experiment, Precision
 
 
+LONGEST_NAME = 40
+
+
 def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
     """Fill in `name`, `active` and `new`, and check that the stages can be executed.
 
@@ -36,7 +39,7 @@ def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
         new = stage.new
         if new is None:
             new = tuple(NewStack(stack=s) for s in stage.path if s not in seen)
-        name = stage.name or _name(stage, active)
+        name = stage.name or _name(stage, active, known)
         stage = stage.model_copy(update={"active": active, "new": new, "name": name})
         problems = [*_problems(stage, known, seen), *_wrong_for(exp, stage)]
         if problems:
@@ -49,10 +52,19 @@ def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
     return out
 
 
-def _name(stage: Stage, active: Sequence[str]) -> str:
-    if len(active) > 1:
-        return f"{active[0]}-{active[-1]}"
-    return active[0] if active else "embedding" if stage.embedding else "head"
+def _name(stage: Stage, active: Sequence[str], known: Sequence[str]) -> str:
+    """The stacks that train, neighbours in the rack as a row: `s0-s2`, `s0+s3`."""
+    if not active:
+        return "embedding" if stage.embedding else "head"
+    rows: list[list[str]] = []
+    for stack in active:
+        follows = rows and stack in known and known.index(stack) > 0
+        if follows and known[known.index(stack) - 1] == rows[-1][-1]:
+            rows[-1].append(stack)
+        else:
+            rows.append([stack])
+    name = "+".join(row[0] if len(row) == 1 else f"{row[0]}-{row[-1]}" for row in rows)
+    return name if len(name) <= LONGEST_NAME else f"{active[0]}..{active[-1]}"
 
 
 def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[str]:
@@ -101,6 +113,11 @@ def keeps_no_function(shape: RackShape) -> Iterator[str]:
         yield (
             "zero_output keeps what the rack computes only with rack.norm_place=pre, and it is "
             "post, where each block normalises its input; use random or copy"
+        )
+    if shape.spectral_norm:
+        yield (
+            "zero_output starts matrices at zero, which rack.spectral_norm cannot divide by their "
+            "largest singular value; use random or copy, or leave spectral_norm off"
         )
 
 

@@ -30,6 +30,8 @@ class Corrupted:
         weight_B: Weight of each sample's counted positions, float32.
         mask_frac_B: Fraction of each sample that is hidden, float32; 0 for `clm`.
         trunk_BTD: What the trunk makes of the input, where that was read and not computed.
+        time_B: The probability with which each sample's tokens are masked, float32; None where
+            their number is what is drawn.
     """
 
     input_BT: Tensor
@@ -38,6 +40,7 @@ class Corrupted:
     weight_B: Tensor
     mask_frac_B: Tensor
     trunk_BTD: Tensor | None = None
+    time_B: Tensor | None = None
 
     @property
     def target_N(self) -> Tensor:
@@ -49,24 +52,34 @@ class Corrupted:
         """Weights at the counted positions, row by row."""
         return self.weight_B.repeat_interleave(self.counted_BT.sum(1))
 
+    @property
+    def level_B(self) -> Tensor:
+        """The noise level of each sample: its mask probability, or the masked part itself."""
+        return self.mask_frac_B if self.time_B is None else self.time_B
+
     def split(self, samples: int) -> Iterator[Corrupted]:
         """The same in parts of at most `samples` samples, in order."""
-        parts = [tensor.split(samples) for tensor in self._tensors()]
-        for part in zip(*parts, strict=True):
-            yield Corrupted(*part)
+        parts = {name: tensor.split(samples) for name, tensor in self.tensors().items()}
+        for part in zip(*parts.values(), strict=True):
+            yield Corrupted(**dict(zip(parts, part, strict=True)))
+
+    def rows(self, first: int, stop: int) -> Corrupted:
+        """Some of the samples."""
+        return Corrupted(**{name: tensor[first:stop] for name, tensor in self.tensors().items()})
 
     def to(self, device: torch.device | str) -> Corrupted:
         """The same on another device; what is pinned is copied while the caller goes on."""
-        return Corrupted(*(x.to(device, non_blocking=x.is_pinned()) for x in self._tensors()))
+        there = {k: x.to(device, non_blocking=x.is_pinned()) for k, x in self.tensors().items()}
+        return Corrupted(**there)
 
     def pinned(self) -> Corrupted:
         """The same in memory that a card can copy from by itself."""
-        return Corrupted(*(tensor.pin_memory() for tensor in self._tensors()))
+        return Corrupted(**{name: tensor.pin_memory() for name, tensor in self.tensors().items()})
 
-    def _tensors(self) -> list[Tensor]:
-        """Those that are there, in order."""
-        found = (getattr(self, field.name) for field in fields(self))
-        return [tensor for tensor in found if tensor is not None]
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are there, by name."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,8 @@ def _seen(
     count = input_BT.numel()
     places_P = torch.linspace(0, count - 1, min(most, count), dtype=torch.float64).long()
     grams, x_BTD = [], None
-    for x_BTD in rack.exits(input_BT, causal=causal, path=stage.path):
+    time_B = noisy.level_B.to(device)
+    for x_BTD in rack.exits(input_BT, causal=causal, path=stage.path, time_B=time_B):
         grams.append(gram(x_BTD.flatten(0, 1)[places_P.to(device)]))
     assert x_BTD is not None  # the embedding is always there
     logits_PV = rack.logits(x_BTD.flatten(0, 1)[places_P.to(device)])

@@ -143,7 +143,7 @@ def diffusion(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
     )
     if rule.sampling == "stratified_k":
         k_B = np.ceil(frac_B * T).astype(np.int64)
-        masked_BT, weight_B = smallest(_uniform(rule, batch, T), k_B), T / k_B
+        masked_BT, weight_B, prob_B = smallest(_uniform(rule, batch, T), k_B), T / k_B, None
     else:
         schedule = time_schedule(_schedule(rule))
         low, high = schedule.time_of(np.array(rule.band))
@@ -151,10 +151,11 @@ def diffusion(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
         if rule.sampling == "bell":
             frac_B, importance_B = bell_times(frac_B, rule.bell)
         t_B = low + frac_B * (high - low)
-        masked_BT = _uniform(rule, batch, T) < (1 - schedule.alpha(t_B))[:, None]
+        prob_B = 1 - schedule.alpha(t_B)
+        masked_BT = _uniform(rule, batch, T) < prob_B[:, None]
         weight_B = importance_B * (high - low) * schedule.weight(t_B)
     input_BT = np.where(masked_BT, rule.vocab, ids_BT)
-    return _corrupted(input_BT, ids_BT, masked_BT, weight_B, masked_BT.mean(1))
+    return _corrupted(input_BT, ids_BT, masked_BT, weight_B, masked_BT.mean(1), prob_B)
 
 
 def _uniform(rule: Corruption, batch: Batch, length: int) -> NDArray[np.float64]:
@@ -175,6 +176,7 @@ def _corrupted(
     counted_BT: NDArray[np.bool_],
     weight_B: NDArray[np.float64],
     mask_frac_B: NDArray[np.float64],
+    prob_B: NDArray[np.float64] | None = None,
 ) -> Corrupted:
     return Corrupted(
         torch.from_numpy(input_BT),
@@ -182,6 +184,7 @@ def _corrupted(
         torch.from_numpy(counted_BT),
         torch.from_numpy(weight_B.astype(np.float32)),
         torch.from_numpy(mask_frac_B.astype(np.float32)),
+        time_B=None if prob_B is None else torch.from_numpy(prob_B.astype(np.float32)),
     )
 
 

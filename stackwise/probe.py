@@ -80,7 +80,8 @@ def exit_losses(
     """
     totals: dict[int, float] = {}
     for part in noisy.to(device_of(rack)).split(batch):
-        for depth, x_BTD in enumerate(rack.exits(part.input_BT, causal=causal, path=path)):
+        exits = rack.exits(part.input_BT, causal=causal, path=path, time_B=part.level_B)
+        for depth, x_BTD in enumerate(exits):
             totals[depth] = totals.get(depth, 0.0) + total_loss(rack, x_BTD, part)
     return [total / noisy.input_BT.numel() for total in totals.values()]
 
@@ -111,7 +112,8 @@ def path_loss(
     """The loss of a path at its end alone, nats per token. Arguments as for `exit_losses`."""
     total = 0.0
     for part in noisy.to(device_of(rack)).split(batch):
-        total += total_loss(rack, rack.hidden(part.input_BT, causal=causal, path=path), part)
+        x_BTD = rack.hidden(part.input_BT, causal=causal, path=path, time_B=part.level_B)
+        total += total_loss(rack, x_BTD, part)
     return total / noisy.input_BT.numel()
 
 

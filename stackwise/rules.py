@@ -239,6 +239,24 @@ def _draws(exp: Experiment) -> Iterator[str]:
             yield f"eval.{line}"
 
 
+def _time(exp: Experiment) -> Iterator[str]:
+    if exp.rack.time != "none" and is_causal(exp.objective):
+        yield (
+            f"rack.time: {exp.rack.time} reads how much of a sample is masked, and with "
+            f"objective={exp.objective.choice} nothing is; leave it at none, or use "
+            "objective=diffusion or mlm"
+        )
+
+
+def _spectral(exp: Experiment) -> Iterator[str]:
+    if exp.rack.spectral_norm and exp.precision.weights != "float32":
+        yield (
+            "rack.spectral_norm: divides every matrix anew in each step, which "
+            f"precision.weights={exp.precision.weights} is too coarse for; use float32 weights, "
+            "or leave spectral_norm off"
+        )
+
+
 def _frozen(exp: Experiment) -> Iterator[str]:
     if packing(exp.precision) is None:
         frozen = exp.precision.frozen or "empty"
@@ -262,4 +280,6 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("precision", _precision),
     ("objective eval", _draws),
     ("precision", _frozen),
+    ("rack objective", _time),
+    ("rack precision", _spectral),
 )

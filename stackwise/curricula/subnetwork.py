@@ -24,7 +24,9 @@ class Subnetwork(Params):
 
     name: Literal["subnetwork"] = "subnetwork"
     lengths: tuple[int, ...] | None = Field(
-        None, description="stacks of each stage's paths; empty: half of them, then all"
+        None,
+        description="stacks of each stage's paths, 3 or more for those inside to train; empty: "
+        "half of them, then all",
     )
     split: Split = "tokens"
     lr: Rates = "continue"
@@ -47,7 +49,8 @@ def subnetwork(exp: Experiment) -> Iterator[Stage]:
 
 def lengths_of(options: Subnetwork, stacks: int) -> tuple[int, ...]:
     """How many stacks the paths of each stage have."""
-    return options.lengths or tuple(dict.fromkeys((-(-stacks // 2), stacks)))
+    half = min(stacks, max(3, -(-stacks // 2)))
+    return options.lengths or tuple(dict.fromkeys((half, stacks)))
 
 
 def subnetwork_problems(shape: RackShape, options: Params) -> Iterator[str]:

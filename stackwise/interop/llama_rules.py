@@ -19,6 +19,8 @@ NEEDED = {
     "positions": "rope",
     "qk_norm": False,
     "residual_gain": 1.0,
+    "depth_base": None,
+    "time": "none",
     "token_types": 0,
     "embed_norm": False,
     "head_transform": False,

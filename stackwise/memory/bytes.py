@@ -33,8 +33,10 @@ from stackwise.memory.stored import (
     lent_bytes,
     part_tensors,
     rest_bytes,
+    spectral_bytes,
     stack_bytes,
     trained_bytes,
+    trained_tensors,
 )
 from stackwise.model.block import (
     block_cache_floats,
@@ -84,10 +86,12 @@ def stage_bytes(
         if part in ("embedding", "head"):
             tensors = part_tensors(exp, part, untied=untied)
             frozen = Bytes(weights=trained_bytes(exp, tensors))
-            parts[part] = _trained(tensors, exp) if part in trains else frozen
+            parts[part] = _trained(tensors, tensors, exp) if part in trains else frozen
             continue
         if kind not in alike:
-            whole = _trained(part_tensors(exp, part), exp) if kind[0] else Bytes(weights=kept)
+            held_of, moved = part_tensors(exp, part), trained_tensors(exp, part)
+            spectral = Bytes(optimizer=spectral_bytes(exp))
+            whole = _trained(held_of, moved, exp) + spectral if kind[0] else Bytes(weights=kept)
             alike[kind] = whole + Bytes(activations=_activations(exp, placement, kind[1]))
         parts[part] = alike[kind]
     parts["head"] += Bytes(activations=_head_activations(exp, placement, stage))
@@ -126,12 +130,12 @@ def _counted(exp: Experiment, placement: Placement, stage: Stage) -> float:
     return counted_frac(exp, stage) * micro_tokens(exp, placement)
 
 
-def _trained(tensors: Tensors, exp: Experiment) -> Bytes:
-    """Weights, and what training them takes: a gradient, the optimizer's state, an average."""
+def _trained(whole_part: Tensors, tensors: Tensors, exp: Experiment) -> Bytes:
+    """Weights of a part; of what of it trains, a gradient, the optimizer's state, an average."""
     whole = exp.optim.grads == "whole"
     numbers = sum(count for count, _ in tensors)
     return Bytes(
-        weights=trained_bytes(exp, tensors),
+        weights=trained_bytes(exp, whole_part),
         gradients=gradient_bytes(exp.optim, exp.precision, (), tensors) if whole else 0,
         optimizer=sum(state_bytes(exp.optim, exp.precision, *tensor) for tensor in tensors),
         average=FLOAT * numbers if exp.optim.ema is not None else 0,

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
-from stackwise.memory.stored import Tensors, part_tensors, stack_bytes, trained_bytes
+from stackwise.memory.stored import (
+    Tensors,
+    part_tensors,
+    spectral_bytes,
+    stack_bytes,
+    trained_bytes,
+    trained_tensors,
+)
 from stackwise.stage import Stage, keeps_state, parts_trained, trained_next, trunk_of, untied_from
 from stackwise.training.optim import state_bytes
 from stackwise.trunk.border import border_of
@@ -126,21 +133,22 @@ def checkpoint_bytes(
         written |= dict.fromkeys(trains, number)
         for part in ("embedding", "head", *sorted(held)):
             tensors = part_tensors(exp, part, untied=untied)
+            moved = trained_tensors(exp, part, untied=untied)
             kind = part if part in ("embedding", "head") else "stack", untied
             if kind not in stored:
                 stored[kind] = frozen_bytes(exp, part, tensors)
             frozen = stored[kind]
             if part in trains:
-                while_it_trains = trained_bytes(exp, tensors) + _states(exp, tensors)
+                while_it_trains = trained_bytes(exp, tensors) + _states(exp, part, tensors, moved)
                 changing += while_it_trains
                 after += max(while_it_trains, frozen)
-                at_border[part] = frozen + _for_later(exp, made, number, part, tensors)
+                at_border[part] = frozen + _for_later(exp, made, number, part, moved)
                 best += trained_bytes(exp, tensors) * (number == len(made) - 1)
             else:
                 at_border.setdefault(part, frozen)
                 written.setdefault(part, number)
                 still += frozen
-                still += (part in trained) * _for_later(exp, made, number, part, tensors)
+                still += (part in trained) * _for_later(exp, made, number, part, moved)
         if number >= since:
             most = max(most, still + changing + after + best + changed)
     return most
@@ -164,8 +172,10 @@ def frozen_bytes(exp: Experiment, part: str, tensors: Tensors) -> int:
     return stored + sum((each if axes >= 2 else 4) * n + NAME_BYTES for n, axes in tensors)
 
 
-def _moments(exp: Experiment, tensors: Tensors) -> int:
-    return sum(state_bytes(exp.optim, exp.precision, *each) + 6 * NAME_BYTES for each in tensors)
+def _moments(exp: Experiment, part: str, tensors: Tensors) -> int:
+    vectors = 0 if part in ("embedding", "head") else spectral_bytes(exp)
+    states = (state_bytes(exp.optim, exp.precision, *each) + 6 * NAME_BYTES for each in tensors)
+    return sum(states) + vectors
 
 
 def _for_later(
@@ -173,7 +183,7 @@ def _for_later(
 ) -> int:
     """What is kept at the end of a stage of a part that a later one trains, beside its weights."""
     if keeps_state(made, number, part):
-        return _moments(exp, tensors)
+        return _moments(exp, part, tensors)
     again = trained_next(made, number, part) is not None
     return _lower(exp, part, tensors) if again else 0
 
@@ -187,7 +197,7 @@ def _lower(exp: Experiment, part: str, tensors: Tensors) -> int:
     return sum(2 * count + NAME_BYTES for count, axes in tensors if axes >= 2)
 
 
-def _states(exp: Experiment, tensors: Tensors) -> int:
+def _states(exp: Experiment, part: str, tensors: Tensors, moved: Tensors) -> int:
     """What a checkpoint inside a stage has of a part beside its weights, and its names."""
-    average = 4 * sum(count for count, _ in tensors) if exp.optim.ema is not None else 0
-    return _moments(exp, tensors) + average + 2 * NAME_BYTES * len(tensors)
+    average = 4 * sum(count for count, _ in moved) if exp.optim.ema is not None else 0
+    return _moments(exp, part, moved) + average + 2 * NAME_BYTES * len(tensors)

@@ -7,10 +7,14 @@ random directions, which never train:
 
     trunk 2n + s + c     active 6n + 3s + 2c     suffix 4n + 3s + 2c     head 6dV (frozen 4dV)
 
-with the head only at the positions that count. Where nothing that trains comes before a product,
-its input needs no gradient: so for the first products of the first active block after a trunk,
-with post-norm, and for the head's if it alone trains and has no norm. Norms (of queries and keys,
-too), activations and rotations are left out, as in PaLM (arXiv 2204.02311, appendix B).
+with the head only at the positions that count. Weights of an active block that never train
+(`rack.frozen_up`) are those of a suffix. A readout of the noise level (`rack.time`) is a product
+for each sample and not for each token, whose input needs no gradient: of r weights it costs, with
+T tokens to a sample, 2r/T in trunk and suffix and 4r/T in an active block. Where nothing that
+trains comes before a product, its input needs no gradient: so for the first products of the first
+active block after a trunk, with post-norm, and for the head's if it alone trains and has no norm.
+Norms (of queries and keys, too), activations and rotations are left out, as in PaLM (arXiv
+2204.02311, appendix B), and so is what an optimizer does, spectral norm included.
 Recomputation by gradient checkpointing is no progress and is not counted. Equal to torch's counter
 for every role in `tests/unit/test_a_stage_costs_what_is_counted.py`.
 """
@@ -27,8 +31,10 @@ from stackwise.by_stage import as_read
 from stackwise.errors import ExperimentError
 from stackwise.evaluation import stratified_counts
 from stackwise.model.block import (
+    block_frozen_parameters,
     block_input_parameters,
     block_matmul_parameters,
+    block_sample_parameters,
     block_scores,
 )
 from stackwise.model.count import head_matrices
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
     from stackwise.config import Experiment
     from stackwise.model.rack import Rack
 
+SAMPLE_PASSES: dict[Role, int] = {"trunk": 1, "active": 2, "suffix": 1}
 WEIGHT_PASSES: dict[Role, int] = {"trunk": 1, "active": 3, "suffix": 2}
 PAIR_PASSES: dict[Role, int] = {"trunk": 1, "active": 3, "suffix": 3}
 CONSTANT_PASSES: dict[Role, int] = {"trunk": 1, "active": 2, "suffix": 2}
@@ -91,7 +98,9 @@ def block_flops_per_token(exp: Experiment, block: int, role: Role) -> float:
     weights = 2 * block_matmul_parameters(exp.rack, exp.attention)
     scores = block_scores(exp.rack, exp.attention, block, exp.data.seq_len, causal)
     around = PAIR_PASSES[role] * scores.pairs + CONSTANT_PASSES[role] * scores.constant
-    return WEIGHT_PASSES[role] * weights + around
+    around += SAMPLE_PASSES[role] * 2 * block_sample_parameters(exp.rack) / exp.data.seq_len
+    still = 2 * block_frozen_parameters(exp.rack) if role == "active" else 0
+    return WEIGHT_PASSES[role] * weights - still + around
 
 
 def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:

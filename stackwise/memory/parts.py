@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stackwise.completion import packing
 from stackwise.memory.counted import in_pieces, micro_samples, micro_tokens, most_counted
 from stackwise.memory.flops import vocab_size
-from stackwise.memory.stored import block_linears, part_tensors
+from stackwise.memory.stored import block_linears, trained_linears, trained_tensors
 from stackwise.model.block import block_matmul_parameters, block_saved, norm_saved
 from stackwise.model.formats import room_for
 from stackwise.model.saved import Saved
@@ -117,7 +117,7 @@ class Micro:
 
     def copied(self, role: Role, moment: Moment) -> int:
         """Autocast's copies of weights, of which a product's goes with it."""
-        left = self.weights - moment.made + moment.hand
+        left = self.weights - moment.made - moment.still + moment.hand
         return self.copies[role] * left // self.weights
 
     def hand(self, numbers: int) -> int:
@@ -167,7 +167,7 @@ def micro_of(
     buffer, beside = in_hand(exp, placement, stage, untied) if in_backward else (0, {})
     gradients = 0
     for part in parts_trained(stage) if not in_backward else ():
-        tensors = part_tensors(exp, part, untied=untied)
+        tensors = trained_tensors(exp, part, untied=untied)
         gradients += gradient_bytes(exp.optim, exp.precision, (), tensors)
     return Micro(
         tokens=tokens,
@@ -222,10 +222,10 @@ def in_hand(
     linears: dict[str, list[int]] = {}
     others: dict[str, list[tuple[int, int]]] = {}
     for part in parts_trained(stage):
-        end, tensors = part in ("embedding", "head"), part_tensors(exp, part, untied=untied)
+        end, tensors = part in ("embedding", "head"), trained_tensors(exp, part, untied=untied)
         where = part if end else "blocks"
         if not end:
-            sizes = block_linears(exp.rack, exp.attention)
+            sizes = trained_linears(exp.rack, exp.attention)
             linears[where] = [rows * columns for rows, columns in sizes]
             tensors = tuple(tensor for tensor in tensors if tensor[1] < 2)
         others[where] = list(tensors)

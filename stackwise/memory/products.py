@@ -18,7 +18,7 @@ from stackwise.by_stage import as_read
 from stackwise.data.heldout import rows_at_once
 from stackwise.memory.counted import in_pieces, micro_samples, most_counted
 from stackwise.memory.flops import vocab_size
-from stackwise.memory.stored import block_linears
+from stackwise.memory.stored import token_linears
 from stackwise.objective import Diffusion
 from stackwise.training.chunked import LOGITS_AT_ONCE
 
@@ -45,7 +45,7 @@ def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> in
         return 0
     batch, micro = exp.optim.batch, micro_samples(exp, placement)
     length, looked = as_read(exp, stage).data.seq_len, exp.data.seq_len
-    layers, head = block_linears(exp.rack, exp.attention), (vocab_size(exp), exp.rack.d_model)
+    layers, head = token_linears(exp.rack, exp.attention), (vocab_size(exp), exp.rack.d_model)
     sizes = {micro, batch % micro} - {0}
     found = {
         product
@@ -104,7 +104,7 @@ def float32_products(exp: Experiment, placement: Placement, stage: Stage) -> Ite
     Forward, the head and backward of a micro-batch; then a look's, where there was one.
     """
     rows = micro_samples(exp, placement) * as_read(exp, stage).data.seq_len
-    layers = block_linears(exp.rack, exp.attention)
+    layers = token_linears(exp.rack, exp.attention)
     forward, *back = zip(*(products(rows, layer) for layer in layers), strict=True)
     backward = chain.from_iterable(zip(*map(reversed, back), strict=True))
     yield from chain(forward, head_products(exp, placement, stage), backward)

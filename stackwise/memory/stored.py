@@ -15,11 +15,12 @@ from torch import nn
 
 from stackwise.choice import Params
 from stackwise.memory.flops import vocab_size
-from stackwise.model.block import Block
+from stackwise.model.block import Block, frozen_names
+from stackwise.model.conditioning import CHANGES
 from stackwise.model.formats import format_called
 from stackwise.model.init import Unfilled
 from stackwise.model.rack import Embedding, Head
-from stackwise.model.shape import RackShape
+from stackwise.model.shape import RackShape, d_ff
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
@@ -36,12 +37,44 @@ def block_tensors(shape: RackShape, attention: Params) -> Tensors:
 
 
 @lru_cache(maxsize=64)
+def _block_trained(shape: RackShape, attention: Params) -> Tensors:
+    """The same of those that train."""
+    with Unfilled():
+        block = Block(shape, attention, 0)
+    still = frozen_names(block)
+    found = ((name, p) for name, p in block.named_parameters() if name not in still)
+    return tuple((p.numel(), p.ndim) for _, p in found)
+
+
+@lru_cache(maxsize=64)
 def block_linears(shape: RackShape, attention: Params) -> tuple[tuple[int, int], ...]:
     """Outputs and inputs of each linear layer of a block."""
     with Unfilled():
         block = Block(shape, attention, 0)
     found = [module for module in block.modules() if isinstance(module, nn.Linear)]
     return tuple((linear.out_features, linear.in_features) for linear in found)
+
+
+@lru_cache(maxsize=64)
+def trained_linears(shape: RackShape, attention: Params) -> tuple[tuple[int, int], ...]:
+    """The same of those that train."""
+    with Unfilled():
+        block = Block(shape, attention, 0)
+    still = frozen_names(block)
+    found = [
+        module
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear) and f"{name}.weight" not in still
+    ]
+    return tuple((linear.out_features, linear.in_features) for linear in found)
+
+
+def token_linears(shape: RackShape, attention: Params) -> tuple[tuple[int, int], ...]:
+    """Those of `block_linears` that every token goes through: all but the readout of the level."""
+    found = list(block_linears(shape, attention))
+    if shape.time != "none":
+        found.remove((CHANGES * shape.d_model, shape.time_width))
+    return tuple(found)
 
 
 def part_tensors(exp: Experiment, part: str, *, untied: bool = False) -> Tensors:
@@ -55,11 +88,27 @@ def part_tensors(exp: Experiment, part: str, *, untied: bool = False) -> Tensors
     return block_tensors(exp.rack, exp.attention) * exp.rack.blocks_per_stack
 
 
+def trained_tensors(exp: Experiment, part: str, *, untied: bool = False) -> Tensors:
+    """The same of those tensors that train where the part does."""
+    if part in ("embedding", "head"):
+        return part_tensors(exp, part, untied=untied)
+    return _block_trained(exp.rack, exp.attention) * exp.rack.blocks_per_stack
+
+
 @lru_cache(maxsize=64)
 def _end_tensors(shape: RackShape, vocab: int, head: bool) -> Tensors:
     with torch.device("meta"):
         module: nn.Module = Head(shape, vocab) if head else Embedding(shape, vocab)
     return tuple((p.numel(), p.ndim) for p in module.parameters())
+
+
+def spectral_bytes(exp: Experiment) -> int:
+    """The power iteration's vectors for a stack that trains: one number for each output."""
+    if not exp.rack.spectral_norm:
+        return 0
+    still = exp.rack.frozen_up * (1 + (exp.rack.ffn == "swiglu")) * d_ff(exp.rack)
+    outputs = sum(rows for rows, _ in token_linears(exp.rack, exp.attention)) - still
+    return 4 * exp.rack.blocks_per_stack * outputs
 
 
 def trained_bytes(exp: Experiment, tensors: Tensors) -> int:

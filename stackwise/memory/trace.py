@@ -129,7 +129,7 @@ class Batch(Corrupted):
 
     def split(self, samples: int) -> Iterator[Corrupted]:
         """The same, in parts."""
-        for part in Corrupted(*self._tensors()).split(samples):
+        for part in Corrupted(**self.tensors()).split(samples):
             self.tracker.reset_mod_stats()
             self.mode.chosen = max(1, min(self.counted, part.input_BT.numel()))
             yield part
@@ -144,7 +144,7 @@ def traced(exp: Experiment, placement: Placement, number: int) -> dict[str, int]
         if apart is not None and number >= apart:
             rack.untie()
         named = freeze_all_but(rack.parts(), stage)
-        optimizer = Optimizer(exp.optim, named, rounding=exp.precision.rounding)
+        optimizer = Optimizer(exp.optim, named, rounding=exp.precision.rounding, shape=exp.rack)
         average = None if exp.optim.ema is None else Average(named, exp.optim.ema, optimizer)
         stepping = stepping_of(exp.optim, named, optimizer, rack, compiled=False)
         trainee = Trainee(number, stage, named, optimizer, average, stepping)
@@ -162,7 +162,7 @@ def traced(exp: Experiment, placement: Placement, number: int) -> dict[str, int]
         )
         tracker = Tracker()
         batch = batch_of(exp, placement, stage, tracker, mode)
-        others = [tensor for tensor in batch._tensors() if tensor is not None]
+        others = batch.tensors().values()
         averages = [] if average is None else [*average.values.values()]
         tracker.track_external(rack, *lent_to(rack), *others, *averages)
         with tracker, workspace(small=True):

@@ -2,7 +2,9 @@
 
 Each part draws from (seed, part id), so that a stack starts the same whichever others exist.
 Matrices are normal with `init_std`, those that write to the residual stream narrower by
-1/sqrt(2 L) with L the finished rack's blocks (GPT-2); norms start at one, biases at zero.
+1/sqrt(2 L) with L the finished rack's blocks (GPT-2), or those of `depth_base` where that is given,
+since a start must not depend on depth then; norms start at one, biases at zero. What
+reads the noise level starts at zero and draws nothing, so that all else starts as without it.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from stackwise.model.shape import RackShape, total_blocks
+from stackwise.model.spectral import start_normed
 from stackwise.stage import Init, NewStack
 
 INTO_RESIDUAL = (".out.weight", ".down.weight")
+FROM_TIME = ".time.readout.weight"
 DRAWS = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_)
 PIECE = 1 << 22  # numbers drawn at once; a multiple of 16 gives those of one draw of all
 
@@ -69,16 +73,20 @@ def start(part: nn.Module, shape: RackShape, seed: int, name: str) -> None:
         name: `embedding`, `head` or the stack's id.
     """
     generator = generator_for(seed, name)
-    narrow = shape.init_std / (2 * total_blocks(shape)) ** 0.5
+    narrow = shape.init_std / (2 * (shape.depth_base or total_blocks(shape))) ** 0.5
     with torch.no_grad():
         for key, parameter in part.named_parameters():
             if parameter.is_meta:
                 continue
-            if parameter.ndim >= 2:
+            if key.endswith(FROM_TIME):
+                parameter.zero_()
+            elif parameter.ndim >= 2:
                 std = narrow if key.endswith(INTO_RESIDUAL) else shape.init_std
                 draw_(parameter, std, generator)
             else:
                 parameter.fill_(0.0 if key.endswith("bias") else 1.0)
+    if shape.spectral_norm and name not in ("embedding", "head"):
+        start_normed(part, generator)
 
 
 def draw_(parameter: Tensor, std: float, generator: torch.Generator) -> None:

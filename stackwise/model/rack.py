@@ -83,10 +83,10 @@ class Stack(nn.Module):
             Block(shape, attention, first + i) for i in range(shape.blocks_per_stack)
         )
 
-    def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+    def forward(self, x_BTD: Tensor, *, causal: bool, time_B: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D); levels (B,) where the rack has its time as input."""
         for block in self.blocks:
-            x_BTD = block(x_BTD, causal=causal)
+            x_BTD = block(x_BTD, causal=causal, time_B=time_B)
         return x_BTD
 
 
@@ -224,8 +224,30 @@ class Rack(nn.Module):
                 return path
         return self.paths[0][2]
 
+    def time_of(self, ids_BT: Tensor, time_B: Tensor | None = None) -> Tensor | None:
+        """The noise levels that blocks are given, (B,); None where they read none.
+
+        While training, a sample's level is the probability 1 - alpha(t) with which its tokens are
+        masked, or k/T where k of T are masked by number. Elsewhere only the ids are there, and it
+        is the part of them that is masked: evaluation's k/T, and what a sampler has still to fill.
+        The two agree: of T tokens that are masked with probability p, the part that is lies within
+        sqrt(p (1 - p) / T) of p; and of all levels, after k of T, the mean is (k + 1)/(T + 2).
+
+        Args:
+            ids_BT: Ids up to V + 1.
+            time_B: Levels in [0, 1], where they are known.
+        """
+        if self.shape.time == "none":
+            return None
+        return (ids_BT == self.mask_id).float().mean(1) if time_B is None else time_B
+
     def hidden(
-        self, ids_BT: Tensor, *, causal: bool = False, path: Sequence[str] | None = None
+        self,
+        ids_BT: Tensor,
+        *,
+        causal: bool = False,
+        path: Sequence[str] | None = None,
+        time_B: Tensor | None = None,
     ) -> Tensor:
         """What the last block of the path puts out, (B, T, D), before the final norm.
 
@@ -234,11 +256,14 @@ class Rack(nn.Module):
             causal: Attention direction.
             path: Stacks, in the order they run; None for the rack's own at full noise, which is
                 the only one it has without noise bands.
+            time_B: Noise levels, (B,), for a rack with its time as input; None for the masked part
+                of each sample (`time_of`).
         """
+        time_B = self.time_of(ids_BT, time_B)
         with self._autocast(ids_BT.device):
             x_BTD = self.embedding(ids_BT)
             for stack in self.path_for(1.0) if path is None else path:
-                x_BTD = self.stacks[stack](x_BTD, causal=causal)
+                x_BTD = self.stacks[stack](x_BTD, causal=causal, time_B=time_B)
         return cast(Tensor, x_BTD)
 
     def logits(self, x_ND: Tensor) -> Tensor:
@@ -247,21 +272,32 @@ class Rack(nn.Module):
             return cast(Tensor, self.head(x_ND, self.embedding.table))
 
     def forward(
-        self, ids_BT: Tensor, *, causal: bool = False, path: Sequence[str] | None = None
+        self,
+        ids_BT: Tensor,
+        *,
+        causal: bool = False,
+        path: Sequence[str] | None = None,
+        time_B: Tensor | None = None,
     ) -> Tensor:
         """(B, T) ids to (B, T, V) logits."""
-        return self.logits(self.hidden(ids_BT, causal=causal, path=path))
+        return self.logits(self.hidden(ids_BT, causal=causal, path=path, time_B=time_B))
 
     def exits(
-        self, ids_BT: Tensor, *, causal: bool = False, path: Sequence[str] | None = None
+        self,
+        ids_BT: Tensor,
+        *,
+        causal: bool = False,
+        path: Sequence[str] | None = None,
+        time_B: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """(B, T, D) after the embedding, then after every block of the path."""
+        time_B = self.time_of(ids_BT, time_B)
         with self._autocast(ids_BT.device):
             x_BTD = self.embedding(ids_BT)
         yield x_BTD
         for block in self.blocks(self.path_for(1.0) if path is None else path):
             with self._autocast(ids_BT.device):  # not over the yield: the caller would be under it
-                x_BTD = block(x_BTD, causal=causal)
+                x_BTD = block(x_BTD, causal=causal, time_B=time_B)
             yield x_BTD
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:

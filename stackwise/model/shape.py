@@ -73,12 +73,34 @@ class RackShape(Section):
     residual_gain: float = Field(
         1.0, gt=0, le=10, description="factor on what each sub-layer adds to the residual"
     )
+    depth_base: int | None = Field(
+        None,
+        ge=1,
+        le=1 << 20,
+        description="CompleteP: blocks of the rack at which rates were tuned; what each sub-layer "
+        "adds is scaled by this over the finished rack's blocks; empty: no scaling",
+    )
+    spectral_norm: bool = Field(
+        False, description="every matrix of the blocks is kept at a largest singular value of one"
+    )
     token_types: int = Field(0, ge=0, le=16, description="rows of BERT's token-type table")
     embed_norm: bool = Field(False, description="LayerNorm right after the embeddings (BERT)")
     head_transform: bool = Field(
         False, description="dense, activation, norm before the head (BERT)"
     )
     head_bias: bool = Field(False, description="a bias per vocabulary entry (BERT)")
+    frozen_up: bool = Field(
+        False,
+        description="up and gate of the feed-forward never train: they stay as they start",
+    )
+    time: Literal["none", "sinusoidal", "learned"] = Field(
+        "none",
+        description="time-as-input: every block reads its sample's noise level through its norms, "
+        "by features of it (sinusoidal) or a table (learned)",
+    )
+    time_width: int = Field(
+        64, ge=2, le=4096, description="features of the noise level, or rows of its table"
+    )
     init_std: float = Field(0.02, gt=0, le=1, description="standard deviation of new weights")
 
     @model_validator(mode="after")
@@ -107,6 +129,13 @@ def shape_problems(shape: RackShape) -> list[str]:
     other = ("rope_base", "rope_scaling") if shape.positions != "rope" else ()
     for key in (*other, *(() if shape.positions == "learned" else ("max_positions",))):
         found += unread(shape, key, f"positions={shape.positions}")
+    if shape.time == "none":
+        found += unread(shape, "time_width", "time=none")
+    if shape.time == "sinusoidal" and shape.time_width % 2:
+        found.append(
+            f"time_width: {shape.time_width} must be even with time=sinusoidal, which has cosines "
+            f"and sines; use {shape.time_width + 1}"
+        )
     bases = shape.rope_base if isinstance(shape.rope_base, tuple) else (shape.rope_base,)
     if not bases or any(base <= 1 for base in bases):
         found.append(f"rope_base: {shape.rope_base} must be over 1; 10000 is usual")
@@ -142,6 +171,21 @@ def stack_ids(shape: RackShape) -> tuple[str, ...]:
 @cache  # a plan asks for them a hundred thousand times
 def _ids(stacks: int) -> tuple[str, ...]:
     return tuple(f"s{i}" for i in range(stacks))
+
+
+def depth_factor(shape: RackShape) -> float:
+    """CompleteP's L_base / L, with the blocks of the finished rack for L; 1 where it is off.
+
+    L is fixed from the first stage on, so that growth rescales nothing. Residuals are scaled by it
+    and so is Adam's epsilon in the blocks, since their gradients are; learning rates and the width
+    of random starts do not depend on L (alpha = 1, table 1 of arXiv 2505.01618).
+    """
+    return 1.0 if shape.depth_base is None else shape.depth_base / total_blocks(shape)
+
+
+def residual_factor(shape: RackShape) -> float:
+    """What each sub-layer's output is multiplied by before it is added: gain and depth factor."""
+    return shape.residual_gain * depth_factor(shape)
 
 
 def cycle(shape: RackShape) -> int:

@@ -49,6 +49,7 @@ class Moment(NamedTuple):
         hand: Numbers of the weight whose gradient is being made.
         squares: Bytes beside these, for each pair of tokens of one sample.
         after: What is left of `floats` when that gradient is made; None: all.
+        still: Weights of the block that never train and are done with by then.
     """
 
     floats: Saved
@@ -56,6 +57,7 @@ class Moment(NamedTuple):
     hand: int
     squares: int = 0
     after: Saved | None = None
+    still: int = 0
 
     @property
     def made_up(self) -> Moment:

@@ -113,7 +113,9 @@ def enter_stage(work: OwnWork, number: int) -> Trainee:
     if not named:
         raise ValueError("nothing trains: every parameter of its parts has requires_grad=False")
     rounding, seed = work.exp.precision.rounding, work.exp.seed
-    optimizer = Optimizer(optim, named, rounding=rounding, seed=seed, stage=number)
+    optimizer = Optimizer(
+        optim, named, rounding=rounding, seed=seed, stage=number, shape=work.exp.rack
+    )
     goes_on = stage.optimizer_state != "reset"
     given = {stack: work.moments.get(source, {}) for stack, source in copied_from(stage).items()}
     load_optimizer_state(optimizer, named, {**work.moments, **given}, whole=goes_on)

@@ -17,7 +17,7 @@ from stackwise.memory.flops import (
     vocab_size,
 )
 from stackwise.memory.parts import dequantises, saved_of
-from stackwise.memory.stored import block_linears
+from stackwise.memory.stored import block_linears, token_linears
 from stackwise.model.block import (
     block_input_parameters,
     block_matmul_parameters,
@@ -104,7 +104,7 @@ class Pass:
         scores = block_scores(exp.rack, exp.attention, number, exp.data.seq_len, causal)
         pairs = scores.pairs + scores.constant
         flops = block_flops_per_token(exp, number, "trunk")
-        sides = block_linears(exp.rack, exp.attention)
+        sides = token_linears(exp.rack, exp.attention)
         forward = self.products(N * (flops - pairs), sides, N) + self.attention(
             N * pairs, "forward"
         )
@@ -122,7 +122,7 @@ class Pass:
         exp, N = self.exp, self.tokens
         causal = is_causal(exp.objective)
         scores = block_scores(exp.rack, exp.attention, number, exp.data.seq_len, causal)
-        sides = block_linears(exp.rack, exp.attention)
+        sides = token_linears(exp.rack, exp.attention)
         frozen = role != "active"
         forward = self.ahead(number, frozen)
         if role == "trunk":

@@ -26,7 +26,7 @@ from stackwise.data.heldout import rows_at_once
 from stackwise.memory.counted import micro_tokens
 from stackwise.memory.disk import ENDLESS, frozen_bytes, looks_at_ends, rows_of
 from stackwise.memory.flops import counted_frac, head_flops_per_position, vocab_size
-from stackwise.memory.stored import block_linears, part_tensors, trained_bytes
+from stackwise.memory.stored import block_linears, part_tensors, trained_bytes, trained_tensors
 from stackwise.planner.curve import seconds_for
 from stackwise.planner.hardware import Hardware
 from stackwise.planner.passes import Pass, head_sides
@@ -275,8 +275,9 @@ def checkpoint_seconds(
     for part in parts_trained(made[number]):
         tensors = part_tensors(exp, part, untied=untied)
         weights = trained_bytes(exp, tensors)
-        moments = sum(state_bytes(exp.optim, exp.precision, *tensor) for tensor in tensors)
-        average = 4 * sum(count for count, _ in tensors) if exp.optim.ema is not None else 0
+        moved = trained_tensors(exp, part, untied=untied)
+        moments = sum(state_bytes(exp.optim, exp.precision, *tensor) for tensor in moved)
+        average = 4 * sum(count for count, _ in moved) if exp.optim.ema is not None else 0
         within += weights + moments + average
         border += (
             weights if part in goes_on or following is None else frozen_bytes(exp, part, tensors)

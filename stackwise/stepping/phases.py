@@ -40,6 +40,7 @@ from stackwise.stepping.phase import Name, Phase, TokenBatch
 from stackwise.training.borders import weight_bytes
 from stackwise.training.norms import global_norms
 from stackwise.training.optim import optimizer_state
+from stackwise.training.picking import stage_at
 from stackwise.training.rates import stage_lr
 from stackwise.training.step import (
     Setting,
@@ -75,11 +76,12 @@ def phases_of_step(work: Work, trainee: Trainee, setting: Setting) -> Iterator[P
     Raises:
         FloatingPointError: As `training_step`.
     """
-    step = StepInHand(work, trainee, setting)
+    stage = stage_at(trainee.stage, work.exp.seed, work.at.total_steps)
+    step = StepInHand(work, trainee, setting.on(stage.path), stage)
     yield step.tell("batch", ())
     yield step.tell("mask", ())
     yield step.begin()
-    for kind, stacks in segments_of(trainee.stage):
+    for kind, stacks in segments_of(stage):
         yield step.run(kind, stacks)
     yield step.lose()
     yield step.go_back()
@@ -89,9 +91,9 @@ def phases_of_step(work: Work, trainee: Trainee, setting: Setting) -> Iterator[P
 class StepInHand:
     """A step that has been carried out as far as its last phase."""
 
-    def __init__(self, work: Work, trainee: Trainee, setting: Setting) -> None:
+    def __init__(self, work: Work, trainee: Trainee, setting: Setting, stage: Stage) -> None:
         self.work, self.trainee, self.setting = work, trainee, setting
-        self.stage, number = trainee.stage, trainee.number
+        self.stage, number = stage, trainee.number
         self.rate = stage_lr(work.exp.optim, self.stage, work.at.step, work.steps_of(number))
         noisy = work.noisy_batch(number, work.at.step)
         self.positions, self.counted = noisy.input_BT.numel(), int(noisy.counted_BT.sum())
@@ -134,14 +136,16 @@ class StepInHand:
         layers = setting.rest[first : first + len(found)]
         with outputs_noted(found, self.outputs.add), self.kept:
             for at, x_BTD in enumerate(self.xs):
+                micro, causal = self.micros[at], setting.causal
+                time_B = self.work.rack.time_of(micro.input_BT, micro.level_B)
                 with autocast(setting.device, setting.compute):
                     for name, layer in zip(found, layers, strict=True):
                         if setting.checkpointing:
                             x_BTD = checkpoint(
-                                layer, x_BTD, causal=setting.causal, use_reentrant=False
+                                layer, x_BTD, causal=causal, time_B=time_B, use_reentrant=False
                             )
                         else:
-                            x_BTD = layer(x_BTD, causal=setting.causal)
+                            x_BTD = layer(x_BTD, causal=causal, time_B=time_B)
                         self._watch(name, x_BTD)
                 self.xs[at] = x_BTD
         return self.tell(kind, stacks)

@@ -32,6 +32,7 @@ from stackwise.stepping.phases import phases_of_step
 from stackwise.training.borders import enter_stage, leave_stage, setting_for
 from stackwise.training.kept_stages import folder_of, keep_stage
 from stackwise.training.opening import open_work
+from stackwise.training.picking import path_at
 from stackwise.training.rates import stage_lr
 from stackwise.training.run import refusals_named
 from stackwise.training.start import stages_of, threads_of
@@ -255,8 +256,9 @@ class Stepper:
             for step in range(count):
                 rate = stage_lr(self.exp.optim, self.stages[number], step, work.steps_of(number))
                 noisy = work.noisy_batch(number, step)
+                path = path_at(self.stages[number], self.exp.seed, work.at.total_steps)
                 with refusals_named(work, number):
-                    training_step(work.rack, noisy, self._setting, self._trainee, rate)
+                    training_step(work.rack, noisy, self._setting.on(path), self._trainee, rate)
                 work.at.step, done = work.at.step + 1, done + 1
                 work.at.total_steps += 1
                 if on_lead is not None:

@@ -42,9 +42,13 @@ def enter_stage(work: Work, number: int) -> Trainee:
         work.writer.event("untied", stage=number, why="head and embedding no longer train together")
     named = freeze_all_but(work.rack.parts(), stage)
     rounding, trains = exp.precision.rounding, {part for part, _ in named}
-    optimizer = Optimizer(exp.optim, named, rounding=rounding, seed=exp.seed, stage=number)
+    optimizer = Optimizer(
+        exp.optim, named, rounding=rounding, seed=exp.seed, stage=number, shape=exp.rack
+    )
     goes_on = not fresh or stage.optimizer_state != "reset"
     load_optimizer_state(optimizer, named, moments_for(work, stage, trains, fresh), whole=goes_on)
+    if stage.pick is not None:
+        optimizer.begin()  # a step moves only what it runs, and takes what the plan says
     if fresh:
         take_masters(work, named, optimizer)
     average = None if exp.optim.ema is None else Average(named, exp.optim.ema, optimizer)

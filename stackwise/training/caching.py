@@ -216,16 +216,20 @@ def outputs(
     exp, causal = work.exp, is_causal(work.exp.objective)
     border, trunk = border_of(exp.precision), trunk_of(work.stages[number])
     rest = [[*work.rack.blocks([stack])] for stack in (trunk if older is None else trunk[-1:])]
-    input_BT = rows.input_BT(first) if older is None else None
+    reads = older is None or exp.rack.time != "none"  # what the trunk is given beside an older one
+    noisy = rows.noisy(first) if reads else None
     earlier, stop = ROWS[rows.of](work, number - 1), min(first + rows.size, rows.count)
     for row in range(first, stop, rows.micro):
         count = min(rows.micro, stop - row)
+        part = time_B = None
+        if noisy is not None:
+            part = noisy.rows(row - first, row - first + count).to(work.device)
+            time_B = work.rack.time_of(part.input_BT, part.level_B)
         with autocast(work.device, getattr(torch, exp.precision.compute)):
-            if input_BT is None:
-                assert older is not None
+            if older is not None:
                 x_BTD = read_whole(work, number - 1, earlier, older, row, count)
                 x_BTD = x_BTD.to(work.device)
             else:
-                ids_BT = input_BT[row - first : row - first + count]
-                x_BTD = work.rack.embedding(ids_BT.to(work.device))
-            yield row, through(x_BTD, rest, causal=causal, border=border)
+                assert part is not None
+                x_BTD = work.rack.embedding(part.input_BT)
+            yield row, through(x_BTD, rest, causal=causal, border=border, time_B=time_B)

@@ -24,7 +24,7 @@ OPTIONS = {"cpp.enable_floating_point_contract_flag": "fast"}  # one rounding fo
 LONGEST = 8  # blocks in a graph: compiling takes seconds for each
 
 P = ParamSpec("P")
-Layer = Callable[..., Tensor]  # (x_BTD, causal=) -> (B, T, D)
+Layer = Callable[..., Tensor]  # (x_BTD, causal=, time_B=) -> (B, T, D)
 Head = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
@@ -47,9 +47,9 @@ def layers(rack: Rack, path: Sequence[str], *, compiled: bool, single: bool) -> 
 def stretch(blocks: Sequence[Block]) -> Layer:
     """Consecutive blocks as one compiled function."""
 
-    def run(x_BTD: Tensor, *, causal: bool) -> Tensor:
+    def run(x_BTD: Tensor, *, causal: bool, time_B: Tensor | None = None) -> Tensor:
         for block in blocks:
-            x_BTD = block(x_BTD, causal=causal)
+            x_BTD = block(x_BTD, causal=causal, time_B=time_B)
         return x_BTD
 
     return compiled_alone(run)

@@ -40,8 +40,9 @@ def loss_now(work: Work, number: int) -> float:
     with autocast(work.device, getattr(torch, exp.precision.compute)):
         for part in noisy.to(work.device).split(rows_at_once(exp)):
             x_BTD = trunk_rows(work, number, part, first, cache)
+            time_B = work.rack.time_of(part.input_BT, part.level_B)
             for block in work.rack.blocks(rest):
-                x_BTD = block(x_BTD, causal=causal)
+                x_BTD = block(x_BTD, causal=causal, time_B=time_B)
             total += total_loss(work.rack, x_BTD, part)
             first += len(part.input_BT)
     return total / tokens
@@ -58,4 +59,5 @@ def trunk_rows(
     trunk = [[*work.rack.blocks([stack])] for stack in trunk_of(work.stages[number])]
     x_BTD = work.rack.embedding(part.input_BT)
     causal, border = is_causal(exp.objective), border_of(exp.precision)
-    return through(x_BTD, trunk, causal=causal, border=border)
+    time_B = work.rack.time_of(part.input_BT, part.level_B)
+    return through(x_BTD, trunk, causal=causal, border=border, time_B=time_B)

@@ -9,12 +9,15 @@ carried over a growth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from stackwise.model.init import generator_for
+from stackwise.model.shape import RackShape, depth_factor
+from stackwise.model.spectral import divide_, first_u, flatten_, is_normed
 from stackwise.stage import Stage, keeps_state, trained_next
 from stackwise.training.rounding import draws_for, joined, scattered_, split_
 from stackwise.training.trained import Named, State
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 SLICE = 1 << 18  # numbers stepped at once: the fastest by `benchmarks/optimizers.py`
 SLICE_ON_A_CARD = 1 << 22  # where every call costs more, and memory is faster
 LOWER = "lower"  # state: what float32 has beyond a bfloat16 weight
+SPECTRAL = "u"  # state: the vector of spectral norm's power iteration
 
 Rounding = Literal["master", "stochastic"]
 
@@ -39,6 +43,7 @@ class Optimizer:
         rounding: How bfloat16 weights take small updates.
         seed: Of stochastic rounding.
         stage: The number of the stage, in which it draws otherwise than in any other.
+        shape: The rack's, whose options its matrices and epsilon follow; None for none.
 
     Attributes:
         rate: The learning rate of the next step.
@@ -53,15 +58,27 @@ class Optimizer:
         rounding: Rounding = "master",
         seed: int = 0,
         stage: int = 0,
+        shape: RackShape | None = None,
     ) -> None:
         self.optim, self.rule, self.rate = optim, OPTIMIZERS[optim.name], optim.lr
         self.rounding, self.seed, self.stage = rounding, seed, stage
         self.names = {parameter: "/".join(key) for key, parameter in named.items()}
         self.state: dict[nn.Parameter, Kept] = {}
+        blocks = {p: name for (part, name), p in named.items() if part not in ("embedding", "head")}
+        inner = optim.eps * (1.0 if shape is None else depth_factor(shape))
+        self.inner = set(blocks) if inner != optim.eps else set[nn.Parameter]()
+        self.inner_optim = optim.model_copy(update={"eps": inner})
+        normed = blocks if shape is not None and shape.spectral_norm else {}
+        self.normed = {p for p, name in normed.items() if is_normed(name, p)}
 
     def step(self) -> None:
         """Move everything that has a gradient."""
         self.move([parameter for parameter in self.names if parameter.grad is not None])
+
+    def begin(self) -> None:
+        """Begin the state of all that trains now, and not as each of it first moves."""
+        for parameter in self.names:
+            self._kept(parameter)
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
@@ -71,19 +88,30 @@ class Optimizer:
     @torch.no_grad()
     def move(self, parameters: Sequence[nn.Parameter]) -> None:
         """Move some parameters, each of which has a gradient."""
-        for decay, group in (
-            (self.optim.weight_decay, [p for p in parameters if p.ndim >= 2]),
-            (0.0, [p for p in parameters if p.ndim < 2]),
-        ):
+        normed = [p for p in parameters if p in self.normed]
+        for parameter in normed:
+            flatten_(_grad(parameter), parameter, self._kept(parameter)[SPECTRAL])
+        for optim, decay, group in self._groups(parameters):
             whole = [p for p in group if self.rule.whole and p.dtype != torch.bfloat16]
             if whole:
                 grads = [_grad(p) for p in whole]
                 states = [self._kept(p) for p in whole]
-                self.rule.move(self.optim, self.rate, decay, list(whole), grads, states)
+                self.rule.move(optim, self.rate, decay, list(whole), grads, states)
             for parameter in group:
                 if not self.rule.whole or parameter.dtype == torch.bfloat16:
-                    self._move_in_slices(parameter, decay)
+                    self._move_in_slices(parameter, optim, decay)
+        for parameter in normed:
+            divide_(parameter, self._kept(parameter)[SPECTRAL])
         torch.autograd.graph.increment_version(parameters)  # the kernels write past autograd
+
+    def _groups(
+        self, parameters: Sequence[nn.Parameter]
+    ) -> Iterator[tuple[Optim, float, list[nn.Parameter]]]:
+        """What moves alike, with its numbers and its decay: that of matrices alone is not zero."""
+        for optim, inner in ((self.optim, False), (self.inner_optim, True)):
+            mine = [p for p in parameters if (p in self.inner) == inner]
+            yield optim, self.optim.weight_decay, [p for p in mine if p.ndim >= 2]
+            yield optim, 0.0, [p for p in mine if p.ndim < 2]
 
     def exact_n(self, parameter: nn.Parameter, start: int = 0, stop: int | None = None) -> Tensor:
         """Some of the float32 numbers that a parameter stands for: its master's, if it has one."""
@@ -103,8 +131,8 @@ class Optimizer:
         for exact_n, part_n, rest_n in zip(*slices, strict=True):
             split_(exact_n.to(torch.float32, copy=True), part_n, rest_n)
 
-    def _move_in_slices(self, parameter: nn.Parameter, decay: float) -> None:
-        kept = self._kept(parameter)
+    def _move_in_slices(self, parameter: nn.Parameter, optim: Optim, decay: float) -> None:
+        kept = {key: value for key, value in self._kept(parameter).items() if key != SPECTRAL}
         weight_n, grad_n = parameter.detach().view(-1), _grad(parameter).reshape(-1)
         size = SLICE if weight_n.is_cpu else SLICE_ON_A_CARD
         for start in range(0, len(weight_n), size):
@@ -112,10 +140,10 @@ class Optimizer:
             part = sliced(kept, start, end)
             exact_n = self._read(weight_n[start:end], part)
             grads = [grad_n[start:end].to(exact_n.dtype)]
-            self.rule.move(self.optim, self.rate, decay, [exact_n], grads, [part])
+            self.rule.move(optim, self.rate, decay, [exact_n], grads, [part])
             self._write(exact_n, weight_n[start:end], part, self.names[parameter], start)
             if end == len(weight_n):
-                kept["step"] = part["step"]
+                self.state[parameter]["step"] = part["step"]
 
     def _read(self, weight_n: Tensor, part: Kept) -> Tensor:
         """A slice of weights as the rule moves it."""
@@ -141,6 +169,9 @@ class Optimizer:
             self.state[parameter] = self.rule.start(parameter.detach())
             if parameter.dtype == torch.bfloat16 and self.rounding == "master":
                 self.state[parameter][LOWER] = torch.zeros_like(parameter, dtype=torch.int16)
+            if parameter in self.normed:
+                draws = generator_for(self.seed, f"{self.stage}/{self.names[parameter]}")
+                self.state[parameter][SPECTRAL] = first_u(parameter.detach(), draws)
         return self.state[parameter]
 
 

@@ -28,3 +28,11 @@ def path_at(stage: Stage, seed: int, step: int) -> tuple[str, ...]:
     return tuple(
         stack for stack, runs in zip(path, smallest(u_1N, [count])[0], strict=True) if runs
     )
+
+
+def stage_at(stage: Stage, seed: int, step: int) -> Stage:
+    """A stage as one of its steps runs it, on that step's path."""
+    if stage.pick is None:
+        return stage
+    path = path_at(stage, seed, step)
+    return stage.model_copy(update={"path": path, "active": path, "pick": None})

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
+from stackwise.corruption import Corrupted
 from stackwise.data.heldout import chosen, rows_at_once
 from stackwise.memory.disk import rows_of
 from stackwise.training.placing import masks_move
@@ -28,7 +27,7 @@ class Rows:
         count: How many there are.
         size: How many are read at once.
         micro: How many run through the trunk at once.
-        input_BT: What those read at once put in, by the number of the first one, (B, T).
+        noisy: Those read at once, by the number of the first one.
         facts: What decides them beside experiment, data and weights.
         length: Tokens of each.
     """
@@ -37,7 +36,7 @@ class Rows:
     count: int
     size: int
     micro: int
-    input_BT: Callable[[int], Tensor]
+    noisy: Callable[[int], Corrupted]
     facts: dict[str, Any]
     length: int
 
@@ -55,7 +54,7 @@ def rows_trained(work: Work, number: int) -> Rows:
         count=rows_of(work.exp, work.stages[number], work.epoch_samples),
         size=size,
         micro=min(size, work.placement.micro_batch or size),
-        input_BT=lambda first: work.noisy_batch(number, first // size).input_BT,
+        noisy=lambda first: work.noisy_batch(number, first // size),
         facts={
             "batch": [size, work.placement.micro_batch],
             "first": work.first_sample(number, 0),
@@ -74,7 +73,7 @@ def rows_looked_at(work: Work, number: int) -> Rows:
         count=len(chosen(work.dataset, exp.eval.windows)),
         size=size,
         micro=size,
-        input_BT=lambda first: work.heldout(number).input_BT[first : first + size],
+        noisy=lambda first: work.heldout(number).rows(first, first + size),
         facts={"heldout": [exp.eval.windows, size]},
         length=exp.data.seq_len,
     )

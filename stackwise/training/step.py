@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stackwise.model.rack import Rack
 from stackwise.objective import Corrupted
-from stackwise.stage import Stage, trunk_of
+from stackwise.stage import Stage, as_run, parts_trained, trunk_of
 from stackwise.training.average import Average
 from stackwise.training.in_backward import InBackward
 from stackwise.training.layers import Head, Layer, head_of, layers
@@ -95,7 +95,8 @@ class Trainee:
         """Bytes of the gradients that are held at once."""
         if self.in_backward is not None:
             return self.in_backward.gradient_bytes
-        return sum(parameter.nbytes for parameter in self.named.values())
+        runs = parts_trained(as_run(self.stage))
+        return sum(p.nbytes for (part, _), p in self.named.items() if part in runs)
 
 
 @dataclass(frozen=True)
@@ -223,11 +224,12 @@ def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -
     noisy = noisy.to(setting.device)
     with autocast(setting.device, setting.compute):
         x_BTD = trunk_output(rack, noisy, setting)
+        causal, time_B = setting.causal, rack.time_of(noisy.input_BT, noisy.level_B)
         for layer in setting.rest:
             if setting.checkpointing:
-                x_BTD = checkpoint(layer, x_BTD, causal=setting.causal, use_reentrant=False)
+                x_BTD = checkpoint(layer, x_BTD, causal=causal, time_B=time_B, use_reentrant=False)
             else:
-                x_BTD = layer(x_BTD, causal=setting.causal)
+                x_BTD = layer(x_BTD, causal=causal, time_B=time_B)
         chosen_ND = x_BTD[noisy.counted_BT]
         return setting.head(chosen_ND, noisy.target_N, noisy.weight_N, positions)
 
@@ -239,7 +241,13 @@ def trunk_output(rack: Rack, noisy: Corrupted, setting: Setting) -> Tensor:
     frozen = bool(setting.trunk) or not any(p.requires_grad for p in rack.embedding.parameters())
     with torch.no_grad() if frozen else nullcontext():
         x_BTD = rack.embedding(noisy.input_BT)
-        return through(x_BTD, setting.trunk, causal=setting.causal, border=setting.border)
+        return through(
+            x_BTD,
+            setting.trunk,
+            causal=setting.causal,
+            border=setting.border,
+            time_B=rack.time_of(noisy.input_BT, noisy.level_B),
+        )
 
 
 def autocast(device: torch.device, compute: torch.dtype) -> AbstractContextManager[object]:

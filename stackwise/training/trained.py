@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from stackwise.model.block import frozen_names
 from stackwise.stage import Stage, parts_trained
 
 Named = dict[tuple[str, str], nn.Parameter]
@@ -25,8 +26,10 @@ def freeze_all_but(parts: Mapping[str, nn.Module], stage: Stage) -> Named:
     trains = parts_trained(stage)
     named: Named = {}
     for part, module in parts.items():
+        still = frozen_names(module)
         for name, parameter in module.named_parameters():
-            parameter.requires_grad_(part in trains)
-            if part in trains:
+            learns = part in trains and name not in still
+            parameter.requires_grad_(learns)
+            if learns:
                 named[part, name] = parameter
     return named

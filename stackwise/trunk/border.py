@@ -20,7 +20,7 @@ from stackwise.trunk.rounding import round_to
 if TYPE_CHECKING:
     from stackwise.config import Precision
 
-Layer = Callable[..., Tensor]  # (x_BTD, causal=) -> (B, T, D)
+Layer = Callable[..., Tensor]  # (x_BTD, causal=, time_B=) -> (B, T, D)
 
 
 def border_of(precision: Precision) -> str:
@@ -37,12 +37,17 @@ def rounded(x_BTD: Tensor, border: str) -> Tensor:
 
 
 def through(
-    x_BTD: Tensor, stacks: Iterable[Iterable[Layer]], *, causal: bool, border: str
+    x_BTD: Tensor,
+    stacks: Iterable[Iterable[Layer]],
+    *,
+    causal: bool,
+    border: str,
+    time_B: Tensor | None = None,
 ) -> Tensor:
-    """Run a trunk, stack by stack."""
+    """Run a trunk, stack by stack; with noise levels (B,) where the rack has its time as input."""
     with workspace():
         for blocks in stacks:
             for block in blocks:
-                x_BTD = block(x_BTD, causal=causal)
+                x_BTD = block(x_BTD, causal=causal, time_B=time_B)
             x_BTD = rounded(x_BTD, border)
     return x_BTD

@@ -13,6 +13,7 @@ CURRICULA = {
     "right_to_left": {"masking": {"bands": "equal_mass"}},
     "grow": {"curriculum": {"name": "grow", "optimizer_state": "keep", "lr": "rewarm"}},
     "block_coordinate": {"curriculum": {"name": "block_coordinate", "optimizer_state": "keep"}},
+    "subnetwork": {"curriculum": {"name": "subnetwork", "lengths": (3, 4)}},
 }
 
 

@@ -13,7 +13,7 @@ import stackwise as sw
 from stackwise.training.run import execute
 from stackwise.training.start import create_run
 
-CASES = 10
+CASES = 15
 NUMBERS = ["step", "stage", "stage_step", "tokens", "flops", "loss", "lr", "grad_norm"]
 
 
@@ -37,6 +37,30 @@ CURRICULA = {
     "cycling": {"curriculum": {"name": "block_coordinate", "order": "random"}},
     "cycling on": {"curriculum": {"name": "block_coordinate", "optimizer_state": "keep"}},
     "a cell": {"curriculum": "from_a_cell"},
+    "joined": {
+        "curriculum": {
+            "name": "left_to_right",
+            "init": "copy",
+            "fuse": 0.3,
+            "optimizer_state": "copy",
+        }
+    },
+    "copied": {
+        "curriculum": {"name": "left_to_right", "init": "copy+noise", "optimizer_state": "copy"}
+    },
+    "between": {
+        "curriculum": {
+            "name": "grow",
+            "place": "between",
+            "init": "interpolate",
+            "optimizer_state": "copy",
+        }
+    },
+    "hop": {"curriculum": {"name": "one_hop", "source": 0}},
+    "thawed": {"curriculum": {"name": "freeze_thaw", "init": "copy"}},
+    "unfrozen": {"curriculum": "gradual_unfreezing"},
+    "blocks": {"curriculum": "diffusion_blocks", "masking": {"bands": "equal_mass"}},
+    "paths": {"curriculum": {"name": "subnetwork", "lengths": (1, 2, 3, 4)}},
 }
 VALUES = {
     "curriculum": list(CURRICULA),

@@ -24,6 +24,16 @@ SCIENCE = {
         "rack": {"blocks_per_stack": 2},
     },
     "cycling": {"curriculum": "block_coordinate"},
+    "time as input": {
+        "curriculum": "left_to_right",
+        "rack": {"time": "sinusoidal", "time_width": 8},
+        "data": {"restart": True},
+    },
+    "time as input, before a suffix": {
+        "curriculum": "right_to_left",
+        "rack": {"time": "learned", "time_width": 8, "spectral_norm": True, "frozen_up": True},
+        "masking": {"bands": "equal_mass"},
+    },
     "causal": {"curriculum": "left_to_right", "objective": "clm", "data": {"restart": True}},
 }
 SOURCES = {

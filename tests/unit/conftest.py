@@ -80,7 +80,12 @@ class ToyLaw(nn.Module):
         return float(-torch.special.xlogy(self.p, self.p).sum())
 
     def hidden(
-        self, ids_BT: Tensor, *, causal: bool, path: tuple[str, ...] | None = None
+        self,
+        ids_BT: Tensor,
+        *,
+        causal: bool,
+        path: tuple[str, ...] | None = None,
+        time_B: Tensor | None = None,
     ) -> Tensor:
         """Log-probability of every letter given the visible ones, or given those before it."""
         self.calls.append((ids_BT, path))
@@ -102,7 +107,12 @@ class ToyLaw(nn.Module):
         return (joint_BTV / weight_BX.sum(1)[:, None, None]).clamp_min(1e-300).log()
 
     def exits(
-        self, ids_BT: Tensor, *, causal: bool, path: tuple[str, ...] | None = None
+        self,
+        ids_BT: Tensor,
+        *,
+        causal: bool,
+        path: tuple[str, ...] | None = None,
+        time_B: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """After the embedding nothing is known; after the one block everything is."""
         x_BTD = self.hidden(ids_BT, causal=causal, path=path)

@@ -7,7 +7,7 @@ from stackwise.choice import parse
 from stackwise.model.attention import ATTENTION
 from stackwise.model.attention.kernel import chunks, features_made
 from stackwise.model.attention.rope import Rotary
-from stackwise.model.block import Block, block_parameters, block_saved
+from stackwise.model.block import Block, block_parameters, block_saved, frozen_names
 from stackwise.model.shape import RackShape
 
 BATCH, LENGTH = 3, 16
@@ -33,6 +33,11 @@ OPTIONS = [
     {"ffn": "gelu_tanh", "norm": "layernorm"},
     {"residual_gain": 0.5, "bias": True},
     {"qk_norm": True},
+    {"frozen_up": True},
+    {"frozen_up": True, "ffn": "gelu", "norm": "layernorm", "norm_place": "post", "bias": True},
+    {"time": "sinusoidal", "time_width": 16},
+    {"time": "learned", "time_width": 32, "norm": "layernorm", "norm_place": "post", "bias": True},
+    {"time": "sinusoidal", "time_width": 16, "residual_gain": 0.5, "frozen_up": True},
 ]
 
 
@@ -50,7 +55,8 @@ def made(attention, options):
 def kept(block, causal):
     """Numbers in the storages that autograd keeps, parameters, buffers and tables aside."""
     x_BTD = torch.randn(BATCH, LENGTH, 32, requires_grad=True)
-    block(x_BTD, causal=causal)
+    time_B = torch.rand(BATCH)
+    block(x_BTD, causal=causal, time_B=time_B)
     constant = [*block.parameters(), *block.buffers()]
     for module in block.modules():
         if isinstance(module, Rotary):
@@ -65,7 +71,7 @@ def kept(block, causal):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        y_BTD = block(x_BTD, causal=causal)
+        y_BTD = block(x_BTD, causal=causal, time_B=time_B)
     assert y_BTD.requires_grad
     return sum(seen.values())
 
@@ -98,6 +104,8 @@ def test_a_block_has_the_parameters_that_are_counted(attention, options):
 def test_a_block_keeps_what_is_predicted(attention, options, causal, trains):
     block, shape, params = made(attention, options)
     block.requires_grad_(trains)
+    for name in frozen_names(block):
+        block.get_parameter(name).requires_grad_(False)
     predicted = TOKENS * block_saved(shape, params, LENGTH, causal, trains).bytes(4) / 4
     over = tolerated(params, shape, causal)
     assert predicted - kept(block, causal) == pytest.approx(over, abs=1e-6)

@@ -28,6 +28,15 @@ RACKS = {
     "post, tied": {**POST, "tied": True},
     "bert": {**POST, "tied": True, "head_transform": True, "head_bias": True, "embed_norm": True},
 }
+RACKS |= {
+    f"{place}, {name}": {**rack, **option}
+    for place, rack in (("pre", PRE), ("post", POST))
+    for name, option in (
+        ("sinusoidal", {"time": "sinusoidal", "time_width": 6}),
+        ("learned", {"time": "learned", "time_width": 5}),
+        ("frozen up", {"frozen_up": True}),
+    )
+}
 STAGES = {
     "all": {"active": ALL},
     "all but embedding": {"active": ALL, "embedding": False},

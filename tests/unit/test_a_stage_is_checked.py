@@ -12,7 +12,37 @@ ABC = ("a", "b", "c")
     ("values", "expected"),
     [
         ({}, "path: is missing; give it"),
-        ({"path": ()}, "path: () must have 1 or more entries"),
+        (
+            {"path": (), "embedding": False, "head": False},
+            "active: nothing trains; name a stack, the embedding or the head",
+        ),
+        ({"path": ("a", "b"), "pick": 3}, "pick: 3 > 2 stacks of the path; lower it"),
+        ({"path": ("a",), "pick": 0}, "pick: 0 must be 1 or more"),
+        (
+            {"path": ("a", "b"), "active": ("b",), "pick": 1},
+            "pick: 1 draws from stacks that all train, and a is frozen; leave active or pick empty",
+        ),
+        (
+            {"path": ("a",), "new": [{"stack": "a", "init": "interpolate", "source": "b"}]},
+            "new[0].other: is empty with init=interpolate; name a second stack, or copy",
+        ),
+        (
+            {"path": ("a",), "new": [{"stack": "a", "init": "copy+noise", "source": "b"}]},
+            "new[0].noise: is empty with init=copy+noise; 0.01 is little",
+        ),
+        (
+            {"path": ("a",), "new": [{"stack": "a", "other": "b"}]},
+            "new[0].other: 'b' is not read with init=random; use interpolate",
+        ),
+        (
+            {"path": ("a",), "new": [{"stack": "a", "noise": 0.1}]},
+            "new[0].noise: 0.1 is not read with init=random; leave it out",
+        ),
+        (
+            {"path": ("a",), "new": [{"stack": "a", "init": "shrink"}]},
+            "new[0].init: 'shrink' is not one of 'random', 'copy', 'copy+noise', 'interpolate' or "
+            "'zero_output'",
+        ),
         ({"path": "a"}, "path: 'a' is not a list"),
         (
             {"path": {"a", "b"}, "name": "x"},

@@ -188,8 +188,30 @@ MALFORMED = {
     ),
     "sections that do not go together": (
         {"curriculum": "grow", "masking": {"bands": "linear"}},
-        "masking.bands: linear has no meaning with curriculum=grow, which trains all stacks "
-        "together; use left_to_right or right_to_left, or leave bands empty",
+        "masking.bands: linear has no meaning with curriculum=grow, whose stacks see all noise; "
+        "use left_to_right, right_to_left, diffusion_blocks, or leave bands empty",
+    ),
+    "blocks of diffusion without bands": (
+        {"curriculum": "diffusion_blocks"},
+        "masking.bands: is empty, and curriculum=diffusion_blocks gives each stack a band of its "
+        "own; use equal_mass",
+    ),
+    "a noise that nothing reads": (
+        {"curriculum": {"name": "grow", "noise": 0.5}},
+        "curriculum.noise: 0.5 is not read with init=copy; leave it at 0.01",
+    ),
+    "a source as deep as the rack": (
+        {"curriculum": {"name": "one_hop", "source": 2}, "rack": {"stacks": 2}},
+        "curriculum.source: 2 leaves nothing to add with rack.stacks=2; lower it or add stacks",
+    ),
+    "a copy of nothing": (
+        {"curriculum": {"name": "one_hop", "source": 0, "init": "copy"}},
+        "curriculum.init: copy needs a stack to start from, and source=0 has none; use random or "
+        "zero_output",
+    ),
+    "paths longer than the rack": (
+        {"curriculum": {"name": "subnetwork", "lengths": (2, 9)}},
+        "curriculum.lengths: (2, 9) must be from 1 to rack.stacks=4; they are stacks",
     ),
     "a band that no number of masked tokens falls in": (
         {

@@ -12,7 +12,9 @@ BASE = Experiment(rack={"stacks": 3, "d_model": 16, "heads": 2}, budget={"tokens
 def row(stage):
     """`path; active; new; what trains outside the stacks`, with s left out: `012; 2; 2; eh`."""
     new = [
-        entry.stack + {"random": "", "zero_output": "=0"}.get(entry.init, f"={entry.source}")
+        entry.stack
+        + {"random": "", "zero_output": "=0"}.get(entry.init, f"={'&'.join(entry.sources)}")
+        + ("~" if entry.noise else "")
         for entry in stage.new
     ]
     flags = "e" * stage.embedding + "h" * stage.head
@@ -58,6 +60,41 @@ TABLE = {
         "012; 0; 0 1 2; e",
         "012; 1; ; e",
         "012; 2; ; e",
+    ],
+    ("left_to_right", "fuse=0.2 init=copy+noise"): [
+        "0; 0; 0; eh",
+        "01; 1; 1=0~; h",
+        "012; 2; 2=1~; h",
+        "012; 012; ; eh",
+    ],
+    ("grow", "place=between"): ["0; 0; 0; eh", "01; 01; 1=0; eh", "012; 012; 2=1; eh"],
+    ("grow", "place=between by=one start=2 init=interpolate"): [
+        "01; 01; 0 1; eh",
+        "012; 012; 2=1; eh",
+    ],
+    ("grow", "place=middle by=one init=interpolate"): [
+        "0; 0; 0; eh",
+        "02; 02; 2=0; eh",
+        "012; 012; 1=0&2; eh",
+    ],
+    ("freeze_thaw", ""): [
+        "0; 0; 0; eh",
+        "01; 1; 1; h",
+        "01; 01; ; eh",
+        "012; 2; 2; h",
+        "012; 012; ; eh",
+    ],
+    ("one_hop", ""): ["0; 0; 0; eh", "012; 012; 1 2; eh"],
+    ("one_hop", "source=0"): ["; ; ; eh", "012; 012; 0 1 2; eh"],
+    ("one_hop", "source=2 init=copy"): ["01; 01; 0 1; eh", "012; 012; 2=0; eh"],
+    ("independent", ""): ["0; 0; 0; eh", "1; 1; 1; eh", "2; 2; 2; eh", "012; ; ; h"],
+    ("independent", "join=all"): ["0; 0; 0; eh", "1; 1; 1; eh", "2; 2; 2; eh", "012; 012; ; eh"],
+    ("subnetwork", ""): ["012; 012; 0 1 2; eh"],
+    ("gradual_unfreezing", ""): ["012; 2; 0 1 2; h", "012; 12; ; h", "012; 012; ; eh"],
+    ("gradual_unfreezing", "order=left_to_right embedding=never"): [
+        "012; 0; 0 1 2; h",
+        "012; 01; ; h",
+        "012; 012; ; h",
     ],
 }
 
@@ -141,3 +178,61 @@ def test_making_stages_is_pure():
     for name, _ in TABLE:
         exp = BASE.replace(curriculum=name)
         assert stages(exp) == stages(Experiment.from_yaml(exp.to_yaml()))
+
+
+def test_growing_between_and_in_the_middle_keeps_ids_in_the_order_of_the_rack():
+    def shown(**options):
+        return rows(rack={"stacks": 8}, curriculum={"name": "grow", "start": 2, **options})
+
+    assert shown(place="between") == [
+        "04; 04; 0 4; eh",
+        "0246; 0246; 2=0 6=4; eh",
+        "01234567; 01234567; 1=0 3=2 5=4 7=6; eh",
+    ]
+    # MIDAS: the stacks before the middle are repeated after it.
+    assert shown(place="middle") == [
+        "07; 07; 0 7; eh",
+        "0167; 0167; 1=0 6=0; eh",
+        "01234567; 01234567; 2=0 3=1 4=0 5=1; eh",
+    ]
+    assert shown(place="middle", by="one", init="interpolate")[:3] == [
+        "07; 07; 0 7; eh",
+        "017; 017; 1=0&7; eh",
+        "0167; 0167; 6=1&7; eh",
+    ]
+
+
+def test_each_stack_of_diffusion_blocks_is_alone_on_its_band():
+    exp = BASE.replace(curriculum="diffusion_blocks", masking={"bands": "linear"})
+    made = stages(exp)
+    assert [row(stage) for stage in made[:3]] == ["0; 0; 0; eh", "1; 1; 1; eh", "2; 2; 2; eh"]
+    bands = [stage.band for stage in made[:3]]
+    assert [low for low, _ in bands] == pytest.approx([2 / 3, 1 / 3, 0])
+    assert [high for _, high in bands] == pytest.approx([1, 2 / 3, 1 / 3])
+    assert {stage.path for stage in made[3:]} == {("s0",), ("s1",), ("s2",)}
+
+
+def test_a_last_stage_gets_its_part_of_the_split():
+    for name in ("left_to_right", "right_to_left", "block_coordinate"):
+        made = stages(BASE.replace(curriculum={"name": name, "fuse": 0.25, "split": "tokens"}))
+        assert made[-1].name == "fusion"
+        total = sum(stage.tokens for stage in made)
+        assert made[-1].tokens / total == pytest.approx(0.25, abs=1e-3)
+
+
+def test_the_hop_comes_after_its_part_of_the_tokens():
+    made = stages(BASE.replace(curriculum={"name": "one_hop", "hop": 0.8}))
+    assert made[0].tokens / sum(stage.tokens for stage in made) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_stages_are_called_after_the_stacks_that_train():
+    exp = BASE.replace(curriculum={"name": "grow", "place": "middle", "by": "one"})
+    assert [stage.name for stage in stages(exp)] == ["s0", "s0+s2", "s0-s2"]
+
+
+def test_paths_are_as_long_as_asked_and_the_last_ones_whole():
+    exp = BASE.replace(rack={"stacks": 5}, curriculum={"name": "subnetwork", "lengths": (1, 3, 5)})
+    assert [stage.pick for stage in stages(exp)] == [1, 3, None]
+    for stacks, picks in ((4, [3, None]), (5, [3, None]), (12, [6, None])):
+        usual = BASE.replace(rack={"stacks": stacks}, curriculum="subnetwork")
+        assert [stage.pick for stage in stages(usual)] == picks

@@ -5,9 +5,10 @@ import torch
 
 from stackwise.choice import parse
 from stackwise.model.attention import ATTENTION
-from stackwise.model.init import grow
+from stackwise.model.init import begin_as, grow
 from stackwise.model.rack import Rack
 from stackwise.model.shape import RackShape
+from stackwise.stage import NewStack
 
 IDS_BT = torch.arange(24).view(2, 12) % 13
 
@@ -91,3 +92,39 @@ def test_an_unknown_or_repeated_stack_is_refused():
         rack.add("s9")
     with pytest.raises(ValueError, match="'s0' is in the rack already"):
         rack.add("s0")
+
+
+def test_a_noisy_copy_is_off_by_the_part_that_is_asked_for():
+    rack = rack_of(["s0"])
+    stack = rack.add("s1")
+    entry = NewStack(stack="s1", init="copy+noise", source="s0", noise=0.1)
+    begin_as(stack, entry, rack.stacks, seed=3)
+    source = rack.stacks["s0"].state_dict()
+    for name, tensor in stack.state_dict().items():
+        off = (tensor - source[name]).norm() / source[name].norm()
+        # Of n normal numbers the norm is within 5/sqrt(2n) of its mean; n is 1024 or more.
+        assert off == (pytest.approx(0.1, rel=0.12) if tensor.ndim >= 2 else 0)
+    again = rack.add("s2")
+    begin_as(again, entry, rack.stacks, seed=3)
+    assert torch.equal(again.blocks[0].ffn.up.weight, stack.blocks[0].ffn.up.weight)
+    begin_as(again, entry, rack.stacks, seed=4)
+    assert not torch.equal(again.blocks[0].ffn.up.weight, stack.blocks[0].ffn.up.weight)
+
+
+@pytest.mark.parametrize("kind", ["mha", "kernel"])
+def test_an_interpolated_stack_is_the_mean_of_two(kind):
+    rack = rack_of(["s0", "s2"], kind)
+    stack = rack.add("s1")
+    entry = NewStack(stack="s1", init="interpolate", source="s0", other="s2")
+    begin_as(stack, entry, rack.stacks, seed=0)
+    left, right = (rack.stacks[s].state_dict() for s in ("s0", "s2"))
+    for name, tensor in stack.state_dict().items():
+        assert torch.allclose(tensor, (left[name] + right[name]) / 2, rtol=0, atol=1e-7)
+
+
+def test_what_a_start_lacks_is_said():
+    stack, source = rack_of().stacks["s0"], rack_of().stacks["s1"]
+    with pytest.raises(ValueError, match="init='interpolate' needs a second stack; give other"):
+        grow(stack, "interpolate", source)
+    with pytest.raises(ValueError, match=r"init='copy\+noise' needs noise and its generator"):
+        grow(stack, "copy+noise", source)

@@ -36,7 +36,7 @@ def test_the_names_that_the_checks_use_are_public():
 
 def test_the_operator_is_not_taken_for_the_curriculum():
     assert sw.grow_ is not sw.CURRICULA["grow"].build
-    assert list(inspect.signature(sw.grow_).parameters) == ["stack", "init", "source"]
+    assert list(inspect.signature(sw.grow_).parameters)[:3] == ["stack", "init", "source"]
 
 
 def test_an_unknown_name_is_an_attribute_error():

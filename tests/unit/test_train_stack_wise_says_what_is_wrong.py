@@ -50,7 +50,8 @@ WRONG = {
     "an unknown curriculum": (
         lambda: (rack(), IDS, {"curriculum": "left_right"}),
         "unknown curriculum 'left_right'; did you mean 'left_to_right'? known: end_to_end, "
-        "left_to_right, right_to_left, grow, block_coordinate",
+        "left_to_right, right_to_left, freeze_thaw, grow, one_hop, block_coordinate, "
+        "diffusion_blocks, independent, subnetwork, gradual_unfreezing, fusion",
     ),
     "no model": (
         lambda: (None, X, LINEAR),

@@ -22,6 +22,8 @@ TWO = {"blocks_per_stack": 2}  # of which such a copy of one weight is a small p
 IN_BACKWARD = {"grads": "in_backward", "clip": None, "ema": None}
 LEFT, RIGHT = ({"name": f"{way}", "split": "tokens"} for way in ("left_to_right", "right_to_left"))
 FEW = {"corpus": {"kind": "markov", "size_bytes": 100_000}, "seq_len": 24}
+TIMED = {"rack": {"time": "sinusoidal"}, "objective": "diffusion"}
+STILL = {"frozen_up": True}
 CASES = {
     "float32": ({"curriculum": LEFT}, {}),
     "end to end, autocast": ({"curriculum": "end_to_end", "precision": AUTOCAST}, {}),
@@ -84,6 +86,12 @@ CASES = {
     "mla, autocast": ({"attention": "mla", "precision": AUTOCAST}, {}),
     "mla, checkpointed": ({"attention": "mla", "precision": AUTOCAST}, {"checkpointing": True}),
     "kernel": ({"attention": {"kind": "kernel", "features": 32}}, {}),
+    "time": ({"curriculum": LEFT, **TIMED}, {}),
+    "time, suffix, autocast": ({"precision": AUTOCAST, **TIMED}, {}),
+    "time, in backward": ({"optim": IN_BACKWARD, **TIMED}, {}),
+    "frozen up, autocast": ({"rack": STILL, "precision": AUTOCAST}, {}),
+    "spectral norm": ({"rack": {"spectral_norm": True}, "curriculum": LEFT}, {}),
+    "frozen up, in backward": ({"rack": STILL, "optim": IN_BACKWARD}, {}),
     "window": ({"rack": {"window": 32}}, {}),
 }
 TRACED = """

@@ -69,7 +69,8 @@ def test_hidden_parameters_of_a_kind_stay_hidden() -> None:
     form = Form(sw.Experiment.preset("toy"), hide=["curriculum.split", "curriculum.init"])
     form.field("curriculum").value = "left_to_right"
     assert [path for path in paths(form) if path.startswith("curriculum.")] == [
-        "curriculum.embedding", "curriculum.head",
+        "curriculum.noise", "curriculum.embedding", "curriculum.head", "curriculum.lr",
+        "curriculum.optimizer_state", "curriculum.fuse",
     ]  # fmt: skip
     assert form.experiment.curriculum.split == "flops"
 
