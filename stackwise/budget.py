@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
+from stackwise.by_stage import step_tokens
 from stackwise.errors import ExperimentError
 from stackwise.memory.flops import stage_flops_per_token
 from stackwise.stage import Stage
@@ -43,11 +44,11 @@ def with_tokens(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
 
 def steps_of(exp: Experiment, stage: Stage) -> int:
     """Optimizer steps of a stage."""
-    return (stage.tokens or 0) // (exp.optim.batch * exp.data.seq_len)
+    return (stage.tokens or 0) // step_tokens(exp, stage)
 
 
 def steps_before(exp: Experiment, stage: Stage) -> int:
-    """Optimizer steps of the stages before it; 0 for one that has none itself."""
+    """Optimizer steps of the stages before it, of its own length; 0 for one that has none."""
     begin, end = stage.progress
     return round(begin * steps_of(exp, stage) / (end - begin)) if end > begin else 0
 
@@ -70,16 +71,19 @@ def _spent(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
     Raises:
         ExperimentError: If the budget is not enough for one step of every stage.
     """
-    step = exp.optim.batch * exp.data.seq_len
+    size = [step_tokens(exp, stage) for stage in made]
     costs = [stage_flops_per_token(exp, stage).total for stage in made]
     in_flops = exp.budget.flops is not None
-    unit = [step * (cost if in_flops else 1.0) for cost in costs]  # of budget, per step
+    unit = [n * (cost if in_flops else 1.0) for n, cost in zip(size, costs, strict=True)]
     budget = float(exp.budget.flops or exp.budget.tokens or 0)
-    given = [-(-stage.tokens // step) if stage.tokens else None for stage in made]
+    given = [
+        -(-stage.tokens // n) if stage.tokens else None for stage, n in zip(made, size, strict=True)
+    ]
     spent = sum(u * n for u, n in zip(unit, given, strict=True) if n)
+    parts = [n / (exp.optim.batch * exp.data.seq_len) for n in size]
     weights = [  # steps, up to a common factor
-        0.0 if n else stage.share / (cost if stage.share_of == "flops" else 1.0)
-        for stage, cost, n in zip(made, costs, given, strict=True)
+        0.0 if n else stage.share / (cost if stage.share_of == "flops" else 1.0) / part
+        for stage, cost, n, part in zip(made, costs, given, parts, strict=True)
     ]
     if spent > budget + max(unit):
         raise ExperimentError(
@@ -91,14 +95,14 @@ def _spent(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
         need = spent + whole / rarest
         if budget < need * (1 - 1e-9):
             number = weights.index(rarest)
-            what = f"one step of {step} tokens for stage {number} ({made[number].name})"
+            what = f"one step of {size[number]} tokens for stage {number} ({made[number].name})"
             raise ExperimentError(_too_small(exp, need, what))
     scale = (budget - spent) / whole if whole else 0.0
     out, left = [], 0.0
     for stage, n, w, u in zip(made, given, weights, unit, strict=True):
         steps = n or max(1, round(w * scale + left / u))
         left += 0.0 if n else (w * scale - steps) * u
-        out.append(stage.model_copy(update={"tokens": steps * step}))
+        out.append(stage.model_copy(update={"tokens": steps * step_tokens(exp, stage)}))
     return out
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, ClassVar, Literal, Self, cast, get_args
 
 from pydantic import (
     BaseModel,
@@ -42,6 +42,7 @@ class Checked(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    newer: ClassVar[frozenset[str]] = frozenset()  # keys left out of hashes at their defaults
 
     def __init__(self, /, **values: Any) -> None:
         try:
@@ -53,6 +54,21 @@ class Checked(BaseModel):
         raise ExperimentError(
             f"{name}: cannot be set, since the value is frozen; make another with replace"
         )
+
+    def identity(self) -> dict[str, Any]:
+        """What a hash of this value is made of, as JSON holds it.
+
+        A key of `newer` counts only where it is not at its default: so what was written down before
+        there was such a key keeps its hash.
+        """
+        found, fields = self.model_dump(mode="json"), type(self).model_fields
+        for key in fields:
+            value = getattr(self, key)
+            if key in self.newer and value == fields[key].default:
+                found.pop(key, None)
+            elif isinstance(value, Checked) and key in found:
+                found[key] = value.identity()
+        return found
 
     @classmethod
     def model_validate(cls, obj: Any, *args: Any, **options: Any) -> Self:

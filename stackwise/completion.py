@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from stackwise.by_stage import data_problems, with_own_data
 from stackwise.errors import ExperimentError
 from stackwise.masking import check_band, stack_bands, unserved
 from stackwise.model.shape import RackShape, stack_ids
@@ -29,6 +30,10 @@ def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
             if the noise bands of all leave a gap.
     """
     known, seen, out = stack_ids(exp.rack), set[str](), []
+    try:
+        made = with_own_data(exp, made)
+    except ValueError as error:
+        raise ExperimentError(str(error)) from None
     for number, stage in enumerate(made):
         active = stage.path if stage.active is None else stage.active
         new = stage.new
@@ -93,6 +98,7 @@ def _wrong_for(exp: Experiment, stage: Stage) -> Iterator[str]:
     """What is wrong with a stage under the objective and the rack's options."""
     if any(entry.init == "zero_output" for entry in stage.new or ()):
         yield from (f"new: {problem}" for problem in keeps_no_function(exp.rack))
+    yield from data_problems(exp, stage)
     problem = check_band(exp.objective.choice, exp.masking.sampling, stage.band)
     if problem:
         yield problem

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from stackwise.bell import Bell
 from stackwise.changes import merged as merged
 from stackwise.changes import nested as nested
 from stackwise.choice import Checked, Params, Section, Unknown, params_of, parse
@@ -66,6 +67,8 @@ def _chosen(registry: Mapping[str, Any], selector: str = "kind") -> Any:
 class Masking(Section):
     """How much is masked, and where in the rack."""
 
+    newer = frozenset({"bell_center", "bell_width"})
+
     schedule: _chosen(SCHEDULES, "name") | None = Field(  # type: ignore[valid-type]
         None, description="noise over diffusion time or training progress; empty: the objective's"
     )
@@ -74,13 +77,26 @@ class Masking(Section):
         description="noise bands by depth (time-as-depth), heaviest at the left; a list gives "
         "the inner edges as masked fractions, rising; empty: every stack sees all noise",
     )
-    sampling: Literal["antithetic", "iid", "stratified_k"] = Field(
+    sampling: Literal["antithetic", "iid", "stratified_k", "bell"] = Field(
         "antithetic", description="how diffusion times are drawn over a batch"
     )
+    bell_center: float = Field(
+        0.5, ge=0, le=1, description="part of a band's time that a bell draws most often"
+    )
+    bell_width: float = Field(
+        0.25, ge=0.2, le=10, description="standard deviation of the bell, in parts of that time"
+    )
+
+    @property
+    def bell(self) -> Bell:
+        """What `sampling=bell` draws times from."""
+        return Bell(self.bell_center, self.bell_width)
 
 
 class Data(Section):
     """What is read, and how it is cut."""
+
+    newer = frozenset({"seq_len_by_stage", "weights_by_stage"})
 
     corpus: _chosen(CORPORA) = Field(  # type: ignore[valid-type]
         "kjv", validate_default=True, description="the text"
@@ -100,6 +116,18 @@ class Data(Section):
         ge=1,
         le=1 << 20,
         description="epochs after which order and masks repeat; empty: never",
+    )
+    seq_len_by_stage: tuple[Annotated[int, Field(ge=2)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="tokens per sample in each stage, data.seq_len at most; held-out text keeps "
+        "that; empty: all alike",
+    )
+    weights_by_stage: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...] | None = Field(
+        None,
+        min_length=1,
+        description="weights of the corpora of data.corpus=mix in each stage, a list for each; "
+        "empty: the mixture's own",
     )
 
 
@@ -307,7 +335,7 @@ class Experiment(Checked):
     @property
     def hash(self) -> str:
         """Eight hex digits that name this value: equal experiments, equal hashes."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        text = json.dumps(self.identity(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def __str__(self) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from stackwise.bell import USUAL, Bell
 from stackwise.choice import Params
 from stackwise.masking import Sampling, check_band
 from stackwise.stage import FULL_BAND
@@ -93,6 +94,7 @@ class Corruption:
         schedule: Masking schedule; None for the objective's default.
         sampling: How diffusion times are drawn.
         band: Noise band (low, high], in mask probability.
+        bell: The density of times with sampling=bell.
     """
 
     objective: Params
@@ -102,6 +104,7 @@ class Corruption:
     schedule: Params | None = None
     sampling: Sampling = "antithetic"
     band: tuple[float, float] = FULL_BAND
+    bell: Bell = USUAL
 
     def __post_init__(self) -> None:
         problem = check_band(self.objective.choice, self.sampling, self.band)

@@ -87,9 +87,9 @@ def time_fracs_B(
 ) -> Float:
     """Where each sample stands in its band's diffusion time, uniform in (0, 1].
 
-    `iid`: one number per sample. `antithetic` and `stratified_k`: (u + i/B) mod 1 (VDM, arXiv
-    2107.00630; MDLM, arXiv 2406.07524) with i the sample's place in the seeded order of its draw,
-    modulo B, and u one number per B places: B evenly spaced times, whatever the micro-batch.
+    `iid`: one number per sample. The others: (u + i/B) mod 1 (VDM, arXiv 2107.00630; MDLM, arXiv
+    2406.07524) with i the sample's place in the seeded order of its draw, modulo B, and u one
+    number per B places: B evenly spaced times, whatever the micro-batch.
 
     Args:
         seed: Of the run.

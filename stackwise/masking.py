@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from stackwise.bell import Bell, bell_times
 from stackwise.choice import Params
 from stackwise.schedules import (
     Constant,
@@ -48,7 +49,7 @@ __all__ = [
     "unserved",
 ]
 
-Sampling = Literal["antithetic", "iid", "stratified_k"]
+Sampling = Literal["antithetic", "iid", "stratified_k", "bell"]
 Bands = Literal["equal_mass", "linear", "exponential"] | tuple[float, ...]
 
 WIDEST_OVER_NARROWEST = 16.0  # of exponential bands, in the limit of many: width grows with noise
@@ -75,7 +76,7 @@ class Row:
 MATRIX: tuple[Row, ...] = (
     Row("clm", "none", (False,), ("antithetic",)),
     Row("mlm", "progress", (False,), ("antithetic",)),
-    Row("diffusion", "time", (False, True), ("antithetic", "iid")),
+    Row("diffusion", "time", (False, True), ("antithetic", "iid", "bell")),
     # Every number of masked tokens alike is what the linear schedule does, on the whole of (0, 1].
     Row("diffusion", "linear", (False,), ("stratified_k",)),
 )
@@ -160,8 +161,8 @@ def check_band(objective: str, sampling: Sampling, band: tuple[float, float]) ->
     rows = [row for row in MATRIX if row.objective == objective]
     if rows and not any(True in row.bands and sampling in row.sampling for row in rows):
         return (
-            f"band: ({low}, {high}) goes with masked diffusion alone, its times drawn antithetic "
-            f"or iid, and not with objective={objective}, sampling={sampling}; leave it out"
+            f"band: ({low}, {high}) goes with masked diffusion alone, its times drawn antithetic, "
+            f"iid or bell, and not with objective={objective}, sampling={sampling}; leave it out"
         )
     return None
 
@@ -239,11 +240,13 @@ def unserved(band: tuple[float, float], length: int) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def mean_mask_frac(schedule: Params | None, band: tuple[float, float] = FULL_BAND) -> float:
+def mean_mask_frac(
+    schedule: Params | None, band: tuple[float, float] = FULL_BAND, bell: Bell | None = None
+) -> float:
     """The expected masked fraction of a sample, to about 1e-6.
 
-    Over diffusion time the mean of 1 - alpha(t) for t uniform in the band's times; over progress
-    the mean over training; 0 without a schedule. By Gauss-Legendre quadrature.
+    Over diffusion time the mean of 1 - alpha(t) for t uniform in the band's times, or drawn from a
+    bell; over progress the mean over training; 0 without a schedule. By Gauss-Legendre quadrature.
     """
     if schedule is None:
         return 0.0
@@ -253,4 +256,5 @@ def mean_mask_frac(schedule: Params | None, band: tuple[float, float] = FULL_BAN
         return float(sum(w * mask_ratio(schedule, p) for p, w in zip(part, share, strict=True)))
     curve = time_schedule(schedule)
     low, high = curve.time_of(np.array(band))
+    part = part if bell is None else bell_times(part, bell)[0]
     return float(share @ (1 - curve.alpha(low + part * (high - low))))

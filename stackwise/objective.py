@@ -8,7 +8,8 @@
 - `diffusion` (MDLM 2406.07524, MD4 2406.04329, LLaDA 2502.09992): each position reads [MASK] with
   probability 1 - alpha(t); weight -alpha'(t) / (1 - alpha(t)). The loss bounds the negative
   log-likelihood per token. Inside a noise band, t is drawn between the band's times and the weight
-  carries the factor (t_high - t_low), so that the bands' losses add up to the whole bound.
+  carries the factor (t_high - t_low), so that the bands' losses add up to the whole bound. Times
+  that a bell draws carry their importance, too (`bell.py`).
 
 [MASK] is id V and [START] id V + 1: the head has a row for neither. What corruption takes and gives
 is in `corruption.py`, schedules in `schedules.py`, random draws in `draws.py`; a finished rack is
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from stackwise.bell import USUAL, Bell, bell_times
 from stackwise.choice import Choice, Params, find
 from stackwise.corruption import Corrupted as Corrupted
 from stackwise.corruption import Corruption as Corruption
@@ -129,11 +131,11 @@ def hidden_count(ratio: float, length: int) -> int:
 def diffusion(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
     """Mask each position with probability 1 - alpha(t), or, stratified, exactly k of them."""
     ids_BT = np.asarray(batch.ids_BT, dtype=np.int64)
-    T = ids_BT.shape[1]
+    T, turn_B = ids_BT.shape[1], getattr(batch, "turn_B", None)
     frac_B = time_fracs_B(
         rule.seed,
         np.asarray(batch.sample_B),
-        np.asarray(batch.draw_B),
+        np.asarray(batch.draw_B if turn_B is None else turn_B),
         np.asarray(batch.place_B),
         batch=rule.batch_size,
         band=rule.band,
@@ -145,10 +147,13 @@ def diffusion(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
     else:
         schedule = time_schedule(_schedule(rule))
         low, high = schedule.time_of(np.array(rule.band))
+        importance_B = np.ones(len(frac_B))
+        if rule.sampling == "bell":
+            frac_B, importance_B = bell_times(frac_B, rule.bell)
         t_B = low + frac_B * (high - low)
         prob_B = 1 - schedule.alpha(t_B)
         masked_BT = _uniform(rule, batch, T) < prob_B[:, None]
-        weight_B = (high - low) * schedule.weight(t_B)
+        weight_B = importance_B * (high - low) * schedule.weight(t_B)
     input_BT = np.where(masked_BT, rule.vocab, ids_BT)
     return _corrupted(input_BT, ids_BT, masked_BT, weight_B, masked_BT.mean(1), prob_B)
 
@@ -209,6 +214,7 @@ def counted_frac(
     band: tuple[float, float],
     length: int,
     progress: tuple[float, float],
+    bell: Bell = USUAL,
 ) -> float:
     """The expected part of a sample's positions that count in the loss.
 
@@ -219,6 +225,7 @@ def counted_frac(
         band: Noise band (low, high].
         length: Tokens per sample, T.
         progress: Part of the training that is asked about.
+        bell: The density of times with sampling=bell.
 
     Source: what batches have, in `tests/unit/test_budgets_are_spent_equally.py`.
     """
@@ -229,7 +236,7 @@ def counted_frac(
         return _mean_hidden_frac(schedule, length, progress)
     if isinstance(objective, Diffusion) and sampling == "stratified_k":
         return (length + 1) / (2 * length)  # the mean of 1 .. T, over T
-    return mean_mask_frac(schedule, band)
+    return mean_mask_frac(schedule, band, bell if sampling == "bell" else None)
 
 
 @lru_cache(maxsize=256)

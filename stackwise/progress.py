@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from stackwise.by_stage import step_tokens
 from stackwise.training.step import StepNumbers
 from stackwise.training.work import Work
 
@@ -65,7 +66,7 @@ def planned_flops(work: Work, steps: int) -> float:
     """FLOPs planned for a run up to step `steps` of the stage that it is in."""
     costs = [cost.total for cost in work.costs]
     pairs = zip(work.stages[: work.at.stage], costs, strict=False)
-    tokens = steps * work.exp.optim.batch * work.exp.data.seq_len
+    tokens = steps * step_tokens(work.exp, work.stages[work.at.stage])
     return sum((stage.tokens or 0) * cost for stage, cost in pairs) + tokens * costs[work.at.stage]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from stackwise.choice import unread
 from stackwise.completion import packing
 from stackwise.curriculum import CURRICULA, Curriculum, curriculum_problems
+from stackwise.data.corpora import MixParams
 from stackwise.errors import ExperimentError, Problem
 from stackwise.masking import check_bands_serve, check_masking
 from stackwise.model.attention import check_attention
@@ -100,6 +101,13 @@ def _masking(exp: Experiment) -> Iterable[str]:
     return check_masking(exp.objective, exp.masking, exp.rack.stacks)
 
 
+def _bell(exp: Experiment) -> Iterator[str]:
+    masking = exp.masking
+    for key in () if masking.sampling == "bell" else ("bell_center", "bell_width"):
+        for line in unread(masking, key, f"sampling={masking.sampling}"):
+            yield f"masking.{line}"
+
+
 def _served(exp: Experiment) -> Iterable[str]:
     if any(_masking(exp)):
         return ()
@@ -156,6 +164,37 @@ def _lengths(exp: Experiment) -> Iterator[str]:
             f"data.seq_len: {exp.data.seq_len} > rack.max_positions={rows}; "
             "shorten the samples or add positions"
         )
+
+
+def _mixture(exp: Experiment) -> Iterator[str]:
+    data, mixed = exp.data, isinstance(exp.data.corpus, MixParams)
+    if mixed and data.distinct_epochs is not None:
+        yield (
+            f"data.distinct_epochs: {data.distinct_epochs} with data.corpus=mix, whose corpora "
+            "have epochs of their own; leave it empty"
+        )
+    if not mixed and data.weights_by_stage is not None:
+        yield (
+            f"data.weights_by_stage: weighs the corpora of a mixture, and data.corpus is "
+            f"{data.corpus.choice}; leave it empty, or use data.corpus=mix"
+        )
+    for number, length in enumerate(data.seq_len_by_stage or ()):
+        if length > data.seq_len:
+            yield (
+                f"data.seq_len_by_stage[{number}]: {length} > data.seq_len={data.seq_len}, of "
+                "which shorter samples are cut; lower it, or raise data.seq_len"
+            )
+    for number, weights in enumerate(data.weights_by_stage or ()):
+        if mixed and len(weights) != len(data.corpus.corpora):
+            yield (
+                f"data.weights_by_stage[{number}]: {len(weights)} weights for the "
+                f"{len(data.corpus.corpora)} corpora of data.corpus; give one for each"
+            )
+        if not sum(weights) > 0:
+            yield (
+                f"data.weights_by_stage[{number}]: {list(weights)} reads nothing; "
+                "give one of them over 0"
+            )
 
 
 def _schedule(exp: Experiment) -> Iterator[str]:
@@ -230,12 +269,14 @@ UNREAD = {"lion8bit": ("eps",), "adafactor": ("beta1", "beta2", "eps")}  # keys,
 RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack attention", _attention),
     ("objective masking rack", _masking),
+    ("masking", _bell),
     ("objective masking rack data", _served),
     ("masking curriculum", _bands),
     ("curriculum", _started),
     ("rack curriculum", _curriculum),
     ("rack data", _vocabulary),
     ("rack data", _lengths),
+    ("data", _mixture),
     ("optim", _schedule),
     ("optim", _optimizer),
     ("precision", _precision),

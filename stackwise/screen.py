@@ -88,9 +88,9 @@ def _stages(run: Run, seen: Follower) -> Iterator[str]:
     steps = steps_of(seen)
     peaks = {e["stage"]: e.get("peak") for e in seen.events if e.get("kind") == "memory"}
     first = max(0, min(present - 4, len(stages) - 9))
-    batch = run.experiment.optim.batch * run.experiment.data.seq_len
+    batch, length = run.experiment.optim.batch, run.experiment.data.seq_len
     for place, stage in list(enumerate(stages))[first : first + 9]:
-        total = (stage.get("tokens") or 0) // batch
+        total = (stage.get("tokens") or 0) // (batch * (stage.get("seq_len") or length))
         done = steps.get(place, 0) / total if total else 0.0
         peak = f"  peak {bytes_text(peaks[place])}" if peaks.get(place) else ""
         yield f"{place:>4} {stage['name']:<12.12} {bar(done)} {done:4.0%}{peak}"

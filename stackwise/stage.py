@@ -119,6 +119,17 @@ class Stage(Section):
         description="stacks that each step runs, drawn anew for it: the first, the last and "
         "others; empty: the whole path",
     )
+    seq_len: int | None = Field(
+        None,
+        ge=2,
+        exclude_if=_is_none,
+        description="tokens per sample, of which those of data.seq_len are cut; empty: as those",
+    )
+    weights: tuple[float, ...] | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="weights of the corpora of a mixture; empty: the mixture's own",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -146,6 +157,8 @@ def _problems(stage: Stage) -> Iterator[str]:
                 f"pick: {stage.pick} draws from stacks that all train, and {', '.join(frozen)} "
                 "is frozen; leave active or pick empty"
             )
+    if stage.weights is not None and not (min(stage.weights, default=0) >= 0 < sum(stage.weights)):
+        yield f"weights: {list(stage.weights)} must be 0 or more, and one of them over 0"
     if stage.share < LEAST_SHARE:
         yield f"share: {stage.share} must be {LEAST_SHARE} or more"
     if not stage.name.isprintable():

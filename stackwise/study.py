@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel
 
 from stackwise.asked import a_placement, an_experiment, arms_named, seeds_of, varied
+from stackwise.by_stage import step_tokens
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError
@@ -234,9 +235,11 @@ def _unequal(exp: Experiment, equal: str, budget: float) -> Iterator[str]:
         ExperimentError: If its stages cannot be made.
     """
     made, found = stages(exp), spent(exp)[equal]
-    step: float = exp.optim.batch * exp.data.seq_len
-    if equal == "flops":
-        step *= max(stage_flops_per_token(exp, stage).total for stage in made)
+    step = max(
+        step_tokens(exp, stage)
+        * (stage_flops_per_token(exp, stage).total if equal == "flops" else 1.0)
+        for stage in made
+    )
     if abs(found - budget) > step:
         yield (
             f"spends {found:.4g} {equal} where every arm is to spend {budget:.4g}, to within a "

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 class Frozen(Params):
     """What the curricula that freeze stacks have in common."""
 
+    newer = frozenset({"noise", "lr", "optimizer_state", "fuse"})
+
     name: str
     init: Init = Field("random", description="start of each stack after the first")
     noise: Noise = NOISE

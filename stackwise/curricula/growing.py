@@ -35,6 +35,8 @@ class Grow(Params):
     after its source, and `middle` repeats the middle (MIDAS, arXiv 2409.19044).
     """
 
+    newer = frozenset({"place", "noise"})
+
     name: Literal["grow"] = "grow"
     start: int = Field(1, ge=1, le=1024, description="stacks of the first stage")
     by: Literal["double", "one"] = Field(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from pydantic import Field
 
+from stackwise.by_stage import phases
 from stackwise.choice import Params
 from stackwise.curricula.options import Carried, Rates, Split, share, weights_problems
 from stackwise.model.shape import RackShape, stack_ids
@@ -56,8 +57,17 @@ class Fusion(Params):
 
 
 def end_to_end(exp: Experiment) -> Iterator[Stage]:
-    """Train the whole rack in one stage."""
-    yield Stage(path=stack_ids(exp.rack))
+    """Train the whole rack in one stage.
+
+    Where data change by stage, in as many as there are changes: one learning-rate schedule and the
+    optimizer's moments go through all of them.
+    """
+    parts = phases(exp)
+    for _ in range(parts):
+        if parts == 1:
+            yield Stage(path=stack_ids(exp.rack))
+        else:
+            yield Stage(path=stack_ids(exp.rack), lr="continue", optimizer_state="keep")
 
 
 def gradual_unfreezing(exp: Experiment) -> Iterator[Stage]:

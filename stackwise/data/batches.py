@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
@@ -54,12 +54,14 @@ class Batch:
         sample_B: Numbers of the samples in the dataset.
         draw_B: How often each was drawn before: its epoch.
         place_B: Its place in the seeded order of that epoch.
+        turn_B: Which order it is whose places are counted, where that is not the sample's epoch.
     """
 
     ids_BT: torch.Tensor | Ints
     sample_B: Ints
     draw_B: Ints
     place_B: Ints
+    turn_B: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.sample_B)
@@ -86,6 +88,30 @@ def batch_at(dataset: Samples, first_sample: int, batch: int, seed: int) -> Batc
     return Batch(torch.from_numpy(dataset.samples(sample_B)), sample_B, draw_B, place_B)
 
 
+def part_of(batch: Batch, part: int, parts: int, length: int) -> Batch:
+    """One of the parts that a batch's samples are cut into: a batch of shorter samples.
+
+    All its texts are apart from each other, and in as many steps as there are parts the texts of
+    one batch are read: their order does not depend on the length. What is left over at a sample's
+    end is not read.
+
+    Args:
+        batch: Of whole samples.
+        part: 0 to parts - 1.
+        parts: Parts of a sample; 1 leaves the batch as it is.
+        length: Tokens of each part.
+    """
+    if parts == 1 and length == batch.ids_BT.shape[1]:
+        return batch
+    size, at = len(batch), part * length
+    return replace(
+        batch,
+        ids_BT=batch.ids_BT[:, at : at + length],
+        sample_B=batch.sample_B * parts + part,
+        place_B=(batch.place_B // size * parts + part) * size + batch.place_B % size,
+    )
+
+
 def samples_per_epoch(dataset: Samples, batch: int) -> int:
     """Samples of an epoch: as many whole batches as there are.
 
@@ -101,7 +127,7 @@ def samples_per_epoch(dataset: Samples, batch: int) -> int:
     return whole
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def epoch_order(samples: int, seed: int, epoch: int) -> Ints:
     """A permutation of 0 to samples - 1, a pure function of the arguments; do not write to it."""
     order = np.argsort(bits(seed, Use.ORDER, epoch, samples), kind="stable")

@@ -14,11 +14,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
-from stackwise.choice import Choice, Params
+from stackwise.choice import Choice, Params, find, parse
 from stackwise.data.errors import missing_package, readable
 from stackwise.data.files import joined, jsonl_texts, parquet_texts, text_pieces
 from stackwise.data.grammar import GrammarParams, grammar_entropy, grammar_text, random_grammar
@@ -41,12 +48,14 @@ class Corpus:
         stamp: Equal stamps mean equal text, so that it need not be read to know it; None where
             nothing short of reading tells.
         entropy: Computes the exact entropy of the source in bits per byte; None if unknown.
+        members: Of a mixture: its corpora, which are split and sampled one by one.
     """
 
     name: str
     pieces: Callable[[], Iterator[str]]
     stamp: str | None = None
     entropy: Callable[[], float] | None = None
+    members: tuple[Corpus, ...] = ()
 
 
 class KjvParams(Params):
@@ -77,6 +86,47 @@ class ParquetParams(Params):
     kind: Literal["parquet"] = "parquet"
     path: str = Field(min_length=1, description="the file; relative to the data folder")
     column: str = Field("text", min_length=1, description="the column that holds the text")
+
+
+def _member(value: Any) -> Params:
+    """One corpus of a mixture, as a user wrote it."""
+    params = parse(CORPORA, value, "corpus", "kind")
+    if isinstance(params, MixParams):
+        raise ValueError("mix: a mixture holds no other; name its corpora here")
+    return params
+
+
+_Member = Annotated[
+    SerializeAsAny[Params],
+    BeforeValidator(_member),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]}),
+]
+
+
+class MixParams(Params):
+    """Several corpora, whose samples take turns by weight; the last part of each is held out."""
+
+    kind: Literal["mix"] = "mix"
+    corpora: tuple[_Member, ...] = Field(
+        min_length=2, max_length=64, description="what is mixed: names (text:PATH) or mappings"
+    )
+    weights: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None,
+        description="samples from each, in proportion; empty: by length, each read once an epoch",
+    )
+
+    @field_validator("corpora", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_for_each(self) -> Self:
+        if self.weights is not None and len(self.weights) != len(self.corpora):
+            raise ValueError(
+                f"weights: {len(self.weights)} for {len(self.corpora)} corpora; give one for each"
+            )
+        return self
 
 
 def read_kjv(params: KjvParams, data_dir: Path) -> Corpus:
@@ -167,6 +217,15 @@ def make_pcfg(params: GrammarParams, data_dir: Path) -> Corpus:
     )
 
 
+def make_mix(params: MixParams, data_dir: Path) -> Corpus:
+    """Its corpora; how they are put together depends on where each is split (`dataset.py`)."""
+    members = tuple(
+        find(CORPORA, member.choice, "corpus").build(member, data_dir) for member in params.corpora
+    )
+    name = f"mix({', '.join(member.name for member in members)})"
+    return Corpus(name, lambda: (p for each in members for p in each.pieces()), members=members)
+
+
 def first_characters(pieces: Iterator[str], size: int) -> Iterator[str]:
     """The first `size` characters of endless text."""
     while size > 0:
@@ -183,4 +242,5 @@ CORPORA: dict[str, Choice] = {
     "hf": Choice(read_hub, HubParams),
     "markov": Choice(make_markov, MarkovParams),
     "pcfg": Choice(make_pcfg, GrammarParams),
+    "mix": Choice(make_mix, MixParams),
 }

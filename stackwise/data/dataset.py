@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from stackwise.choice import Params, find, parse
 from stackwise.data.cache import cache_folder, draft, facts_of, key_of, publish
 from stackwise.data.corpora import CORPORA
 from stackwise.data.errors import DataError, readable
+from stackwise.data.parts import Part, part_of, together
 from stackwise.data.text import Bytes, Text, heldout_start, segments, stored
 from stackwise.data.tokenizer import (
     TOKENIZERS,
@@ -48,6 +50,7 @@ class Tokens:
         heldout_bytes: True bytes of text that each held-out id stands for; None: one each.
         sha256: Of the ids.
         lossless: Whether the held-out ids decode to the held-out text.
+        edges: Where the parts of a mixture begin and end in the training ids; none of one corpus.
     """
 
     train: Stored
@@ -55,6 +58,7 @@ class Tokens:
     heldout_bytes: Stored | None
     sha256: str
     lossless: bool
+    edges: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,8 @@ class Dataset:
         tokenizer: From text to ids and back.
         tokens: The ids.
         seq_len: Tokens per sample, T.
+        parts: Of a mixture: its corpora. `text` has the training parts of all, then the held-out
+            parts of all.
     """
 
     text: Text
@@ -74,6 +80,7 @@ class Dataset:
     tokenizer: Tokenizer
     tokens: Tokens
     seq_len: int
+    parts: tuple[Part, ...] = ()
 
     @property
     def name(self) -> str:
@@ -83,7 +90,9 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """64 hex digits: equal ones mean the same text, split and ids, on any machine."""
-        return key_of(FORMAT, self.text.sha256, self.train_bytes, self.tokens.sha256)
+        parts = [[part.text.sha256, part.train_bytes] for part in self.parts]
+        mixed = [parts] if parts else []
+        return key_of(FORMAT, self.text.sha256, self.train_bytes, self.tokens.sha256, *mixed)
 
     @property
     def entropy_bits_per_byte(self) -> float | None:
@@ -98,6 +107,11 @@ class Dataset:
     def samples(self, ids: Sequence[int] | Ids) -> Ids:
         """Training samples by number, 0 to n_samples - 1, as (B, T)."""
         return _rows(self.tokens.train, self.seq_len)[np.asarray(ids)].astype(np.int64)
+
+    def part_rows(self, number: int) -> range:
+        """The training samples that lie wholly in one part of a mixture."""
+        start, end = self.tokens.edges[number : number + 2]
+        return range(-(-start // self.seq_len), end // self.seq_len)
 
     @property
     def n_windows(self) -> int:
@@ -157,7 +171,20 @@ class Dataset:
             "tokenizer_size": self.tokenizer.size,
             "entropy_bits_per_byte": self.entropy_bits_per_byte,
             "notes": list(self.notes),
+            **({"corpora": self._parts_read()} if self.parts else {}),
         }
+
+    def _parts_read(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "corpus": part.text.name,
+                "text_sha256": part.text.sha256,
+                "train_bytes": part.train_bytes,
+                "heldout_bytes": part.heldout_bytes,
+                "samples": len(self.part_rows(number)),
+            }
+            for number, part in enumerate(self.parts)
+        ]
 
 
 def open_dataset(
@@ -193,10 +220,12 @@ def open_dataset(
     tokenizer = parse(TOKENIZERS, tokenizer, "data.tokenizer", "kind")
     cache = Path(cache_dir) if cache_dir is not None else cache_folder()
     source = find(CORPORA, corpus.choice, "corpus").build(corpus, Path(data_dir))
-    text = stored(source, cache)
-    start = heldout_start(text.mapped(), heldout_frac)
-    codec, tokens = _tokenized(text, start, tokenizer, Path(data_dir), cache)
-    dataset = Dataset(text, start, codec, tokens, seq_len)
+    parts = tuple(part_of(member, heldout_frac, cache) for member in source.members)
+    text = stored(together(source.name, parts) if parts else source, cache)
+    start = sum(p.train_bytes for p in parts) or heldout_start(text.mapped(), heldout_frac)
+    cuts = tuple(accumulate(part.train_bytes for part in parts))[:-1]
+    codec, tokens = _tokenized(text, start, tokenizer, Path(data_dir), cache, cuts)
+    dataset = Dataset(text, start, codec, tokens, seq_len, parts)
     _check_lengths(dataset, heldout_frac)
     return dataset
 
@@ -216,27 +245,42 @@ def _check_lengths(dataset: Dataset, heldout_frac: float) -> None:
                 f"{dataset.name}: {part} is {len(ids)} tokens, shorter than one sample of "
                 f"data.seq_len={T}; take a longer text, lower data.seq_len, or split it otherwise"
             )
+    for number, member in enumerate(dataset.parts):
+        if not dataset.part_rows(number):
+            raise DataError(
+                f"{dataset.name}: the training part of {member.text.name} "
+                f"({member.train_bytes} bytes) "
+                f"holds no whole sample of data.seq_len={T}; take a longer text, lower "
+                "data.seq_len, or leave it out of the mixture"
+            )
 
 
 def _tokenized(
-    text: Text, start: int, params: Params, data_dir: Path, cache: Path
+    text: Text, start: int, params: Params, data_dir: Path, cache: Path, cuts: tuple[int, ...]
 ) -> tuple[Tokenizer, Tokens]:
-    """The ids of both parts, made now or found in the cache. Bytes need no file of their own."""
+    """The ids of both parts, made now or found in the cache. Bytes need no file of their own.
+
+    No token goes across `cuts`, the bytes at which the corpora of a mixture meet.
+    """
     if params.choice == "bytes":
-        text_U8 = text.mapped()
-        return ByteTokenizer(), Tokens(text_U8[:start], text_U8[start:], None, "bytes", True)
-    key = key_of(FORMAT, text.sha256, start, _identity(params, data_dir))
+        text_U8, edges = text.mapped(), (0, *cuts, start) if cuts else ()
+        return ByteTokenizer(), Tokens(text_U8[:start], text_U8[start:], None, "bytes", True, edges)
+    mixed = [cuts] if cuts else []
+    key = key_of(FORMAT, text.sha256, start, _identity(params, data_dir), *mixed)
     folder = cache / "tokens" / key
     facts = facts_of(folder)
     if facts is None:
         with draft(cache, "tokens") as made:
-            facts = publish(made, folder, _write_tokens(made, text, start, params, data_dir))
+            facts = publish(
+                made, folder, _write_tokens(made, text, (0, *cuts, start), params, data_dir)
+            )
     return read_tokenizer(folder / "tokenizer.json"), Tokens(
         train=_mapped(folder / "train.ids", facts["dtype"]),
         heldout=_mapped(folder / "heldout.ids", facts["dtype"]),
         heldout_bytes=_mapped(folder / "heldout.bytes", "uint32"),
         sha256=facts["sha256"],
         lossless=facts["lossless"],
+        edges=tuple(facts["edges"]) if cuts else (),
     )
 
 
@@ -249,23 +293,34 @@ def _identity(params: Params, data_dir: Path) -> dict[str, Any]:
 
 
 def _write_tokens(
-    folder: Path, text: Text, start: int, params: Params, data_dir: Path
+    folder: Path, text: Text, cuts: tuple[int, ...], params: Params, data_dir: Path
 ) -> dict[str, Any]:
-    """Train or read the tokenizer, write the ids of both parts, and return the facts of them."""
-    text_U8 = text.mapped()
+    """Train or read the tokenizer, write the ids of both parts, and return the facts of them.
+
+    Args:
+        folder: Where they are written.
+        text: The text.
+        cuts: Bytes at which its training part, and the corpora in it, begin and end.
+        params: The tokenizer's.
+        data_dir: Where its file is looked up.
+    """
+    text_U8, start, edges = text.mapped(), cuts[-1], [0]
 
     def train() -> Iterator[str]:
-        return segments(text_U8, 0, start)
+        return (piece for cut in pairwise(cuts) for piece in segments(text_U8, *cut))
 
     tokenizer = find(TOKENIZERS, params.choice, "tokenizer").build(params, data_dir, train)
     tokenizer.save(folder / "tokenizer.json")
     dtype = np.min_scalar_type(tokenizer.size - 1)
     sha = hashlib.sha256()
     with (folder / "train.ids").open("wb") as file:
-        for segment in train():
-            _append(file, sha, tokenizer.encode(segment).astype(dtype))
+        for cut in pairwise(cuts):
+            for segment in segments(text_U8, *cut):
+                _append(file, sha, tokenizer.encode(segment).astype(dtype))
+            edges.append(file.tell() // dtype.itemsize)
     lossless = _write_heldout(folder, text_U8, start, tokenizer, dtype, sha)
-    return {"dtype": dtype.name, "sha256": sha.hexdigest(), "lossless": lossless}
+    facts = {"dtype": dtype.name, "sha256": sha.hexdigest(), "lossless": lossless}
+    return facts | ({"edges": edges} if len(edges) > 2 else {})
 
 
 def _write_heldout(

@@ -33,6 +33,7 @@ def check_known_elsewhere(exp: Experiment) -> None:
         ("objective", OBJECTIVES, exp.objective),
         ("masking.schedule", SCHEDULES, exp.masking.schedule),
         ("data.corpus", CORPORA, exp.data.corpus),
+        *(("data.corpus", CORPORA, each) for each in getattr(exp.data.corpus, "corpora", ())),
         ("data.tokenizer", TOKENIZERS, exp.data.tokenizer),
     ]
     problems = [

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from stackwise.by_stage import as_read
 from stackwise.completion import packing
 from stackwise.curriculum import stages
 from stackwise.memory.counted import micro_tokens
@@ -76,7 +77,7 @@ def stage_bytes(
         untied: Whether a tied head has a table of its own by then.
         card: Whether it computes on a card; None: as the placement does here.
     """
-    card = on_card(placement) if card is None else card
+    card, exp = on_card(placement) if card is None else card, as_read(exp, stage)
     role, form = roles(stage), packing(exp.precision)
     lends = placement.trunk != "recompute"
     hosted = lends and placement.stream_from == "host" and not card
@@ -222,12 +223,13 @@ def plan_rows(
     held: set[str] = set()
     card = on_card(placement) if card is None else card
     apart = untied_from(exp.rack, made)
-    again = recompute_bytes(exp, placement)
     for number, stage in enumerate(made):
         held |= {entry.stack for entry in stage.new or ()}
         untied = apart is not None and number >= apart
         parts = stage_bytes(exp, placement, stage, held, untied=untied, card=card)
         peak = stage_peak(exp, placement, stage, parts, untied=untied, card=card)
+        own = as_read(exp, stage)
+        again = recompute_bytes(own, placement)
         whole = sum(at_once(stage, parts), Bytes(activations=again))
         blocks = path_flops_per_token(exp, stage)
         cost = stage_flops_per_token(exp, stage, blocks)
@@ -238,6 +240,7 @@ def plan_rows(
                 "stage": number,
                 "name": stage.name,
                 "tokens": stage.tokens,
+                "seq_len": own.data.seq_len,
                 "flops": (stage.tokens or 0) * cost.total,
                 "flops_per_token": {**asdict(cost), "total": cost.total},
                 "bytes": {**vars(whole), "total": whole.total},
@@ -245,7 +248,7 @@ def plan_rows(
                 "peak_at": peak.at,
                 "peak": {key: count for key, count in vars(peak).items() if key != "at"},
                 "host_bytes": copy,
-                "host": host_parts(exp, placement, copy, card=card, paged=paged),
+                "host": host_parts(own, placement, copy, card=card, paged=paged),
                 "bytes_by_part": {name: dict(vars(part)) for name, part in parts.items()},
                 "block_bytes": _per_block(exp, parts),
                 "cache_bytes_per_token": cache_bytes_per_token(exp, stage.path),

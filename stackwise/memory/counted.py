@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stackwise.bell import bell_times
 from stackwise.budget import steps_of
+from stackwise.by_stage import as_read
 from stackwise.memory.flops import counted_frac, vocab_size
 from stackwise.objective import Diffusion, Mlm, hidden_count, schedule_of
 from stackwise.schedules import progress_schedule, time_schedule
@@ -51,7 +53,7 @@ def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
 
     Source: what batches have, in `tests/unit/test_the_largest_batch_is_planned.py`.
     """
-    size, length = micro_samples(exp, placement), exp.data.seq_len
+    size, length = micro_samples(exp, placement), as_read(exp, stage).data.seq_len
     schedule = schedule_of(exp.objective, exp.masking.schedule)
     if isinstance(exp.objective, Mlm) and schedule is not None:
         ratio, points = progress_schedule(schedule), np.linspace(*stage.progress, POINTS)
@@ -62,6 +64,8 @@ def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
             return _of_any_times(schedule, stage.band, size, length, draws)
         # Of B evenly spaced times the latest, moved as far as they can be.
         frac_S = (np.arange(exp.optim.batch)[-size:] + 1) / exp.optim.batch
+        if exp.masking.sampling == "bell":
+            frac_S, _ = bell_times(frac_S, exp.masking.bell)
         if exp.masking.sampling == "stratified_k":
             return int(np.ceil(frac_S * length).sum())
         return round(length * _hidden(schedule, stage.band, frac_S).sum())

@@ -27,9 +27,16 @@ NAME_BYTES = 160  # of a tensor in the header of its file; the longest name of a
 ENDLESS = 1 << 60  # samples of an epoch, where the text has not been opened
 
 
-def layout_of(exp: Experiment, rows: int, group: int) -> Layout:
-    """How the cached outputs of an experiment's trunks lie: whole groups of rows in a shard."""
-    size, border = exp.data.seq_len, border_of(exp.precision)
+def layout_of(exp: Experiment, rows: int, group: int, length: int | None = None) -> Layout:
+    """How the cached outputs of an experiment's trunks lie: whole groups of rows in a shard.
+
+    Args:
+        exp: The experiment.
+        rows: How many rows there are.
+        group: Those of a shard are a multiple of it.
+        length: Tokens of each; None: `data.seq_len`.
+    """
+    size, border = length or exp.data.seq_len, border_of(exp.precision)
     return Layout(rows, size, exp.rack.d_model, border, group=group)
 
 
@@ -43,8 +50,9 @@ def looks_at_ends(exp: Experiment) -> bool:
 
 def rows_of(exp: Experiment, stage: Stage, epoch_samples: int) -> int:
     """Different samples of a stage, masks included."""
-    read, period = (stage.tokens or 0) // exp.data.seq_len, exp.data.distinct_epochs
-    return read if period is None else min(read, period * epoch_samples)
+    length, period = stage.seq_len or exp.data.seq_len, exp.data.distinct_epochs
+    read, parts = (stage.tokens or 0) // length, exp.data.seq_len // length
+    return read if period is None else min(read, period * epoch_samples * parts)
 
 
 def cache_bytes(
@@ -72,7 +80,7 @@ def cache_bytes(
     for stage in made[since:]:
         if trunk_of(stage):
             rows = rows_of(exp, stage, epoch_samples)
-            taken = bytes_needed(layout_of(exp, rows, exp.optim.batch))
+            taken = bytes_needed(layout_of(exp, rows, exp.optim.batch, stage.seq_len))
             if looks_at_ends(exp):
                 taken += bytes_needed(layout_of(exp, exp.eval.windows, rows_at_once(exp)))
             most, lingering = max(most, lingering + taken), taken

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackwise import objective
+from stackwise.by_stage import as_read
 from stackwise.errors import ExperimentError
 from stackwise.evaluation import stratified_counts
 from stackwise.model.attention import kind_of
@@ -128,6 +129,7 @@ def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
 
     Where a step runs only some of the stacks, those of the mean over steps.
     """
+    exp = as_read(exp, stage)
     found, first = {}, bool(stage.active) and not stage.embedding
     places, each = {s: i for i, s in enumerate(stack_ids(exp.rack))}, exp.rack.blocks_per_stack
     again, kinds = cycle(exp.rack), dict[tuple[int, Role], float]()  # blocks that are alike
@@ -145,6 +147,7 @@ def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
 
 def counted_frac(exp: Experiment, stage: Stage) -> float:
     """Expected fraction of a sample's positions at which the head is computed."""
+    exp = as_read(exp, stage)
     return objective.counted_frac(
         exp.objective,
         exp.masking.schedule,
@@ -152,6 +155,7 @@ def counted_frac(exp: Experiment, stage: Stage) -> float:
         band=stage.band,
         length=exp.data.seq_len,
         progress=stage.progress,
+        bell=exp.masking.bell,
     )
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import TYPE_CHECKING
 
+from stackwise.by_stage import as_read
 from stackwise.memory.devices import overhead
 from stackwise.memory.parts import Bytes, Micro, micros_of
 from stackwise.memory.stored import paged_of
@@ -90,8 +91,8 @@ def stage_peak(
         untied: Whether a tied head has a table of its own by then.
         card: Whether it computes on a card.
     """
-    stage = as_run(stage)
-    micros = micros_of(exp, placement, stage, untied=untied, card=card)
+    stage, own = as_run(stage), as_read(exp, stage)
+    micros = micros_of(own, placement, stage, untied=untied, card=card)
     whole = Bytes()
     for name, part in parts.items():
         whole += part if name != "slots" else Bytes()
@@ -107,7 +108,7 @@ def stage_peak(
     found = (
         moment
         for micro in micros
-        for moment in moments(exp, stage, parts, micro, replace(base, other=micro.other))
+        for moment in moments(own, stage, parts, micro, replace(base, other=micro.other))
     )
     best = max(found, key=lambda peak: peak.total)
     return replace(best, device=overhead(exp, placement, stage, card=card))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from stackwise.budget import steps_before, steps_of
+from stackwise.by_stage import as_read
 from stackwise.data.heldout import rows_at_once
 from stackwise.memory.counted import in_pieces, micro_samples, most_counted
 from stackwise.memory.flops import vocab_size
@@ -42,7 +43,8 @@ def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> in
     """
     if exp.precision.compute != "bfloat16":
         return 0
-    batch, micro, length = exp.optim.batch, micro_samples(exp, placement), exp.data.seq_len
+    batch, micro = exp.optim.batch, micro_samples(exp, placement)
+    length, looked = as_read(exp, stage).data.seq_len, exp.data.seq_len
     layers, head = token_linears(exp.rack, exp.attention), (vocab_size(exp), exp.rack.d_model)
     sizes = {micro, batch % micro} - {0}
     found = {
@@ -64,7 +66,7 @@ def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> in
     if has_looked(exp, stage):
         at_once = rows_at_once(exp)
         for windows in {min(at_once, exp.eval.windows), exp.eval.windows % at_once} - {0}:
-            found |= {products(windows * length, layer)[0] for layer in (*layers, head)}
+            found |= {products(windows * looked, layer)[0] for layer in (*layers, head)}
     return min(PRODUCTS_KEPT, len(found) + others)
 
 
@@ -101,14 +103,14 @@ def float32_products(exp: Experiment, placement: Placement, stage: Stage) -> Ite
 
     Forward, the head and backward of a micro-batch; then a look's, where there was one.
     """
-    rows, length = micro_samples(exp, placement) * exp.data.seq_len, exp.data.seq_len
+    rows = micro_samples(exp, placement) * as_read(exp, stage).data.seq_len
     layers = token_linears(exp.rack, exp.attention)
     forward, *back = zip(*(products(rows, layer) for layer in layers), strict=True)
     backward = chain.from_iterable(zip(*map(reversed, back), strict=True))
     yield from chain(forward, head_products(exp, placement, stage), backward)
     if has_looked(exp, stage):
         windows = min(rows_at_once(exp), exp.eval.windows)
-        yield from (products(windows * length, layer)[0] for layer in layers)
+        yield from (products(windows * exp.data.seq_len, layer)[0] for layer in layers)
 
 
 def head_products(exp: Experiment, placement: Placement, stage: Stage) -> tuple[Product, ...]:

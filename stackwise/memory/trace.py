@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
 
+from stackwise.by_stage import as_read
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
@@ -232,7 +233,7 @@ def batch_of(
     exp: Experiment, placement: Placement, stage: Stage, tracker: Tracker, mode: Counted
 ) -> Batch:
     """A batch of a stage; with what a cache gives for its trunk."""
-    size, length = exp.optim.batch, exp.data.seq_len
+    size, length = exp.optim.batch, as_read(exp, stage).data.seq_len
     ids_BT = torch.zeros(size, length, dtype=torch.int64)
     rows = None
     if placement.trunk == "cached" and trunk_of(stage):

@@ -104,6 +104,7 @@ class OwnRack:
             schedule=exp.masking.schedule,
             sampling=exp.masking.sampling,
             band=stage.band,
+            bell=exp.masking.bell,
         )
 
     def loss(self, batch: OwnBatch, step: int, progress: float) -> Tensor:

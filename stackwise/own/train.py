@@ -232,6 +232,21 @@ def experiment_of(
     return exp
 
 
+def _read_alike(made: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """The same stages, none of which asks for samples other than the dataloader's.
+
+    Raises:
+        ValueError: If one does.
+    """
+    for number, stage in enumerate(made):
+        if stage.seq_len is not None:
+            raise ValueError(
+                f"curriculum.stages[{number}].seq_len: {stage.seq_len} is not read here, where the "
+                "dataloader cuts the samples; leave it out, or train a run (sw.train)"
+            )
+    return made
+
+
 def split(
     exp: Experiment, build: MakeStages, params: Params, steps: int
 ) -> tuple[Experiment, tuple[Stage, ...]]:
@@ -249,7 +264,7 @@ def split(
 
     enough = given(steps)
     try:
-        return enough, stages(enough, build)
+        return enough, _read_alike(stages(enough, build))
     except ExperimentError:
         made = stages(given(PLENTY * steps), build)  # raises too if the steps are not to blame
     total = sum(stage.tokens or 0 for stage in made)

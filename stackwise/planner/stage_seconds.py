@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from stackwise.budget import steps_of
+from stackwise.by_stage import LISTS, as_read
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
 from stackwise.memory.counted import micro_tokens
@@ -89,7 +90,9 @@ def stage_seconds(
     """
     stage, apart = made[number], untied_from(exp.rack, made)
     untied = apart is not None and number >= apart
-    step = step_seconds(exp, placement, stage, hardware, untied=untied, from_disk=from_disk)
+    step = step_seconds(
+        as_read(exp, stage), placement, stage, hardware, untied=untied, from_disk=from_disk
+    )
     count = steps_of(exp, stage)
     on = StageOn(exp, placement, stage, hardware, from_disk)
     looks = look_count(exp, made, number) * look_seconds(on)
@@ -143,6 +146,7 @@ class StageOn:
     def forward(self, windows: int, *, heads: int, cached: bool = False) -> float:
         """Seconds of reading windows through the path, with so many heads on the way."""
         exp, role = self.exp, roles(self.stage)
+        whole = self.stage.model_copy(update={"seq_len": None})  # as held-out samples are
         if not windows:
             return 0.0
         rows = min(rows_at_once(exp), windows)
@@ -153,7 +157,7 @@ class StageOn:
             for stack, block in blocks_of(exp, self.stage)
             if stack not in left_out
         )
-        counted = one.tokens * counted_frac(exp, self.stage)
+        counted = one.tokens * counted_frac(exp, whole)
         head = one.products(head_flops_per_position(exp) * counted, head_sides(exp), counted)
         head += seconds_for(self.hardware.loss[one.dtype], counted * vocab_size(exp)) / 2
         busy = heads * head + sum(count * one.ahead(*kind) for kind, count in kinds.items())
@@ -216,14 +220,13 @@ def fill_seconds(on: StageOn, made: Sequence[Stage], number: int, epoch_samples:
         return 0.0
     follows = number > 0 and bool(trunk[:-1]) and trunk_of(made[number - 1]) == trunk[:-1]
     same_noise = follows and stage.band == made[number - 1].band
-    length = exp.data.seq_len
+    length, trained = exp.data.seq_len, replace(on, exp=as_read(exp, stage))
+    tokens = rows_of(exp, stage, epoch_samples) * trained.exp.data.seq_len
     older = follows and same_rows(exp, made, number)
-    kinds = [
-        (rows_of(exp, stage, epoch_samples) * length, micro_tokens(exp, placement), older),
-    ]
+    kinds = [(trained, tokens, micro_tokens(trained.exp, placement), older)]
     if looks_at_ends(exp):
-        kinds.append((exp.eval.windows * length, rows_at_once(exp) * length, same_noise))
-    return sum(filling_seconds(on, *kind) for kind in kinds)
+        kinds.append((on, exp.eval.windows * length, rows_at_once(exp) * length, same_noise))
+    return sum(filling_seconds(*kind) for kind in kinds)
 
 
 def filling_seconds(on: StageOn, tokens: int, micro: int, older: bool) -> float:
@@ -243,7 +246,8 @@ def same_rows(exp: Experiment, made: Sequence[Stage], number: int) -> bool:
     """Whether a stage reads the samples, under the masks, that the one before it read."""
     stage, before = made[number], made[number - 1]
     enough = (before.tokens or 0) >= (stage.tokens or 0)
-    return exp.data.restart and enough and stage.band == before.band
+    same = all(getattr(stage, key) == getattr(before, key) for key in ("band", *LISTS))
+    return exp.data.restart and enough and same
 
 
 def freeze_seconds(on: StageOn, made: Sequence[Stage], number: int) -> float:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackwise.asked import an_experiment, usual_placement
 from stackwise.atomic import write_text
+from stackwise.budget import steps_of
 from stackwise.config import Experiment, Placement
 from stackwise.errors import ExperimentError
 from stackwise.jsontext import dumps
@@ -149,13 +150,12 @@ def beginning_of(
         raise ExperimentError(f"stage: {number!r} is no stage; there are 0 to {len(stages) - 1}")
     first, keeper = max(_kept(keepers, number), key=lambda found: found[0], default=(0, None))
     tokens = [(stage.tokens or 0) for stage in stages[first:number]]
-    size = exp.optim.batch * exp.data.seq_len
     costs = (stage_flops_per_token(exp, stage).total for stage in stages[first:number])
     return Beginning(
         stage=number,
         kept_by=None if keeper is None else str(keeper.path),
         first=first,
-        steps=sum(count // size for count in tokens),
+        steps=sum(steps_of(exp, stage) for stage in stages[first:number]),
         flops=sum(count * cost for count, cost in zip(tokens, costs, strict=True)),
     )
 

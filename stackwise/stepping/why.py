@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stackwise.by_stage import as_read
 from stackwise.report import bytes_text
 from stackwise.stage import FULL_BAND, Stage, paths_so_far, roles, trunk_of
 from stackwise.stepping.words import listed, named, runs
@@ -57,7 +58,7 @@ def _found(exp: Experiment, stages: Sequence[Stage], number: int) -> Iterator[Wh
 
 def _trunk(exp: Experiment, stage: Stage) -> str:
     frozen = listed(["the embedding", *runs(trunk_of(stage))])
-    row = exp.data.seq_len * exp.rack.d_model * FLOAT_BYTES
+    row = as_read(exp, stage).data.seq_len * exp.rack.d_model * FLOAT_BYTES
     return (
         f"No gradient reaches {frozen}, so backward needs nothing of them; and "
         "their weights do not move in this stage, so that the same tokens under the same masks "

@@ -124,7 +124,7 @@ def writer_of(work: Work, rows: Rows, folder: Path, key: str) -> tuple[CacheWrit
 
     What else lies in the folder is of weights or samples that this stage does not have.
     """
-    layout = layout_of(work.exp, rows.count, rows.size)
+    layout = layout_of(work.exp, rows.count, rows.size, rows.length)
     try:
         writer = CacheWriter(folder, key, layout)
         return writer, writer.lost
@@ -139,7 +139,7 @@ def key_of(work: Work, number: int, rows: Rows, trunk: Sequence[str]) -> str:
     parts = read_manifest(work.run.path / RACK)["parts"]
     sections = {"rack", "attention", "objective", "masking", "data", "seed"}
     facts = {
-        "science": exp.model_dump(mode="json", include=sections),
+        "science": {k: value for k, value in exp.identity().items() if k in sections},
         "numbers": [exp.precision.compute, border_of(exp.precision)],
         "data": work.dataset.fingerprint,
         "band": work.stages[number].band,

@@ -29,6 +29,7 @@ class Rows:
         micro: How many run through the trunk at once.
         noisy: Those read at once, by the number of the first one.
         facts: What decides them beside experiment, data and weights.
+        length: Tokens of each.
     """
 
     of: str
@@ -37,6 +38,7 @@ class Rows:
     micro: int
     noisy: Callable[[int], Corrupted]
     facts: dict[str, Any]
+    length: int
 
     def folder_name(self, number: int) -> str:
         """Where the cache of a stage lies."""
@@ -57,7 +59,9 @@ def rows_trained(work: Work, number: int) -> Rows:
             "batch": [size, work.placement.micro_batch],
             "first": work.first_sample(number, 0),
             "progress": [work.samples_before(number), work.total_samples] if moves else None,
+            **read_otherwise(work, number),
         },
+        length=work.length_of(number),
     )
 
 
@@ -71,7 +75,20 @@ def rows_looked_at(work: Work, number: int) -> Rows:
         micro=size,
         noisy=lambda first: work.heldout(number).rows(first, first + size),
         facts={"heldout": [exp.eval.windows, size]},
+        length=exp.data.seq_len,
     )
+
+
+def read_otherwise(work: Work, number: int) -> dict[str, Any]:
+    """What decides a stage's samples, and how far training is, where data change by stage."""
+    if not work.dataset.parts and all(stage.seq_len is None for stage in work.stages):
+        return {}
+    return {
+        "length": work.length_of(number),
+        "weights": work.weights_in(number),
+        "read": work.read_before(0 if work.exp.data.restart else number),
+        "tokens": work.tokens_before(number),
+    }
 
 
 ROWS: dict[str, Callable[[Work, int], Rows]] = {TRAINED: rows_trained, HELDOUT: rows_looked_at}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -33,6 +33,9 @@ from stackwise.training.placing import check_disk, check_trunk, without_effect
 
 if TYPE_CHECKING:
     from stackwise.interop.kept import Beginning
+
+
+MEMBERS = "data.corpus.corpora["
 
 
 class TrainingError(RuntimeError):
@@ -150,18 +153,33 @@ def settled(exp: Experiment, placement: Placement) -> tuple[Experiment, Placemen
         base = os.path.commonpath([path.resolve().parent for path in named.values()])
         placement = placement.replace(data_dir=base)
         changes = {key: os.path.relpath(path.resolve(), base) for key, path in named.items()}
-        exp = exp.replace(**changes)
+        exp = _renamed(exp, changes)
     if exp.data.tokenizer.choice == "json" and exp.rack.vocab is None:
         size = load_tokenizer(exp.data.tokenizer, Path(placement.data_dir)).size
         exp = exp.replace(rack={"vocab": size})
     return exp, placement
 
 
+def _renamed(exp: Experiment, changes: Mapping[str, str]) -> Experiment:
+    """The experiment with other names for its files; those in a mixture are set together."""
+    inside = {key: name for key, name in changes.items() if key.startswith(MEMBERS)}
+    exp = exp.replace(**{key: name for key, name in changes.items() if key not in inside})
+    if not inside:
+        return exp
+    members = list(exp.data.corpus.corpora)
+    for key, name in inside.items():
+        number, _, field = key.removeprefix(MEMBERS).partition("].")
+        members[int(number)] = members[int(number)].replace(**{field: name})
+    return exp.replace(**{"data.corpus": exp.data.corpus.replace(corpora=tuple(members))})
+
+
 def paths_named(exp: Experiment) -> dict[str, str]:
     """The keys of an experiment that name files or folders, with what they say."""
     found = {} if exp.start is None else {"start": exp.start}
-    for key in ("data.corpus", "data.tokenizer"):
-        params = getattr(exp.data, key.removeprefix("data."))
+    members = getattr(exp.data.corpus, "corpora", ())
+    named = {f"{MEMBERS}{number}]": params for number, params in enumerate(members)}
+    named |= {"data.corpus": exp.data.corpus, "data.tokenizer": exp.data.tokenizer}
+    for key, params in named.items():
         if hasattr(params, "path"):
             found[f"{key}.path"] = params.path
         elif params.choice == "hf" and Path(params.dataset).is_absolute():
@@ -253,8 +271,8 @@ def stages_of(run: Run) -> tuple[Stage, ...]:
 def run_hash(exp: Experiment, made: tuple[Stage, ...], *read: str) -> str:
     """Eight hex digits of experiment, stages, and hashes of what they read: data, a model."""
     values = [
-        exp.model_dump(mode="json"),
-        [stage.model_dump(mode="json") for stage in made],
+        exp.identity(),
+        [stage.identity() for stage in made],
         *read,
     ]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

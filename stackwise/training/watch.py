@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -43,7 +44,7 @@ def watch(work: Work, trainee: Trainee) -> None:
 
 def look_now(work: Work, number: int) -> bool:
     """Whether this step ends a stage or is one of the evenly spread looks of the run."""
-    steps, done = work.total_samples // work.exp.optim.batch, work.at.total_steps
+    steps, done = work.total_steps, work.at.total_steps
     points = work.exp.eval.points
     spread = done * points // steps > (done - 1) * points // steps
     return spread or work.at.step == work.steps_of(number)
@@ -109,13 +110,16 @@ def finish(work: Work) -> None:
     work.at.probe_flops += evaluation_flops(
         exp, work.rack, len(chosen(work.dataset, exp.eval.final))
     )
+    corpora = corpora_read(work)
     epoch_tokens = work.dataset.n_samples * exp.data.seq_len
+    epochs = max((each["epochs"] for each in corpora), default=work.at.tokens / epoch_tokens)
     work.writer.event(
         "result",
         **asdict(found),
         parameters=parameters_of(work.rack),
         trained_tokens=work.at.tokens,
-        epochs=work.at.tokens / epoch_tokens,
+        epochs=epochs,
+        **({"corpora": corpora} if corpora else {}),
         flops=work.at.flops,
         probe_flops=work.at.probe_flops,
         peak_bytes=work.at.peak_bytes,
@@ -124,6 +128,19 @@ def finish(work: Work) -> None:
         depth_losses=depths,
         grows_left=grows_left(work),
     )
+
+
+def corpora_read(work: Work) -> list[dict[str, Any]]:
+    """What was read of each corpus of a mixture: samples of `data.seq_len` tokens, and epochs."""
+    read = work.read_before(len(work.stages))
+    return [
+        {
+            "corpus": part.text.name,
+            "samples": read[number],
+            "epochs": read[number] / len(work.dataset.part_rows(number)),
+        }
+        for number, part in enumerate(work.dataset.parts)
+    ]
 
 
 def parameters_of(rack: Rack) -> int:

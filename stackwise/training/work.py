@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from stackwise.budget import steps_of
+from stackwise.by_stage import step_tokens
 from stackwise.config import Experiment, Placement
-from stackwise.data.batches import batch_at, samples_per_epoch
+from stackwise.data.batches import Batch, batch_at, part_of, samples_per_epoch
 from stackwise.data.dataset import Dataset
 from stackwise.data.heldout import some_windows
+from stackwise.data.mixing import mixed_batch, read_of
 from stackwise.memory.flops import Flops, stage_flops_per_token, vocab_size
 from stackwise.memory.meter import Meter
 from stackwise.model.rack import Rack
@@ -111,17 +114,51 @@ class Work:
 
     def steps_of(self, number: int) -> int:
         """Optimizer steps of a stage."""
-        tokens = self.stages[number].tokens or 0
-        return tokens // (self.exp.optim.batch * self.exp.data.seq_len)
+        return steps_of(self.exp, self.stages[number])
+
+    @cached_property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return sum(map(self.steps_of, range(len(self.stages))))
+
+    def length_of(self, number: int) -> int:
+        """Tokens per sample in a stage."""
+        return self.stages[number].seq_len or self.exp.data.seq_len
+
+    def parts_in(self, number: int) -> int:
+        """Parts that a stage cuts each sample of `data.seq_len` tokens into."""
+        return self.exp.data.seq_len // self.length_of(number)
+
+    def samples_in(self, number: int) -> int:
+        """Samples of `data.seq_len` tokens that a stage reads, or part of: whole batches."""
+        return -(-self.steps_of(number) // self.parts_in(number)) * self.exp.optim.batch
 
     def samples_before(self, number: int) -> int:
         """Samples that the stages before stage `number` read."""
-        return sum(self.steps_of(i) for i in range(number)) * self.exp.optim.batch
+        return sum(map(self.samples_in, range(number)))
+
+    def tokens_before(self, number: int) -> int:
+        """Tokens that the stages before stage `number` read."""
+        return sum(self.steps_of(i) * step_tokens(self.exp, self.stages[i]) for i in range(number))
+
+    def weights_in(self, number: int) -> tuple[float, ...]:
+        """Weights of the corpora of a mixture in a stage: its own, the mixture's, or by length."""
+        sizes = tuple(len(self.dataset.part_rows(i)) for i in range(len(self.dataset.parts)))
+        usual: tuple[float, ...] | None = getattr(self.exp.data.corpus, "weights", None)
+        return self.stages[number].weights or usual or sizes
+
+    def read_before(self, number: int) -> list[int]:
+        """Samples that the stages before stage `number` read of each corpus of a mixture."""
+        if not self.dataset.parts:
+            return []
+        read = [read_of(self.weights_in(i), self.samples_in(i)) for i in range(number)]
+        return [sum(int(n[part]) for n in read) for part in range(len(self.dataset.parts))]
 
     def first_sample(self, number: int, step: int) -> int:
         """The number of a step's first sample in the endless order of `batch_at`."""
         size = self.exp.optim.batch
-        first = (0 if self.exp.data.restart else self.samples_before(number)) + step * size
+        first = 0 if self.exp.data.restart else self.samples_before(number)
+        first += step // self.parts_in(number) * size
         period = self.exp.data.distinct_epochs
         return first if period is None else first % (period * self.epoch_samples)
 
@@ -157,6 +194,25 @@ class Work:
         """Samples of the whole run, epochs included."""
         return self.samples_before(len(self.stages))
 
+    def clean_batch(self, number: int, step: int) -> Batch:
+        """The batch of a step before it is corrupted."""
+        exp, size, parts = self.exp, self.exp.optim.batch, self.parts_in(number)
+        first = self.first_sample(number, step)
+        if self.dataset.parts:
+            firsts = self.read_before(0 if exp.data.restart else number)
+            batch = mixed_batch(
+                self.dataset,
+                self.weights_in(number),
+                firsts,
+                first=step // parts * size,
+                place=first,
+                batch=size,
+                seed=exp.seed,
+            )
+        else:
+            batch = batch_at(self.dataset, first, size, exp.seed)
+        return part_of(batch, step % parts, parts, self.length_of(number))
+
     def note_peak(self) -> None:
         """Take the memory peak since the last look into account."""
         self.meter.note()
@@ -178,14 +234,14 @@ class Work:
             schedule=exp.masking.schedule,
             sampling=exp.masking.sampling,
             band=band or self.stages[number].band,
+            bell=exp.masking.bell,
         )
 
     def noisy_batch(self, number: int, step: int) -> Corrupted:
         """The corrupted batch of a step; a pure function of stage and step."""
-        size = self.exp.optim.batch
-        read = self.samples_before(number) + step * size
-        batch = batch_at(self.dataset, self.first_sample(number, step), size, self.exp.seed)
-        return corrupt(self.corruption(number), batch, progress=read / self.total_samples)
+        read = self.tokens_before(number) + step * step_tokens(self.exp, self.stages[number])
+        progress = read / self.tokens_before(len(self.stages))
+        return corrupt(self.corruption(number), self.clean_batch(number, step), progress=progress)
 
     def heldout(self, number: int) -> Corrupted:
         """The held-out windows of a look under a stage's noise, the same at every look.

@@ -34,7 +34,10 @@ def key(tmp_path):
         trunk=("s0", "s1"),
         moved=None,
         of="trained",
+        read=0,
+        **reads,
     ) -> str:
+        parts_of_mix = ("a", "b") if "weights" in reads or read else ()
         names = ("embedding", "s0", "s1", "s2")
         values = {name: float(number) for number, name in enumerate(names)}
         values |= {} if moved is None else {moved: 9.0}
@@ -44,9 +47,13 @@ def key(tmp_path):
             exp=EXP.replace(**(science or {})),
             run=SimpleNamespace(path=tmp_path),
             placement=sw.Placement(micro_batch=micro_batch),
-            dataset=SimpleNamespace(fingerprint=data, n_windows=30),
+            dataset=SimpleNamespace(fingerprint=data, n_windows=30, parts=parts_of_mix),
             epoch_samples=100,
-            stages=[sw.Stage(path=("s0", "s1", "s2"), active=("s2",), band=band)],
+            stages=[sw.Stage(path=("s0", "s1", "s2"), active=("s2",), band=band, **reads)],
+            length_of=lambda number: reads.get("seq_len", 64),
+            weights_in=lambda number: reads.get("weights", (1, 1)),
+            read_before=lambda number: [read],
+            tokens_before=lambda number: 0,
             first_sample=lambda number, step: first,
             samples_before=lambda number: before,
             total_samples=100,
@@ -92,6 +99,20 @@ SAME = {
 @pytest.mark.parametrize("case", SAME)
 def test_what_does_not_is_not(key, case) -> None:
     assert key(**SAME[case]) == key()
+
+
+READS = {
+    "shorter samples in a stage": ({"seq_len": 32}, {}),
+    "the weights of a mixture": ({"weights": (1, 2)}, {"weights": (1, 1)}),
+    "what was read of each of its corpora": ({"weights": (1, 2), "read": 4}, {"weights": (1, 2)}),
+}
+
+
+@pytest.mark.parametrize("case", READS)
+def test_so_is_what_the_stage_itself_reads(key, case) -> None:
+    one, other = READS[case]
+    assert key(**one) != key(**other)
+    assert key(**one, of="heldout") == key(**other, of="heldout")
 
 
 def test_where_masks_follow_training_it_is(key) -> None:

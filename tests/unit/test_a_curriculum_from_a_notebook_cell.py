@@ -213,7 +213,7 @@ def test_a_band_that_the_objective_cannot_read_is_refused_before_training(change
         made_by(halves, **changes)
     assert str(error.value) == (
         "curriculum.stages[0].band: (0.5, 1.0) goes with masked diffusion alone, its times drawn "
-        f"antithetic or iid, and not with {which}; leave it out"
+        f"antithetic, iid or bell, and not with {which}; leave it out"
     )
 
 

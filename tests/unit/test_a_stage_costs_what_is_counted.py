@@ -110,6 +110,14 @@ def test_every_attention_kind_costs_what_is_counted(rack, stage, attention, obje
     assert by_ledger == by_torch
 
 
+@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+def test_a_stage_of_another_length_costs_what_is_counted_at_that_length(stage):
+    """The scores of attention depend on it, and those alone."""
+    exp = experiment(PRE).replace(data={"seq_len": 4 * LENGTH})
+    by_torch, by_ledger = spent(exp, sw.Stage(path=ALL, seq_len=LENGTH, **stage))
+    assert by_ledger == by_torch != spent(exp, sw.Stage(path=ALL, **stage))[1]
+
+
 def test_an_objective_without_a_schedule_pays_for_the_head_at_every_position(monkeypatch):
     """Nothing says where a user's own objective counts: all positions is what it cannot exceed."""
     monkeypatch.setitem(sw.OBJECTIVES, "mine", lambda rule, batch, progress: None)

@@ -9,10 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import stackwise as sw
 from stackwise.choice import parse
 from stackwise.masking import band_edges, stack_bands, unserved
 from stackwise.objective import Corruption, corrupt, loss_at
 from stackwise.schedules import SCHEDULES, time_schedule
+from stackwise.stage import band_paths
 
 OVER_TIME = ["linear", "cosine", "polynomial", "geometric"]
 RULES = ["equal_mass", "linear", "exponential", (0.1, 0.6)]
@@ -101,6 +103,51 @@ def test_losses_of_the_bands_add_up_to_the_whole_bound(rule, schedule, toy_law, 
     error = np.linalg.norm(errors)
     assert error < 0.02 * law.entropy / 3
     assert sum(means) == pytest.approx(law.entropy / 3, abs=4 * error)
+
+
+def test_band_losses_of_a_real_rack_are_the_parts_of_its_whole_bound(batch_of, params):
+    """Each band by the path that serves it, and all noise at once by the path of each time.
+
+    The same samples have the same numbers in both. Evenly spaced times of the whole that fall into
+    a band are as evenly spaced in it, so both are midpoints of one integral: they differ by little,
+    and a rack that ran the whole path everywhere, by far more.
+    """
+    exp = sw.Experiment.preset("toy").replace(
+        rack={"stacks": 3, "d_model": 16, "d_ff": 32, "init_std": 1.0},
+        curriculum="right_to_left",
+        masking={"bands": (0.25, 0.5)},
+    )
+    made = sw.stages(exp)
+    torch.manual_seed(0)
+    rack = sw.Rack(exp.rack, exp.attention, 3, stacks=("s0", "s1", "s2"))
+    words_BT = torch.randint(3, (8192, 8), generator=torch.Generator().manual_seed(1)).numpy()
+    size = len(words_BT)
+
+    def per_token(band, paths):
+        """The loss under a band, each sample by the path that holds its time."""
+        how = banded(params, band, "linear", batch_size=size)
+        noisy = corrupt(how, batch_of(words_BT))
+        width = band[1] - band[0]
+        time_B = width / noisy.weight_B  # of the linear schedule: the mask probability
+        total = 0.0
+        for low, high, path in paths:
+            here_B = (time_B > low) & (time_B <= high)
+            counted_BT = noisy.counted_BT & here_B[:, None]
+            with torch.no_grad():
+                x_BTD = rack.hidden(noisy.input_BT, causal=False, path=path)
+                logits_NV = rack.logits(x_BTD[counted_BT])
+            weight_N = noisy.weight_B[:, None].expand_as(counted_BT)[counted_BT]
+            total += float(loss_at(logits_NV, noisy.target_BT[counted_BT], weight_N, size * 8))
+        return total
+
+    paths = band_paths(made)
+    assert [path for *_, path in paths] == [("s2",), ("s1", "s2"), ("s0", "s1", "s2")]
+    parts = sum(per_token((low, high), [(low, high, path)]) for low, high, path in paths)
+    whole = per_token((0.0, 1.0), paths)
+    other = per_token((0.0, 1.0), [(0.0, 1.0, paths[-1][2])])
+    # Masks of 2^16 tokens are drawn anew in each band: a hundredth, and the control is far off.
+    assert parts == pytest.approx(whole, rel=0.02)
+    assert abs(other / whole - 1) > 0.05
 
 
 def test_without_the_factor_of_the_band_they_do_not_add_up(toy_law, batch_of, params):

@@ -3,18 +3,22 @@
 import numpy as np
 import pytest
 
+from stackwise.bell import Bell
 from stackwise.objective import Corruption, corrupt
 
 B, L, BATCHES = 32, 128, 400
+SAMPLINGS = ("iid", "antithetic", "bell", "stratified_k")
 
 
-def noise(params, batch_of, sampling):
+def noise(params, batch_of, sampling, width=0.25):
     """Mean and deviation, over batches, of a loss that grows from .4 to 1 with the masked part.
 
     No rack is needed: the nats per masked token are a function of how many there are.
     """
     ids_BT = np.zeros((B * BATCHES, L), dtype=np.int64)
-    how = Corruption(params.objective("diffusion"), 2, B, 0, sampling=sampling)
+    how = Corruption(
+        params.objective("diffusion"), 2, B, 0, sampling=sampling, bell=Bell(0.5, width)
+    )
     noisy = corrupt(how, batch_of(ids_BT))
     part_B = noisy.mask_frac_B.double()
     loss_B = noisy.weight_B.double() * part_B * (0.4 + 0.6 * part_B)
@@ -24,7 +28,7 @@ def noise(params, batch_of, sampling):
 
 @pytest.fixture
 def noises(params, batch_of):
-    return {how: noise(params, batch_of, how) for how in ("iid", "antithetic", "stratified_k")}
+    return {how: noise(params, batch_of, how) for how in SAMPLINGS}
 
 
 def test_every_sampling_has_the_same_mean(noises):
@@ -43,3 +47,12 @@ def test_the_number_of_masks_has_a_seventh_of_the_noise_of_independent_times(noi
     assert iid == pytest.approx(0.039, rel=0.25)
     assert number < iid / 5
     assert number < antithetic < iid
+
+
+def test_a_bell_costs_variance_the_more_the_narrower_it_is(noises, params, batch_of):
+    """Light noise, where few tokens are masked and each counts much, is drawn seldom."""
+    antithetic, usual = (noises[k][1] for k in ("antithetic", "bell"))
+    narrow, wide = (noise(params, batch_of, "bell", width)[1] for width in (0.2, 10.0))
+    assert antithetic < usual < narrow
+    assert usual < 2 * antithetic
+    assert wide == pytest.approx(antithetic, rel=0.02)

@@ -13,7 +13,7 @@ from stackwise.objective import Corruption, corrupt
 
 FULL = (0.0, 1.0)
 OBJECTIVES = ["diffusion", "mlm", "clm"]
-HOW = [("diffusion", sampling) for sampling in ("antithetic", "iid", "stratified_k")]
+HOW = [("diffusion", sampling) for sampling in ("antithetic", "iid", "stratified_k", "bell")]
 HOW += [("mlm", "antithetic"), ("clm", "antithetic")]
 PINNED = [[0.4776688005547246, 0.03297273501171183], [0.7921547984533214, 0.29635446909751584]]
 

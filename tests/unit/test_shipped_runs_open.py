@@ -11,6 +11,7 @@ import pytest
 import stackwise as sw
 from stackwise.training.checkpoint import CheckpointError, sealed
 from stackwise.training.ownership import identity_of
+from stackwise.training.start import run_hash, stages_of
 
 RUNS = Path(__file__).parents[2] / "data" / "runs"
 
@@ -32,6 +33,15 @@ def test_each_opens_and_can_be_read(run: sw.Run) -> None:
     for path in run.path.rglob("*.json*"):
         text = path.read_text()
         assert "/home/" not in text and "/root/" not in text, path
+
+
+@pytest.mark.parametrize("run", sw.runs_in(RUNS), ids=lambda run: run.id)
+def test_keys_that_came_later_change_no_hash_and_no_id(run: sw.Run) -> None:
+    exp, known = run.experiment, run.provenance()
+    assert exp.hash == known["experiment"]
+    name = run_hash(exp, stages_of(run), known["data"]["fingerprint"])
+    assert run.id.endswith(name)
+    assert exp.replace(data={"seq_len_by_stage": [8] * 4}).hash != exp.hash
 
 
 def test_a_run_of_a_rack_built_otherwise_says_so(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ WRONG = {
     "a band of a module": (
         lambda: (Chain(), X, {**LINEAR, "curriculum": half_band}),
         "curriculum.stages[0].band: (0.0, 0.5) goes with masked diffusion alone, its times drawn "
-        "antithetic or iid, and not with objective=clm, sampling=antithetic; leave it out",
+        "antithetic, iid or bell, and not with objective=clm, sampling=antithetic; leave it out",
     ),
     "bands with a gap": (
         lambda: (rack(), IDS, {"curriculum": half_band}),

@@ -48,10 +48,10 @@ class Facts:
         found = self.section("objective").get("kind")
         return found if isinstance(found, str) else None
 
-    @property
-    def step_tokens(self) -> int | None:
-        """Tokens of one optimizer step."""
+    def step_tokens(self, stage: Mapping[str, Any]) -> int | None:
+        """Tokens of one optimizer step of a stage; None if they cannot be known."""
         batch, length = self.number("optim", "batch"), self.number("data", "seq_len")
+        length = stage.get("seq_len") or length
         return batch * length if batch and length else None
 
 

@@ -48,7 +48,7 @@ def stages_seen(
     out: list[StageView] = []
     for number, stage in enumerate(facts.stages):
         plan = facts.plan.get(number, {})
-        planned = _planned(stage, plan, facts.step_tokens, rate)
+        planned = _planned(stage, plan, facts.step_tokens(stage), rate)
         rows = np.flatnonzero(stage_N == number)
         last = _last(places, rows)
         begun_later = bool(len(stage_N)) and stage_N[-1] > number

@@ -121,6 +121,7 @@ class Subject:
             schedule=exp.masking.schedule,
             sampling=exp.masking.sampling,
             band=stage.band,
+            bell=exp.masking.bell,
         )
         # As many windows as masks, for noise is spread evenly over windows.
         rows_NT = np.tile(self.read.ids_T, (1 if self.causal else DRAWS, 1))
@@ -135,7 +136,7 @@ class Subject:
             "rule = sw.Corruption(\n"
             f"    objective=exp.objective, vocab={self.vocab}, batch_size=1, seed=exp.seed,\n"
             "    schedule=exp.masking.schedule, sampling=exp.masking.sampling,\n"
-            f"    band={self.stages[self.stage].band!r},\n)\n"
+            f"    band={self.stages[self.stage].band!r}, bell=exp.masking.bell,\n)\n"
             f"noisy = sw.fixed_draws(rule, np.tile(ids_T, ({rows}, 1)), progress=1.0)\n"
         )
 

@@ -87,6 +87,7 @@ def corrupted_at(
         seed=seed,
         schedule=exp.masking.schedule,
         sampling=exp.masking.sampling,
+        bell=exp.masking.bell,
         **({"band": band} if band else {}),
     )
     samples = size if counted else 1  # as many as there are numbers of masked tokens

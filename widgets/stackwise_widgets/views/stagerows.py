@@ -68,7 +68,6 @@ def rows_of(
     """A row for each stage that is shown, and what lies between them."""
     shown, found = chosen(stages), dict[int, StageRow]()
     wanted = {number for number in shown if isinstance(number, int)}
-    size = exp.optim.batch * exp.data.seq_len
     for number, (stage, held) in enumerate(zip(stages, held_before(stages), strict=True)):
         if number in wanted:
             row = plan[number] if number < len(plan) else None
@@ -78,7 +77,7 @@ def rows_of(
                 spans_of(exp, placement, stage, held, row),
                 noise_of(exp, stage),
                 done.get(number, ""),
-                (stage.tokens or 0) // size,
+                (stage.tokens or 0) // (exp.optim.batch * (stage.seq_len or exp.data.seq_len)),
                 row,
             )
     return [found[entry] if isinstance(entry, int) else entry for entry in shown]
