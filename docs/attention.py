@@ -13,7 +13,10 @@ import torch.nn.functional as F
 
 from stackwise.choice import parse
 from stackwise.model.attention import ATTENTION, kind_of
-from stackwise.model.attention.kernel import Kernel, attend, directions, feature_map
+from stackwise.model.attention.kernel import Kernel, directions, feature_map
+from stackwise.model.attention.sums import attend
+from stackwise.model.attention.window import Window
+from stackwise.model.block import block_cache_floats, block_cache_tokens
 from stackwise.model.shape import AttentionShape, RackShape, attention_shape
 
 WIDTH, HEADS, GROUPS, TOKENS = 1024, 16, 4, 2048
@@ -27,9 +30,22 @@ Written by `python docs/attention.py`; a test makes it again and compares.
 
 What the attention of one block costs, at width {width:,} with {heads} heads of {head} ({groups} key
 heads for `gqa`), float32, reading {tokens:,} tokens in both directions. FLOPs are those of the
-forward pass: products with weights, and others. The cache is what one token adds to a KV cache.
+forward pass: products with weights, and others. The cache is what one token adds to a KV cache, the
+state what a decoder keeps however long the text is; the last column is both after {tokens:,} tokens.
 
 {costs}
+
+Every kind reads in both directions, as each call asks, and goes on from a cache: `sw.decode(rack,
+ids, cache)` gives what the full causal pass gives, to rounding, and `autoregressive` sampling uses
+it. `mla` decodes in its absorbed form, from the latent and the shared key as they are cached.
+`mqa` is `gqa` with one group. `kernel` and `linear` keep sums over keys, in float32; `linear` is
+the attention of features elu(x) + 1, which takes no parameters and is no approximation of softmax.
+
+`window` compares each token with those near it: `attention.window` to each side, here {window}. The
+text is cut into chunks, so that cost and cache end where the window does. `rack.window` is another
+thing, a mask over all pairs for `mha`, `gqa`, `mqa` and `mla`, which imported models have and which
+may differ from block to block: it bounds the cache, and no FLOPs. Both together are refused.
+How time and FLOPs of each kind grow with the length: `python benchmarks/attention_length.py`.
 
 `kernel` compares queries and keys through {features} random features, so that its cost per token
 does not grow with the length of the text, and its cache not at all. What that takes in accuracy
@@ -55,6 +71,7 @@ def page() -> str:
         tokens=TOKENS,
         groups=GROUPS,
         costs=costs(),
+        window=Window().window,
         features=FEATURES,
         length=LENGTH,
         head_dim=HEAD,
@@ -66,6 +83,7 @@ def page() -> str:
 def costs() -> str:
     """One row per kind of the registry."""
     head = ["kind", "parameters", "FLOPs per token, weights", "others", "cache, bytes per token"]
+    head += ["state, bytes", f"all after {TOKENS:,} tokens"]
     rows = []
     for name in ATTENTION:
         params, shape = parse(ATTENTION, name, "attention", "kind"), shape_of(name)
@@ -75,6 +93,10 @@ def costs() -> str:
             2 * kind.matmul_parameters(shape, params),
             round(kind.score_flops(shape, params, TOKENS, False).forward),
             4 * kind.cache_floats(shape, params),
+            4 * kind.state_floats(shape, params),
+            4 * block_cache_floats(rack_of(name), params)
+            * block_cache_tokens(rack_of(name), params, 0, TOKENS)
+            + 4 * kind.state_floats(shape, params),
         )
         rows.append([f"`{name}`", *(f"{number:,}" for number in numbers)])
     return table(head, rows)
@@ -82,8 +104,13 @@ def costs() -> str:
 
 def shape_of(name: str) -> AttentionShape:
     """The shape of the page's first table."""
+    return attention_shape(rack_of(name), 0)
+
+
+def rack_of(name: str) -> RackShape:
+    """A rack of this width, with groups for `gqa`."""
     groups = GROUPS if name == "gqa" else None
-    return attention_shape(RackShape(d_model=WIDTH, heads=HEADS, kv_heads=groups), 0)
+    return RackShape(d_model=WIDTH, heads=HEADS, kv_heads=groups)
 
 
 def errors() -> str:

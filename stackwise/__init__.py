@@ -37,6 +37,7 @@ _HOME = {
     "Rack": "model.rack",
     "RackShape": "model.shape",
     "stack_ids": "model.shape",
+    "decode": "model.decoding",
     "count_parameters": "model.count",
     "grow_": "model.init:grow",
     "open_dataset": "data.dataset",

@@ -179,7 +179,7 @@ def stage_flops_per_token(
         **spent,
         head=each * counted_frac(exp, stage),
         head_per_position=each,
-        optimizer=step_flops_of(exp, stage) / (exp.optim.batch * exp.data.seq_len),
+        optimizer=step_flops_of(exp, stage) / (exp.optim.batch * as_read(exp, stage).data.seq_len),
     )
 
 

@@ -55,6 +55,8 @@ ATTENTIONS = [
     {"kind": "mla"},
     {"kind": "mla", "q_rank": 6},
     {"kind": "kernel", "features": 8, "chunk": 3},
+    {"kind": "linear", "chunk": 3},
+    {"kind": "window", "window": 2},
 ]
 
 

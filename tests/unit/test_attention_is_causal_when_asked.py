@@ -13,7 +13,7 @@ CHANGED, LENGTH = 5, 12
 
 def small_rack(kind, **changes):
     kv_heads = 2 if kind == "gqa" else None
-    options = {"features": 16, "chunk": 4} if kind == "kernel" else {}
+    options = {"kernel": {"features": 16, "chunk": 4}, "linear": {"chunk": 4}}.get(kind, {})
     shape = RackShape(
         stacks=1, blocks_per_stack=2, d_model=32, heads=4, kv_heads=kv_heads, d_ff=32, **changes
     )
@@ -52,7 +52,7 @@ def test_fourier_features_are_causal_too(name):
     assert moved(rack, causal=False) == list(range(LENGTH))
 
 
-@pytest.mark.parametrize("kind", ["mha", "gqa", "mla"])
+@pytest.mark.parametrize("kind", ["mha", "gqa", "mqa", "mla"])
 def test_two_blocks_of_window_two_reach_four_tokens(kind):
     rack = small_rack(kind, window=2)
     assert moved(rack, causal=False) == list(range(CHANGED - 4, CHANGED + 5))

@@ -20,6 +20,9 @@ KINDS = [
     ({"kind": "mla", "q_rank": 12, "v_dim": 11, "nope_dim": 6}, {}),
     ({"kind": "mla", "nope_dim": 3, "rope_dim": 2, "v_dim": 5}, {"bias": True}),
     ({"kind": "mla", "rope_dim": 0}, {}),
+    ("mqa", {}),
+    ("linear", {}),
+    ("window:3", {"kv_heads": 2}),
     ({"kind": "kernel", "features": 16, "chunk": 4}, {}),
     ({"kind": "kernel", "features": 16, "map": "gaussian"}, {}),
     ({"kind": "kernel", "features": 2, "map": "laplacian"}, {}),
@@ -55,7 +58,7 @@ def test_the_map_times_the_values_is_the_layers_output(attention, changes, causa
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
-@pytest.mark.parametrize(("attention", "changes"), KINDS[:10], ids=str)
+@pytest.mark.parametrize(("attention", "changes"), KINDS[:13], ids=str)
 def test_rows_sum_to_one_over_what_is_seen(attention, changes, causal):
     found = attention_map(rack_of(attention, changes), ids(), "s1.0", causal=causal)
     assert torch.allclose(found.weights_BHTS.sum(-1), torch.ones(2, 4, 13).double(), atol=1e-12)
@@ -123,7 +126,9 @@ def test_a_kind_of_ones_own_says_how_it_is_read(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "attention", ["mha", "mla", {"kind": "kernel", "features": 16}], ids=["mha", "mla", "kernel"]
+    "attention",
+    ["mha", "mla", {"kind": "kernel", "features": 16}, "mqa", "linear", "window:3"],
+    ids=["mha", "mla", "kernel", "mqa", "linear", "window"],
 )
 def test_it_costs_at_most_what_is_said(attention):
     exp = sw.Experiment(

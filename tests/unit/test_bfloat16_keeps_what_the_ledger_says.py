@@ -12,7 +12,7 @@ from stackwise.model.rack import Rack
 from stackwise.model.shape import RackShape
 
 BATCH, LENGTH = 2, 48
-KINDS = ["mha", "gqa", "mla"]
+KINDS = ["mha", "gqa", "mqa", "mla"]
 SHAPES = [
     {},
     {"norm": "layernorm", "norm_place": "post", "bias": False, "ffn": "gelu"},
@@ -88,7 +88,7 @@ def test_short_sequences_are_attended_in_float32(groups: int, causal: bool) -> N
     assert worst(ours, exact) < 4 * 2**-8
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "kernel"])
+@pytest.mark.parametrize("kind", [*KINDS, "kernel", "linear", "window"])
 def test_a_rack_says_nearly_the_same_in_bfloat16(kind: str, params) -> None:
     shape = RackShape(stacks=2, d_model=64, heads=4, kv_heads=2 if kind == "gqa" else None)
     rack = Rack(shape, params.attention(kind), 50)

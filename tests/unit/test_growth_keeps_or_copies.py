@@ -19,7 +19,7 @@ def rack_of(stacks=None, kind="mha", seed=0, **changes):
     return Rack(shape, attention, vocab=13, stacks=stacks, seed=seed)
 
 
-@pytest.mark.parametrize("kind", ["mha", "mla", "kernel"])
+@pytest.mark.parametrize("kind", ["mha", "mla", "kernel", "linear"])
 @pytest.mark.parametrize("changes", [{}, {"bias": True, "ffn": "gelu", "residual_gain": 0.5}])
 @pytest.mark.parametrize("new", ["s0", "s1", "s2"])
 def test_zero_output_changes_no_logit_and_learns_at_once(kind, changes, new):

@@ -30,7 +30,7 @@ def test_a_rack_traced_with_fake_tensors_leaves_the_next_one_real(params) -> Non
     assert trains(Rack(SHAPE, params.attention("mha"), 9), torch.randint(9, (2, 22)))
 
 
-@pytest.mark.parametrize("kind", ["mha", "gqa", "mla", "kernel"])
+@pytest.mark.parametrize("kind", ["mha", "gqa", "mqa", "mla", "kernel", "linear", "window"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_blocks_are_traced_without_a_graph_break(kind: str, causal: bool, params) -> None:
     rack = Rack(SHAPE, params.attention(kind), 9)

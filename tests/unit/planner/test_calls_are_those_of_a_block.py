@@ -28,7 +28,7 @@ class Counted(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("kind", ["mha", "gqa", "mla"])
+@pytest.mark.parametrize("kind", ["mha", "gqa", "mqa", "mla"])
 def test_forward_and_backward(kind) -> None:
     fewer = {"kv_heads": 2} if kind == "gqa" else {}
     shape = RackShape(stacks=1, blocks_per_stack=1, d_model=256, heads=4, **fewer)

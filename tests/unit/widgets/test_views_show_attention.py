@@ -20,6 +20,9 @@ KINDS = {
     "gqa": TOY.replace(attention="gqa", rack={"kv_heads": 1}),
     "mla": TOY.replace(attention={"kind": "mla", "q_rank": 24}),
     "kernel": TOY.replace(attention="kernel"),
+    "linear": TOY.replace(attention="linear"),
+    "mqa": TOY.replace(attention="mqa"),
+    "window": TOY.replace(attention="window:5"),
 }
 
 
@@ -54,7 +57,7 @@ def test_the_cache_and_the_share_are_the_ledgers(kind):
     exp = KINDS[kind]
     html = attention_pattern_html(exp)
     (row,) = sw.plan_rows(exp, sw.Placement(), sw.stages(exp))
-    if kind == "kernel":
+    if kind in ("kernel", "linear"):
         assert row["cache_bytes_per_token"] == 0
         assert "nothing per token" in html
     else:
@@ -84,6 +87,14 @@ def test_sizes_are_said_in_words():
     assert "320.0 KiB per token over all 80 blocks" in attention_pattern_html(
         sw.Experiment.preset("llama-2-70b")
     )
+
+
+def test_a_kinds_own_window_and_heads_are_shown():
+    near = attention_pattern_html(KINDS["window"])
+    assert 'data-window="5"' in near and "of the last tokens in a window alone" in near
+    assert "1 key head, each for 2 query heads" in attention_pattern_html(KINDS["mqa"])
+    states = 4 * 4 * 2 * 32 * 33  # blocks, bytes, heads, features times values with ones
+    assert f"running sums, {bytes_said(states)} over all" in attention_pattern_html(KINDS["linear"])
 
 
 def test_a_kind_of_ones_own_is_shown_too(monkeypatch):
