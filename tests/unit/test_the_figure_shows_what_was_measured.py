@@ -35,9 +35,9 @@ def study(folder: Path, **change: object) -> StudyResult:
     )
     frozen = base.replace(curriculum="left_to_right")
     place = sw.Placement(runs_dir=str(folder), device="cpu")
-    return sw.Study(
-        frozen, more={"banded": banded}, seeds=(0, 1), placement=place, name="ltr"
-    ).run()
+    plain = {"lr_grid": None, "same_bytes": False}
+    arms = {"banded": banded}
+    return sw.Study(frozen, more=arms, seeds=(0, 1), placement=place, name="ltr", **plain).run()
 
 
 @pytest.fixture(scope="module")
