@@ -60,7 +60,7 @@ def control_of(base: Experiment, arms: Sequence[Arm]) -> Arm | None:
         and decays(arm.experiment)
     ]
     plain = [arm for arm in found if same_but_curriculum(arm.experiment, base)]
-    return (plain or found or [None])[0]
+    return next(iter(plain or found), None)
 
 
 def same_but_curriculum(one: Experiment, other: Experiment) -> bool:

@@ -6,14 +6,15 @@ logarithm of what was spent, as a power law nearly is over so short a way. Befor
 after the last one nothing is known, and NaN is said.
 
 A point before a curve's end is of a run whose learning rate had not decayed yet. A run of that
-budget would stand lower. So such a reading is marked, and `Study(both=True)` trains the runs that it
-takes to do without.
+budget would stand lower. So such a reading is marked, and `Study(both=True)` trains the runs that
+it takes to do without.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from stackwise.runs import Run
@@ -67,7 +68,7 @@ def bits_at(curve: Sequence[Look], unit: str, spent: float, slack: float = 0.0) 
     points = [(float(getattr(look, unit)), look.bits_per_byte) for look in curve]
     if not points or spent < points[0][0] or spent > points[-1][0] + slack:
         return math.nan
-    for (before, above), (after, below) in zip(points, points[1:], strict=False):
+    for (before, above), (after, below) in pairwise(points):
         if before <= spent <= after:
             if after == before:
                 return below

@@ -17,7 +17,7 @@ from stackwise.report import study_text
 from stackwise.runs import Run
 from stackwise.study.arms import Arm
 from stackwise.study.controls import control_of
-from stackwise.study.grid import Tried
+from stackwise.study.grid import Tried, loss_of
 from stackwise.study.samedata import check_same_data
 
 if TYPE_CHECKING:
@@ -145,6 +145,25 @@ class StudyResult:
 
         self.check()
         return summary_of(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """All that it says as plain values."""
+        from stackwise.study.words import remarks
+
+        return {
+            "equal": self.equal,
+            "control": self.control,
+            "arms": self.summary().to_dict("records"),
+            "runs": self.to_frame().to_dict("records"),
+            "tuning": [
+                {"arm": each.arm, "rate": each.rate, "seed": each.seed, "loss": loss_of(each.run)}
+                for each in self.tuning
+            ],
+            "saved_flops": self.saved_flops,
+            "failures": list(self.failures),
+            "remarks": remarks(self),
+            "verdict": self.verdict(),
+        }
 
     def table(self, *, markdown: bool = False) -> str:
         """The summary as text, one line per arm: losses are said as plainly as wins."""

@@ -20,6 +20,7 @@ from stackwise.errors import ExperimentError
 from stackwise.memory.flops import stage_flops_per_token
 from stackwise.runs import Run
 from stackwise.runs.folder import is_run
+from stackwise.stage import Stage
 from stackwise.training.forking import beginnings, fork
 from stackwise.training.kept_stages import kept_stages
 from stackwise.training.start import (
@@ -62,7 +63,9 @@ def stages_alike(one: Experiment, other: Experiment) -> int:
     return next((n for n in range(alike, 0, -1) if _begins_alike(other, old, new, n - 1)), 0)
 
 
-def _begins_alike(exp: Experiment, old: Sequence, new: Sequence, number: int) -> bool:
+def _begins_alike(
+    exp: Experiment, old: Sequence[Stage], new: Sequence[Stage], number: int
+) -> bool:
     """Whether what is kept at the end of a stage is what a run of all the new stages has there."""
     try:
         return not beginnings(exp, old, new, number)

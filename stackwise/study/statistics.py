@@ -17,7 +17,7 @@ from functools import cache
 
 import torch
 
-POINTS = 1001  # of Simpson's rule; the integrand is smooth, so that rounding is what is left
+POINTS = 4001  # of Simpson's rule; the integrand is smooth, so that rounding is what is left
 LEVEL, POWER = 0.95, 0.8
 FEWEST, HEADLINE = 3, 8  # seeds that say anything; that a headline needs
 MOST = 100_000

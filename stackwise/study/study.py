@@ -5,11 +5,11 @@
     result = study.run()           # goes on where it stopped
     print(result), result.summary()
 
-What makes it fair: every arm gets the same budget, the same data in the same order, the same grid of
-learning rates; a control that is trained end to end and decayed fully; and an end-to-end rack that
-takes no more memory than the arm that saves most. The pieces are `arms.py`, `controls.py`,
-`budgets.py`, `grid.py`, `sharing.py`; how runs are carried out `jobs.py` and `pool.py`; what they
-say `result.py`.
+What makes it fair: every arm gets the same budget, the same data in the same order and the same
+grid of learning rates; there is a control that is trained end to end and decayed fully, and an
+end-to-end rack that takes no more memory than the arm that saves most. The pieces are `arms.py`,
+`controls.py`, `budgets.py`, `grid.py` and `sharing.py`; how runs are carried out, `jobs.py` and
+`pool.py`; what they say, `result.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from stackwise.asked import a_placement, an_experiment, arms_named, seeds_of, varied
 from stackwise.config import Experiment, Placement
+from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError, short
 from stackwise.planner.hardware import Hardware
 from stackwise.runs import Run
@@ -229,10 +230,13 @@ class Study:
         return [unit for unit in ("flops", "tokens") if self.both and unit != self.equal]
 
     def _at(self, arm: Arm, unit: str | None) -> Experiment:
-        """An arm's experiment at another unit's budget; None for the study's own."""
+        """An arm at another unit's budget; as it is where that makes no other stages."""
+        own = arm.experiment
         if unit is None:
-            return arm.experiment
-        return arm.experiment.replace(budget={unit: budget_of(self.base, self.placement, unit)})
+            return own
+        other = own.replace(budget={unit: budget_of(self.base, self.placement, unit)})
+        made = [stages(settled(exp, self.placement)[0]) for exp in (own, other)]
+        return own if made[0] == made[1] else other
 
     def run(
         self,

@@ -1,8 +1,8 @@
 """What a study says of each arm, as numbers: one row per arm. A pure function of its runs.
 
 Differences are paired by seed, from the control. What an arm costs beside its own runs, the
-learning-rate grid, stands in a column of its own. Nothing here raises for a run without a result: it
-is missing, and counted as missing.
+learning-rate grid, stands in a column of its own. Nothing here raises for a run without a result:
+it is missing, and counted as missing.
 """
 
 from __future__ import annotations

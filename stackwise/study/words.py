@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stackwise.report import bytes_text, count_text, duration, figure, number, table
@@ -31,7 +31,7 @@ def table_of(result: StudyResult, *, markdown: bool = False) -> str:
     return _markdown(head, cells) if markdown else table(head, cells)
 
 
-def _cells(row: dict[str, Any], readings: Sequence[str], tuned: bool) -> list[str]:
+def _cells(row: Mapping[Any, Any], readings: Sequence[str], tuned: bool) -> list[str]:
     spread = f" ± {number(row['std'])}" if row["n"] > 1 else ""
     away = row["difference"]
     needed = row["seeds_needed"]
@@ -54,7 +54,7 @@ def _cells(row: dict[str, Any], readings: Sequence[str], tuned: bool) -> list[st
     ]
 
 
-def _reading(row: dict[str, Any], unit: str) -> str:
+def _reading(row: Mapping[Any, Any], unit: str) -> str:
     bits = row[f"at_equal_{unit}"]
     mark = "" if math.isnan(bits) or row[f"{unit}_decayed"] else "*"
     return number(bits) + mark
@@ -160,7 +160,7 @@ def _beside_control(result: StudyResult) -> Iterator[str]:
         yield f"A headline needs {HEADLINE} seeds."
 
 
-def _arm_text(row: dict[str, Any]) -> str:
+def _arm_text(row: Mapping[Any, Any]) -> str:
     if math.isnan(row["difference"]):
         return str(row["arm"])
     between = "" if math.isnan(row["low"]) else f" ({signed(row['low'])} to {signed(row['high'])})"
