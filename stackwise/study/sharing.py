@@ -63,9 +63,7 @@ def stages_alike(one: Experiment, other: Experiment) -> int:
     return next((n for n in range(alike, 0, -1) if _begins_alike(other, old, new, n - 1)), 0)
 
 
-def _begins_alike(
-    exp: Experiment, old: Sequence[Stage], new: Sequence[Stage], number: int
-) -> bool:
+def _begins_alike(exp: Experiment, old: Sequence[Stage], new: Sequence[Stage], number: int) -> bool:
     """Whether what is kept at the end of a stage is what a run of all the new stages has there."""
     try:
         return not beginnings(exp, old, new, number)

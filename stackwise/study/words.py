@@ -113,13 +113,12 @@ def _failed(result: StudyResult) -> Iterator[str]:
 def verdict_of(result: StudyResult) -> str:
     """What may be said of a winner, and what of each arm beside the control."""
     said = ranking(result)
-    flat = [arm.name for arm, _, _ in result.runs if not decays(arm.experiment)]
+    flat = [arm for arm, _, _ in result.runs if not decays(arm.experiment)]
     if flat:
-        constant = [a.experiment.optim.schedule for a, _, _ in result.runs if a.name in flat]
+        schedules = dict.fromkeys(arm.experiment.optim.schedule for arm in flat)
         said += (
-            f" Not a fair control: {', '.join(dict.fromkeys(flat))} trained at "
-            f"optim.schedule={', '.join(dict.fromkeys(constant))}, whose learning rate does not "
-            "decay to zero."
+            f" Not a fair control: {', '.join(dict.fromkeys(arm.name for arm in flat))} trained at "
+            f"optim.schedule={', '.join(schedules)}, whose learning rate does not decay to zero."
         )
     seeds = len({seed for _, seed, _ in result.runs})
     if result.control is not None and seeds > 1 and len(names_in(result)) > 1:

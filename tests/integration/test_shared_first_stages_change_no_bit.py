@@ -20,11 +20,10 @@ def small(tiny) -> sw.Experiment:
 def test_a_branch_has_the_weights_numbers_and_costs_of_a_run_alone(small, place, tmp_path) -> None:
     study = sw.Study(small, vary={"curriculum": GROW}, placement=place, **PLAIN)
     result = study.run()
-    runs = {arm.name: run for arm, _, run in result.runs}
-    forked = runs["grow by=one init=random"] if "grow by=one init=random" in runs else None
-    forked = forked or next(run for run in runs.values() if "forked" in run.provenance())
+    (_, _, first), (second, _, forked), _ = result.runs  # the third is the control
     alone = sw.train(forked.experiment, place.replace(runs_dir=str(tmp_path / "alone")))
-    assert "forked" in forked.provenance() and "forked" not in alone.provenance()
+    assert forked.provenance()["forked"]["run"] == first.id
+    assert "forked" not in alone.provenance()
     assert forked.stages() == alone.stages()
     assert forked.weights_hash() == alone.weights_hash()
     for key in ("bits_per_byte", "flops", "trained_tokens", "probe_flops", "depth_losses"):
@@ -34,17 +33,13 @@ def test_a_branch_has_the_weights_numbers_and_costs_of_a_run_alone(small, place,
     looks = ["stage", "step", "tokens", "flops", "loss", "bits_per_byte"]
     assert forked.evals()[looks].equals(alone.evals()[looks])
 
-    first = alone.plan()[0]["flops"]
-    assert result.saved_flops == first > 0
-    assert f"shared first stages saved {first:.3g} FLOPs" in str(result)
+    saved = alone.plan()[0]["flops"]
+    assert result.saved_flops == saved > 0
+    assert f"shared first stages saved {saved:.3g} FLOPs" in str(result)
     spent = result.to_frame().set_index("arm")["flops"]
-    assert spent[forked_name(runs, forked)] == alone.result()["flops"], "its full cost"
+    assert spent[second.name] == alone.result()["flops"], "its full cost"
     again = study.run()
     assert again.to_frame().equals(result.to_frame())
-
-
-def forked_name(runs, forked) -> str:
-    return next(name for name, run in runs.items() if run.id == forked.id)
 
 
 @pytest.mark.parametrize(
@@ -75,19 +70,18 @@ def test_a_schedule_or_a_length_that_differs_is_not_shared(small) -> None:
     assert stages_alike(one, one) == 2, "all but the last: a branch has something to train"
 
 
-def test_a_stage_kept_for_another_next_stage_is_not_shared(small, place) -> None:
+def test_a_stage_kept_for_another_next_stage_is_not_shared(small, monkeypatch) -> None:
     """Averages are adopted at a border by what freezes there."""
     first = sw.Stage(path=("s0",), tokens=512)
     frozen = [first, sw.Stage(path=("s0", "s1"), active=("s1",), embedding=False, tokens=512)]
     moving = [first, sw.Stage(path=("s0", "s1"), tokens=512)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sw.CURRICULA, "frozen", lambda exp: frozen)
-        patch.setitem(sw.CURRICULA, "moving", lambda exp: moving)
-        one, other = (small.replace(curriculum=name) for name in ("frozen", "moving"))
-        assert sw.stages(one)[0] == sw.stages(other)[0]
-        assert stages_alike(one, other) == 0
-        bare = {"optim": {"ema": None}}
-        assert stages_alike(one.replace(**bare), other.replace(**bare)) == 1
+    monkeypatch.setitem(sw.CURRICULA, "frozen", lambda exp: frozen)
+    monkeypatch.setitem(sw.CURRICULA, "moving", lambda exp: moving)
+    one, other = (small.replace(curriculum=name) for name in ("frozen", "moving"))
+    assert sw.stages(one)[0] == sw.stages(other)[0]
+    assert stages_alike(one, other) == 0
+    bare = {"optim": {"ema": None}}
+    assert stages_alike(one.replace(**bare), other.replace(**bare)) == 1
 
 
 def test_nothing_is_shared_where_no_stage_is_kept(small, place) -> None:

@@ -1,4 +1,4 @@
-"""Few seeds: Student's t and not the normal, and the seeds that a spread asks for, as tables say."""
+"""Few seeds: Student's t and not the normal, and the seeds that a spread asks for."""
 
 from __future__ import annotations
 
