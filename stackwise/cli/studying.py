@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from stackwise.cli.training import hangup_saves
@@ -80,10 +81,26 @@ def study_command(options: argparse.Namespace) -> int:
 
 
 def carried_out(study: Study, options: argparse.Namespace) -> StudyResult:
-    """Train what is left of a study, and say what begins on standard error."""
+    """Train what is left of a study: under a progress bar, or by its workers, a line for each."""
+    if options.workers is not None:
 
-    def told(arm: Arm, seed: int) -> None:
-        print(f"{arm.name}, seed {seed}", file=sys.stderr, flush=True)
+        def told(arm: Arm, seed: int) -> None:
+            print(f"{arm.name}, seed {seed}", file=sys.stderr, flush=True)
 
-    with hangup_saves():
-        return study.run(workers=options.workers, threads=options.threads, on_arm=told)
+        with hangup_saves():
+            return study.run(workers=options.workers, threads=options.threads, on_arm=told)
+    from stackwise.progress import bar_over
+    from stackwise.study import spent
+    from stackwise.training.start import settled
+
+    jobs = [*study.tuning_jobs(), *study.jobs({})]
+    planned = [spent(settled(job.experiment, study.placement)[0])["flops"] for job in jobs]
+    before = accumulate(planned, initial=0.0)
+    with hangup_saves(), bar_over(sum(planned)) as bar:
+        result = study.run(
+            threads=options.threads,
+            on_step=bar.on_step,
+            on_arm=lambda arm, seed: bar.enter(f"{arm.name}, seed {seed}", next(before)),
+        )
+        bar.end()
+    return result
