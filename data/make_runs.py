@@ -34,7 +34,10 @@ def main() -> None:
     arms = {"left_to_right": base.replace(curriculum="left_to_right"), "right_to_left": banded}
     arms["grow"] = base.replace(curriculum="grow")
     placement = sw.Placement(device="cpu", threads=1, runs_dir=str(HERE / "runs"))
-    sw.Study(base, more=arms, name="end_to_end", placement=placement).run()
+    plain = {"lr_grid": None, "same_bytes": False}
+    study = sw.Study(base, more=arms, name="end_to_end", placement=placement, **plain)
+    study.run()
+    shutil.rmtree(study.folder)
     for path in HERE.glob("runs/*/lock"):
         path.unlink()
 

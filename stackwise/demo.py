@@ -47,7 +47,15 @@ def demo_study(base: Experiment, placement: Placement) -> Study:
     """The study that the demo runs."""
     arms = demo_arms(base)
     first = arms.pop("end_to_end")
-    return Study(first, more=arms, seeds=(base.seed,), placement=placement, name="end_to_end")
+    return Study(
+        first,
+        more=arms,
+        seeds=(base.seed,),
+        placement=placement,
+        name="end_to_end",
+        lr_grid=None,  # a demo is to be short
+        same_bytes=False,  # that is its fifth arm already
+    )
 
 
 def run_demo(base: Experiment, placement: Placement, out: TextIO | None = None) -> StudyResult:

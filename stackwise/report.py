@@ -68,6 +68,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
+def figure(value: float | None) -> str:
+    """`1.2e+10`; a dash for what is not known."""
+    return "-" if value is None or math.isnan(value) else f"{value:.3g}"
+
+
 def program() -> str:
     """How this program is called from here, so that a printed command can be pasted."""
     beside_python = os.path.join(os.path.dirname(sys.executable), "stackwise")
@@ -112,9 +117,9 @@ def results_table(result: StudyResult) -> str:
             f"{number(row['bits_per_byte'])} ± {number(row['stderr'])}",
             count_text(row["parameters"]),
             count_text(row["tokens"]),
-            f"{row['flops']:.3g}",
+            figure(row["flops"]),
             bytes_text(row["peak_bytes"]),
-            f"{row['seconds']:.0f}",
+            number(row["seconds"], 0),
         ]
         for row in frame.to_dict("records")
     ]
@@ -123,6 +128,14 @@ def results_table(result: StudyResult) -> str:
 
 
 def study_text(result: StudyResult) -> str:
-    """A study as it is printed: its table, the baselines of its texts, and what may be said."""
+    """A study as it is printed: its runs, its arms, the baselines of its texts, what may be said.
+
+    The arms have lines of their own only where several seeds make more of them than their runs.
+    """
+    from stackwise.study.words import remarks
+
     lines = dict.fromkeys(beside(run) for _, _, run in result.runs)
-    return "\n".join([results_table(result), "", *lines, result.verdict()])
+    several = len({seed for _, seed, _ in result.runs}) > 1 and result.control is not None
+    arms = [result.table(), ""] if several else []
+    said = [*lines, *remarks(result), result.verdict()]
+    return "\n".join([results_table(result), "", *arms, *said])

@@ -5,8 +5,8 @@ or the experiment is wrong, 3 what was planned does not fit, 130 stopped with Ct
 saved and can be resumed).
 Commands and options are listed in `arguments.py`; those that train are in `training.py`, those that
 look at what is there in `looking.py`, those that move models in `moving.py`, those that check the
-machine in `checking.py`, the one that looks for learning rates in `lr_finding.py`; `settings.py`
-reads `key=value`.
+machine in `checking.py`, the one that looks for learning rates in `lr_finding.py`, the one that
+compares in `studying.py`; `settings.py` reads `key=value`.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from stackwise.cli.moving import export_command, import_command
 from stackwise.cli.planning import add_advise, add_calibrate, add_plan
 from stackwise.cli.running import add_running
 from stackwise.cli.sampling import SAMPLE_MORE, add_sample_options, sample_command
+from stackwise.cli.studying import add_study
 from stackwise.cli.training import demo_command, resume_command, run_command
 
 FIRST_STEPS = """first steps:
@@ -152,6 +153,7 @@ def parser() -> argparse.ArgumentParser:
     for command in (again, runs, score, text, out):
         command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
     add_running(add)
+    add_study(add)
     for command_of in (add_plan, add_lr_find, add_advise, add_calibrate):
         command_of(add)
     _add_doctor(

@@ -76,8 +76,7 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
         if isinstance(model, FinishedRun):
             check_tokenizer(model, dataset.tokenizer)
             facts["start"]["of"] = "run"
-    names = [dataset.fingerprint, *([model.weights_hash] if model is not None else [])]
-    run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, *names)}"
+    run_id = run_id_of(exp, made, dataset, model)
     if rerun or not is_run(Path(placement.runs_dir, run_id)):  # else asked as it goes on
         check_disk(exp, placement, made, epoch_samples)
     with threads_of(placement):
@@ -266,6 +265,14 @@ def dataset_of(exp: Experiment, data_dir: str | Path) -> Dataset:
 def stages_of(run: Run) -> tuple[Stage, ...]:
     """What a run executes."""
     return tuple(Stage.model_validate(value) for value in run.stages())
+
+
+def run_id_of(
+    exp: Experiment, made: tuple[Stage, ...], dataset: Dataset, model: Beginning | None = None
+) -> str:
+    """What a run that begins at its first stage is called."""
+    names = [dataset.fingerprint, *([model.weights_hash] if model is not None else [])]
+    return f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, *names)}"
 
 
 def run_hash(exp: Experiment, made: tuple[Stage, ...], *read: str) -> str:

@@ -221,7 +221,7 @@ def test_lab_says_what_to_install(monkeypatch, capsys) -> None:
 TRAINING = ["run", "resume", "runs", "eval", "sample", "import", "export"]
 PLANNING = ["plan", "advise", "calibrate", "doctor"]
 RUNNING = ["launch", "pause", "stop", "watch", "fork", "label", "delete", "share"]
-COMMANDS = [*TRAINING, *RUNNING, *PLANNING, "presets", "demo", "lab"]
+COMMANDS = [*TRAINING, *RUNNING, "study", *PLANNING, "presets", "demo", "lab"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -23,6 +23,7 @@ _HOME = {
     "view_of": "charts.series",
     "write_page": "page",
     "study_figure": "paper",
+    "paired_figure": "paired",
     "figure_data": "study_data",
 }
 
