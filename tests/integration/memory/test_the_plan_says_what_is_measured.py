@@ -31,11 +31,6 @@ CASES = {
     "lion8bit": ({"optim": {"name": "lion8bit", "ema": None}}, {"trunk": "streamed"}),
     "adafactor": ({"precision": BF16, "optim": {"name": "adafactor"}}, {}),
     "muon": ({"optim": {"name": "muon"}}, {}),
-    "muon, in backward": (
-        {"precision": BF16, "optim": {**IN_BACKWARD, "name": "muon"}},
-        {"trunk": "streamed"},
-    ),
-    "paged": ({"optim": {"name": "paged_adamw8bit", "ema": None}}, {}),
     "in backward": ({"optim": {**IN_BACKWARD, "ema": None}}, {"trunk": "streamed"}),
     "leanest": (
         {
