@@ -2,7 +2,7 @@
 
     python benchmarks/input_cost.py      prints two tables and exits 1 if a bound is missed
 
-Batches have 4 samples: a step and its batch both take time in proportion to it.
+Batches have 2 samples: a step and its batch both take time in proportion to it.
 
 - Throughput: steps whose batches are ordered, read and corrupted ahead in the trainer's thread,
   against steps on batches that lie ready, in turn; the median over the turns of one over the
@@ -34,7 +34,7 @@ from stackwise.objective import Corrupted, Corruption, corrupt
 from stackwise.report import table
 from stackwise.training.start import dataset_of
 
-TURNS, STEPS, BATCH, BOUND = 5, 3, 4, 0.03
+TURNS, STEPS, BATCH, BOUND = 5, 2, 2, 0.03
 MIX = {"kind": "mix", "corpora": ["kjv", "markov", "pcfg"], "weights": [3, 1, 1]}
 
 

@@ -29,6 +29,8 @@ class Llama3Scaling(Section):
 class RackShape(Section):
     """Sizes and options of the whole rack."""
 
+    newer = frozenset({"depth_base", "spectral_norm", "frozen_up", "time", "time_width"})
+
     stacks: int = Field(4, ge=1, le=1024, description="stacks in the finished rack")
     blocks_per_stack: int = Field(2, ge=1, le=1024, description="blocks in each stack")
     d_model: int = Field(128, ge=2, le=65536, description="width of the residual stream")
