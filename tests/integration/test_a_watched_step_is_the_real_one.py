@@ -88,6 +88,10 @@ def test_a_curriculum_stepped_through_to_its_end_is_the_trained_run(arm, alone) 
         ({"precision": {"compute": "bfloat16", "weights": "bfloat16"}}, {}),
         ({"precision": {"frozen": "fp8", "border": "bfloat16"}}, {}),
         ({"rack": {"tied": True}}, {}),
+        (
+            {"rack": {"time": "learned", "frozen_up": True, "spectral_norm": True}},
+            {"micro_batch": 3},
+        ),
         ({}, {"micro_batch": 3}),
         ({}, {"checkpointing": True}),
     ],

@@ -30,7 +30,7 @@ def test_under_every_curriculum(arm: sw.Experiment, place: sw.Placement) -> None
 @pytest.mark.parametrize(
     "options",
     [
-        {"precision": {"compute": "bfloat16", "weights": "bfloat16", "frozen": "nf4"}},
+        {"precision": {"compute": "bfloat16", "weights": "bfloat16"}},
         {"objective": "mlm"},
         {"optim": {"grads": "in_backward", "clip": None}, "masking": {"sampling": "stratified_k"}},
     ],

@@ -13,6 +13,7 @@ from stackwise.choice import parse
 from stackwise.corruption import Corruption
 from stackwise.data.batches import Batch
 from stackwise.evaluation import evaluate
+from stackwise.interop.llama_rules import refuse_what_is_no_llama
 from stackwise.model.conditioning import TimeInput, level_features
 from stackwise.objective import corrupt
 from stackwise.probe import exit_losses
@@ -220,3 +221,14 @@ def test_what_cannot_be_is_refused() -> None:
     )
     with pytest.raises(sw.ExperimentError, match=r"rack\.time_width: 6 is not read with time=none"):
         sw.Experiment(rack={"time_width": 6})
+
+
+def test_no_format_of_hugging_face_has_it() -> None:
+    shape = sw.RackShape(**{**BASE, "time": "learned", "depth_base": 2})
+    with pytest.raises(sw.ModelError) as error:
+        refuse_what_is_no_llama(shape, sw.Experiment().attention, "clm", "run x")
+    lines = str(error.value).splitlines()
+    assert lines[:2] == [
+        "run x: rack.depth_base: 2 is not a Llama's, which has None",
+        "run x: rack.time: 'learned' is not a Llama's, which has 'none'",
+    ]

@@ -78,5 +78,7 @@ def test_every_option_of_a_rack_is_either_written_or_refused() -> None:
         *("stacks", "blocks_per_stack", "d_model", "heads", "kv_heads", "head_dim", "d_ff"),
         *("vocab", "tied", "norm_eps", "bias", "rope_base", "rope_scaling", "init_std", "window"),
         "max_positions",  # only read with learned positions
+        "time_width",  # only read with time input
+        *("frozen_up", "spectral_norm"),  # how weights train: written are those computed with
     }
     assert written | set(NEEDED) == set(sw.RackShape.model_fields)
