@@ -96,6 +96,12 @@ def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[st
 
 def _wrong_for(exp: Experiment, stage: Stage) -> Iterator[str]:
     """What is wrong with a stage under the objective and the rack's options."""
+    mixed = [n for n in stage.new or () if n.init in ("copy+noise", "interpolate")]
+    if exp.rack.spectral_norm and mixed:
+        yield (
+            f"new: {mixed[0].init} starts {mixed[0].stack!r} at matrices whose norm is not one, as "
+            "rack.spectral_norm keeps them; use copy or random, or leave spectral_norm off"
+        )
     if any(entry.init == "zero_output" for entry in stage.new or ()):
         yield from (f"new: {problem}" for problem in keeps_no_function(exp.rack))
     yield from data_problems(exp, stage)

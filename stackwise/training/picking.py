@@ -7,6 +7,8 @@ run, so that a resumed run draws the same.
 
 from __future__ import annotations
 
+import numpy as np
+
 from stackwise.draws import Stream, smallest, uniform_BT
 from stackwise.stage import FULL_BAND, Stage
 
@@ -25,9 +27,8 @@ def path_at(stage: Stage, seed: int, step: int) -> tuple[str, ...]:
     u_1N = uniform_BT(seed, [step], [0], FULL_BAND, len(path), Stream.PATHS)
     if count > 1:
         u_1N[:, [0, -1]] = -1.0
-    return tuple(
-        stack for stack, runs in zip(path, smallest(u_1N, [count])[0], strict=True) if runs
-    )
+    runs_N = smallest(u_1N, np.array([count]))[0]
+    return tuple(stack for stack, runs in zip(path, runs_N, strict=True) if runs)
 
 
 def stage_at(stage: Stage, seed: int, step: int) -> Stage:

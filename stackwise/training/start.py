@@ -72,10 +72,10 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
     if model is not None:
         from stackwise.interop.finished import FinishedRun, check_tokenizer
 
-        facts["start"] = {"model": model.name, "weights": model.weights_hash, "of": "model"}
+        of = "run" if isinstance(model, FinishedRun) else "model"
         if isinstance(model, FinishedRun):
             check_tokenizer(model, dataset.tokenizer)
-            facts["start"]["of"] = "run"
+        facts["start"] = {"model": model.name, "weights": model.weights_hash, "of": of}
     run_id = run_id_of(exp, made, dataset, model)
     if rerun or not is_run(Path(placement.runs_dir, run_id)):  # else asked as it goes on
         check_disk(exp, placement, made, epoch_samples)

@@ -146,9 +146,7 @@ def saved_floats(
     return kept.plus(Saved(0, _beside(shape, params, length, causal, trains)))
 
 
-def _beside(
-    shape: AttentionShape, params: Window, length: int, causal: bool, trains: bool
-) -> int:
+def _beside(shape: AttentionShape, params: Window, length: int, causal: bool, trains: bool) -> int:
     """Numbers per token that the calls keep beyond one of queries, keys, values and output."""
     chunk, span = spans(params.window, causal)
     if length < span:
