@@ -55,7 +55,9 @@ class Embedding(nn.Module):
         if self.positions is not None:
             end = start + ids_BT.shape[1]
             if end > len(self.positions):
-                raise ValueError(f"{end} tokens > max_positions={len(self.positions)}; shorten them")
+                raise ValueError(
+                    f"{end} tokens > max_positions={len(self.positions)}; shorten them"
+                )
             x_BTD = x_BTD + self.positions[start:end]
         if self.types is not None:
             x_BTD = x_BTD + self.types[0]

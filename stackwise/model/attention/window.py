@@ -24,7 +24,7 @@ from torch import Tensor
 
 from stackwise.choice import Params
 from stackwise.model.attention import mha
-from stackwise.model.attention.mha import SoftmaxAttention, most
+from stackwise.model.attention.mha import SoftmaxAttention
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
 from stackwise.model.shape import AttentionShape
@@ -146,9 +146,7 @@ def saved_floats(
     return kept.plus(Saved(0, _beside(shape, params, length, causal, trains)))
 
 
-def _beside(
-    shape: AttentionShape, params: Window, length: int, causal: bool, trains: bool
-) -> int:
+def _beside(shape: AttentionShape, params: Window, length: int, causal: bool, trains: bool) -> int:
     """Numbers per token that the calls keep beyond one of queries, keys, values and output."""
     chunk, span = spans(params.window, causal)
     if length < span:
