@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import pairwise
 
 import torch
 
@@ -50,8 +51,8 @@ def main() -> int:
 def row(name: str, causal: bool, lengths: list[int], width: int) -> list[str]:
     """One line of the table, and what is wrong with it."""
     seconds, flops = measured(name, causal, lengths, width)
-    times = [b / a for a, b in zip(seconds, seconds[1:], strict=False)]
-    counts = [b / a for a, b in zip(flops, flops[1:], strict=False)]
+    times = [b / a for a, b in pairwise(seconds)]
+    counts = [b / a for a, b in pairwise(flops)]
     said = "".join(f"{t:>9.2f} {c:>6.2f}" for t, c in zip(times, counts, strict=True))
     where = "causal" if causal else "bidirectional"
     print(f"{name:>8} {where:<14}{said}{1e3 * seconds[-1]:>12.1f}", flush=True)

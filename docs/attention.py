@@ -31,7 +31,7 @@ Written by `python docs/attention.py`; a test makes it again and compares.
 What the attention of one block costs, at width {width:,} with {heads} heads of {head} ({groups} key
 heads for `gqa`), float32, reading {tokens:,} tokens in both directions. FLOPs are those of the
 forward pass: products with weights, and others. The cache is what one token adds to a KV cache, the
-state what a decoder keeps however long the text is; the last column is both after {tokens:,} tokens.
+state what a decoder keeps however long the text is; last, both after {tokens:,} tokens.
 
 {costs}
 
@@ -39,7 +39,7 @@ Every kind reads in both directions, as each call asks, and goes on from a cache
 ids, cache)` gives what the full causal pass gives, to rounding, and `autoregressive` sampling uses
 it. `mla` decodes in its absorbed form, from the latent and the shared key as they are cached.
 `mqa` is `gqa` with one group. `kernel` and `linear` keep sums over keys, in float32; `linear` is
-the attention of features elu(x) + 1, which takes no parameters and is no approximation of softmax.
+the attention of features elu(x) + 1, exact for what it is, and no approximation of softmax.
 
 `window` compares each token with those near it: `attention.window` to each side, here {window}. The
 text is cut into chunks, so that cost and cache end where the window does. `rack.window` is another
@@ -94,7 +94,8 @@ def costs() -> str:
             round(kind.score_flops(shape, params, TOKENS, False).forward),
             4 * kind.cache_floats(shape, params),
             4 * kind.state_floats(shape, params),
-            4 * block_cache_floats(rack_of(name), params)
+            4
+            * block_cache_floats(rack_of(name), params)
             * block_cache_tokens(rack_of(name), params, 0, TOKENS)
             + 4 * kind.state_floats(shape, params),
         )

@@ -111,15 +111,14 @@ def _check(ids_BT: Tensor, cache: Cache | None, blocks: int) -> None:
         )
 
 
-def reading(rack: nn.Module) -> Callable[[Tensor], Tensor]:
+def reading(rack: Rack) -> Callable[[Tensor], Tensor]:
     """What reads a text that grows: all ids so far, (B, T), to the last one's hidden state, (B, D).
 
     It reads each token once, and remembers. Where the kind of attention has no `decode`, or this is
-    no rack, it reads everything again each time. The text may only grow from one call to the next.
+    only like a rack, it reads everything again each time. The text may only grow between calls.
     """
-    if not (isinstance(rack, Rack) and decodes(rack)):
-        again: Callable[..., Tensor] = rack.hidden
-        return lambda ids_BT: again(ids_BT, causal=True)[:, -1]
+    if not decodes(rack):
+        return lambda ids_BT: rack.hidden(ids_BT, causal=True)[:, -1]
     cache: Cache | None = None
 
     def last_BD(ids_BT: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def window_over(seen, wide, shape, causal):
         return -LENGTH * LENGTH
     most = chunk * ((LENGTH - (sides - 1) * seen) // chunk)  # tokens of whole chunks
     masks = span * (chunk + chunk * (most > chunk) + LENGTH - most)  # first, those between, last
-    copies = (most // chunk + (LENGTH > most)) * span - LENGTH
+    copies = (most // chunk + (most < LENGTH)) * span - LENGTH
     numbers = 2 * shape.kv_heads * wide * copies / LENGTH
     return TOKENS * (-(-numbers // 1) - numbers) - masks
 

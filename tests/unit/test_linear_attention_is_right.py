@@ -44,7 +44,9 @@ def test_features_are_elu_and_one_also_where_that_rounds_to_nothing():
     assert float(F.elu(x)[0] + 1) == 0
     # One rounding of an exponential and one of a sum, 2^-24 each.
     torch.testing.assert_close(elu_plus_one(x).double(), exact, rtol=2**-22, atol=0)
-    assert float(elu_plus_one(torch.tensor(-1e9))) == pytest.approx(float(torch.tensor(LOWEST).exp()))
+    assert float(elu_plus_one(torch.tensor(-1e9))) == pytest.approx(
+        float(torch.tensor(LOWEST).exp())
+    )
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -1,4 +1,4 @@
-"""The kind `window`, by spans, against softmax over all pairs under a mask; and `mqa` against `gqa`."""
+"""`window`, by spans, against softmax over all pairs under a mask; `mqa` against `gqa`."""
 
 import random
 
@@ -114,7 +114,7 @@ def test_mqa_is_gqa_with_one_group_to_the_bit(kv_heads, causal):
             "attention: window sees attention.window=5 tokens to each side, but rack.window=3; "
             "leave rack.window empty or use attention=gqa",
         ),
-        ("window:0", {}, "attention.window: 0 must be 1 or more"),
+        ({"kind": "window", "window": 0}, {}, "attention.window: 0 must be 1 or more"),
         ("mha", {"window": 0}, "rack.window: 0 must be 1 or more; leave it empty for all"),
         ({"kind": "kernel", "features": 0}, {}, "attention.features: 0 must be 2 or more"),
         (

@@ -23,8 +23,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stackwise.choice import Params
-from stackwise.model.attention.heads import cut, qkv_linear
 from stackwise.model.attention.cached import Kept
+from stackwise.model.attention.heads import cut, qkv_linear
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.attention.sums import (
     attend,

@@ -92,7 +92,7 @@ def featured(heads: Heads) -> Heads:
 
 
 def elu_plus_one(x: Tensor) -> Tensor:
-    """x + 1 over zero, exp(x) under it, down to exp(-40); elu(x) + 1 would round to zero at -17."""
+    """X + 1 over zero, exp(x) under it, down to exp(-40); elu(x) + 1 would round to zero at -17."""
     if lean_on(x):
         return cast(Tensor, _EluPlusOne.apply(x))
     return x.clamp_min(0) + x.clamp(LOWEST, 0).exp()

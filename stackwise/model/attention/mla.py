@@ -363,10 +363,9 @@ def _ranks_that_do_not_fit(shape: AttentionShape, params: Mla) -> list[str]:
                 f"{shape.d_model} and the {shape.heads * made} numbers of all heads' {what}; use "
                 f"at most {most}, or attention=mha"
             )
-    if params.rope_dim is not None and params.nope_dim is None:
-        if params.rope_dim >= shape.head_dim:
-            found.append(
-                f"attention.rope_dim: {params.rope_dim} leaves nothing of head_dim="
-                f"{shape.head_dim} without positions; lower it, or give nope_dim"
-            )
+    if params.nope_dim is None and (params.rope_dim or 0) >= shape.head_dim:
+        found.append(
+            f"attention.rope_dim: {params.rope_dim} leaves nothing of head_dim={shape.head_dim} "
+            "without positions; lower it, or give nope_dim"
+        )
     return found

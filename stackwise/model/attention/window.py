@@ -24,7 +24,7 @@ from torch import Tensor
 
 from stackwise.choice import Params
 from stackwise.model.attention import mha
-from stackwise.model.attention.mha import SoftmaxAttention, most
+from stackwise.model.attention.mha import SoftmaxAttention
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
 from stackwise.model.shape import AttentionShape
