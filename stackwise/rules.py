@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from stackwise.adapters import knob_problems
 from stackwise.choice import unread
 from stackwise.completion import packing
 from stackwise.curriculum import curriculum_problems
@@ -200,4 +201,5 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("precision", _precision),
     ("objective eval", _draws),
     ("precision", _frozen),
+    ("rack adapters", knob_problems),
 )

@@ -58,6 +58,7 @@ def enter_stage(work: Work, number: int) -> Trainee:
             name=stage.name,
             path=list(stage.path),
             active=list(stage.active or ()),
+            **({"adapters": {a.stack: a.rank for a in stage.adapters}} if stage.adapters else {}),
             tokens=stage.tokens,
             trained_parameters=sum(p.numel() for p in named.values()),
         )

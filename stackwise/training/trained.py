@@ -6,10 +6,12 @@ in `optim.py`, its moving average in `average.py`, the norms of its gradients in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from stackwise.adapters import SUFFIX
+from stackwise.model.adapters import adapter_parameters, adapter_state, bare_parameters, bare_state
 from stackwise.stage import Stage, parts_trained
 
 Named = dict[tuple[str, str], nn.Parameter]
@@ -25,8 +27,22 @@ def freeze_all_but(parts: Mapping[str, nn.Module], stage: Stage) -> Named:
     trains = parts_trained(stage)
     named: Named = {}
     for part, module in parts.items():
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(part in trains)
-            if part in trains:
-                named[part, name] = parameter
+        whole, beside = bare_parameters(module), adapter_parameters(module)
+        for owner, found in ((part, whole), (part + SUFFIX, beside)):
+            for name, parameter in found:
+                parameter.requires_grad_(owner in trains)
+                if owner in trains:
+                    named[owner, name] = parameter
     return named
+
+
+def tensors_of(parts: Mapping[str, nn.Module], chosen: Callable[[str], bool]) -> State:
+    """The weights of those parts that are chosen by name, adapters (`s1.adapter`) among them."""
+    found: State = {}
+    for part, module in parts.items():
+        if chosen(part):
+            found[part] = bare_state(module)
+        beside = adapter_state(module) if chosen(part + SUFFIX) else {}
+        if beside:
+            found[part + SUFFIX] = beside
+    return found

@@ -28,6 +28,7 @@ from stackwise.training.looks import loss_now
 from stackwise.training.saved import BEST
 from stackwise.training.score import score
 from stackwise.training.step import Trainee, autocast
+from stackwise.training.trained import tensors_of
 from stackwise.training.work import AT_THE_END, Work
 
 
@@ -78,7 +79,7 @@ def look(work: Work, trainee: Trainee) -> None:
     if last and (work.at.best is None or loss < work.at.best):
         work.at.best = loss
         trained = {part for part, _ in trainee.named}
-        parts = {k: dict(m.state_dict()) for k, m in work.rack.parts().items() if k in trained}
+        parts = tensors_of(work.rack.parts(), lambda part: part in trained)
         save(
             work.run.path / BEST,
             parts,

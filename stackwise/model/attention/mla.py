@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stackwise.choice import Params
+from stackwise.model.adapters import weight_of
 from stackwise.model.attention.mha import MASK_BYTES, SHORT, attend, most
 from stackwise.model.attention.rope import Rotary
 from stackwise.model.norm import RMSNorm, cast_once
@@ -185,8 +186,8 @@ def absorbed(
         shared_B1TR: The cached shared keys, if the layer has any.
     """
     size = layer.sizes
-    key_HNC = layer.k.weight.unflatten(0, (-1, size.nope))
-    value_HVC = layer.v.weight.unflatten(0, (-1, size.value))
+    key_HNC = weight_of(layer.k).unflatten(0, (-1, size.nope))
+    value_HVC = weight_of(layer.v).unflatten(0, (-1, size.value))
     q_BHTN, q_BHTR = layer.queries(x_BTD).split((size.nope, size.rope), dim=-1)
     scores_BHTS = (q_BHTN @ key_HNC) @ latent_BTC[:, None].mT
     if shared_B1TR is not None:
