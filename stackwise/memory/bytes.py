@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from stackwise.adapters import Adapter
 from stackwise.completion import packing
 from stackwise.curriculum import stages
 from stackwise.memory.counted import micro_tokens
@@ -24,6 +25,13 @@ from stackwise.memory.flops import (
     path_flops_per_token,
     stage_flops_per_token,
     vocab_size,
+)
+from stackwise.memory.lowrank import (
+    adapter_tensors,
+    adapters_of,
+    kept_beside,
+    leftmost,
+    not_kept,
 )
 from stackwise.memory.parts import FLOAT, Bytes, copied_bytes, in_hand, saved_of
 from stackwise.memory.peak import stage_peak
@@ -74,7 +82,8 @@ def stage_bytes(
     role, form = roles(stage), packing(exp.precision)
     lends = placement.trunk != "recompute"
     hosted = lends and placement.stream_from == "host" and not card
-    trains = parts_trained(stage)
+    trains, carried = parts_trained(stage), adapters_of(stage)
+    leads = leftmost(stage)
     kept = rest_bytes(exp, form) if lends and not hosted else stack_bytes(exp, form)
     alike: dict[tuple[bool, Role | None], Bytes] = {}  # stacks of one rack are, in one role
     parts = {}
@@ -89,6 +98,8 @@ def stage_bytes(
             whole = _trained(part_tensors(exp, part), exp) if kind[0] else Bytes(weights=kept)
             alike[kind] = whole + Bytes(activations=_activations(exp, placement, kind[1]))
         parts[part] = alike[kind]
+        if part in carried:
+            parts[part] += _carried(exp, placement, carried[part], part == leads)
     parts["head"] += Bytes(activations=_head_activations(exp, placement, stage))
     lent = exp.rack.blocks_per_stack * sum(stack not in trains for stack in stage.path if lends)
     if lent:
@@ -135,6 +146,17 @@ def _trained(tensors: Tensors, exp: Experiment) -> Bytes:
         optimizer=sum(state_bytes(exp.optim, exp.precision, *tensor) for tensor in tensors),
         average=FLOAT * numbers if exp.optim.ema is not None else 0,
     )
+
+
+def _carried(exp: Experiment, placement: Placement, adapter: Adapter, leads: bool) -> Bytes:
+    """What an adapter adds to its stack."""
+    added = _trained(adapter_tensors(exp, adapter), exp)
+    if placement.checkpointing:
+        return added
+    tokens, each = micro_tokens(exp, placement), _compute_bytes(exp)
+    kept = kept_beside(exp, adapter).bytes(each) * exp.rack.blocks_per_stack
+    kept -= not_kept(exp, adapter).bytes(each) if leads else 0
+    return added + Bytes(activations=tokens * kept)
 
 
 def _compute_bytes(exp: Experiment) -> int:

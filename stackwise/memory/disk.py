@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from stackwise.adapters import SUFFIX, carried_after
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
+from stackwise.memory.lowrank import adapter_tensors
 from stackwise.memory.stored import Tensors, part_tensors, stack_bytes, trained_bytes
 from stackwise.stage import Stage, keeps_state, parts_trained, trained_next, trunk_of, untied_from
 from stackwise.training.optim import state_bytes
@@ -133,6 +135,20 @@ def checkpoint_bytes(
                 written.setdefault(part, number)
                 still += frozen
                 still += (part in trained) * _for_later(exp, made, number, part, tensors)
+        carried = carried_after(made[: number + 1])
+        gone = {name for name in at_border if name.endswith(SUFFIX)}
+        for name in gone - {adapter.part for adapter in carried.values()}:  # merged since
+            changed += at_border.pop(name) * bool(known.intersection(range(written[name], number)))
+        for adapter in carried.values():
+            tensors = adapter_tensors(exp, adapter)
+            weights = trained_bytes(exp, tensors) + NAME_BYTES * len(tensors)
+            if adapter.part not in trains:
+                still += weights
+                continue
+            changing += weights + _states(exp, tensors)
+            after += weights + _states(exp, tensors)
+            best += weights * (number == len(made) - 1)
+            at_border[adapter.part] = weights + _for_later(exp, made, number, adapter.part, tensors)
         if number >= since:
             most = max(most, still + changing + after + best + changed)
     return most

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from stackwise.adapters import SUFFIX
 from stackwise.completion import packing
 from stackwise.memory.counted import in_pieces, micro_samples, micro_tokens, most_counted
 from stackwise.memory.flops import vocab_size
-from stackwise.memory.stored import block_linears, part_tensors
+from stackwise.memory.stored import block_linears, part_tensors, trained_tensors
 from stackwise.model.block import block_matmul_parameters, block_saved, norm_saved
 from stackwise.model.formats import room_for
 from stackwise.model.saved import Saved
@@ -167,7 +168,7 @@ def micro_of(
     buffer, beside = in_hand(exp, placement, stage, untied) if in_backward else (0, {})
     gradients = 0
     for part in parts_trained(stage) if not in_backward else ():
-        tensors = part_tensors(exp, part, untied=untied)
+        tensors = trained_tensors(exp, stage, part, untied=untied)
         gradients += gradient_bytes(exp.optim, exp.precision, (), tensors)
     return Micro(
         tokens=tokens,
@@ -222,13 +223,17 @@ def in_hand(
     linears: dict[str, list[int]] = {}
     others: dict[str, list[tuple[int, int]]] = {}
     for part in parts_trained(stage):
+        if part.endswith(SUFFIX):
+            beside = trained_tensors(exp, stage, part)
+            others["blocks"] = [*others.get("blocks", ()), *beside]
+            continue
         end, tensors = part in ("embedding", "head"), part_tensors(exp, part, untied=untied)
         where = part if end else "blocks"
         if not end:
             sizes = block_linears(exp.rack, exp.attention)
             linears[where] = [rows * columns for rows, columns in sizes]
             tensors = tuple(tensor for tensor in tensors if tensor[1] < 2)
-        others[where] = list(tensors)
+        others[where] = [*others.get(where, ()), *tensors]
     if stage.head and head_in_buffer(exp, placement, stage, untied):
         table = (vocab_size(exp) * exp.rack.d_model, 2)
         others["head"].remove(table)

@@ -15,16 +15,17 @@ from torch import nn
 
 from stackwise.choice import Params
 from stackwise.memory.flops import vocab_size
+from stackwise.memory.lowrank import Tensors as Tensors
+from stackwise.memory.lowrank import adapter_tensors
 from stackwise.model.block import Block
 from stackwise.model.formats import format_called
 from stackwise.model.init import Unfilled
 from stackwise.model.rack import Embedding, Head
 from stackwise.model.shape import RackShape
+from stackwise.stage import Stage
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
-
-Tensors = tuple[tuple[int, int], ...]  # numbers and axes of each
 
 
 @lru_cache(maxsize=64)
@@ -42,6 +43,14 @@ def block_linears(shape: RackShape, attention: Params) -> tuple[tuple[int, int],
         block = Block(shape, attention, 0)
     found = [module for module in block.modules() if isinstance(module, nn.Linear)]
     return tuple((linear.out_features, linear.in_features) for linear in found)
+
+
+def trained_tensors(exp: Experiment, stage: Stage, part: str, *, untied: bool = False) -> Tensors:
+    """Numbers and axes of each tensor of a part that a stage trains, an adapter among them."""
+    for adapter in stage.adapters or ():
+        if adapter.part == part:
+            return adapter_tensors(exp, adapter)
+    return part_tensors(exp, part, untied=untied)
 
 
 def part_tensors(exp: Experiment, part: str, *, untied: bool = False) -> Tensors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackwise.memory.stored import part_tensors
+from stackwise.memory.stored import trained_tensors
 from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.planner.curve import seconds_for
 from stackwise.planner.hardware import Hardware
@@ -21,7 +21,7 @@ FLOAT = 4
 def trained(exp: Experiment, stage: Stage, untied: bool) -> list[tuple[int, int]]:
     """Numbers and axes of each tensor that a stage trains."""
     parts = sorted(parts_trained(stage))
-    return [tensor for part in parts for tensor in part_tensors(exp, part, untied=untied)]
+    return [tensor for part in parts for tensor in trained_tensors(exp, stage, part, untied=untied)]
 
 
 def numbers_trained(exp: Experiment, stage: Stage, untied: bool) -> int:

@@ -19,13 +19,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from stackwise.adapters import SUFFIX
 from stackwise.budget import steps_of
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
 from stackwise.memory.counted import micro_tokens
 from stackwise.memory.disk import ENDLESS, frozen_bytes, looks_at_ends, rows_of
 from stackwise.memory.flops import counted_frac, head_flops_per_position, vocab_size
-from stackwise.memory.stored import block_linears, part_tensors, trained_bytes
+from stackwise.memory.stored import block_linears, part_tensors, trained_bytes, trained_tensors
 from stackwise.planner.curve import seconds_for
 from stackwise.planner.hardware import Hardware
 from stackwise.planner.passes import Pass, head_sides
@@ -269,13 +270,15 @@ def checkpoint_seconds(
     goes_on = parts_trained(following) if following else set()
     within = border = best = 0
     for part in parts_trained(made[number]):
-        tensors = part_tensors(exp, part, untied=untied)
+        tensors = trained_tensors(exp, made[number], part, untied=untied)
         weights = trained_bytes(exp, tensors)
         moments = sum(state_bytes(exp.optim, exp.precision, *tensor) for tensor in tensors)
         average = 4 * sum(count for count, _ in tensors) if exp.optim.ema is not None else 0
         within += weights + moments + average
         border += (
-            weights if part in goes_on or following is None else frozen_bytes(exp, part, tensors)
+            weights
+            if part in goes_on or following is None or part.endswith(SUFFIX)
+            else frozen_bytes(exp, part, tensors)
         )
         border += moments if keeps_state(made, number, part) else 0
         best += weights if following is None else 0
