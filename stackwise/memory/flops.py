@@ -7,9 +7,10 @@ random directions, which never train:
 
     trunk 2n + s + c     active 6n + 3s + 2c     suffix 4n + 3s + 2c     head 6dV (frozen 4dV)
 
-with the head only at the positions that count. What adapters add to a suffix is in `lowrank.py`. Where nothing that trains comes before a product,
-its input needs no gradient: so for the first products of the first active block after a trunk,
-with post-norm, and for the head's if it alone trains and has no norm. Norms (of queries and keys,
+with the head only at the positions that count. What adapters add to a suffix is in `lowrank.py`.
+Where nothing that trains comes before a product, its input needs no gradient: so for the first
+products of the first active block after a trunk, with post-norm, and for the head's if it alone
+trains and has no norm. Norms (of queries and keys,
 too), activations and rotations are left out, as in PaLM (arXiv 2204.02311, appendix B).
 Recomputation by gradient checkpointing is no progress and is not counted. Equal to torch's counter
 for every role in `tests/unit/test_a_stage_costs_what_is_counted.py`.

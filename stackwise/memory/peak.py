@@ -21,10 +21,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from stackwise.adapters import Adapter
 from stackwise.memory.devices import overhead
-from stackwise.memory.parts import Bytes, Micro, micros_of
+from stackwise.memory.lowrank import adapters_of, kept_beside, layers
+from stackwise.memory.parts import FLOAT, Bytes, Micro, micros_of
 from stackwise.model.block import block_backward, block_forward
 from stackwise.model.shape import cycle, stack_ids
 from stackwise.model.working import Moment
@@ -110,6 +112,35 @@ def stage_peak(
     return replace(best, device=overhead(exp, placement, stage, card=card))
 
 
+class Lowrank(NamedTuple):
+    """What an adapter adds to the moments of a block.
+
+    Attributes:
+        kept: Between forward and backward.
+        saved: While the block is worked through.
+        working: Beside that in backward: a scaled gradient of what a layer puts out, and its share
+            in the gradient of what it reads, of the widest layer.
+    """
+
+    kept: int
+    saved: int
+    working: int
+
+
+NOTHING = Lowrank(0, 0, 0)
+
+
+def lowrank_of(exp: Experiment, micro: Micro, adapter: Adapter) -> Lowrank:
+    """What an adapter adds to each block of its stack."""
+    each = 2 if micro.passing.low else FLOAT
+    saved = micro.tokens * kept_beside(exp, adapter).bytes(each)
+    found = layers(exp, adapter)
+    copies = micro.passing.low * 2 * adapter.rank * sum(o + i for _, o, i in found)
+    widest = max(o + i for _, o, i in found)
+    kept = 0 if micro.checkpointing else saved + copies
+    return Lowrank(kept, saved + copies, micro.tokens * each * widest)
+
+
 def moments(
     exp: Experiment, stage: Stage, parts: Mapping[str, Bytes], micro: Micro, base: Peak
 ) -> Iterator[Peak]:
@@ -117,13 +148,16 @@ def moments(
     blocks, rest = path_of(exp, stage), []
     held = micro.gradients if micro.accumulates else micro.buffer
     backs: dict[tuple[int, bool], tuple[Moment, ...]] = {}
+    carried = adapters_of(stage)
     kept = 0
     again = cycle(exp.rack)
     tell = telling(blocks, lcm(again, exp.rack.blocks_per_stack))
+    tell |= {number for name, number, _ in blocks if name.partition(".")[0] in carried}
+    beside = {stack: lowrank_of(exp, micro, adapter) for stack, adapter in carried.items()}
     for name, number, role in blocks:
         if role != "trunk":
             rest.append((name, number, role))
-            kept += micro.kept[role]
+            kept += micro.kept[role] + beside.get(name.partition(".")[0], NOTHING).kept
         if number in tell and (role == "trunk" or micro.checkpointing):
             trains = role == "active"
             moment = block_forward(exp.rack, exp.attention, number, micro.passing, trains)
@@ -146,8 +180,11 @@ def moments(
         )
     for name, number, role in reversed(rest):
         here = replace(base, at=f"backward of {name}")
-        kept -= micro.kept[role]
-        below = kept + (micro.kept[role] if micro.checkpointing else 0)
+        stack = name.partition(".")[0]
+        extra = beside.get(stack, NOTHING)
+        kept -= micro.kept[role] + extra.kept
+        below = kept + (micro.kept[role] if micro.checkpointing else 0) + extra.saved
+        here = replace(here, temporaries=extra.working)
         trains = role == "active"
         like = number % again, trains
         if like not in backs:
@@ -165,8 +202,8 @@ def moments(
             found = at_work(here, micro, role, below, moment, gradients)
             hand = trains * micro.hand(moment.hand)
             yield replace(found, temporaries=found.temporaries + hand)
-        if trains and not held:
-            made += parts[name.partition(".")[0]].gradients // exp.rack.blocks_per_stack
+        if (trains or stack in carried) and not held:
+            made += parts[stack].gradients // exp.rack.blocks_per_stack
     if stage.embedding:
         yield replace(
             base,
@@ -204,7 +241,7 @@ def at_work(
         here,
         gradients=gradients,
         activations=below + keeps + micro.copied(role, moment),
-        temporaries=floats - keeps + micro.weight(role),
+        temporaries=here.temporaries + floats - keeps + micro.weight(role),
     )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from stackwise.adapters import Adapter
 from stackwise.errors import ExperimentError
 from stackwise.model.frozen import FrozenLinear
+from stackwise.model.init import Unfilled
 
 if TYPE_CHECKING:
     from stackwise.model.rack import Rack
@@ -34,6 +36,34 @@ MISSING = (
     "adapters: need the package peft, which is not installed; pip install 'stackwise[adapters]', "
     "or leave adapters.on at none"
 )
+
+
+@cache
+def layer_class() -> type[Any]:
+    """peft's linear layer with A and B.
+
+    It would read the device and dtype of both off the weight, which a frozen layer makes anew each
+    time, and a lent one reads from its file: `put_on` says them.
+    """
+    check_package()
+    from peft.tuners.lora import Linear
+
+    class Adapted(Linear):
+        def _move_adapter_to_device_of_base_layer(
+            self, adapter_name: str, device: torch.device | None = None
+        ) -> None:
+            """Leave A and B where they are."""
+
+    return Adapted
+
+
+def config_of(adapter: Adapter, **more: Any) -> Any:
+    """What peft calls a configuration."""
+    check_package()
+    from peft import LoraConfig
+
+    alpha = cast(int, adapter.alpha)  # peft divides it by the rank
+    return LoraConfig(r=adapter.rank, lora_alpha=alpha, init_lora_weights=False, **more)
 
 
 def check_package() -> None:
@@ -64,26 +94,18 @@ def put_on(
         ExperimentError: If peft is not here.
         ValueError: If the tensors are of another rank or stack.
     """
-    check_package()
-    from peft import LoraConfig, inject_adapter_in_model
-
-    names = [
-        name
-        for name, module in stack.named_modules()
-        if isinstance(module, nn.Linear) and adapter.targets in ("all", name.split(".")[2])
-    ]
-    config = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=cast(int, adapter.alpha),  # peft divides it by the rank
-        target_modules=names,
-        init_lora_weights=False,
-    )
-    inject_adapter_in_model(config, stack, NAME)
-    stack.__dict__.pop("peft_config", None)
-    for _, layer in layers_of(stack):
-        layer.cast_input_dtype_enabled = False  # autocast says what products are in
-        for pair in (layer.lora_A, layer.lora_B):
-            pair.to(torch.float32)
+    device = next(stack.parameters()).device  # of a norm: it is in memory wherever matrices are
+    config, made = config_of(adapter), layer_class()
+    linears = {name: m for name, m in stack.named_modules() if isinstance(m, nn.Linear)}
+    for name, linear in linears.items():
+        if adapter.targets in ("all", name.split(".")[2]):  # blocks.0.attention.qkv
+            with Unfilled():
+                layer = made(linear, NAME, config, r=adapter.rank, lora_alpha=adapter.alpha)
+            layer.cast_input_dtype_enabled = False  # autocast says what products are in
+            for pair in (layer.lora_A, layer.lora_B):
+                shape = pair[NAME].weight.shape
+                pair[NAME].weight = nn.Parameter(torch.empty(shape, device=device))
+            stack.set_submodule(name, layer.train(linear.training), strict=True)
     fill(stack, tensors, generator)
 
 
