@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stackwise.adapters import Adapter
 from stackwise.memory.devices import overhead
-from stackwise.memory.lowrank import adapters_of, kept_beside, layers
+from stackwise.memory.lowrank import adapter_numbers, adapters_of, kept_beside, leftmost, not_kept
 from stackwise.memory.parts import FLOAT, Bytes, Micro, micros_of
 from stackwise.model.block import block_backward, block_forward
 from stackwise.model.shape import cycle, stack_ids
@@ -117,28 +117,35 @@ class Lowrank(NamedTuple):
 
     Attributes:
         kept: Between forward and backward.
-        saved: While the block is worked through.
-        working: Beside that in backward: a scaled gradient of what a layer puts out, and its share
-            in the gradient of what it reads, of the widest layer.
+        saved: While the block is worked through, beyond what one that is worked through `like` it
+            keeps.
+        like: The role that its backward is like: of an active block, where the feed-forward keeps
+            its inputs for A, or of a suffix.
     """
 
-    kept: int
-    saved: int
-    working: int
-
-
-NOTHING = Lowrank(0, 0, 0)
+    kept: int = 0
+    saved: int = 0
+    like: Role | None = None
 
 
 def lowrank_of(exp: Experiment, micro: Micro, adapter: Adapter) -> Lowrank:
     """What an adapter adds to each block of its stack."""
     each = 2 if micro.passing.low else FLOAT
-    saved = micro.tokens * kept_beside(exp, adapter).bytes(each)
-    found = layers(exp, adapter)
-    copies = micro.passing.low * 2 * adapter.rank * sum(o + i for _, o, i in found)
-    widest = max(o + i for _, o, i in found)
-    kept = 0 if micro.checkpointing else saved + copies
-    return Lowrank(kept, saved + copies, micro.tokens * each * widest)
+    beside = micro.tokens * kept_beside(exp, adapter).bytes(each)
+    numbers = adapter_numbers(exp, adapter) // exp.rack.blocks_per_stack
+    whole = beside + micro.passing.low * 2 * numbers  # autocast's copies of A and B
+    like: Role = "suffix" if adapter.targets == "attention" else "active"
+    saved = whole - micro.saved[like] + micro.saved["suffix"]
+    return Lowrank(0 if micro.checkpointing else whole, saved, like)
+
+
+def spared(exp: Experiment, micro: Micro, stage: Stage) -> int:
+    """What the leftmost block does not keep, where no gradient reaches its input."""
+    stack = leftmost(stage)
+    if stack is None or micro.checkpointing:
+        return 0
+    adapter = adapters_of(stage)[stack]
+    return micro.tokens * not_kept(exp, adapter).bytes(2 if micro.passing.low else FLOAT)
 
 
 def moments(
@@ -149,7 +156,7 @@ def moments(
     held = micro.gradients if micro.accumulates else micro.buffer
     backs: dict[tuple[int, bool], tuple[Moment, ...]] = {}
     carried = adapters_of(stage)
-    kept = 0
+    kept = -spared(exp, micro, stage)
     again = cycle(exp.rack)
     tell = telling(blocks, lcm(again, exp.rack.blocks_per_stack))
     tell |= {number for name, number, _ in blocks if name.partition(".")[0] in carried}
@@ -157,7 +164,7 @@ def moments(
     for name, number, role in blocks:
         if role != "trunk":
             rest.append((name, number, role))
-            kept += micro.kept[role] + beside.get(name.partition(".")[0], NOTHING).kept
+            kept += micro.kept[role] + beside.get(name.partition(".")[0], Lowrank()).kept
         if number in tell and (role == "trunk" or micro.checkpointing):
             trains = role == "active"
             moment = block_forward(exp.rack, exp.attention, number, micro.passing, trains)
@@ -181,25 +188,24 @@ def moments(
     for name, number, role in reversed(rest):
         here = replace(base, at=f"backward of {name}")
         stack = name.partition(".")[0]
-        extra = beside.get(stack, NOTHING)
+        extra = beside.get(stack, Lowrank())
         kept -= micro.kept[role] + extra.kept
         below = kept + (micro.kept[role] if micro.checkpointing else 0) + extra.saved
-        here = replace(here, temporaries=extra.working)
-        trains = role == "active"
-        like = number % again, trains
+        trains, worked = role == "active", extra.like or role
+        like = number % again, worked == "active"
         if like not in backs:
-            backs[like] = block_backward(exp.rack, exp.attention, like[0], micro.passing, trains)
+            backs[like] = block_backward(exp.rack, exp.attention, like[0], micro.passing, like[1])
         for moment in backs[like] if number in tell else ():
             if micro.beside:
-                yield at_work(here, micro, role, below, moment, made)
+                yield at_work(here, micro, (role, worked), below, moment, made)
                 if trains and moment.hand:  # the product done, its tensor moves
                     gradients = made + micro.beside["blocks"]
-                    moving = at_work(here, micro, role, below, moment.made_up, gradients)
+                    moving = at_work(here, micro, (role, worked), below, moment.made_up, gradients)
                     yield replace(moving, temporaries=moving.temporaries + micro.slice)
                 continue
             new = trains and not held
             gradients = made + new * moment.made * micro.weight_bytes
-            found = at_work(here, micro, role, below, moment, gradients)
+            found = at_work(here, micro, (role, worked), below, moment, gradients)
             hand = trains * micro.hand(moment.hand)
             yield replace(found, temporaries=found.temporaries + hand)
         if (trains or stack in carried) and not held:
@@ -232,16 +238,25 @@ def telling(blocks: Sequence[tuple[str, int, Role]], again: int) -> set[int]:
 
 
 def at_work(
-    here: Peak, micro: Micro, role: Role, below: int, moment: Moment, gradients: int
+    here: Peak,
+    micro: Micro,
+    roles_of: tuple[Role, Role],
+    below: int,
+    moment: Moment,
+    gradients: int,
 ) -> Peak:
-    """A moment of a block's backward, above what the blocks below it keep."""
+    """A moment of a block's backward, above what the blocks below it keep.
+
+    `roles_of`: what its stack is, and what it is worked through like.
+    """
+    role, worked = roles_of
     floats = micro.bytes_of(moment)
-    keeps = min(micro.saved[role], floats)
+    keeps = min(micro.saved[worked], floats)
     return replace(
         here,
         gradients=gradients,
         activations=below + keeps + micro.copied(role, moment),
-        temporaries=here.temporaries + floats - keeps + micro.weight(role),
+        temporaries=floats - keeps + micro.weight(role),
     )
 
 

@@ -40,7 +40,7 @@ MISSING = (
 
 @cache
 def layer_class() -> type[Any]:
-    """peft's linear layer with A and B.
+    """The linear layer of peft with A and B.
 
     It would read the device and dtype of both off the weight, which a frozen layer makes anew each
     time, and a lent one reads from its file: `put_on` says them.
