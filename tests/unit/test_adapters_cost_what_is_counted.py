@@ -115,7 +115,9 @@ def kept(block, x_BTD):
     """Numbers in the storages that autograd keeps of a block, its weights aside."""
     block(x_BTD, causal=False)  # tables that grow on first use
     constant = {t.untyped_storage().data_ptr() for t in [*block.parameters(), *block.buffers()]}
-    constant |= {m.table_TF2.untyped_storage().data_ptr() for m in block.modules() if hasattr(m, "table_TF2")}
+    constant |= {
+        m.table_TF2.untyped_storage().data_ptr() for m in block.modules() if hasattr(m, "table_TF2")
+    }
     seen = {}
 
     def pack(tensor):
