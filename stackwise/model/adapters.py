@@ -42,7 +42,7 @@ MISSING = (
 def layer_class() -> type[Any]:
     """The linear layer of peft with A and B.
 
-    It would read the device and dtype of both off the weight, which a frozen layer makes anew each
+    It would read their sizes, device and dtype off the weight, which a frozen layer makes anew each
     time, and a lent one reads from its file: `put_on` says them.
     """
     check_package()
@@ -53,6 +53,9 @@ def layer_class() -> type[Any]:
             self, adapter_name: str, device: torch.device | None = None
         ) -> None:
             """Leave A and B where they are."""
+
+        def _get_in_out_features(self, module: nn.Linear) -> tuple[int, int]:
+            return module.in_features, module.out_features
 
     return Adapted
 
