@@ -125,7 +125,12 @@ def test_a_stack_that_trains_takes_its_adapter_in(tiny, place) -> None:
 
 def test_ends_of_stages_and_drift_know_them(tiny, place) -> None:
     run = sw.train(tiny.replace(**ARMS["suffix"]), place.replace(keep_stages=True))
-    assert [len(adapter_state(rack_after(run, n).stacks["s3"])) for n in range(4)] == [0, 10, 10, 10]
+    assert [len(adapter_state(rack_after(run, n).stacks["s3"])) for n in range(4)] == [
+        0,
+        10,
+        10,
+        10,
+    ]
     drift = sw.weight_drift(run).set_index(["part", "stage"])
     assert drift.loc[("s3", 1), "trained"] and drift.loc[("s3", 1), "from_before"] > 0
 
