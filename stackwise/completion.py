@@ -27,7 +27,7 @@ def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
         ExperimentError: If a stage contradicts the rack, the objective or a stage before it, or
             if the noise bands of all leave a gap.
     """
-    known, seen, out = stack_ids(exp.rack), set[str](), []
+    known, seen, out = stack_ids(exp.rack), set[str](), list[Stage]()
     for number, stage in enumerate(made):
         active = stage.path if stage.active is None else stage.active
         new = stage.new

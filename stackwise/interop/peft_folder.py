@@ -152,10 +152,16 @@ def adapter_in(
     named = config.get("alpha_pattern") or {}
     alphas = {named.get(f"stacks.{stack}.{owner}", config.get("lora_alpha")) for owner in owners}
     kinds = {owner.split(".")[2] for owner in owners if owner.count(".") > 2}
-    if len(ranks) != 1 or len(alphas) != 1 or not kinds <= {"attention", "ffn"} or not kinds:
+    if (
+        len(ranks) != 1
+        or len(alphas) != 1
+        or None in alphas
+        or not kinds <= {"attention", "ffn"}
+        or not kinds
+    ):
         raise ModelError(
             f"{folder}: the layers of {stack} have ranks {sorted(ranks)} and alphas "
-            f"{sorted(alphas)} in {sorted(kinds)}; a stack has one of each, in attention or ffn"
+            f"{sorted(map(str, alphas))} in {sorted(kinds)}; a stack has one of each, in attention or ffn"
         )
     targets: Targets = "all" if len(kinds) == 2 else "ffn" if "ffn" in kinds else "attention"
     return Adapter(stack=stack, rank=ranks.pop(), alpha=alphas.pop(), targets=targets)

@@ -54,7 +54,8 @@ def layer_class() -> type[Any]:
         ) -> None:
             """Leave A and B where they are."""
 
-        def _get_in_out_features(self, module: nn.Linear) -> tuple[int, int]:
+        def _get_in_out_features(self, module: nn.Module) -> tuple[int, int]:
+            assert isinstance(module, nn.Linear)
             return module.in_features, module.out_features
 
     return Adapted

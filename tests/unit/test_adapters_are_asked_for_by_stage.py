@@ -220,10 +220,9 @@ def test_a_run_without_peft_is_refused_before_anything_is_made(tmp_path, monkeyp
 
 def test_a_model_of_ones_own_has_none():
     model = sw.Rack(sw.RackShape(stacks=2, d_model=16, heads=2), "mha", 61)
+
+    def mine(exp):
+        yield Stage(path=("s0", "s1"), active=("s1",), embedding=False, adapters=one())
+
     with pytest.raises(ValueError, match="adapters: are for the racks of runs"):
-        sw.train_stack_wise(
-            model,
-            [torch.ones(2, 4, dtype=torch.int64)] * 4,
-            curriculum="left_to_right",
-            options={"adapters.on": "trunk"},
-        )
+        sw.train_stack_wise(model, [torch.ones(2, 4, dtype=torch.int64)] * 4, curriculum=mine)

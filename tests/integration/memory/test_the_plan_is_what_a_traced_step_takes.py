@@ -67,17 +67,14 @@ CASES = {
         {},
     ),
     "adapters on the suffix": ({"adapters": {"on": "suffix", "rank": 32}}, {}),
-    "adapters on a trunk of int8, autocast": (
-        {"curriculum": LEFT, "adapters": "trunk", "precision": {**AUTOCAST, "frozen": "int8"}},
+    "adapters in the feed-forward of int8, in backward": (
+        {
+            "curriculum": LEFT,
+            "adapters": {"on": "trunk", "targets": "ffn"},
+            "optim": IN_BACKWARD,
+            "precision": {"frozen": "int8"},
+        },
         {},
-    ),
-    "adapters in the feed-forward, in backward": (
-        {"curriculum": LEFT, "adapters": {"on": "trunk", "targets": "ffn"}, "optim": IN_BACKWARD},
-        {},
-    ),
-    "adapters in attention, checkpointed": (
-        {"adapters": {"on": "suffix", "targets": "attention"}},
-        {"checkpointing": True},
     ),
     "diffusion": ({"curriculum": LEFT, "objective": "diffusion"}, {}),
     "large head": ({"curriculum": LEFT, "rack": {"vocab": 9000, "tied": True}}, {}),
