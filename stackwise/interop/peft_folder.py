@@ -161,7 +161,8 @@ def adapter_in(
     ):
         raise ModelError(
             f"{folder}: the layers of {stack} have ranks {sorted(ranks)} and alphas "
-            f"{sorted(map(str, alphas))} in {sorted(kinds)}; a stack has one of each, in attention or ffn"
+            f"{sorted(map(str, alphas))} in {sorted(kinds)}; a stack has one of each, in attention "
+            "or ffn"
         )
     targets: Targets = "all" if len(kinds) == 2 else "ffn" if "ffn" in kinds else "attention"
     return Adapter(stack=stack, rank=ranks.pop(), alpha=alphas.pop(), targets=targets)

@@ -47,6 +47,7 @@ def enter_stage(work: Work, number: int) -> Trainee:
     load_optimizer_state(optimizer, named, read_state(work, MOMENTS, trains), whole=goes_on)
     if fresh:
         take_masters(work, named, optimizer)
+        work.merged = {}
     average = None if exp.optim.ema is None else Average(named, exp.optim.ema, optimizer)
     if not fresh and average is not None:
         average.load(read_state(work, AVERAGE, trains), work.at.updates)

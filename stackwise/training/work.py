@@ -81,7 +81,8 @@ class Work:
         lent: Stacks whose matrices are read as they are needed.
         empty: Stacks that are on disk, and not loaded yet.
         adapters: A and B of the stacks that carry an adapter, while it is off.
-        merged: What the adapters of stacks that train now added to their weights.
+        merged: What adapters add to the weights of stacks that train from now on, until masters
+            have been read.
         stop_requested: Whether it is to end after the step in hand, saved.
         paused: Whether it is to wait after the step in hand.
         obeyed: The number of the last order that was taken (`stackwise/runs/control.py`).

@@ -12,6 +12,7 @@ import stackwise as sw
 from stackwise.model.adapters import adapter_state, bare_state, deltas_of, layers_of, merge_adapters
 from stackwise.runs import Run
 from stackwise.stage_ends import rack_after
+from stackwise.training import borders
 from stackwise.training.run import execute
 from stackwise.training.start import create_run
 from stackwise.training.updates import OPTIMIZERS
@@ -100,19 +101,22 @@ def test_files_of_their_own_hold_them(tiny, place) -> None:
     assert torch.equal(lent(ids), run.rack()(ids))
 
 
-def test_a_stack_that_trains_takes_its_adapter_in(tiny, place) -> None:
+def test_a_stack_that_trains_takes_its_adapter_in(tiny, place, monkeypatch) -> None:
     """Its weights begin at W + (alpha / rank) B A, in float32, from its master."""
     exp, begun = tiny.replace(**ARMS["dual, int8"]), {}
-    exp = exp.replace(optim={"ema": None})
+    exp, take_masters = exp.replace(optim={"ema": None}), borders.take_masters
 
-    def on_step(work, numbers):
-        if work.at.stage == 1 and work.at.step == 1:
-            begun.update({k: v.clone() for k, v in work.merged["s1"].items()})
+    def stopped(work, *rest):
+        if work.at.stage == 1:
+            begun.update(work.merged["s1"])
             raise KeyboardInterrupt
+        take_masters(work, *rest)
 
+    monkeypatch.setattr(borders, "take_masters", stopped)
     run = create_run(exp, place)
     with pytest.raises(KeyboardInterrupt):
-        execute(run, on_step=on_step)
+        execute(run)
+    monkeypatch.undo()
     kept = rack_after(Run(run.path), 0)
     adapter = sw.stages(exp)[0].adapters[0]
     wanted = dict(deltas_of(adapter_state(kept.stacks["s1"]), adapter))
