@@ -226,3 +226,9 @@ def test_a_model_of_ones_own_has_none():
 
     with pytest.raises(ValueError, match="adapters: are for the racks of runs"):
         sw.train_stack_wise(model, [torch.ones(2, 4, dtype=torch.int64)] * 4, curriculum=mine)
+
+
+def test_the_plan_says_which_ones_train():
+    exp = asked("left_to_right", on="trunk", rank=[2, 0, 3, 0])
+    text = str(sw.plan(exp, hardware="h100-80"))
+    assert "s3 head +s0 +s2" in text and "s1 head +s0 " in text
