@@ -6,12 +6,14 @@ A curriculum's function (`curriculum.py`) yields stages that are each right by t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from stackwise.adapters import Adapter, asked_for, carried_after
 from stackwise.by_stage import data_problems, with_own_data
 from stackwise.errors import ExperimentError
 from stackwise.masking import check_band, stack_bands, unserved
+from stackwise.model.linears import narrowest
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.stage import FULL_BAND, NewStack, Stage, band_paths, thaws
 
@@ -23,13 +25,13 @@ LONGEST_NAME = 40
 
 
 def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
-    """Fill in `name`, `active` and `new`, and check that the stages can be executed.
+    """Fill in `name`, `active`, `new` and `adapters`, and check that stages can be executed.
 
     Raises:
         ExperimentError: If a stage contradicts the rack, the objective or a stage before it, or
             if the noise bands of all leave a gap.
     """
-    known, seen, out = stack_ids(exp.rack), set[str](), []
+    known, seen, out = stack_ids(exp.rack), set[str](), list[Stage]()
     try:
         made = with_own_data(exp, made)
     except ValueError as error:
@@ -40,8 +42,14 @@ def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
         if new is None:
             new = tuple(NewStack(stack=s) for s in stage.path if s not in seen)
         name = stage.name or _name(stage, active, known)
-        stage = stage.model_copy(update={"active": active, "new": new, "name": name})
+        carried, adapters = carried_after(out), stage.adapters
+        if adapters is None:
+            adapters = asked_for(exp, stage.path, active, carried)
+        stage = stage.model_copy(
+            update={"active": active, "new": new, "name": name, "adapters": adapters or None}
+        )
         problems = [*_problems(stage, known, seen), *_wrong_for(exp, stage)]
+        problems += adapter_problems(exp, stage, carried)
         if problems:
             raise ExperimentError("\n".join(f"curriculum.stages[{number}].{p}" for p in problems))
         seen.update(entry.stack for entry in new)
@@ -111,6 +119,43 @@ def _wrong_for(exp: Experiment, stage: Stage) -> Iterator[str]:
     why = unserved(stage.band, exp.data.seq_len)
     if why:
         yield f"band: {why}; widen it or use longer samples"
+
+
+def adapter_problems(
+    exp: Experiment, stage: Stage, carried: Mapping[str, Adapter]
+) -> Iterator[str]:
+    """What is wrong with the adapters of a stage on this rack, after the stages before it."""
+    named = {adapter.stack: adapter for adapter in stage.adapters or ()}
+    known, moves = set(stack_ids(exp.rack)), set(stage.active or ())
+    if named and exp.rack.spectral_norm:
+        yield (
+            "adapters: change matrices whose norm rack.spectral_norm keeps at one; use "
+            "adapters.on=none, or leave spectral_norm off"
+        )
+    for adapter in (named[stack] for stack in stage.path if stack in named and stack in known):
+        name, least = narrowest(exp.rack, exp.attention, adapter.targets)
+        if adapter.rank > least:
+            yield (
+                f"adapters: rank {adapter.rank} of {adapter.stack} > {least}, the smaller side of "
+                f"{name}; lower it"
+            )
+        before = carried.get(adapter.stack)
+        if before is not None and before != adapter:
+            yield (
+                f"adapters: {adapter.stack} carries one of rank {before.rank}, alpha "
+                f"{before.alpha:g} and targets={before.targets}, which trains on; give it the same"
+            )
+    for stack in (s for s in stage.path if s in carried and s not in named and s not in moves):
+        yield (
+            f"adapters: {stack} carries one since an earlier stage; name it here, or let {stack} "
+            "train, which merges it"
+        )
+    for entry in stage.new or ():
+        for source in (each for each in entry.sources if each in carried):
+            yield (
+                f"new: {entry.stack!r} copies {source!r}, which carries an adapter; copy "
+                "another stack, or let that one train before"
+            )
 
 
 def keeps_no_function(shape: RackShape) -> Iterator[str]:

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from stackwise.adapters import Adapters
 from stackwise.bell import Bell
 from stackwise.changes import merged as merged
 from stackwise.changes import nested as nested
@@ -257,6 +258,11 @@ class Experiment(Checked):
     masking: Masking = Field(Masking(), description="how much is masked, and where in the rack")
     curriculum: _chosen(CURRICULA, "name") = Field(  # type: ignore[valid-type]
         "end_to_end", validate_default=True, description="which stacks train when"
+    )
+    adapters: Adapters = Field(
+        Adapters(),
+        exclude_if=lambda value: value == Adapters(),
+        description="low-rank adapters (LoRA) on frozen stacks",
     )
     data: Data = Field(Data(), description="what is read, and how it is cut")
     optim: Optim = Field(Optim(), description="how weights move")

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from stackwise.adapters import SUFFIX, Adapter, carried_after
 from stackwise.memory.flops import forward_flops_per_token, head_flops_per_position
+from stackwise.model.adapters import deltas_of
 from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, is_causal
@@ -66,15 +68,18 @@ def weight_drift(run: Run) -> pd.DataFrame:
 
     ends, stages = two_ends(run), stages_of(run)
     manifests = {number: own_end(run, folder) for number, folder in ends.items()}
+    carried = {number: carried_after(stages[: number + 1]) for number in ends}
     rows = []
     for part in ("embedding", *stack_ids(run.experiment.rack), "head"):
         there = [number for number in ends if part in manifests[number]["parts"]]
-        points = [_Point(run.experiment, ends[n], manifests[n], part) for n in there]
+        points = [
+            _Point(run.experiment, ends[n], manifests[n], part, carried[n].get(part)) for n in there
+        ]
         for at, (before, now) in enumerate(pairwise(there), start=1):
             between = stages[before + 1 : now + 1]
             moved = distance(points[at - 1], points[at])
             whole = moved if at == 1 else distance(points[0], points[at])
-            trained = any(part in parts_trained(stage) for stage in between)
+            trained = any({part, part + SUFFIX} & parts_trained(stage) for stage in between)
             rows.append([part, now, before, trained, points[at].format, moved, whole])
     return pd.DataFrame(rows, columns=WEIGHT_COLUMNS)
 
@@ -86,6 +91,7 @@ class _Point(NamedTuple):
     folder: Path
     manifest: Mapping[str, Any]
     part: str
+    adapter: Adapter | None
 
     @property
     def format(self) -> str | None:
@@ -98,11 +104,25 @@ class _Point(NamedTuple):
         """Of the files that its numbers are in."""
         parts = self.manifest["parts"]
         return tuple(
-            parts.get(name, {}).get("sha256") for name in (self.part, f"{self.part}.{AVERAGE}")
+            parts.get(name, {}).get("sha256")
+            for owner in (self.part, self.part + SUFFIX)
+            for name in (owner, f"{owner}.{AVERAGE}")
         )
 
     def numbers(self) -> dict[str, Tensor]:
-        """Its weights by name; those that are frozen to less as the numbers they stand for."""
+        """Its weights by name, what its adapter adds to them included.
+
+        Those that are frozen to less are the numbers that they stand for.
+        """
+        found = self.bare()
+        if self.adapter is not None and self.adapter.part in self.manifest["parts"]:
+            tensors = tensors_of(self.folder, self.manifest, self.adapter.part)
+            for name, delta in deltas_of(tensors, self.adapter):
+                found[name] = found[name].float() + delta
+        return found
+
+    def bare(self) -> dict[str, Tensor]:
+        """The same without an adapter."""
         tensors = tensors_of(self.folder, self.manifest, self.part)
         if self.format is None:
             return tensors

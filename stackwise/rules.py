@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from stackwise.adapters import knob_problems
 from stackwise.choice import unread
 from stackwise.completion import packing
 from stackwise.curriculum import CURRICULA, Curriculum, curriculum_problems
@@ -284,4 +285,5 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("precision", _frozen),
     ("rack objective", _time),
     ("rack precision", _spectral),
+    ("rack adapters", knob_problems),
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
+from stackwise.adapters import SUFFIX, Adapter
 from stackwise.choice import Section
 from stackwise.errors import ExperimentError, short
 
@@ -131,6 +132,12 @@ class Stage(Section):
         description="weights of the corpora of a mixture; empty: the mixture's own",
     )
 
+    adapters: tuple[Adapter, ...] | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="low-rank adapters that train on frozen stacks; empty: as the experiment says",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         problems = list(_problems(self))
@@ -146,7 +153,8 @@ def _problems(stage: Stage) -> Iterator[str]:
         yield f"path: {', '.join(stage.path)} names a stack twice"
     for stack in sorted(set(active) - set(stage.path)):
         yield f"active: {stack!r} is not on the path {', '.join(stage.path)}"
-    if not (active or stage.embedding or stage.head):
+    yield from _adapter_problems(stage, active)
+    if not (active or stage.embedding or stage.head or stage.adapters):
         yield "active: nothing trains; name a stack, the embedding or the head"
     if stage.pick is not None:
         if stage.pick > len(stage.path):
@@ -169,24 +177,39 @@ def _problems(stage: Stage) -> Iterator[str]:
             yield f"{key}: ({low}, {high}) must rise within 0 and 1"
 
 
+def _adapter_problems(stage: Stage, active: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the adapters of a stage by itself."""
+    named = [adapter.stack for adapter in stage.adapters or ()]
+    for stack in sorted({stack for stack in named if named.count(stack) > 1}):
+        yield f"adapters: {stack!r} is named twice; a stack carries one adapter"
+    for stack in sorted(set(named) - set(stage.path)):
+        yield f"adapters: {stack!r} is not on the path {', '.join(stage.path)}; leave it out"
+    for stack in sorted(set(named) & set(active) & set(stage.path)):
+        yield (
+            f"adapters: {stack!r} is active, and trains whole; an adapter is for a frozen stack, "
+            "so take it out of active or of adapters"
+        )
+
+
 def roles(stage: Stage) -> dict[str, Role]:
     """What each stack of the path is in this stage.
 
     Trunk: frozen, and no gradient reaches it. Suffix: frozen, and gradient passes through it to
-    something that trains: later stacks of the path, and all of it when the embedding trains.
+    something that trains: later stacks of the path, all of it when the embedding trains, and what
+    carries an adapter together with all that comes after it.
     """
-    active = stage.active or ()
+    active = (*(stage.active or ()), *(adapter.stack for adapter in stage.adapters or ()))
     first = 0 if stage.embedding else min((stage.path.index(a) for a in active), default=0)
     if not stage.embedding and not active:
         first = len(stage.path)
     return {
-        stack: "active" if stack in active else "trunk" if i < first else "suffix"
+        stack: "active" if stack in (stage.active or ()) else "trunk" if i < first else "suffix"
         for i, stack in enumerate(stage.path)
     }
 
 
 def trunk_of(stage: Stage) -> tuple[str, ...]:
-    """The frozen stacks before the first that trains."""
+    """The frozen stacks before the first that trains, or carries an adapter."""
     return tuple(stack for stack, role in roles(stage).items() if role == "trunk")
 
 
@@ -194,11 +217,13 @@ def parts_trained(stage: Stage) -> set[str]:
     """Names of the parts that a stage trains."""
     ends = {"embedding"} if stage.embedding else set()
     ends |= {"head"} if stage.head else set()
-    return ends | set(stage.active or ())
+    return ends | set(stage.active or ()) | {adapter.part for adapter in stage.adapters or ()}
 
 
 def trains(stage: Stage, part: str) -> bool:
-    """Whether a stage trains a part: a stack by its id, `embedding` or `head`."""
+    """Whether a stage trains a part: a stack by its id, `s1.adapter`, `embedding` or `head`."""
+    if part.endswith(SUFFIX):
+        return any(adapter.part == part for adapter in stage.adapters or ())
     ends = {"embedding": stage.embedding, "head": stage.head}
     return ends.get(part, part in (stage.active or ()))
 

@@ -20,7 +20,7 @@ from stackwise.training.checkpoint import MANIFEST, CheckpointError, read_manife
 from stackwise.training.kept_stages import folder_of, kept_stages
 from stackwise.training.ownership import identity_of
 from stackwise.training.parts import empty_rack, put
-from stackwise.training.saved import AVERAGE, RACK
+from stackwise.training.saved import AVERAGE, RACK, put_adapters
 from stackwise.training.start import stages_of
 from stackwise.trunk.shelf import Shelf
 
@@ -93,6 +93,7 @@ def rack_after(
             shelf.lend(name, loaded=False)
         else:
             put(rack, name, tensors_of(folder, manifest, name), folder, entry.get("format"))
+    put_adapters(rack, folder, manifest, stages[: stage + 1])
     rack.paths = paths_so_far(stages[: stage + 1])
     return rack.to(device).eval()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from stackwise.adapters import carried_after
 from stackwise.interop.errors import ModelError
 from stackwise.interop.importing import main_dtype, size_bytes
 from stackwise.interop.kept import config_kept, files_kept
@@ -23,7 +24,7 @@ from stackwise.interop.llama_rules import refuse_what_is_no_llama
 from stackwise.interop.model_file import KEPT, TOKENIZER
 from stackwise.interop.model_folder import is_model, part_shapes, read_model
 from stackwise.interop.stored import cut, same
-from stackwise.interop.unpacking import weights_of
+from stackwise.interop.unpacking import weights_of, with_adapter
 from stackwise.memory.flops import vocab_size
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.runs import Run, RunError, attach
@@ -147,10 +148,10 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
     stages = stages_of(run)
     begun = stages[: counters["stage"] + (counters["step"] > 0)]
     path = paths_so_far(begun)[0][2]
-    names = ("embedding", *path, "head")
+    names, carried = ("embedding", *path, "head"), carried_after(begun)
     places = {part: (folder, manifest) for part in names}
+    better = own_manifest(run, BEST) if best else {"parts": {}}
     if best:
-        better = own_manifest(run, BEST)
         places |= {part: (run.path / BEST, better) for part in names if part in better["parts"]}
     vocab = vocab_size(exp)
     weights = getattr(torch, exp.precision.weights)
@@ -161,6 +162,13 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
             if name == part or name in listed["parts"]:
                 verify_part(place, listed, name)
         parts[part] = weights_of(place, listed, part, shapes[part], averages=not raw, dtype=weights)
+        if part in carried:
+            name = carried[part].part
+            place, listed = (
+                (run.path / BEST, better) if name in better["parts"] else (folder, manifest)
+            )
+            verify_part(place, listed, name)
+            parts[part] = with_adapter(parts[part], place, listed, carried[part], averages=not raw)
     tied = "weight" not in parts["head"]
     shape = RackShape(**{**exp.rack.model_dump(), "stacks": len(path), "tied": tied})
     tensors = llama_from(parts, path, shape, vocab)
@@ -168,6 +176,9 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
     left = [part for part in stack_ids(exp.rack) if part in manifest["parts"] and part not in path]
     copied, notes = tokenizer_of(run)
     base = config_kept(run, length)
+    merged = [part for part in path if part in carried]
+    if merged:
+        notes += (f"the adapters of {', '.join(merged)} are merged into their weights",)
     if left:
         notes += (f"{', '.join(left)} are not on the path that it runs, and stay behind",)
     config = config_of(shape, vocab, base, length=length, dtype=dtype)
@@ -213,7 +224,7 @@ def which_weights(run: Run, manifest: Mapping[str, Any], *, raw: bool, best: boo
     kind = "the weights as they are" if ema is None else f"the moving average (optim.ema={ema:g})"
     if best:
         return f"{kind} of run {run.id}, where the last stage's held-out loss was lowest"
-    training = sorted(name.partition(".")[0] for name in parts if name.endswith(f".{AVERAGE}"))
+    training = sorted({name.partition(".")[0] for name in parts if name.endswith(f".{AVERAGE}")})
     if raw and training:
         return f"the raw weights of run {run.id}, without averaging in {', '.join(training)}"
     packed = {part for part, entry in parts.items() if entry.get("format")}

@@ -14,18 +14,21 @@ from typing import Any
 
 from torch import Tensor
 
+from stackwise.adapters import carried_after
 from stackwise.choice import Params
 from stackwise.config import Experiment
 from stackwise.data.tokenizer import Tokenizer
 from stackwise.errors import ExperimentError
 from stackwise.interop.errors import ModelError
 from stackwise.memory.flops import vocab_size
+from stackwise.model.adapters import deltas_of
 from stackwise.model.shape import RackShape
 from stackwise.runs import Run, attach
-from stackwise.training.checkpoint import read_part
+from stackwise.training.checkpoint import holds_weights, read_part
 from stackwise.training.ownership import own_manifest
 from stackwise.training.parts import numbers_of
 from stackwise.training.saved import AVERAGE, MASTER, RACK
+from stackwise.training.start import stages_of
 
 
 @dataclass(frozen=True)
@@ -76,18 +79,29 @@ class FinishedRun:
         return self.run.weights_hash()
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one part, as they train.
+        """The tensors of one part, as they train; of a stack with its adapter merged into them.
 
         Raises:
             CheckpointError: If its file is missing, cut or altered.
         """
         folder, parts = self.path / RACK, self.manifest["parts"]
         if f"{name}.{MASTER}" in parts:
-            return read_part(folder, self.manifest, f"{name}.{MASTER}")
+            return self._merged(name, read_part(folder, self.manifest, f"{name}.{MASTER}"))
         tensors, form = read_part(folder, self.manifest, name), parts[name].get("format")
         if f"{name}.{AVERAGE}" in parts:
             tensors |= read_part(folder, self.manifest, f"{name}.{AVERAGE}")
-        return tensors if form is None else numbers_of(self.experiment, name, tensors, form)
+        if form is not None:
+            tensors = numbers_of(self.experiment, name, tensors, form)
+        return self._merged(name, tensors)
+
+    def _merged(self, name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors with what the stack's adapter adds to them, summed in float32."""
+        adapter = carried_after(stages_of(self.run)).get(name)
+        if adapter is None or adapter.part not in self.manifest["parts"]:
+            return tensors
+        beside = dict(deltas_of(self.part(adapter.part), adapter))
+        summed = {key: tensors[key].float() + delta for key, delta in beside.items()}
+        return tensors | {key: value.to(tensors[key].dtype) for key, value in summed.items()}
 
 
 def check_tokenizer(begins: FinishedRun, tokenizer: Tokenizer) -> None:
@@ -118,6 +132,6 @@ def finished_run(folder: Path, *, verify: bool = False) -> FinishedRun:
     if run.state != "finished":
         raise ModelError(f"{folder}: is {run.state}, and a run starts from a finished one")
     made = FinishedRun(run, own_manifest(run, RACK))
-    for name in [n for n in made.manifest["parts"] if "." not in n] if verify else ():
+    for name in [n for n in made.manifest["parts"] if holds_weights(n)] if verify else ():
         made.part(name)
     return made

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stackwise.adapters import Adapter
 from stackwise.interop.stored import narrowed, tensors_in
+from stackwise.model.adapters import pairs_of
 from stackwise.model.formats import Format, format_called
 from stackwise.training.checkpoint import CheckpointError, home_of
 from stackwise.training.saved import AVERAGE, MASTER
@@ -109,3 +111,37 @@ class LastMade:
             self.weight_OI = self.form.unpack(packed, (rows, columns), self.dtype)
             self.linear = linear
         return self.weight_OI[start:stop]
+
+
+def with_adapter(
+    weights: Mapping[str, LazyTensor],
+    folder: Path,
+    manifest: Mapping[str, Any],
+    adapter: Adapter,
+    *,
+    averages: bool = True,
+) -> dict[str, LazyTensor]:
+    """A stack's weights with its adapter merged into them, some rows at a time.
+
+    The sum is worked out in float32 and rounded to the dtype that the weight has.
+    """
+    name = adapter.part
+    tensors = tensors_of(folder, manifest, name)
+    if averages and f"{name}.{AVERAGE}" in manifest["parts"]:
+        tensors |= tensors_of(folder, manifest, f"{name}.{AVERAGE}")
+    scale, found = adapter.alpha / adapter.rank, dict(weights)
+    for owner, a_RI, b_OR in pairs_of({key: tensor.make() for key, tensor in tensors.items()}):
+        weight = weights[f"{owner}.weight"]
+
+        def rows(
+            start: int,
+            stop: int,
+            weight: LazyTensor = weight,
+            a_RI: Tensor = a_RI,
+            b_OR: Tensor = b_OR,
+        ) -> Tensor:
+            added_OI = scale * (b_OR[start:stop].float() @ a_RI.float())
+            return (weight.rows(start, stop).float() + added_OI).to(weight.dtype)
+
+        found[f"{owner}.weight"] = LazyTensor(weight.dtype, weight.shape, rows)
+    return found

@@ -27,6 +27,13 @@ from stackwise.memory.flops import (
     stage_flops_per_token,
     vocab_size,
 )
+from stackwise.memory.lowrank import (
+    adapter_tensors,
+    adapters_of,
+    kept_beside,
+    leftmost,
+    not_kept,
+)
 from stackwise.memory.parts import FLOAT, Bytes, copied_bytes, in_hand, saved_of
 from stackwise.memory.peak import stage_peak
 from stackwise.memory.stored import (
@@ -81,7 +88,7 @@ def stage_bytes(
     role, form = roles(stage), packing(exp.precision)
     lends = placement.trunk != "recompute"
     hosted = lends and placement.stream_from == "host" and not card
-    trains = parts_trained(stage)
+    trains, carried = parts_trained(stage), adapters_of(stage)
     kept = rest_bytes(exp, form) if lends and not hosted else stack_bytes(exp, form)
     alike: dict[tuple[bool, Role | None], Bytes] = {}  # stacks of one rack are, in one role
     parts = {}
@@ -100,6 +107,8 @@ def stage_bytes(
                 whole = _trained(held_of, moved, exp, state_of(exp, part))
             alike[kind] = whole + Bytes(activations=_activations(exp, placement, kind[1]))
         parts[part] = alike[kind]
+        if part in carried:
+            parts[part] += _carried(exp, placement, stage, part)
     parts["head"] += Bytes(activations=_head_activations(exp, placement, stage))
     lent = exp.rack.blocks_per_stack * sum(stack not in trains for stack in stage.path if lends)
     if lent:
@@ -146,6 +155,19 @@ def _trained(whole_part: Tensors, tensors: Tensors, exp: Experiment, state: int)
         optimizer=state,
         average=FLOAT * numbers if exp.optim.ema is not None else 0,
     )
+
+
+def _carried(exp: Experiment, placement: Placement, stage: Stage, stack: str) -> Bytes:
+    """What the adapter of a stack adds to it in a stage."""
+    adapter, leads = adapters_of(stage)[stack], stack == leftmost(stage)
+    tensors = adapter_tensors(exp, adapter)
+    added = _trained(tensors, tensors, exp, state_of(exp, adapter.part, stage=stage))
+    if placement.checkpointing:
+        return added
+    tokens, each = micro_tokens(exp, placement), _compute_bytes(exp)
+    kept = kept_beside(exp, adapter).bytes(each) * exp.rack.blocks_per_stack
+    kept -= not_kept(exp, adapter).bytes(each) if leads else 0
+    return added + Bytes(activations=tokens * kept)
 
 
 def _compute_bytes(exp: Experiment) -> int:

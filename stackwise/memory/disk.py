@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from stackwise.adapters import SUFFIX, carried_after
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
+from stackwise.memory.lowrank import adapter_tensors
 from stackwise.memory.stored import (
     Tensors,
     part_tensors,
@@ -150,6 +152,23 @@ def checkpoint_bytes(
                 still += frozen
                 if part in trained:
                     still += _for_later(exp, made, number, part, moved, untied)
+        carried = carried_after(made[: number + 1])
+        gone = {name for name in at_border if name.endswith(SUFFIX)}
+        for name in gone - {adapter.part for adapter in carried.values()}:  # merged since
+            changed += at_border.pop(name) * bool(known.intersection(range(written[name], number)))
+        for adapter in carried.values():
+            tensors = adapter_tensors(exp, adapter)
+            weights = trained_bytes(exp, tensors) + NAME_BYTES * len(tensors)
+            if adapter.part not in trains:
+                still += weights
+                continue
+            states = _states(exp, adapter.part, tensors, untied, stage)
+            changing += weights + states
+            after += weights + states
+            best += weights * (number == len(made) - 1)
+            at_border[adapter.part] = weights + _for_later(
+                exp, made, number, adapter.part, tensors, untied
+            )
         if number >= since:
             most = max(most, still + changing + after + best + changed)
     return most
@@ -173,8 +192,10 @@ def frozen_bytes(exp: Experiment, part: str, tensors: Tensors) -> int:
     return stored + sum((each if axes >= 2 else 4) * n + NAME_BYTES for n, axes in tensors)
 
 
-def _moments(exp: Experiment, part: str, tensors: Tensors, untied: bool) -> int:
-    return state_of(exp, part, untied=untied) + 6 * NAME_BYTES * len(tensors)
+def _moments(
+    exp: Experiment, part: str, tensors: Tensors, untied: bool, stage: Stage | None = None
+) -> int:
+    return state_of(exp, part, untied=untied, stage=stage) + 6 * NAME_BYTES * len(tensors)
 
 
 def _for_later(
@@ -187,7 +208,7 @@ def _for_later(
 ) -> int:
     """What is kept at the end of a stage of a part that a later one trains, beside its weights."""
     if keeps_state(made, number, part):
-        return _moments(exp, part, tensors, untied)
+        return _moments(exp, part, tensors, untied, made[number])
     again = trained_next(made, number, part) is not None
     return _lower(exp, part, tensors) if again else 0
 
@@ -201,7 +222,9 @@ def _lower(exp: Experiment, part: str, tensors: Tensors) -> int:
     return sum(2 * count + NAME_BYTES for count, axes in tensors if axes >= 2)
 
 
-def _states(exp: Experiment, part: str, tensors: Tensors, untied: bool) -> int:
+def _states(
+    exp: Experiment, part: str, tensors: Tensors, untied: bool, stage: Stage | None = None
+) -> int:
     """What a checkpoint inside a stage has of a part beside its weights, and its names."""
     average = 4 * sum(count for count, _ in tensors) if exp.optim.ema is not None else 0
-    return _moments(exp, part, tensors, untied) + average + 2 * NAME_BYTES * len(tensors)
+    return _moments(exp, part, tensors, untied, stage) + average + 2 * NAME_BYTES * len(tensors)

@@ -7,15 +7,15 @@ random directions, which never train:
 
     trunk 2n + s + c     active 6n + 3s + 2c     suffix 4n + 3s + 2c     head 6dV (frozen 4dV)
 
-with the head only at the positions that count. Weights of an active block that never train
-(`rack.frozen_up`) are those of a suffix. A readout of the noise level (`rack.time`) is a product
-for each sample and not for each token, whose input needs no gradient: of r weights it costs, with
-T tokens to a sample, 2r/T in trunk and suffix and 4r/T in an active block. Where nothing that
-trains comes before a product, its input needs no gradient: so for the first products of the first
-active block after a trunk, with post-norm, and for the head's if it alone trains and has no norm.
-Norms (of queries and keys, too), activations and rotations are left out, as in PaLM (arXiv
-2204.02311, appendix B), and so is spectral norm. The optimizer's own matrix products, if it makes
-any, are counted over the tokens of a step.
+with the head only at the positions that count. What adapters add to a suffix is in `lowrank.py`.
+Weights of an active block that never train (`rack.frozen_up`) are those of a suffix. A readout of
+the noise level (`rack.time`) is a product for each sample and not for each token, whose input needs
+no gradient: of r weights it costs, with T tokens to a sample, 2r/T in trunk and suffix and 4r/T in
+an active block. Where nothing that trains comes before a product, its input needs no gradient: so
+for the first products of the first active block after a trunk, with post-norm, and for the head's
+if it alone trains and has no norm. Norms (of queries and keys, too), activations and rotations are
+left out, as in PaLM (arXiv 2204.02311, appendix B), and so is spectral norm. The optimizer's own
+matrix products, if it makes any, are counted over the tokens of a step.
 Recomputation by gradient checkpointing is no progress and is not counted. Equal to torch's counter
 for every role in `tests/unit/test_a_stage_costs_what_is_counted.py`.
 """
@@ -25,12 +25,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from stackwise import objective
+from stackwise.adapters import Adapter
 from stackwise.by_stage import as_read
 from stackwise.errors import ExperimentError
 from stackwise.evaluation import stratified_counts
+from stackwise.memory.lowrank import adapters_of, forward_flops, not_needed
 from stackwise.model.attention import kind_of
 from stackwise.model.block import (
     block_frozen_parameters,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 SAMPLE_PASSES: dict[Role, int] = {"trunk": 1, "active": 2, "suffix": 1}
 WEIGHT_PASSES: dict[Role, int] = {"trunk": 1, "active": 3, "suffix": 2}
 PAIR_PASSES: dict[Role, int] = {"trunk": 1, "active": 3, "suffix": 3}
+NO_ADAPTERS: Mapping[str, Adapter] = MappingProxyType({})
 CONSTANT_PASSES: dict[Role, int] = {"trunk": 1, "active": 2, "suffix": 2}
 
 
@@ -130,7 +134,8 @@ def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
     Where a step runs only some of the stacks, those of the mean over steps.
     """
     exp = as_read(exp, stage)
-    found, first = {}, bool(stage.active) and not stage.embedding
+    found, first = {}, bool(stage.active or stage.adapters) and not stage.embedding
+    carried = adapters_of(stage)
     places, each = {s: i for i, s in enumerate(stack_ids(exp.rack))}, exp.rack.blocks_per_stack
     again, kinds = cycle(exp.rack), dict[tuple[int, Role], float]()  # blocks that are alike
     for stack, role in roles(stage).items():
@@ -139,6 +144,11 @@ def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
             if kind not in kinds:
                 kinds[kind] = block_flops_per_token(exp, *kind)
             found[f"{stack}.{i}"] = run_share(stage, stack) * kinds[kind]
+            if stack in carried:
+                found[f"{stack}.{i}"] += 3 * forward_flops(exp, carried[stack])
+                if first:
+                    found[f"{stack}.{i}"] -= not_needed(exp, carried[stack], places[stack] * each)
+                    first = False
             if role == "active" and first:  # nothing before it trains: its input needs no gradient
                 found[f"{stack}.{i}"] -= 2 * block_input_parameters(exp.rack, exp.attention)
                 first = False
@@ -200,7 +210,7 @@ def step_flops_of(exp: Experiment, stage: Stage) -> int:
 def head_flops_per_position(exp: Experiment, stage: Stage | None = None) -> float:
     """FLOPs of the head at one position: forward, or with the backward of a stage."""
     trains = stage is not None and stage.head
-    below = stage is not None and (bool(stage.active) or stage.embedding)
+    below = stage is not None and bool(stage.active or stage.adapters or stage.embedding)
     reached = below or (trains and exp.rack.norm_place == "pre")  # its input needs a gradient
     total = 0.0
     for weights in head_matrices(exp.rack, vocab_size(exp)):
@@ -209,9 +219,13 @@ def head_flops_per_position(exp: Experiment, stage: Stage | None = None) -> floa
     return total
 
 
-def forward_flops_per_token(exp: Experiment, path: Sequence[str]) -> float:
-    """FLOPs of reading one token through `path`, without the head."""
-    return sum(stack_flops_per_token(exp, stack, "trunk") for stack in path)
+def forward_flops_per_token(
+    exp: Experiment, path: Sequence[str], carried: Mapping[str, Adapter] = NO_ADAPTERS
+) -> float:
+    """FLOPs of reading one token through `path`, and what its stacks carry, without the head."""
+    beside = sum(forward_flops(exp, carried[stack]) for stack in path if stack in carried)
+    whole = sum(stack_flops_per_token(exp, stack, "trunk") for stack in path)
+    return whole + exp.rack.blocks_per_stack * beside
 
 
 def read_flops_per_token(
@@ -259,7 +273,13 @@ def head_flops(shape: RackShape, vocab: int) -> float:
     return 2.0 * sum(head_matrices(shape, vocab))
 
 
-def exit_flops(exp: Experiment, path: Sequence[str], tokens: int, counted: int) -> float:
+def exit_flops(
+    exp: Experiment,
+    path: Sequence[str],
+    tokens: int,
+    counted: int,
+    carried: Mapping[str, Adapter] = NO_ADAPTERS,
+) -> float:
     """FLOPs of the loss at every exit of `path`: one forward pass, and the head at each depth.
 
     Args:
@@ -267,31 +287,41 @@ def exit_flops(exp: Experiment, path: Sequence[str], tokens: int, counted: int) 
         path: The stacks that run.
         tokens: Tokens read.
         counted: Those of them at which the head is computed.
+        carried: The adapters of its stacks.
     """
     depths = 1 + len(path) * exp.rack.blocks_per_stack
     head = head_flops_per_position(exp) * counted * depths
-    return forward_flops_per_token(exp, path) * tokens + head
+    return forward_flops_per_token(exp, path, carried) * tokens + head
 
 
-def entry_flops(exp: Experiment, path: Sequence[str], tokens: int, counted: int) -> float:
+def entry_flops(
+    exp: Experiment,
+    path: Sequence[str],
+    tokens: int,
+    counted: int,
+    carried: Mapping[str, Adapter] = NO_ADAPTERS,
+) -> float:
     """FLOPs of the loss from every entry of `path`: its first stacks skipped, 0, 1, ... of them."""
     head = head_flops_per_position(exp) * counted
     rests = [path[skipped:] for skipped in range(len(path) + 1)]
-    return sum(forward_flops_per_token(exp, rest) * tokens + head for rest in rests)
+    return sum(forward_flops_per_token(exp, rest, carried) * tokens + head for rest in rests)
 
 
-def evaluation_flops(exp: Experiment, rack: Rack, windows: int) -> float:
+def evaluation_flops(
+    exp: Experiment, rack: Rack, windows: int, carried: Mapping[str, Adapter] = NO_ADAPTERS
+) -> float:
     """FLOPs of `evaluate` on so many windows: each once, or with every number of masks drawn.
 
     Args:
         exp: Its seed and `eval.draws` decide the masks.
         rack: Its paths, by masked fraction, decide what runs.
         windows: Of `data.seq_len` tokens.
+        carried: The adapters of its stacks.
     """
     length, head = exp.data.seq_len, head_flops_per_position(exp)
     if is_causal(exp.objective):
-        return windows * length * (forward_flops_per_token(exp, rack.path_for(1.0)) + head)
+        return windows * length * (forward_flops_per_token(exp, rack.path_for(1.0), carried) + head)
     k_M, _, _ = stratified_counts(windows, length, exp.eval.draws, exp.seed)
     runs = Counter(rack.path_for(k / length) for k in k_M)
-    read = sum(times * forward_flops_per_token(exp, path) for path, times in runs.items())
+    read = sum(times * forward_flops_per_token(exp, path, carried) for path, times in runs.items())
     return length * read + head * int(k_M.sum())

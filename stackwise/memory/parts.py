@@ -10,6 +10,7 @@ from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING
 
+from stackwise.adapters import SUFFIX
 from stackwise.completion import packing
 from stackwise.memory.counted import in_pieces, micro_samples, micro_tokens, most_counted
 from stackwise.memory.flops import vocab_size
@@ -174,7 +175,7 @@ def micro_of(
     buffer, beside = in_hand(exp, placement, stage, untied) if in_backward else (0, {})
     gradients = 0
     for part in parts_trained(stage) if not in_backward else ():
-        tensors = trained_tensors(exp, part, untied=untied)
+        tensors = trained_tensors(exp, part, untied=untied, stage=stage)
         gradients += gradient_bytes(exp.optim, exp.precision, (), tensors)
     return Micro(
         tokens=tokens,
@@ -210,7 +211,7 @@ def slice_bytes(exp: Experiment, stage: Stage, untied: bool, card: bool) -> int:
     whole = {
         (shape, is_hidden(part))
         for part in parts
-        for shape in trained_shapes(exp, part, untied=untied)
+        for shape in trained_shapes(exp, part, untied=untied, stage=stage)
     }
     return step_bytes(exp.optim, exp.precision, card=card, whole=whole)
 
@@ -249,13 +250,17 @@ def in_hand(
     linears: dict[str, list[int]] = {}
     others: dict[str, list[tuple[int, int]]] = {}
     for part in parts_trained(stage):
-        end, tensors = part in ("embedding", "head"), trained_tensors(exp, part, untied=untied)
+        end = part in ("embedding", "head")
+        tensors = trained_tensors(exp, part, untied=untied, stage=stage)
+        if part.endswith(SUFFIX):
+            others["blocks"] = [*others.get("blocks", ()), *tensors]
+            continue
         where = part if end else "blocks"
         if not end:
             sizes = trained_linears(exp.rack, exp.attention)
             linears[where] = [rows * columns for rows, columns in sizes]
             tensors = tuple(tensor for tensor in tensors if tensor[1] < 2)
-        others[where] = list(tensors)
+        others[where] = [*others.get(where, ()), *tensors]
     if stage.head and head_in_buffer(exp, placement, stage, untied):
         table = (vocab_size(exp) * exp.rack.d_model, 2)
         others["head"].remove(table)

@@ -21,11 +21,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from stackwise.adapters import Adapter
 from stackwise.by_stage import as_read
 from stackwise.memory.devices import overhead
-from stackwise.memory.parts import Bytes, Micro, micros_of
+from stackwise.memory.lowrank import adapter_numbers, adapters_of, kept_beside, leftmost, not_kept
+from stackwise.memory.parts import FLOAT, Bytes, Micro, micros_of
 from stackwise.memory.stored import paged_of
 from stackwise.model.block import block_backward, block_forward
 from stackwise.model.shape import cycle, stack_ids
@@ -114,6 +116,42 @@ def stage_peak(
     return replace(best, device=overhead(exp, placement, stage, card=card))
 
 
+class Lowrank(NamedTuple):
+    """What an adapter adds to the moments of a block.
+
+    Attributes:
+        kept: Between forward and backward.
+        saved: While the block is worked through, beyond what one that is worked through `like` it
+            keeps.
+        like: The role that its backward is like: of an active block, where the feed-forward keeps
+            its inputs for A, or of a suffix.
+    """
+
+    kept: int = 0
+    saved: int = 0
+    like: Role | None = None
+
+
+def lowrank_of(exp: Experiment, micro: Micro, adapter: Adapter) -> Lowrank:
+    """What an adapter adds to each block of its stack."""
+    each = 2 if micro.passing.low else FLOAT
+    beside = micro.tokens * kept_beside(exp, adapter).bytes(each)
+    numbers = adapter_numbers(exp, adapter) // exp.rack.blocks_per_stack
+    whole = beside + micro.passing.low * 2 * numbers  # autocast's copies of A and B
+    like: Role = "suffix" if adapter.targets == "attention" else "active"
+    saved = whole - micro.saved[like] + micro.saved["suffix"]
+    return Lowrank(0 if micro.checkpointing else whole, saved, like)
+
+
+def spared(exp: Experiment, micro: Micro, stage: Stage) -> int:
+    """What the leftmost block does not keep, where no gradient reaches its input."""
+    stack = leftmost(stage)
+    if stack is None or micro.checkpointing:
+        return 0
+    adapter = adapters_of(stage)[stack]
+    return micro.tokens * not_kept(exp, adapter).bytes(2 if micro.passing.low else FLOAT)
+
+
 def moments(
     exp: Experiment, stage: Stage, parts: Mapping[str, Bytes], micro: Micro, base: Peak
 ) -> Iterator[Peak]:
@@ -121,13 +159,16 @@ def moments(
     blocks, rest = path_of(exp, stage), []
     held = micro.gradients if micro.accumulates else micro.buffer
     backs: dict[tuple[int, bool], tuple[Moment, ...]] = {}
-    kept = 0
+    carried = adapters_of(stage)
+    kept = -spared(exp, micro, stage)
     again = cycle(exp.rack)
     tell = telling(blocks, lcm(again, exp.rack.blocks_per_stack))
+    tell |= {number for name, number, _ in blocks if name.partition(".")[0] in carried}
+    beside = {stack: lowrank_of(exp, micro, adapter) for stack, adapter in carried.items()}
     for name, number, role in blocks:
         if role != "trunk":
             rest.append((name, number, role))
-            kept += micro.kept[role]
+            kept += micro.kept[role] + beside.get(name.partition(".")[0], Lowrank()).kept
         if number in tell and (role == "trunk" or micro.checkpointing):
             trains = role == "active"
             moment = block_forward(exp.rack, exp.attention, number, micro.passing, trains)
@@ -150,27 +191,29 @@ def moments(
         )
     for name, number, role in reversed(rest):
         here = replace(base, at=f"backward of {name}")
-        kept -= micro.kept[role]
-        below = kept + (micro.kept[role] if micro.checkpointing else 0)
-        trains = role == "active"
-        like = number % again, trains
+        stack = name.partition(".")[0]
+        extra = beside.get(stack, Lowrank())
+        kept -= micro.kept[role] + extra.kept
+        below = kept + (micro.kept[role] if micro.checkpointing else 0) + extra.saved
+        trains, worked = role == "active", extra.like or role
+        like = number % again, worked == "active"
         if like not in backs:
-            backs[like] = block_backward(exp.rack, exp.attention, like[0], micro.passing, trains)
+            backs[like] = block_backward(exp.rack, exp.attention, like[0], micro.passing, like[1])
         for moment in backs[like] if number in tell else ():
             if micro.beside:
-                yield at_work(here, micro, role, below, moment, made)
+                yield at_work(here, micro, (role, worked), below, moment, made)
                 if trains and moment.hand:  # the product done, its tensor moves
                     gradients = made + micro.beside["blocks"]
-                    moving = at_work(here, micro, role, below, moment.made_up, gradients)
+                    moving = at_work(here, micro, (role, worked), below, moment.made_up, gradients)
                     yield replace(moving, temporaries=moving.temporaries + micro.slice)
                 continue
             new = trains and not held
             gradients = made + new * moment.made * micro.weight_bytes
-            found = at_work(here, micro, role, below, moment, gradients)
+            found = at_work(here, micro, (role, worked), below, moment, gradients)
             hand = trains * micro.hand(moment.hand)
             yield replace(found, temporaries=found.temporaries + hand)
-        if trains and not held:
-            made += parts[name.partition(".")[0]].gradients // exp.rack.blocks_per_stack
+        if (trains or stack in carried) and not held:
+            made += parts[stack].gradients // exp.rack.blocks_per_stack
     if stage.embedding:
         yield replace(
             base,
@@ -199,11 +242,20 @@ def telling(blocks: Sequence[tuple[str, int, Role]], again: int) -> set[int]:
 
 
 def at_work(
-    here: Peak, micro: Micro, role: Role, below: int, moment: Moment, gradients: int
+    here: Peak,
+    micro: Micro,
+    roles_of: tuple[Role, Role],
+    below: int,
+    moment: Moment,
+    gradients: int,
 ) -> Peak:
-    """A moment of a block's backward, above what the blocks below it keep."""
+    """A moment of a block's backward, above what the blocks below it keep.
+
+    `roles_of`: what its stack is, and what it is worked through like.
+    """
+    role, worked = roles_of
     floats = micro.bytes_of(moment)
-    keeps = min(micro.saved[role], floats)
+    keeps = min(micro.saved[worked], floats)
     return replace(
         here,
         gradients=gradients,

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from stackwise.adapters import SUFFIX, Adapter
 from stackwise.choice import Params
 from stackwise.memory.flops import vocab_size
+from stackwise.memory.lowrank import Tensors as Tensors
+from stackwise.memory.lowrank import adapter_shapes
 from stackwise.model.block import Block, frozen_names
 from stackwise.model.conditioning import CHANGES
 from stackwise.model.formats import format_called
@@ -28,7 +31,6 @@ from stackwise.training.optim_costs import paged_bytes, part_state_bytes
 if TYPE_CHECKING:
     from stackwise.config import Experiment
 
-Tensors = tuple[tuple[int, int], ...]  # numbers and axes of each
 Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -104,22 +106,46 @@ def part_shapes(exp: Experiment, part: str, *, untied: bool = False) -> Shapes:
     return block_shapes(exp.rack, exp.attention) * exp.rack.blocks_per_stack
 
 
-def trained_shapes(exp: Experiment, part: str, *, untied: bool = False) -> Shapes:
-    """The shape of each tensor of a part that trains where the part does."""
+def trained_shapes(
+    exp: Experiment, part: str, *, untied: bool = False, stage: Stage | None = None
+) -> Shapes:
+    """The shape of each tensor of a part that trains where the part does.
+
+    Args:
+        exp: The experiment.
+        part: `embedding`, `head`, a stack, or the adapter of one: `s1.adapter`.
+        untied: Whether a tied head has a table of its own by then.
+        stage: Says of an adapter its rank and targets; not read for other parts.
+    """
     if part in ("embedding", "head"):
         return part_shapes(exp, part, untied=untied)
+    if part.endswith(SUFFIX):
+        return adapter_shapes(exp, adapter_called(part, stage))
     return block_trained(exp.rack, exp.attention) * exp.rack.blocks_per_stack
 
 
-def trained_tensors(exp: Experiment, part: str, *, untied: bool = False) -> Tensors:
-    """Numbers and axes of the same."""
-    return tuple((prod(each), len(each)) for each in trained_shapes(exp, part, untied=untied))
+def trained_tensors(
+    exp: Experiment, part: str, *, untied: bool = False, stage: Stage | None = None
+) -> Tensors:
+    """Numbers and axes of the same; those of adapters as one axis, being float32 always."""
+    shapes, one = trained_shapes(exp, part, untied=untied, stage=stage), part.endswith(SUFFIX)
+    return tuple((prod(each), 1 if one else len(each)) for each in shapes)
 
 
-def state_of(exp: Experiment, part: str, *, untied: bool = False) -> int:
+def adapter_called(part: str, stage: Stage | None) -> Adapter:
+    """The adapter of a stage by the name of its part, `s1.adapter`."""
+    return {adapter.part: adapter for adapter in (stage and stage.adapters) or ()}[part]
+
+
+def state_of(
+    exp: Experiment, part: str, *, untied: bool = False, stage: Stage | None = None
+) -> int:
     """Bytes of the optimizer's state of a part, its master's differences and spectral vectors."""
+    shapes = trained_shapes(exp, part, untied=untied, stage=stage)
+    if part.endswith(SUFFIX):
+        exact = exp.precision.model_copy(update={"weights": "float32"})
+        return part_state_bytes(exp.optim, exact, part, shapes)
     if part in ("embedding", "head"):
-        shapes = part_shapes(exp, part, untied=untied)
         return part_state_bytes(exp.optim, exp.precision, part, shapes)
     shapes = block_trained(exp.rack, exp.attention)
     state = part_state_bytes(exp.optim, exp.precision, part, shapes)
@@ -129,7 +155,7 @@ def state_of(exp: Experiment, part: str, *, untied: bool = False) -> int:
 def paged_of(exp: Experiment, stage: Stage, *, untied: bool = False) -> int:
     """What of a stage's state lies in unified memory, where a card computes."""
     trains = sorted(parts_trained(stage))
-    shapes = (trained_shapes(exp, part, untied=untied) for part in trains)
+    shapes = (trained_shapes(exp, part, untied=untied, stage=stage) for part in trains)
     return sum(paged_bytes(exp.optim, each) for each in shapes)
 
 

@@ -26,12 +26,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
 
+from stackwise.adapters import carried_after
 from stackwise.by_stage import as_read
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.memory.counted import most_counted
 from stackwise.memory.flops import vocab_size
+from stackwise.model.adapters import put_on
 from stackwise.model.formats import format_called
 from stackwise.model.freezing import replace_linears
 from stackwise.model.frozen import FrozenLinear
@@ -188,6 +190,8 @@ def rack_of(exp: Experiment, placement: Placement, begun: Sequence[Stage]) -> Ra
                 freeze(block, packing(exp.precision))
             else:
                 lend(block, packing(exp.precision) or AS_TRAINED[dtype], slots)
+    for stack, adapter in carried_after(begun).items():
+        put_on(rack.stacks[stack], adapter, generator=torch.Generator())
     return rack
 
 

@@ -141,6 +141,11 @@ def train_stack_wise(
         exp = experiment_of(own, sections, lr, options or {})
         check_placement(exp, Placement())
         exp, made = split(exp, build, params, steps_of(dataloader) if steps is None else steps)
+        if any(stage.adapters for stage in made):
+            raise ValueError(
+                "adapters: are for the racks of runs; leave adapters.on at none, or train an "
+                "experiment with sw.train"
+            )
         own.check(made)
         folder = Path(checkpoints) if checkpoints is not None else None
         if folder is not None:

@@ -22,7 +22,11 @@ FLOAT = 4
 def trained(exp: Experiment, stage: Stage, untied: bool) -> list[tuple[int, int]]:
     """Numbers and axes of each tensor that a stage trains."""
     parts = sorted(parts_trained(stage))
-    return [tensor for part in parts for tensor in trained_tensors(exp, part, untied=untied)]
+    return [
+        tensor
+        for part in parts
+        for tensor in trained_tensors(exp, part, untied=untied, stage=stage)
+    ]
 
 
 def numbers_trained(exp: Experiment, stage: Stage, untied: bool) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stackwise.adapters import Adapter
 from stackwise.completion import packing
 from stackwise.memory.flops import (
     block_flops_per_token,
@@ -16,6 +17,7 @@ from stackwise.memory.flops import (
     head_flops_per_position,
     vocab_size,
 )
+from stackwise.memory.lowrank import forward_flops, layers
 from stackwise.memory.parts import dequantises, saved_of
 from stackwise.memory.stored import block_linears, token_linears
 from stackwise.model.block import (
@@ -137,6 +139,16 @@ class Pass:
         matrices = block_matmul_parameters(exp.rack, exp.attention)
         backward += self.weights(True) if frozen else self.cast(matrices)
         return forward, backward * self.together("backward")
+
+    def beside(self, adapter: Adapter) -> tuple[float, float]:
+        """Seconds of what a stack's adapter adds, forward and backward: thin products."""
+        each, N = layers(self.exp, adapter), self.tokens
+        sides = [(adapter.rank, side) for _, o, i in each for side in (o, i)]
+        ahead = self.products(N * forward_flops(self.exp, adapter), sides, N)
+        numbers = N * sum(o for _, o, _ in each)
+        ahead += 2 * seconds_for(self.hardware.passing["add"], numbers)  # scaled, and added
+        ahead *= self.exp.rack.blocks_per_stack
+        return ahead, 2 * ahead
 
     def head(self, stage: Stage) -> float:
         """Seconds of final norm, head and loss, forward and backward."""

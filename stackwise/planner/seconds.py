@@ -35,6 +35,7 @@ from stackwise.memory.counted import micro_samples, micro_tokens
 from stackwise.memory.flops import (
     block_index,
 )
+from stackwise.memory.lowrank import layers, leftmost
 from stackwise.memory.stored import lent_bytes
 from stackwise.model.shape import cycle
 from stackwise.planner.curve import seconds_for
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
 
 CALLS = {"forward": 34, "backward": 53}  # operators of a block under autocast: tests/unit/planner
+ADAPTER_CALLS = {"forward": 6, "backward": 8}  # of each layer that an adapter is on
 TENSOR_CALLS = 12  # of norm, clip, optimizer and average for each tensor that trains
 
 
@@ -133,7 +135,10 @@ def block_calls(exp: Experiment, placement: Placement, stage: Stage) -> int:
     crossed = CALLS["forward"] * (1 + placement.checkpointing) + CALLS["backward"]
     ahead = 0 if is_cached(placement, stage) else CALLS["forward"]
     each = {"trunk": ahead, "active": crossed, "suffix": crossed}
-    return exp.rack.blocks_per_stack * sum(each[role] for role in roles(stage).values())
+    blocks = sum(each[role] for role in roles(stage).values())
+    beside = sum(len(layers(exp, adapter)) for adapter in stage.adapters or ())
+    again = ADAPTER_CALLS["forward"] * (1 + placement.checkpointing) + ADAPTER_CALLS["backward"]
+    return exp.rack.blocks_per_stack * (blocks + again * beside)
 
 
 def is_cached(placement: Placement, stage: Stage) -> bool:
@@ -152,7 +157,8 @@ def beyond(read: float, busy: float, hardware: Hardware) -> float:
 def micro_seconds(pass_: Pass, stage: Stage, untied: bool) -> StepSeconds:
     """What one micro-batch takes, forward and backward."""
     exp, placement = pass_.exp, pass_.placement
-    role, first = roles(stage), bool(stage.active) and not stage.embedding
+    role = roles(stage)
+    first = bool(stage.active) and not stage.embedding and leftmost(stage) is None
     cached = is_cached(placement, stage) and "trunk" in role.values()
     trunk = forward = backward = recompute = 0.0
     for (block, part, leads), count in kinds_of(exp, stage, first).items():
@@ -160,6 +166,10 @@ def micro_seconds(pass_: Pass, stage: Stage, untied: bool) -> StepSeconds:
         if part == "trunk":
             trunk += 0.0 if cached else ahead
             continue
+        forward, backward = forward + ahead, backward + back
+        recompute += ahead if placement.checkpointing else 0.0
+    for adapter in stage.adapters or ():
+        ahead, back = pass_.beside(adapter)
         forward, backward = forward + ahead, backward + back
         recompute += ahead if placement.checkpointing else 0.0
     if cached:

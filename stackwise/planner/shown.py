@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from stackwise.adapters import SUFFIX
 from stackwise.memory.disk import ENDLESS
 from stackwise.planner.bars import between, shipped
 from stackwise.planner.doctor.record import SMALL
@@ -102,17 +103,28 @@ def fits_text(found: Sequence[Fit], exp: Experiment, machine: Hardware) -> str:
 
 
 def parts_text(parts: Collection[str]) -> str:
-    """Names of parts, stacks that follow each other as one range: `embedding, s0-s7, head`."""
-    numbers = sorted(int(part[1:]) for part in set(parts) - ENDS)
+    """Names of parts, stacks that follow each other as one range: `embedding s0-s7 head`.
+
+    Adapters that train stand last: `s8 head +s0-s7` are those of s0 to s7.
+    """
+    beside = {part.removesuffix(SUFFIX) for part in parts if part.endswith(SUFFIX)}
+    whole = {part for part in parts if not part.endswith(SUFFIX)}
+    carried = [f"+{span}" for span in spans_text(beside)]
+    first = ["embedding"] if "embedding" in whole else []
+    last = ["head"] if "head" in whole else []
+    return " ".join([*first, *spans_text(whole - ENDS), *last, *carried])
+
+
+def spans_text(stacks: Collection[str]) -> list[str]:
+    """Stacks in order, those that follow each other as one: `s0`, `s2-s7`."""
+    numbers = sorted(int(stack[1:]) for stack in stacks)
     spans: list[list[int]] = []
     for number in numbers:
         if spans and number == spans[-1][1] + 1:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    stacks = [f"s{a}" if a == b else f"s{a}-s{b}" for a, b in spans]
-    first = ["embedding"] if "embedding" in parts else []
-    return " ".join([*first, *stacks, *(["head"] if "head" in parts else [])])
+    return [f"s{a}" if a == b else f"s{a}-s{b}" for a, b in spans]
 
 
 def summary(found: Plan) -> Iterator[str]:

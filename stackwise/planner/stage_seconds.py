@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from stackwise.adapters import SUFFIX
 from stackwise.budget import steps_of
 from stackwise.by_stage import LISTS, as_read
 from stackwise.completion import packing
@@ -278,14 +279,17 @@ def checkpoint_seconds(
     goes_on = parts_trained(following) if following else set()
     within = border = best = 0
     for part in parts_trained(made[number]):
-        tensors = part_tensors(exp, part, untied=untied)
+        moved = trained_tensors(exp, part, untied=untied, stage=made[number])
+        beside = part.endswith(SUFFIX)
+        tensors = moved if beside else part_tensors(exp, part, untied=untied)
         weights = trained_bytes(exp, tensors)
-        moved = trained_tensors(exp, part, untied=untied)
-        moments = state_of(exp, part, untied=untied)
+        moments = state_of(exp, part, untied=untied, stage=made[number])
         average = 4 * sum(count for count, _ in moved) if exp.optim.ema is not None else 0
         within += weights + moments + average
         border += (
-            weights if part in goes_on or following is None else frozen_bytes(exp, part, tensors)
+            weights
+            if part in goes_on or following is None or beside
+            else frozen_bytes(exp, part, tensors)
         )
         border += moments if keeps_state(made, number, part) else 0
         best += weights if following is None else 0

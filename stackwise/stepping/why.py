@@ -87,6 +87,15 @@ def _suffix(stage: Stage, behind: Sequence[str]) -> str:
     these = named(behind)
     first = stage.path.index(behind[0])
     ahead = [stack for stack in stage.path[:first] if stack in (stage.active or ())]
+    if not ahead and not stage.embedding:
+        return (
+            f"The adapters of {named([adapter.stack for adapter in stage.adapters or ()])} train: "
+            "what a stack with one puts out moves with every step, though its own weights do not, "
+            f"and the gradient of the loss must be carried back through {these} to reach it. So "
+            "they run forward and backward each time. What freezing saves: gradients and "
+            "optimizer state of all but the thin matrices, and the frozen blocks may be read from "
+            "disk one by one (placement.trunk=streamed)."
+        )
     mover = ahead[-1] if ahead else "the embedding"
     return (
         f"What goes into {behind[0]} comes out of {mover}, which moves with every step: the suffix "

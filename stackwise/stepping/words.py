@@ -100,8 +100,16 @@ def active(phase: Phase, exp: Experiment, stage: Stage) -> str:
 
 
 def suffix(phase: Phase, exp: Experiment, stage: Stage) -> str:
-    """Frozen stacks that gradient crosses."""
+    """Frozen stacks that gradient crosses, or comes to for what they carry."""
     these, one = named(phase.parts), len(phase.parts) == 1
+    carrying = [adapter.stack for adapter in stage.adapters or () if adapter.stack in phase.parts]
+    if carrying:
+        which = "" if len(carrying) == len(phase.parts) else f" on {named(carrying)}"
+        return (
+            f"{these} {'is' if one else 'are'} frozen, but low-rank adapters{which} train: each "
+            "adds the product of two thin matrices to one that stands still. Autograd keeps what "
+            f"that takes{_kept(phase)}; the weights themselves get no gradient."
+        )
     return (
         f"{these} {'is' if one else 'are'} frozen, but {_reached(phase.parts, stage)} before "
         f"{'it' if one else 'them'} train"

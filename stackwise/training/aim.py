@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from stackwise.adapters import SUFFIX
+
 Kept = dict[str, Tensor]  # name to state; `step` counts the steps done
 Shape = tuple[int, ...]
 Along = Callable[[int, int], Tensor]  # (first row, row after the last) -> where those rows go
@@ -25,7 +27,7 @@ class Aim:
 
     Attributes:
         takes: (shape, hidden) -> whether a tensor is moved so; the others are by `Rule.move`.
-            Hidden are those of stacks, and not of embedding and head.
+            Hidden are those of stacks, and not of embedding, head and adapters.
         start: (weights) -> the state before the first step.
         look: (gradient, state, numbers in hand): brings the state one step on, and gives what to
             ask for the rows of the tensor, seen as a matrix of its first axis by all others.
@@ -45,8 +47,8 @@ class Aim:
 
 
 def is_hidden(part: str) -> bool:
-    """Whether a part's tensors lie inside of stacks, and not at the ends of the rack."""
-    return part not in ("embedding", "head")
+    """Whether a part is a stack, and not an end of the rack or the adapter beside a stack."""
+    return part not in ("embedding", "head") and not part.endswith(SUFFIX)
 
 
 def rows_of(shape: Shape) -> tuple[int, int]:

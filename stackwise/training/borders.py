@@ -51,6 +51,7 @@ def enter_stage(work: Work, number: int) -> Trainee:
         optimizer.begin()  # a step moves only what it runs, and takes what the plan says
     if fresh:
         take_masters(work, named, optimizer)
+        work.merged = {}
     average = None if exp.optim.ema is None else Average(named, exp.optim.ema, optimizer)
     if not fresh and average is not None:
         average.load(read_state(work, AVERAGE, trains), work.at.updates)
@@ -62,6 +63,7 @@ def enter_stage(work: Work, number: int) -> Trainee:
             name=stage.name,
             path=list(stage.path),
             active=list(stage.active or ()),
+            **({"adapters": {a.stack: a.rank for a in stage.adapters}} if stage.adapters else {}),
             tokens=stage.tokens,
             trained_parameters=sum(p.numel() for p in named.values()),
         )

@@ -2,7 +2,8 @@
 
     rack/manifest.json                       what is valid: files, hashes, counters
     rack/s0-1f3a....safetensors              weights of a part
-    state/s0.optimizer-77b1....safetensors   what resuming needs: its parts have a dot in the name
+    rack/s0.adapter-9c04....safetensors      its adapter, if it carries one
+    state/s0.optimizer-77b1....safetensors   what resuming needs
 
 Files are named by part and content, written and flushed before the manifest that lists them takes
 the old one's place, and removed after it; so a kill at any moment leaves the old checkpoint or the
@@ -26,6 +27,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from stackwise.adapters import SUFFIX
 from stackwise.atomic import PART, flush, sha256_of, write_text
 from stackwise.jsontext import dumps, loads
 from stackwise.runs.folder import MANIFEST as MANIFEST
@@ -148,7 +150,12 @@ def _check_names(
 
 def home_of(folder: Path, part: str) -> Path:
     """The folder of a part's file: what resuming needs lies beside `rack`, the rest in `folder`."""
-    return folder.with_name("state") if "." in part and folder.name == "rack" else folder
+    return folder if holds_weights(part) or folder.name != "rack" else folder.with_name("state")
+
+
+def holds_weights(part: str) -> bool:
+    """Whether a part is weights: `embedding`, a stack, its adapter (`s1.adapter`), `head`."""
+    return "." not in part.removesuffix(SUFFIX)
 
 
 def _is_there(folder: Path, name: str, entry: Mapping[str, Any]) -> bool:
@@ -310,6 +317,6 @@ def weights_hash(folder: Path, parts: Collection[str] | None = None) -> str:
         parts: Only these; None for all weights, without what resuming needs.
     """
     listed = read_manifest(folder)["parts"]
-    chosen = sorted(name for name in listed if "." not in name) if parts is None else parts
+    chosen = sorted(filter(holds_weights, listed)) if parts is None else parts
     lines = [f"{name} {listed[name]['sha256']}" for name in chosen]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

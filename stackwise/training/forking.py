@@ -207,7 +207,7 @@ def beginnings(
     held = {entry.stack for stage in new[: number + 1] for entry in stage.new or ()}
     active = parts_trained(new[number])
     trained = {part for stage in new[: number + 1] for part in parts_trained(stage)}
-    for part in sorted({*held, "embedding", "head"}):
+    for part in sorted({*held, *active, "embedding", "head"}):
         was = number + 1 < len(old) and part in parts_trained(old[number + 1])
         now = part in parts_trained(new[number + 1])
         later, again = (trained_next(made, number, part) is not None for made in (old, new))

@@ -16,12 +16,13 @@ gradient that is no number is found when other tensors have moved already.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from stackwise.adapters import SUFFIX
 from stackwise.training.norms import block_of, sliced
 from stackwise.training.optim import Optimizer
 from stackwise.training.scratch import Scratch, borrow, stop_borrowing
@@ -67,8 +68,9 @@ class InBackward:
         self.squares: dict[str, float] = {}
         self.scratch, self.largest = Scratch(), 0
         self.blocks = {parameter: block_of(*key) for key, parameter in named.items()}
+        beside = {p for (part, _), p in named.items() if part.endswith(SUFFIX)}
         self.hooks = [p.register_post_accumulate_grad_hook(self._move) for p in self.blocks]
-        self.linears = [layer for layer in modules if self._is_ours(layer)]
+        self.linears = [layer for layer in modules if self._is_ours(layer, beside)]
         for linear in self.linears:
             borrow(linear, self.scratch)
 
@@ -95,8 +97,10 @@ class InBackward:
         for linear in self.linears:
             stop_borrowing(linear)
 
-    def _is_ours(self, layer: nn.Module) -> TypeGuard[nn.Linear]:
-        return type(layer) is nn.Linear and layer.weight in self.blocks and layer.weight.is_cpu
+    def _is_ours(self, layer: nn.Module, beside: Collection[nn.Parameter]) -> TypeGuard[nn.Linear]:
+        if type(layer) is not nn.Linear or layer.weight in beside:  # adapters are small
+            return False
+        return layer.weight in self.blocks and layer.weight.is_cpu
 
     def _move(self, parameter: Tensor) -> None:
         assert isinstance(parameter, nn.Parameter) and parameter.grad is not None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stackwise.data.heldout import rows_at_once
 from stackwise.memory.flops import forward_flops_per_token, head_flops_per_position
+from stackwise.memory.lowrank import adapters_of
 from stackwise.objective import Corrupted, is_causal
 from stackwise.probe import total_loss
 from stackwise.stage import trunk_of
@@ -32,7 +33,9 @@ def loss_now(work: Work, number: int) -> float:
     """
     exp, path, noisy = work.exp, work.stages[number].path, work.heldout(number)
     tokens, counted = noisy.input_BT.numel(), int(noisy.counted_BT.sum())
-    spent = forward_flops_per_token(exp, path) * tokens + head_flops_per_position(exp) * counted
+    carried = adapters_of(work.stages[number])
+    spent = forward_flops_per_token(exp, path, carried) * tokens
+    spent += head_flops_per_position(exp) * counted
     work.at.probe_flops += spent
     causal, rest = is_causal(exp.objective), path[len(trunk_of(work.stages[number])) :]
     cache = open_looks(work, number) if looks_are_cached(work, number) else None

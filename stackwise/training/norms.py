@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from stackwise.adapters import SUFFIX
 from stackwise.training.optim import SLICE
 from stackwise.training.trained import Named
 
@@ -29,8 +30,10 @@ def global_norms(named: Named) -> tuple[float, dict[str, float]]:
 
 
 def block_of(part: str, name: str) -> str:
-    """`s1`, `blocks.0.ffn.up.weight` to `s1.0`; embedding and head are themselves."""
-    return f"{part}.{name.split('.')[1]}" if name.startswith("blocks.") else part
+    """`s1`, `blocks.0.ffn.up.weight` to `s1.0`, an adapter's too; the ends are themselves."""
+    return (
+        f"{part.removesuffix(SUFFIX)}.{name.split('.')[1]}" if name.startswith("blocks.") else part
+    )
 
 
 def clip_(named: Named, norm: float, bound: float | None) -> None:

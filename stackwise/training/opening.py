@@ -7,7 +7,7 @@ What is open then is in `work.py`; what a run folder, a placement and this machi
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 
 import torch
@@ -19,10 +19,12 @@ from stackwise.data.batches import epoch_order, samples_per_epoch
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.meter import Meter
+from stackwise.model.adapters import check_package
 from stackwise.model.codes import operators
 from stackwise.model.formats import format_called
 from stackwise.rules import check_placement
 from stackwise.runs import Run, RunWriter
+from stackwise.stage import Stage
 from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.checkpoint import MANIFEST
 from stackwise.training.parts import empty_rack
@@ -71,7 +73,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     check_disk(exp, here, stages, samples, run.path, new, leaves)
     with threads_of(placement), RunWriter(run.path) as writer:
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
-        load_packages(exp, placement)
+        load_packages(exp, placement, stages)
         epoch_order(dataset.n_samples, exp.seed, 0)  # kept; it is the data's, not the rack's
         meter = Meter(device)
         if meter.blind is not None:
@@ -91,7 +93,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
             yield work
 
 
-def load_packages(exp: Experiment, placement: Placement) -> None:
+def load_packages(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> None:
     """Import what the run needs beside torch now, so that it is not counted as the rack's.
 
     It would be more than a small rack (`tests/integration/test_the_meter_measures_memory.py`).
@@ -105,6 +107,9 @@ def load_packages(exp: Experiment, placement: Placement) -> None:
         format_called(form).load(made=True)
     if rule.bitsandbytes:
         operators()
+    if any(stage.adapters for stage in made):
+        check_package()
+        importlib.import_module("peft")
 
 
 def name_of(device: torch.device) -> str:

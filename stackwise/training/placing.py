@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -19,6 +20,7 @@ from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import on_card
 from stackwise.memory.disk import cache_bytes, checkpoint_bytes
+from stackwise.model.adapters import MISSING
 from stackwise.model.block import Block
 from stackwise.model.init import Unfilled
 from stackwise.model.shape import cycle, total_blocks
@@ -50,6 +52,8 @@ def check_trunk(
         ExperimentError: With every problem at once.
     """
     problems = [*cache_problems(exp, placement, made, goes_on), *packing_problems(exp)]
+    if any(stage.adapters for stage in made) and find_spec("peft") is None:
+        problems.append(MISSING)
     if problems:
         raise ExperimentError("\n".join(problems))
 
@@ -136,6 +140,9 @@ def without_effect(exp: Experiment, placement: Placement, made: Sequence[Stage])
             "optim.name=paged_adamw8bit pages nothing without a card: the state lies in memory, as "
             "with adamw8bit"
         )
+    if exp.adapters.on != "none" and not any(stage.adapters for stage in made):
+        side = "" if exp.adapters.on == "both" else f" on that side ({exp.adapters.on})"
+        yield f"adapters.on={exp.adapters.on} has no effect: no stage has a frozen stack{side}"
     for key in () if frozen else ("frozen", "border"):
         if (asked := getattr(exp.precision, key)) is not None:
             yield f"precision.{key}={asked} has no effect: no stage has a frozen stack"

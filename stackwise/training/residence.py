@@ -25,6 +25,7 @@ from stackwise.training.parts import put
 from stackwise.training.saved import MASTER, MASTERS, RACK, save_parts
 from stackwise.training.tensorfile import LazyTensor
 from stackwise.training.trained import Named
+from stackwise.training.wearing import lay_off, lay_on, merge_into
 from stackwise.training.work import Work
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ def arrange(work: Work, number: int) -> None:
     """Bring every stack into the form that a stage needs, one after the other.
 
     New ones are made, those that train are loaded if they are not there, and the others are put
-    away. Afterwards the lent ones are read in the order of the stage's path.
+    away. Afterwards the lent ones are read in the order of the stage's path, and adapters are on.
     """
     stage = work.stages[number]
     trains = set(stage.active or ())
+    lay_off(work)
     for stack in work.rack.held():
         if stack in trains:
             bring_back(work, stack)
@@ -51,6 +53,8 @@ def arrange(work: Work, number: int) -> None:
                 put_away(work, number, entry.stack)
     if work.shelf is not None:
         work.shelf.order(stage.path)
+    merge_into(work, number, trains)
+    lay_on(work, number)
 
 
 def gather(work: Work) -> None:
@@ -59,6 +63,7 @@ def gather(work: Work) -> None:
         put_away(work, len(work.stages) - 1, stack)
     if work.shelf is not None:
         work.shelf.order(work.rack.held())
+    lay_on(work, len(work.stages) - 1)
 
 
 def add_stack(work: Work, entry: NewStack) -> None:
@@ -182,7 +187,9 @@ def take_masters(work: Work, named: Named, optimizer: Optimizer) -> None:
             values = read_part(folder, manifest, f"{part}.{MASTER}", verify=False)
             for (owner, name), parameter in named.items():
                 if owner == part:
-                    optimizer.put(parameter, values[name].to(parameter.device))
+                    exact = values[name].to(parameter.device)
+                    delta = work.merged.get(part, {}).get(name)
+                    optimizer.put(parameter, exact if delta is None else exact + delta)
 
 
 def load(work: Work, stack: str, form: str | None) -> None:

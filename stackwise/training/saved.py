@@ -14,21 +14,25 @@ module again in `parts.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from stackwise.adapters import SUFFIX, carried_after
 from stackwise.completion import packing
+from stackwise.model.adapters import put_on, take_off
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
-from stackwise.stage import keeps_state, paths_so_far, trained_next
+from stackwise.stage import Stage, keeps_state, paths_so_far, trained_next, trains
 from stackwise.training.checkpoint import (
     MANIFEST,
     CheckpointError,
     Part,
     Written,
+    holds_weights,
     read_manifest,
     read_part,
     save,
@@ -36,10 +40,10 @@ from stackwise.training.checkpoint import (
 )
 from stackwise.training.optim import carried, optimizer_state
 from stackwise.training.ownership import own_manifest
-from stackwise.training.parts import empty_rack, fill, put
+from stackwise.training.parts import built_alike, empty_rack, fill, put
 from stackwise.training.start import stages_of
 from stackwise.training.step import Trainee
-from stackwise.training.trained import State
+from stackwise.training.trained import State, tensors_of
 from stackwise.training.work import Counters, Work
 from stackwise.trunk.shelf import Shelf
 
@@ -83,15 +87,14 @@ def save_border(work: Work, trainee: Trainee, masters: Mapping[str, Written]) ->
 
 def save_parts(work: Work, number: int, chosen: set[str], masters: Mapping[str, Written]) -> None:
     """Write the weights of some parts; everything else of the last checkpoint stays valid."""
-    parts = {name: dict(work.rack.parts()[name].state_dict()) for name in chosen}
+    parts = tensors_of(work.rack.parts(), lambda part: part in chosen)
     kept = {f"{part}.{MASTER}": tensors for part, tensors in masters.items()}
     write(work, number, {**parts, **kept}, listed(work))
 
 
 def weights_of(work: Work, trained: set[str]) -> Parts:
     """The weights of the parts whose file is not right: those that train, and those without one."""
-    wanted = {k: m for k, m in work.rack.parts().items() if k in trained or k not in work.on_disk}
-    return {name: dict(module.state_dict()) for name, module in wanted.items()}
+    return tensors_of(work.rack.parts(), lambda k: k in trained or k not in work.on_disk)
 
 
 def commit(work: Work, number: int, parts: Parts, trained: set[str]) -> None:
@@ -119,16 +122,24 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
         run=work.identity,
         counters=asdict(work.at),
     )
-    work.on_disk |= {name for name in parts if "." not in name}
+    work.on_disk |= {name for name in parts if holds_weights(name)}
     work.saved_at = time.monotonic()
 
 
 def still_wanted(work: Work, number: int, name: str) -> bool:
     """Whether a part of the last checkpoint, not written now, belongs into this one."""
-    part, _, kind = name.partition(".")
+    part, kind = split(name)
+    if part.endswith(SUFFIX) and trains(work.stages[number], part.removesuffix(SUFFIX)):
+        return False  # it has been merged into the stack, which trains
     later = trained_next(work.stages, number, part) is not None
     later = later or keeps_state(work.stages, number, part)
     return kind in ("", MASTER) or (kind == MOMENTS and later)
+
+
+def split(name: str) -> tuple[str, str]:
+    """A part and what a file has of it: `s1.adapter.optimizer` is `optimizer` of `s1.adapter`."""
+    part, _, kind = name.rpartition(".")
+    return (name, "") if holds_weights(name) else (part, kind)
 
 
 def restore(work: Work) -> None:
@@ -148,8 +159,11 @@ def restore(work: Work) -> None:
         if not read_on_entering(manifest, name):
             verify_part(folder, manifest, name)
     work.at = Counters(**manifest["counters"])
-    for name in (name for name in manifest["parts"] if "." not in name):
-        if name in ("embedding", "head"):
+    for name in filter(holds_weights, manifest["parts"]):
+        if name.endswith(SUFFIX):
+            tensors = read_part(folder, manifest, name, verify=False)
+            work.adapters[name.removesuffix(SUFFIX)] = tensors
+        elif name in ("embedding", "head"):
             put(work.rack, name, read_part(folder, manifest, name, verify=False), folder)
         else:
             work.rack.add(name, empty=True)
@@ -188,10 +202,38 @@ def read_state(work: Work, kind: str, parts: set[str]) -> State:
     }
 
 
+def put_adapters(
+    rack: Rack,
+    folder: Path,
+    manifest: Mapping[str, Any],
+    begun: Sequence[Stage],
+    *,
+    raw: bool = False,
+) -> None:
+    """Give a rack the adapters that a checkpoint has, at their moving average unless `raw`.
+
+    Args:
+        rack: Has the stacks; an adapter that one has is taken off.
+        folder: The checkpoint's.
+        manifest: Its manifest.
+        begun: The stages that had begun by then: what was carried is theirs to say.
+        raw: The weights without averaging.
+    """
+    for stack, adapter in carried_after(begun).items():
+        if adapter.part not in manifest["parts"]:
+            continue
+        tensors = read_part(folder, manifest, adapter.part)
+        if not raw and f"{adapter.part}.{AVERAGE}" in manifest["parts"]:
+            tensors |= read_part(folder, manifest, f"{adapter.part}.{AVERAGE}")
+        take_off(rack.stacks[stack])
+        with built_alike(folder, adapter.part):
+            put_on(rack.stacks[stack], adapter, tensors=tensors)
+
+
 def averages_in(manifest: Mapping[str, Any]) -> Iterator[str]:
     """The parts of which a checkpoint holds a moving average."""
     for name in manifest["parts"]:
-        part, _, kind = name.partition(".")
+        part, kind = split(name)
         if kind == AVERAGE:
             yield part
 
@@ -242,10 +284,13 @@ def read_rack(
             shelf.lend(name, loaded=False)
         else:
             put(rack, name, read_part(folder, manifest, name), folder, entry.get("format"))
-    for part in sorted(averaged):
+    for part in sorted(averaged & rack.parts().keys()):
         tensors = read_part(folder, manifest, f"{part}.{AVERAGE}")
         put(rack, part, {**rack.parts()[part].state_dict(), **tensors}, folder)
+    begun = stages[: at.stage + (at.step > 0)]
     if best:
         fill(rack, run.path / BEST, better)
-    rack.paths = paths_so_far(stages[: at.stage + (at.step > 0)])
+    put_adapters(rack, folder, manifest, begun, raw=raw)
+    put_adapters(rack, run.path / BEST, better, begun)
+    rack.paths = paths_so_far(begun)
     return rack.to(device).eval()

@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 
+from stackwise.adapters import carried_after
 from stackwise.data.heldout import chosen, rows_at_once, some_windows
 from stackwise.memory.flops import (
     entry_flops,
     evaluation_flops,
     exit_flops,
 )
+from stackwise.memory.lowrank import adapters_of
 from stackwise.model.frozen import numbers_in
 from stackwise.model.rack import Rack
 from stackwise.objective import is_causal
@@ -29,6 +31,7 @@ from stackwise.training.looks import loss_now
 from stackwise.training.saved import BEST
 from stackwise.training.score import score
 from stackwise.training.step import Trainee, autocast
+from stackwise.training.trained import tensors_of
 from stackwise.training.work import AT_THE_END, Work
 
 
@@ -79,7 +82,7 @@ def look(work: Work, trainee: Trainee) -> None:
     if last and (work.at.best is None or loss < work.at.best):
         work.at.best = loss
         trained = {part for part, _ in trainee.named}
-        parts = {k: dict(m.state_dict()) for k, m in work.rack.parts().items() if k in trained}
+        parts = tensors_of(work.rack.parts(), lambda part: part in trained)
         save(
             work.run.path / BEST,
             parts,
@@ -94,7 +97,9 @@ def losses_by_exit(work: Work, number: int) -> list[float]:
     """The loss of a stage's path at every depth, on its held-out windows."""
     exp, path, noisy = work.exp, work.stages[number].path, work.heldout(number)
     counted = int(noisy.counted_BT.sum())
-    work.at.probe_flops += exit_flops(exp, path, noisy.input_BT.numel(), counted)
+    work.at.probe_flops += exit_flops(
+        exp, path, noisy.input_BT.numel(), counted, adapters_of(work.stages[number])
+    )
     causal, size = is_causal(exp.objective), rows_at_once(exp)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
         return exit_losses(work.rack, noisy, causal=causal, path=path, batch=size)
@@ -108,7 +113,7 @@ def finish(work: Work) -> None:
     with autocast(work.device, getattr(torch, exp.precision.compute)):
         depths = depth_losses(work)
     work.at.probe_flops += evaluation_flops(
-        exp, work.rack, len(chosen(work.dataset, exp.eval.final))
+        exp, work.rack, len(chosen(work.dataset, exp.eval.final)), carried_after(work.stages)
     )
     corpora = corpora_read(work)
     epoch_tokens = work.dataset.n_samples * exp.data.seq_len
@@ -149,9 +154,11 @@ def parameters_of(rack: Rack) -> int:
 
 
 def grows_left(work: Work) -> bool:
-    """Whether the rack grew to the left, so that its depths are entries and not exits."""
+    """Whether the rack grew to the left alone, so that its depths are entries and not exits."""
     last = work.stages[-1].path
-    return any(stage.path != last[: len(stage.path)] for stage in work.stages)
+    paths = [stage.path for stage in work.stages]
+    ends = all(path == last[len(last) - len(path) :] for path in paths)
+    return ends and any(path != last[: len(path)] for path in paths)
 
 
 def depth_losses(work: Work) -> list[float]:
@@ -167,7 +174,9 @@ def depth_losses(work: Work) -> list[float]:
     left = grows_left(work)
     cost, measure = (entry_flops, entry_losses) if left else (exit_flops, exit_losses)
     counted = int(noisy.counted_BT.sum())
-    work.at.probe_flops += cost(exp, path, noisy.input_BT.numel(), counted)
+    work.at.probe_flops += cost(
+        exp, path, noisy.input_BT.numel(), counted, carried_after(work.stages)
+    )
     return measure(
         work.rack, noisy, causal=is_causal(exp.objective), path=path, batch=rows_at_once(exp)
     )

@@ -32,6 +32,7 @@ from stackwise.stage import Stage
 from stackwise.training.ownership import identity_of
 from stackwise.training.start import TrainingError, model_of
 from stackwise.training.step import StepNumbers
+from stackwise.training.trained import State
 from stackwise.trunk.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ class Work:
         packed: Stacks that are frozen to the format of `precision.frozen`.
         lent: Stacks whose matrices are read as they are needed.
         empty: Stacks that are on disk, and not loaded yet.
+        adapters: A and B of the stacks that carry an adapter, while it is off.
+        merged: What adapters add to the weights of stacks that train from now on, until masters
+            have been read.
         stop_requested: Whether it is to end after the step in hand, saved.
         paused: Whether it is to wait after the step in hand.
         obeyed: The number of the last order that was taken (`stackwise/runs/control.py`).
@@ -102,6 +106,8 @@ class Work:
     packed: set[str] = field(default_factory=set)
     lent: set[str] = field(default_factory=set)
     empty: set[str] = field(default_factory=set)
+    adapters: State = field(default_factory=dict)
+    merged: State = field(default_factory=dict)
     stop_requested: bool = False
     paused: bool = False
     obeyed: int = 0

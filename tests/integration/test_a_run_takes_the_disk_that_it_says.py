@@ -39,6 +39,12 @@ CASES = {
         "precision": {"frozen": "nf4", "master": "bf16"},
     },
     "cycling, moments kept": {"curriculum": KEPT},
+    "adapters": {"curriculum": "right_to_left", "adapters": "suffix"},
+    "adapters that are merged, nf4": {
+        "curriculum": KEPT,
+        "adapters": {"on": "both", "targets": "ffn"},
+        "precision": {"frozen": "nf4", "master": "bf16"},
+    },
     "end to end": {"curriculum": "end_to_end"},
     "end to end, bfloat16": {"curriculum": "end_to_end", "precision": BF16},
 }

@@ -73,6 +73,7 @@ VALUES = {
     "tied": [True, False],
     "ema": [None, 0.9],
     "steps": [1, 2, 3],
+    "adapters": ["none", "trunk", "suffix", "both"],
 }
 PLACES = {
     "recompute": {"trunk": "recompute"},
@@ -104,7 +105,7 @@ def made(tiny: sw.Experiment, case: dict) -> sw.Experiment:
         if (precision.get("weights"), case["frozen"]) != ("bfloat16", "bf16"):
             precision["master"] = case["master"]
     return tiny.replace(rack={"tied": case["tied"]}, optim=optim, precision=precision).replace(
-        **CURRICULA[case["curriculum"]]
+        **CURRICULA[case["curriculum"]], adapters=case["adapters"]
     )
 
 

@@ -48,6 +48,12 @@ def test_an_exact_likelihood(tiny, place, monkeypatch, attention):
 
 
 @pytest.mark.parametrize("objective", ["diffusion", "clm"])
+def test_what_stacks_carry(tiny, place, monkeypatch, objective):
+    exp = tiny.replace(curriculum="right_to_left", adapters={"on": "suffix", "rank": 3})
+    check(exp.replace(objective=objective), place, monkeypatch)
+
+
+@pytest.mark.parametrize("objective", ["diffusion", "clm"])
 def test_a_stack_that_the_last_path_leaves_out(tiny, place, monkeypatch, objective):
     def shorter(exp):
         yield sw.Stage(path=("s0", "s1", "s2"))

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stackwise.choice import Params
+from stackwise.model.adapters import weight_of
 from stackwise.model.attention.cached import Kept, go_on, visible
 from stackwise.model.attention.mha import MASK_BYTES, SHORT, attend, most
 from stackwise.model.attention.rope import Rotary
@@ -215,10 +216,8 @@ def absorbed(
         seen_TS: True where a query sees a cached token; None: each sees all.
     """
     size = layer.sizes
-    key_FC, _ = _matrix_and_bias(layer.k, latent_BSC)
-    value_FC, value_bias_F = _matrix_and_bias(layer.v, latent_BSC)
     key_HNC, value_HVC = (
-        matrix_FC.unflatten(0, (layer.shape.heads, -1)) for matrix_FC in (key_FC, value_FC)
+        weight_of(linear).unflatten(0, (layer.shape.heads, -1)) for linear in (layer.k, layer.v)
     )
     q_BHTN, q_BHTR = layer.queries(x_BTD, start).split((size.nope, size.rope), dim=-1)
     scores_BHTS = (q_BHTN @ key_HNC) @ latent_BSC[:, None].mT
@@ -228,19 +227,10 @@ def absorbed(
     if seen_TS is not None:
         scores_BHTS = scores_BHTS.masked_fill(~seen_TS, -torch.inf)
     y_BHTV = (scores_BHTS.softmax(-1) @ latent_BSC[:, None]) @ value_HVC.mT
-    if value_bias_F is not None:
-        y_BHTV = y_BHTV + value_bias_F.unflatten(0, (-1, 1, size.value))
+    if layer.v.bias is not None:
+        y_BHTV = y_BHTV + layer.v.bias.unflatten(0, (-1, 1, size.value))
     y_BTD: Tensor = layer.out(y_BHTV.transpose(1, 2).flatten(2))
     return y_BTD
-
-
-def _matrix_and_bias(linear: nn.Module, latent_BSC: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What a linear layer of the latent does, with an adapter that may be around it."""
-    if isinstance(linear, nn.Linear):
-        return linear.weight, linear.bias
-    bias_F = linear(torch.zeros_like(latent_BSC[0, 0]))
-    eye_CC = torch.eye(latent_BSC.shape[-1], dtype=latent_BSC.dtype, device=latent_BSC.device)
-    return (linear(eye_CC) - bias_F).mT, bias_F
 
 
 def parameters(shape: AttentionShape, params: Mla) -> int:

@@ -71,6 +71,16 @@ CASES = {
         },
         {},
     ),
+    "adapters on the suffix": ({"adapters": {"on": "suffix", "rank": 32}}, {}),
+    "adapters in the feed-forward of int8, in backward": (
+        {
+            "curriculum": LEFT,
+            "adapters": {"on": "trunk", "targets": "ffn"},
+            "optim": IN_BACKWARD,
+            "precision": {"frozen": "int8"},
+        },
+        {},
+    ),
     "diffusion": ({"curriculum": LEFT, "objective": "diffusion"}, {}),
     "large head": ({"curriculum": LEFT, "rack": {"vocab": 9000, "tied": True}}, {}),
     "large head, micro-batches of few rows": (

@@ -41,7 +41,8 @@ def keys(values: Mapping[str, Any], fields: Mapping[str, FieldInfo], at: str = "
 
 
 def expected(exp: sw.Experiment, placement: sw.Placement) -> set[str]:
-    dumped = {**exp.model_dump(), "placement": placement.model_dump()}
+    unsaid = {"adapters": exp.adapters.model_dump()}  # written where it says something
+    dumped = {**unsaid, **exp.model_dump(), "placement": placement.model_dump()}
     found = set(keys(dumped, sw.Experiment.model_fields))
     stretched = exp.rack.rope_scaling is not None
     return found | ({"rack.rope_scaling"} if stretched else set())
@@ -181,7 +182,8 @@ def test_a_type_that_is_new_to_the_form_has_a_field_all_the_same(
     )
     other = Form(form.experiment, form.placement)
     assert other.values() == form.experiment.model_dump(mode="json") | {
-        "placement": form.placement.model_dump(mode="json")
+        "adapters": form.experiment.adapters.model_dump(mode="json"),
+        "placement": form.placement.model_dump(mode="json"),
     }
 
 

@@ -222,3 +222,17 @@ def test_the_table_behind_it_has_the_same_content():
     assert [line[-1] for line in lines] == [row["peak_at"] for row in rows]
     spans = [line[1].text for line in cells.findall(".//tbody/tr") if line[0].text == "2"]
     assert spans == ["embedding", "s0 to s1", "s2", "head"]
+
+
+def test_stacks_with_an_adapter_are_told_from_other_frozen_ones():
+    exp = TOY.replace(curriculum="right_to_left", adapters={"on": "suffix", "rank": [0, 2, 0, 3]})
+    html = grid_html(exp, sw.Placement(), made := sw.stages(exp))
+    columns = {name: at for at, name in enumerate(columns_of(exp))}
+    for stage, cells in zip(made, drawn(html).values(), strict=True):
+        carried = {columns[adapter.stack] for adapter in stage.adapters or ()}
+        assert {at for at, rect in cells.items() if rect.get("data-state") == "adapter"} == carried
+    assert "adapter: frozen, and a low-rank adapter on it trains" in html  # the legend
+    assert "carries an adapter of rank 3" in html and "s1: rank 2; s3: rank 3" in html
+    assert "low-rank" not in grid_html(
+        CASES["right_to_left"], sw.Placement(), sw.stages(CASES["right_to_left"])
+    )

@@ -52,10 +52,10 @@ def room_for(run: sw.Run, free: int | None = None) -> Room:
         RunError: If it does not fit, not even a few blocks at a time.
         CheckpointError: If the checkpoint is damaged.
     """
-    from stackwise.training.checkpoint import read_manifest
+    from stackwise.training.checkpoint import holds_weights, read_manifest
 
     parts: Mapping[str, Any] = read_manifest(run.path / "rack")["parts"]
-    taken = {name: int(entry["bytes"]) for name, entry in parts.items() if "." not in name}
+    taken = {name: int(entry["bytes"]) for name, entry in parts.items() if holds_weights(name)}
     whole = sum(taken.values())
     free = free_memory() if free is None else free
     if free is None or whole + BESIDE_BYTES <= free:

@@ -18,13 +18,14 @@ from stackwise.stage import Stage, roles
 if TYPE_CHECKING:
     from stackwise import Experiment, Placement
 
-State = Literal["absent", "held", "active", "trunk", "suffix"]
+State = Literal["absent", "held", "active", "trunk", "suffix", "adapter"]
 STATES: dict[State, tuple[str, str]] = {
     "absent": ("", "not there yet"),
     "held": ("H", "in the rack, but not run in this stage"),
     "active": ("A", "active: it trains"),
     "trunk": ("T", "trunk: frozen, and no gradient reaches it"),
     "suffix": ("S", "suffix: frozen, and gradient passes through it"),
+    "adapter": ("L", "adapter: frozen, and a low-rank adapter on it trains"),
 }
 
 
@@ -38,6 +39,7 @@ class Cell(NamedTuple):
         source: Where frozen weights or their outputs are read from, if not from memory.
         bytes: Predicted bytes by category; None where there is no plan.
         flops: Predicted FLOPs of the stage in this part; None where there is no plan.
+        rank: Of the adapter that it carries; 0 without one.
     """
 
     state: State
@@ -46,6 +48,7 @@ class Cell(NamedTuple):
     source: str = ""
     bytes: tuple[tuple[str, int], ...] | None = None
     flops: float | None = None
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,10 @@ def _cells(
     states, starts, flops = states_of(stage, held, names), starts_of(exp, stage), flops_of(row)
     kept, trained = packing(exp.precision), exp.precision.weights
     parts = {} if row is None else row["bytes_by_part"]
+    ranks = {adapter.stack: adapter.rank for adapter in stage.adapters or ()}
     for name in names:
         state, end = states[name], name in ("embedding", "head")
-        frozen = state in ("trunk", "suffix", "held")
+        frozen = state in ("trunk", "suffix", "adapter", "held")
         source = "" if end else source_of(placement, state)
         there = row is not None and state != "absent"
         yield Cell(
@@ -115,6 +119,7 @@ def _cells(
             source,
             tuple(parts.get(name, {}).items()) if there else None,
             flops.get(name, 0.0) if there else None,
+            ranks.get(name, 0),
         )
 
 
@@ -122,6 +127,7 @@ def states_of(stage: Stage, held: frozenset[str], names: Sequence[str]) -> dict[
     """The state of every part. Embedding and head are frozen before, and after, all that trains."""
     found: dict[str, State] = {name: "held" if name in held else "absent" for name in names}
     found |= dict(roles(stage))
+    found |= {adapter.stack: "adapter" for adapter in stage.adapters or ()}
     found["embedding"] = "active" if stage.embedding else "trunk"
     found["head"] = "active" if stage.head else "suffix"
     return found
@@ -140,7 +146,7 @@ def starts_of(exp: Experiment, stage: Stage) -> dict[str, str]:
 
 def source_of(placement: Placement, state: State) -> str:
     """Where a frozen stack's work comes from: memory (empty), its blocks, or its cached outputs."""
-    if placement.trunk == "recompute" or state not in ("trunk", "suffix"):
+    if placement.trunk == "recompute" or state not in ("trunk", "suffix", "adapter"):
         return ""
     if placement.trunk == "cached" and state == "trunk":
         return "cached"

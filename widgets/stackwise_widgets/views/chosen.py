@@ -48,7 +48,8 @@ def chosen(stages: Sequence[Stage], most: int = MOST) -> list[int | Gap]:
 
 def kind_of(stage: Stage) -> Hashable:
     """What of a stage its picture shows, whenever it comes."""
-    return (stage.path, stage.active, stage.new, stage.embedding, stage.head, stage.band)
+    trains = (stage.active, stage.adapters, stage.embedding, stage.head)
+    return (stage.path, stage.new, stage.band, trains)
 
 
 def repetition(kinds: Sequence[Hashable]) -> tuple[int, int]:

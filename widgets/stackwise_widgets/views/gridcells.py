@@ -16,7 +16,7 @@ SMALL_LETTER = 5.1  # the width of one, in the picture's units
 
 def hatch_of(cell: Cell) -> str | None:
     """The hatch of a cell, by its state and where it is read from; None for a plain one."""
-    if cell.state not in ("trunk", "suffix", "held"):
+    if cell.state not in ("trunk", "suffix", "adapter", "held"):
         return None
     return f"{cell.state}-{cell.source}" if cell.source else cell.state
 
@@ -98,5 +98,7 @@ def _below(cell: Cell, letters: int) -> str:
     """The second line of a cell: what it starts from, or where and in what it is kept."""
     if cell.start:
         return shortened(cell.start, letters)
+    if cell.rank:
+        return shortened(f"rank {cell.rank}", letters)
     said = (f"{cell.kept} {cell.source}".strip(), cell.source, cell.kept)
     return next((text for text in said if text and len(text) <= letters), "")

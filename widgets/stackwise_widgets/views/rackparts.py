@@ -102,5 +102,7 @@ def _beside(listed: Mapping[str, Mapping[str, Any]], part: str) -> Iterator[tupl
     """What resuming needs of a part, by kind."""
     for name, entry in listed.items():
         owner, _, kind = name.partition(".")
+        if kind.startswith("adapter."):
+            kind = f"{OTHERS.get(kind.removeprefix('adapter.'), kind)} of its adapter"
         if owner == part and kind:
             yield OTHERS.get(kind, kind), int(entry["bytes"])

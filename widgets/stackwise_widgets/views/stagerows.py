@@ -15,7 +15,18 @@ from stackwise_widgets.views.tables import table_html
 if TYPE_CHECKING:
     from stackwise import Experiment, Placement, Stage
 
-STAGE_HEAD = ("stage", "name", "state", "path", "new", "trains", "trunk", "suffix", "masked")
+STAGE_HEAD = (
+    "stage",
+    "name",
+    "state",
+    "path",
+    "new",
+    "trains",
+    "trunk",
+    "suffix",
+    "adapter",
+    "masked",
+)
 FIGURE_HEAD = ("tokens", "steps", "FLOPs", "peak memory", "at")
 CELL_HEAD = ("stage", "parts", "state", "starts from", "kept in", "read from", "tokens")
 CELL_FIGURES = ("bytes each", "FLOPs each")
@@ -106,6 +117,7 @@ def _stage_line(names: Sequence[str], row: StageRow) -> list[object]:
         parts("active"),
         parts("trunk"),
         parts("suffix"),
+        adapters_said(names, row),
         row.noise.words if row.noise else "nothing",
         count_said(row.stage.tokens),
         f"{row.steps:,}",
@@ -113,6 +125,14 @@ def _stage_line(names: Sequence[str], row: StageRow) -> list[object]:
         bytes_said(row.peak_bytes),
         plan.get("peak_at"),
     ]
+
+
+def adapters_said(names: Sequence[str], row: StageRow) -> str:
+    """The stacks that carry an adapter, by its rank."""
+    found: dict[int, list[str]] = {}
+    for adapter in row.stage.adapters or ():
+        found.setdefault(adapter.rank, []).append(adapter.stack)
+    return "; ".join(f"{stacks_said(s, names)}: rank {n}" for n, s in found.items()) or "none"
 
 
 def starts_said(names: Sequence[str], row: StageRow) -> str:
@@ -166,6 +186,8 @@ def cell_said(names: Sequence[str], row: StageRow, span: Span) -> str:
     lines = [f"stage {row.number} ({row.stage.name}) · {parts}", STATES[cell.state][1]]
     if cell.start:
         lines.append(f"new in this stage, starts from: {cell.start}")
+    if cell.rank:
+        lines.append(f"carries an adapter of rank {cell.rank}")
     if cell.kept:
         lines.append(f"kept in {cell.kept}" + (f", {cell.source}" if cell.source else ""))
     if cell.state == "absent":

@@ -45,6 +45,7 @@ CSS = f"""
 .sw-svg text.sw-on.sw-faint {{ fill: #ffffff; }}
 .sw-line-trunk {{ stroke: {FAINT}; stroke-width: 1; fill: none; }}
 .sw-line-suffix {{ stroke: {PALETTE["sky"]}; stroke-width: 1.4; fill: none; }}
+.sw-line-adapter {{ stroke: {PALETTE["purple"]}; stroke-width: 1.4; fill: none; }}
 .sw-line-over {{ stroke: {PALETTE["vermilion"]}; stroke-width: 0.8; stroke-opacity: 0.4;
   fill: none; }}
 .sw-cell {{ stroke: {PAGE}; stroke-width: 1; }}
@@ -53,6 +54,7 @@ CSS = f"""
 .sw-active {{ fill: {PALETTE["blue"]}; }}
 .sw-trunk {{ fill: {SHADE}; }}
 .sw-suffix {{ fill: {PALETTE["sky"]}; fill-opacity: 0.22; }}
+.sw-adapter {{ fill: {PALETTE["purple"]}; fill-opacity: 0.22; }}
 .sw-done {{ fill: #00664a; }}
 .sw-new {{ fill: {PALETTE["orange"]}; stroke: {PAGE}; stroke-width: 0.6; }}
 .sw-dense .sw-done {{ fill: #00664a; }}

@@ -15,6 +15,8 @@ HATCHES: dict[str, tuple[float, str, str, str]] = {
     "trunk-cached": (5, "M0 2.5H3", "sw-line-trunk", "sw-trunk"),
     "suffix": (5, "M-1 4L1 6M0 0L5 5M4 -1L6 1", "sw-line-suffix", "sw-suffix"),
     "suffix-streamed": (6, "M1 1L3 3M4 4L5 5", "sw-line-suffix", "sw-suffix"),
+    "adapter": (6, "M0 3H6M3 0V6", "sw-line-adapter", "sw-adapter"),
+    "adapter-streamed": (6, "M1 3H5M3 1V5", "sw-line-adapter", "sw-adapter"),
     "held": (6, "M2.5 3H3.5", "sw-line-trunk", "sw-held"),
     "over": (4, "M0 2H4M2 0V4", "sw-line-over", "sw-held"),
 }

@@ -1,0 +1,145 @@
+"""What adapters add, by arithmetic: FLOPs against torch's counter, and what autograd keeps."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import stackwise as sw
+from stackwise.adapters import Adapter
+from stackwise.memory.flops import stage_flops_per_token, vocab_size
+from stackwise.memory.lowrank import adapter_numbers, kept_beside, not_kept
+from stackwise.memory.parts import saved_of
+from stackwise.model.adapters import adapter_state, put_on
+from stackwise.objective import Corrupted, is_causal
+from stackwise.training.step import micro_loss, setting_of
+from stackwise.training.trained import freeze_all_but
+
+BATCH, LENGTH = 2, 8
+ALL = ("s0", "s1", "s2")
+PRE = {"stacks": 3, "blocks_per_stack": 2, "d_model": 16, "heads": 2, "d_ff": 32}
+POST = {**PRE, "norm_place": "post", "norm": "layernorm", "ffn": "gelu", "bias": True}
+KINDS = ["mha", {"kind": "mla"}, {"kind": "mla", "q_rank": 6}, {"kind": "kernel", "features": 8}]
+
+
+def on(*ranks, targets="all"):
+    return tuple(
+        Adapter(stack=f"s{i}", rank=rank, targets=targets) for i, rank in enumerate(ranks) if rank
+    )
+
+
+STAGES = {
+    "trunk": {"active": ("s2",), "embedding": False, "adapters": on(0, 3)},
+    "whole trunk": {"active": ("s2",), "embedding": False, "adapters": on(1, 3)},
+    "suffix": {"active": ("s0",), "embedding": False, "head": False, "adapters": on(0, 2, 4)},
+    "suffix under the embedding": {"active": ("s0",), "head": False, "adapters": on(0, 2, 4)},
+    "dual": {"active": ("s1",), "embedding": False, "adapters": on(2, 0, 4)},
+    "alone": {"active": (), "embedding": False, "head": False, "adapters": on(2, 3, 4)},
+    "with the head": {"active": (), "embedding": False, "adapters": on(0, 3, 0)},
+    "with the embedding": {"active": (), "head": False, "adapters": on(0, 3, 0)},
+}
+TARGETS = ["all", "attention", "ffn"]
+
+
+def stage_of(name, targets):
+    fields = dict(STAGES[name])
+    adapters = [a.model_copy(update={"targets": targets}) for a in fields.pop("adapters")]
+    return sw.Stage(path=ALL, **fields, adapters=tuple(adapters))
+
+
+def rack_of(exp, stage):
+    rack = sw.Rack(exp.rack, exp.attention, vocab_size(exp))
+    for adapter in stage.adapters:
+        put_on(rack.stacks[adapter.stack], adapter, generator=torch.Generator())
+    freeze_all_but(rack.parts(), stage)
+    return rack
+
+
+def experiment(rack, attention="mha", **changes):
+    sizes = {"data": {"seq_len": LENGTH}, "budget": 10**6}
+    return sw.Experiment(rack=rack, attention=attention, **sizes, **changes)
+
+
+def spent(exp, stage):
+    """FLOPs of one step: by torch, and by the ledger."""
+    rack = rack_of(exp, stage)
+    ids_BT = torch.arange(BATCH * LENGTH).view(BATCH, LENGTH) % vocab_size(exp)
+    counted_BT = ids_BT % 3 == 0
+    one_B = torch.ones(BATCH)
+    hidden_BT = ids_BT.masked_fill(counted_BT, rack.mask_id)
+    setting = setting_of(
+        rack,
+        stage,
+        causal=is_causal(exp.objective),
+        micro_batch=None,
+        checkpointing=False,
+        compute=torch.float32,
+        device=torch.device("cpu"),
+        clip=None,
+    )
+    noisy = Corrupted(hidden_BT, ids_BT, counted_BT, one_B, one_B)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        micro_loss(rack, noisy, setting, ids_BT.numel()).backward()
+    cost = stage_flops_per_token(exp, stage)
+    body = (cost.total - cost.head) * ids_BT.numel()
+    return counter.get_total_flops(), body + cost.head_per_position * int(counted_BT.sum())
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("rack", [PRE, POST], ids=["pre", "post"])
+@pytest.mark.parametrize("name", STAGES)
+def test_every_place_of_an_adapter_costs_what_is_counted(name, rack, targets):
+    by_torch, by_ledger = spent(experiment(rack), stage_of(name, targets))
+    assert by_ledger == by_torch
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("attention", KINDS, ids=str)
+@pytest.mark.parametrize("name", ["whole trunk", "alone"])
+def test_on_every_attention_kind(name, attention, targets):
+    by_torch, by_ledger = spent(experiment(PRE, attention), stage_of(name, targets))
+    assert by_ledger == by_torch
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("attention", KINDS, ids=str)
+def test_the_numbers_of_an_adapter_are_counted(attention, targets):
+    exp, stage = experiment(PRE, attention), stage_of("alone", targets)
+    rack = rack_of(exp, stage)
+    for adapter in stage.adapters:
+        tensors = adapter_state(rack.stacks[adapter.stack])
+        assert adapter_numbers(exp, adapter) == sum(t.numel() for t in tensors.values())
+
+
+def kept(block, x_BTD):
+    """Numbers in the storages that autograd keeps of a block, its weights aside."""
+    block(x_BTD, causal=False)  # tables that grow on first use
+    constant = {t.untyped_storage().data_ptr() for t in [*block.parameters(), *block.buffers()]}
+    constant |= {
+        m.table_TF2.untyped_storage().data_ptr() for m in block.modules() if hasattr(m, "table_TF2")
+    }
+    seen = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in constant:
+            seen[storage.data_ptr()] = storage.nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        block(x_BTD, causal=False)
+    return sum(seen.values())
+
+
+@pytest.mark.parametrize("leads", [False, True], ids=["crossed", "leads"])
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("rack", [PRE, POST], ids=["pre", "post"])
+@pytest.mark.parametrize("attention", KINDS[:3], ids=str)
+def test_a_block_keeps_what_is_predicted(attention, rack, targets, leads):
+    exp, stage = experiment(rack, attention), stage_of("alone", targets)
+    block = rack_of(exp, stage).stacks["s1"].blocks[0]
+    adapter = stage.adapters[1]
+    predicted = saved_of(exp, False).plus(kept_beside(exp, adapter)).bytes(4) / 4
+    predicted -= not_kept(exp, adapter).bytes(4) / 4 if leads else 0
+    x_BTD = torch.randn(BATCH, LENGTH, 16, requires_grad=not leads)
+    assert kept(block, x_BTD) == BATCH * LENGTH * predicted
