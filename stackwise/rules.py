@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from stackwise.adapters import knob_problems
 from stackwise.choice import unread
 from stackwise.completion import packing
+from stackwise.curricula.thawing import Fusion
 from stackwise.curriculum import CURRICULA, Curriculum, curriculum_problems
 from stackwise.data.corpora import MixParams
 from stackwise.errors import ExperimentError, Problem
@@ -258,6 +259,15 @@ def _spectral(exp: Experiment) -> Iterator[str]:
         )
 
 
+def _adapted(exp: Experiment) -> Iterator[str]:
+    asked = exp.curriculum
+    if isinstance(asked, Fusion) and asked.train == "adapters" and exp.adapters.on != "both":
+        yield (
+            "curriculum.train: adapters puts one on every stack, and "
+            f"adapters.on={exp.adapters.on}; set adapters.on=both"
+        )
+
+
 def _frozen(exp: Experiment) -> Iterator[str]:
     if packing(exp.precision) is None:
         frozen = exp.precision.frozen or "empty"
@@ -286,4 +296,5 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack objective", _time),
     ("rack precision", _spectral),
     ("rack adapters", knob_problems),
+    ("curriculum adapters", _adapted),
 )

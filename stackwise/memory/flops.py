@@ -233,14 +233,15 @@ def read_flops_per_token(
 ) -> float:
     """FLOPs of reading one of `length` tokens through `path`, without the head.
 
-    As `forward_flops_per_token`, for a rack of which no experiment is known.
+    As `forward_flops_per_token`, for a rack of which no experiment is known; without adapters.
     """
     places, total = {stack: i for i, stack in enumerate(stack_ids(shape))}, 0.0
+    once = SAMPLE_PASSES["trunk"] * 2 * block_sample_parameters(shape) / length
     for stack in path:
         first = places[stack] * shape.blocks_per_stack
         for block in range(first, first + shape.blocks_per_stack):
             scores = block_scores(shape, attention, block, length, causal)
-            total += 2 * block_matmul_parameters(shape, attention)
+            total += 2 * block_matmul_parameters(shape, attention) + once
             total += PAIR_PASSES["trunk"] * scores.pairs
             total += CONSTANT_PASSES["trunk"] * scores.constant
     return total

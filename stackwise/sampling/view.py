@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from stackwise.memory.flops import decode_flops_per_token, head_flops, read_flops_per_token
+from stackwise.model.adapters import adapter_parameters
 from stackwise.model.decoding import decodes, reading
 from stackwise.model.rack import Rack
 from stackwise.sampling.choosing import cut
@@ -107,11 +108,18 @@ class View:
             self.flops = None if cost is None else self.flops + ids_BT.numel() * cost
 
     def _decode_cost(self, path: tuple[str, ...], new: int, seen: int) -> float | None:
-        return decode_flops_per_token(self._rack.shape, self._rack.attention, path, new, seen)
+        whole = decode_flops_per_token(self._rack.shape, self._rack.attention, path, new, seen)
+        return None if whole is None else whole + self._beside(path)
 
     def _cost(self, path: tuple[str, ...], length: int, causal: bool) -> float:
         key = (path, length, causal)
         if key not in self._costs:
             shape, attention = self._rack.shape, self._rack.attention
-            self._costs[key] = read_flops_per_token(shape, attention, path, length, causal)
+            whole = read_flops_per_token(shape, attention, path, length, causal)
+            self._costs[key] = whole + self._beside(path)
         return self._costs[key]
+
+    def _beside(self, path: tuple[str, ...]) -> float:
+        """FLOPs per token of the adapters that the stacks carry: 2 for each number of A and B."""
+        carried = (adapter_parameters(self._rack.stacks[stack]) for stack in path)
+        return 2.0 * sum(tensor.numel() for found in carried for _, tensor in found)

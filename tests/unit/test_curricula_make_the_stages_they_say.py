@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from stackwise import Experiment, stages
+from stackwise import Experiment, ExperimentError, stages
 
 BASE = Experiment(rack={"stacks": 3, "d_model": 16, "heads": 2}, budget={"tokens": 10_000_000})
 
@@ -103,6 +103,32 @@ TABLE = {
 def test_the_stages_are_those_of_the_table(name, options):
     given = dict(pair.split("=") for pair in options.split())
     assert rows(curriculum={"name": name, **given}) == TABLE[name, options]
+
+
+def adapted(**options):
+    fusion = {"name": "fusion", "train": "adapters", **options}
+    knobs = {"on": "both", "rank": 6, "over": "rising", "alpha": 4}
+    made = stages(BASE.replace(start="model", curriculum=fusion, adapters=knobs))
+    ranks = [{a.stack: a.rank for a in stage.adapters or ()} for stage in made]
+    return [row(stage) for stage in made], ranks
+
+
+def test_fusion_may_train_adapters_on_every_stack_with_the_head():
+    rising = {"s0": 2, "s1": 4, "s2": 6}
+    assert adapted() == (["012; ; 0 1 2; h"], [rising])
+    assert adapted(head_first=0.2) == (["012; ; 0 1 2; h", "012; ; ; h"], [{}, rising])
+
+
+@pytest.mark.parametrize("on", ["none", "trunk", "suffix"])
+def test_fusion_with_adapters_asks_for_them_on_both_sides(on):
+    with pytest.raises(ExperimentError) as error:
+        BASE.replace(
+            start="model", curriculum={"name": "fusion", "train": "adapters"}, adapters={"on": on}
+        )
+    assert str(error.value) == (
+        "curriculum.train: adapters puts one on every stack, and "
+        f"adapters.on={on}; set adapters.on=both"
+    )
 
 
 def test_every_cycle_of_random_visits_has_each_stack_once_in_an_order_of_its_own():

@@ -81,6 +81,14 @@ CASES = {
         },
         {},
     ),
+    "adapters, muon, autocast": (
+        {"curriculum": LEFT, "adapters": "trunk", "optim": {"name": "muon"}, "precision": AUTOCAST},
+        {},
+    ),
+    "adapters, time, adafactor": (
+        {"adapters": {"on": "both", "rank": 32}, "optim": {"name": "adafactor"}, **TIMED},
+        {},
+    ),
     "diffusion": ({"curriculum": LEFT, "objective": "diffusion"}, {}),
     "large head": ({"curriculum": LEFT, "rack": {"vocab": 9000, "tied": True}}, {}),
     "large head, micro-batches of few rows": (
