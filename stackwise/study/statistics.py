@@ -2,10 +2,8 @@
 
 Seed k of one arm is paired with seed k of another, so that what counts is the spread of the
 differences. With few seeds Student's t is far from the normal: 4.30 standard errors at three seeds,
-not 1.96. Both its distribution and the noncentral one, which gives the power of a test, are the
-normal averaged over the law of the estimated standard deviation (Johnson, Kotz, Balakrishnan,
-Continuous Univariate Distributions 2, chapters 28 and 31). Held against tables in
-`tests/unit/test_paired_seeds_are_judged_by_students_t.py`.
+not 1.96. Its distribution, and the noncentral one, which gives the power of a test, are scipy's.
+Held against tables in `tests/unit/test_paired_seeds_are_judged_by_students_t.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
-import torch
-
-POINTS = 4001  # of Simpson's rule; the integrand is smooth, so that rounding is what is left
 LEVEL, POWER = 0.95, 0.8
 FEWEST, HEADLINE = 3, 8  # seeds that say anything; that a headline needs
 MOST = 100_000
@@ -57,36 +51,15 @@ def paired(differences: Sequence[float], level: float = LEVEL) -> Paired:
     if n < 2:
         return Paired(mean, nan, nan, nan, n)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in found) / (n - 1))
-    half = t_quantile((1 + level) / 2, n - 1) * sd / math.sqrt(n)
+    half = edge_of(level, n - 1) * sd / math.sqrt(n)
     return Paired(mean, sd, mean - half, mean + half, n)
 
 
-def t_at_most(t: float, df: int, shift: float = 0.0) -> float:
-    """P(T <= t) for Student's t, noncentral by `shift`.
+def edge_of(level: float, df: int) -> float:
+    """The t that Student's t exceeds on neither side with probability `level`."""
+    from scipy.stats import t  # which takes most of a second to load
 
-    T = (Z + shift) / S, where S squared is chi-squared over its `df` degrees of freedom: the normal
-    distribution at t s - shift, averaged over the density of s.
-    """
-    width = 12 / math.sqrt(2 * df)
-    s_N = torch.linspace(max(0.0, 1 - width), 1 + width, POINTS, dtype=torch.float64)
-    scale = math.log(2) + df / 2 * math.log(df / 2) - math.lgamma(df / 2)
-    density_N = torch.exp(scale + torch.xlogy(torch.tensor(df - 1.0), s_N) - df * s_N**2 / 2)
-    weight_N = torch.full_like(s_N, 2.0)
-    weight_N[1::2], weight_N[0], weight_N[-1] = 4.0, 1.0, 1.0
-    values_N = torch.special.ndtr(t * s_N - shift) * density_N * weight_N
-    return float(values_N.sum() * (s_N[1] - s_N[0]) / 3)
-
-
-@cache
-def t_quantile(p: float, df: int) -> float:
-    """The t below which Student's t lies with probability p in [0.5, 1), by bisection."""
-    low, high = 0.0, 1.0
-    while t_at_most(high, df) < p:
-        low, high = high, 2 * high
-    for _ in range(45):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_at_most(middle, df) < p else (low, middle)
-    return high
+    return float(t.ppf((1 + level) / 2, df))
 
 
 def power(effect: float, sd: float, n: int, level: float = LEVEL) -> float:
@@ -98,8 +71,10 @@ def power(effect: float, sd: float, n: int, level: float = LEVEL) -> float:
         n: Seeds, 2 or more.
         level: One minus the test's level.
     """
-    edge, shift = t_quantile((1 + level) / 2, n - 1), abs(effect) / sd * math.sqrt(n)
-    return 1 - t_at_most(edge, n - 1, shift) + t_at_most(-edge, n - 1, shift)
+    from scipy.stats import nct
+
+    edge, shift = edge_of(level, n - 1), abs(effect) / sd * math.sqrt(n)
+    return float(nct.sf(edge, n - 1, shift) + nct.cdf(-edge, n - 1, shift))
 
 
 def seeds_needed(

@@ -154,9 +154,11 @@ def parameters_of(rack: Rack) -> int:
 
 
 def grows_left(work: Work) -> bool:
-    """Whether the rack grew to the left, so that its depths are entries and not exits."""
+    """Whether the rack grew to the left alone, so that its depths are entries and not exits."""
     last = work.stages[-1].path
-    return any(stage.path != last[: len(stage.path)] for stage in work.stages)
+    paths = [stage.path for stage in work.stages]
+    ends = all(path == last[len(last) - len(path) :] for path in paths)
+    return ends and any(path != last[: len(path)] for path in paths)
 
 
 def depth_losses(work: Work) -> list[float]:

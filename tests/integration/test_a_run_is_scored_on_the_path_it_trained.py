@@ -29,8 +29,8 @@ def test_the_result_is_the_last_look(run, place) -> None:
     # Sums of some thousand float32 terms in another order: 2^-24 each, far below 1e-5.
     last = run.evals()["loss"].iloc[-1]
     np.testing.assert_allclose(run.result()["nats_per_token"], last, rtol=1e-5)
-    # Its path is no beginning of the last, so depths count what is skipped: at first, nothing.
-    assert run.result()["depth_losses"][0] == pytest.approx(last, rel=1e-5)
+    # It did not grow to the left alone, so depths are exits: at the last, the whole path.
+    assert run.result()["depth_losses"][-1] == pytest.approx(last, rel=1e-5)
 
 
 def test_opened_again_it_scores_and_writes_the_same(run, place) -> None:

@@ -45,3 +45,14 @@ def test_it_trains_to_its_end(tiny, place, variant):
     rack = run.rack()
     ids_BT = torch.arange(16)[None]
     assert rack(ids_BT).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("right_to_left", True), ("grow", False), ("independent", False), ("one_hop", False)],
+)
+def test_depth_is_by_entry_where_the_rack_grew_to_the_left_alone(tiny, place, name, left):
+    between = {"place": "between"} if name == "grow" else {}
+    run = sw.train(tiny.replace(curriculum={"name": name, **between}), place)
+    assert run.result()["grows_left"] is left
+    assert len(run.result()["depth_losses"]) == 5

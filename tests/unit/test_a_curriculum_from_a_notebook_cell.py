@@ -26,7 +26,7 @@ def test_five_lines_are_a_curriculum(made_by):
     first, second = made_by(middle_last)
     assert (first.active, first.name, second.active, second.name) == (
         ("s0", "s2"),
-        "s0-s2",
+        "s0+s2",
         ("s1",),
         "s1",
     )
