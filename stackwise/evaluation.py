@@ -6,9 +6,10 @@ drawing the number k of masked tokens instead of the time (LLaDA, arXiv 2502.099
     -log p(x) <= E over k ~ U{1..T} of T/k * (cross-entropy summed over k masked tokens)
 
 with k spread evenly over all windows and draws. It is the same expectation for every schedule, at
-a fraction of the variance of drawing times (`tests/unit/test_drawing_times_well_pays.py`). A rack
-with noise bands runs, for each window, the path whose band holds k/T. Bits are divided by the true
-bytes of the text. Losses at every depth are in `probe.py`.
+a fraction of the variance of drawing times (`tests/unit/test_drawing_times_well_pays.py`). With
+`block_diffusion` that is done in each block, and exact where blocks are single tokens. A rack with
+noise bands runs, for each window, the path whose band holds k/T. Bits are divided by the true bytes
+of the text. Losses at every depth are in `probe.py`.
 
 Shapes: N windows (in `nats_at`: positions), M = windows x draws, B rows, T tokens.
 """
@@ -27,8 +28,10 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from stackwise.block_diffusion import block_sizes, chosen_in_blocks, read_as
 from stackwise.choice import Params, parse
 from stackwise.draws import Stream, smallest, uniform_BT
+from stackwise.model.direction import BlockCausal
 from stackwise.objective import OBJECTIVES, is_causal
 from stackwise.stage import FULL_BAND
 
@@ -40,6 +43,11 @@ LOGITS_AT_ONCE = 1 << 24  # 64 MB in float32: what is materialised of the head's
 NOTES = {
     "exact": "likelihood of every token, the first of each window included",
     "nelbo": "upper bound (NELBO) by masked diffusion, number of masked tokens stratified",
+}
+BLOCK_NOTES = {
+    "exact": "likelihood of every token given those before it, each read as [MASK] in its place",
+    "nelbo": "upper bound (NELBO) by masked diffusion in blocks of {size} tokens, given those "
+    "before them; number of masked tokens stratified in each",
 }
 MLM_NOTE = "an mlm rack has no likelihood of its own: " + NOTES["nelbo"]
 
@@ -105,14 +113,27 @@ def evaluate(
         estimate: Literal["exact", "nelbo"] = "exact"
         nats_M = _causal_nats(rack, ids_NT, batch)
         error = 0.0
+    elif (blocks := read_as(objective, ids_NT.shape[1])) is not None:
+        exact = blocks.size == 1
+        estimate = "exact" if exact else "nelbo"
+        nats_M = _block_nats(rack, ids_NT, blocks, seed, 1 if exact else draws, batch)
+        error = 0.0 if exact else systematic_stderr(nats_M)
     else:
         estimate = "nelbo"
         nats_M = _masked_nats(rack, ids_NT, seed, draws, batch)
         error = systematic_stderr(nats_M)
     nats = float(nats_M.mean())
     to_bits = tokens / size / math.log(2)
-    note = MLM_NOTE if objective.choice == "mlm" else NOTES[estimate]
+    note = _note(objective, estimate, ids_NT.shape[1])
     return Evaluation(nats * to_bits, nats, error * to_bits, tokens, size, estimate, note)
+
+
+def _note(objective: Params, estimate: str, tokens: int) -> str:
+    """What kind of figure it is."""
+    if objective.choice == "mlm":
+        return MLM_NOTE
+    blocks = read_as(objective, tokens)
+    return NOTES[estimate] if blocks is None else BLOCK_NOTES[estimate].format(size=blocks.size)
 
 
 def _causal_nats(rack: Rack, ids_NT: Tensor, batch: int) -> NDArray[np.float64]:
@@ -149,6 +170,55 @@ def _masked_nats(
     return nats_M
 
 
+def _block_nats(
+    rack: Rack, ids_NT: Tensor, blocks: BlockCausal, seed: int, draws: int, batch: int
+) -> NDArray[np.float64]:
+    """Nats per token that each (window, block, draw) stands for, by rising part masked.
+
+    Its mean is the bound per token: in a block of L tokens of which k are masked the weight is L/k,
+    and with N blocks to T tokens the block stands for N/T of a mean.
+    """
+    windows, T = ids_NT.shape
+    k_DWN, order_M = counts_in_blocks(windows, T, blocks.size, draws, seed)
+    size_N = block_sizes(blocks.size, T)
+    weight_N = size_N * len(size_N) / T
+    nats_DWN = np.empty(k_DWN.shape)
+    starts = torch.arange(0, T, blocks.size, device=device_of(rack))
+    for draw, k_WN in enumerate(k_DWN):
+        for rows in (slice(first, first + batch) for first in range(0, windows, batch)):
+            window_B = np.arange(windows)[rows]
+            draw_B = np.full(len(window_B), draw)
+            u_BT = uniform_BT(seed, window_B, draw_B, FULL_BAND, T, Stream.EVALUATION)
+            masked = torch.from_numpy(chosen_in_blocks(u_BT, k_WN[rows], blocks.size))
+            ids_BT, masked_BT = (x.to(device_of(rack)) for x in (ids_NT[rows], masked))
+            input_BT = ids_BT.masked_fill(masked_BT, rack.mask_id)
+            both_BR = torch.cat([input_BT, ids_BT[:, : blocks.clean]], 1)
+            x_BTD = rack.hidden(both_BR, causal=blocks)[:, :T]
+            nats_BT = torch.zeros(ids_BT.shape, dtype=torch.float64, device=ids_BT.device)
+            nats_BT[masked_BT] = nats_at(rack, x_BTD[masked_BT], ids_BT[masked_BT])
+            before_BT = F.pad(nats_BT.cumsum(1), (1, 0))
+            ends = torch.clamp(starts + blocks.size, max=T)
+            sum_BN = before_BT[:, ends] - before_BT[:, starts]
+            nats_DWN[draw, rows] = sum_BN.cpu().numpy() * weight_N / k_WN[rows]
+    return nats_DWN.flatten()[order_M]
+
+
+def counts_in_blocks(
+    windows: int, length: int, size: int, draws: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of masked tokens, spread evenly over all blocks of all windows, for every draw.
+
+    Returns:
+        Numbers (draws, windows, blocks), each up to its block's length, and their order by rising
+        part of it.
+    """
+    size_N = block_sizes(size, length)
+    frac_DM = _spread_fracs(windows * len(size_N), draws, seed)
+    frac_DWN = frac_DM.reshape(draws, windows, -1)
+    k_DWN = np.minimum(np.floor(frac_DWN * size_N).astype(np.int64) + 1, size_N)
+    return k_DWN, np.argsort(frac_DWN, axis=None)
+
+
 def stratified_counts(
     windows: int, length: int, draws: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -159,15 +229,20 @@ def stratified_counts(
     Returns:
         Number, window and draw of each of the M = windows x draws rows, by rising number.
     """
-    draw_D = np.arange(draws)
-    zero_D = np.zeros(draws, dtype=np.int64)
-    u = uniform_BT(seed, zero_D, draw_D, FULL_BAND, windows + 1, Stream.EVALUATION_ORDER)
-    place_DN = np.argsort(np.argsort(u[:, 1:], axis=1), axis=1)
-    frac_DN = (place_DN + (draw_D[:, None] + u[0, 0]) / draws) / windows
+    frac_DN = _spread_fracs(windows, draws, seed)
     order_M = np.argsort(frac_DN, axis=None)
     draw_M, window_M = np.unravel_index(order_M, frac_DN.shape)
     k_M = np.floor(frac_DN.flatten()[order_M] * length).astype(np.int64) + 1
     return np.minimum(k_M, length), window_M, draw_M
+
+
+def _spread_fracs(count: int, draws: int, seed: int) -> NDArray[np.float64]:
+    """Evenly spread numbers in [0, 1), in an order of its own for each draw: (draws, count)."""
+    draw_D = np.arange(draws)
+    zero_D = np.zeros(draws, dtype=np.int64)
+    u = uniform_BT(seed, zero_D, draw_D, FULL_BAND, count + 1, Stream.EVALUATION_ORDER)
+    place_DN = np.argsort(np.argsort(u[:, 1:], axis=1), axis=1)
+    return np.asarray((place_DN + (draw_D[:, None] + u[0, 0]) / draws) / count)
 
 
 def systematic_stderr(value_M: NDArray[np.float64]) -> float:

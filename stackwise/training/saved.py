@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 
+from stackwise.by_stage import in_blocks
 from stackwise.completion import packing
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
@@ -247,5 +248,6 @@ def read_rack(
         put(rack, part, {**rack.parts()[part].state_dict(), **tensors}, folder)
     if best:
         fill(rack, run.path / BEST, better)
-    rack.paths = paths_so_far(stages[: at.stage + (at.step > 0)])
+    begun = stages[: at.stage + (at.step > 0)]
+    rack.paths, rack.objective = paths_so_far(begun), in_blocks(exp, begun[-1]).objective
     return rack.to(device).eval()
