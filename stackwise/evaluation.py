@@ -111,18 +111,15 @@ def evaluate(
         )
     if is_causal(objective):
         estimate: Literal["exact", "nelbo"] = "exact"
-        nats_M = _causal_nats(rack, ids_NT, batch)
-        error = 0.0
+        nats, error = float(_causal_nats(rack, ids_NT, batch).mean()), 0.0
     elif (blocks := read_as(objective, ids_NT.shape[1])) is not None:
         exact = blocks.size == 1
         estimate = "exact" if exact else "nelbo"
-        nats_M = _block_nats(rack, ids_NT, blocks, seed, 1 if exact else draws, batch)
-        error = 0.0 if exact else systematic_stderr(nats_M)
+        nats, error = _block_nats(rack, ids_NT, blocks, seed, 1 if exact else draws, batch)
     else:
         estimate = "nelbo"
         nats_M = _masked_nats(rack, ids_NT, seed, draws, batch)
-        error = systematic_stderr(nats_M)
-    nats = float(nats_M.mean())
+        nats, error = float(nats_M.mean()), systematic_stderr(nats_M)
     to_bits = tokens / size / math.log(2)
     note = _note(objective, estimate, ids_NT.shape[1])
     return Evaluation(nats * to_bits, nats, error * to_bits, tokens, size, estimate, note)
@@ -172,51 +169,67 @@ def _masked_nats(
 
 def _block_nats(
     rack: Rack, ids_NT: Tensor, blocks: BlockCausal, seed: int, draws: int, batch: int
-) -> NDArray[np.float64]:
-    """Nats per token that each (window, block, draw) stands for, by rising part masked.
+) -> tuple[float, float]:
+    """Nats per token, and the standard error of drawing masks.
 
-    Its mean is the bound per token: in a block of L tokens of which k are masked the weight is L/k,
-    and with N blocks to T tokens the block stands for N/T of a mean.
+    In a block of L tokens of which k are masked the weight L/k over L tokens is 1/k. A last block
+    that is shorter has draws of its own, and its error is its own.
     """
     windows, T = ids_NT.shape
-    k_DWN, order_M = counts_in_blocks(windows, T, blocks.size, draws, seed)
-    size_N = block_sizes(blocks.size, T)
-    weight_N = size_N * len(size_N) / T
+    k_DWN, frac_DWN = counts_in_blocks(windows, T, blocks.size, draws, seed)
     nats_DWN = np.empty(k_DWN.shape)
-    starts = torch.arange(0, T, blocks.size, device=device_of(rack))
     for draw, k_WN in enumerate(k_DWN):
-        for rows in (slice(first, first + batch) for first in range(0, windows, batch)):
+        for first in range(0, windows, batch):
+            rows = slice(first, first + batch)
             window_B = np.arange(windows)[rows]
-            draw_B = np.full(len(window_B), draw)
-            u_BT = uniform_BT(seed, window_B, draw_B, FULL_BAND, T, Stream.EVALUATION)
-            masked = torch.from_numpy(chosen_in_blocks(u_BT, k_WN[rows], blocks.size))
-            ids_BT, masked_BT = (x.to(device_of(rack)) for x in (ids_NT[rows], masked))
-            input_BT = ids_BT.masked_fill(masked_BT, rack.mask_id)
-            both_BR = torch.cat([input_BT, ids_BT[:, : blocks.clean]], 1)
-            x_BTD = rack.hidden(both_BR, causal=blocks)[:, :T]
-            nats_BT = torch.zeros(ids_BT.shape, dtype=torch.float64, device=ids_BT.device)
-            nats_BT[masked_BT] = nats_at(rack, x_BTD[masked_BT], ids_BT[masked_BT])
-            before_BT = F.pad(nats_BT.cumsum(1), (1, 0))
-            ends = torch.clamp(starts + blocks.size, max=T)
-            sum_BN = before_BT[:, ends] - before_BT[:, starts]
-            nats_DWN[draw, rows] = sum_BN.cpu().numpy() * weight_N / k_WN[rows]
-    return nats_DWN.flatten()[order_M]
+            u_BT = uniform_BT(
+                seed, window_B, np.full(len(window_B), draw), FULL_BAND, T, Stream.EVALUATION
+            )
+            masked_BT = torch.from_numpy(chosen_in_blocks(u_BT, k_WN[rows], blocks.size))
+            nats_BN = _nats_by_block(rack, ids_NT[rows], masked_BT, blocks)
+            nats_DWN[draw, rows] = nats_BN / k_WN[rows]
+    size_N, nats, variance = block_sizes(blocks.size, T), 0.0, 0.0
+    for size in np.unique(size_N):
+        alike_N = size_N == size
+        order_M = np.argsort(frac_DWN[..., alike_N], axis=None)
+        nats_M, share = nats_DWN[..., alike_N].flatten()[order_M], size * alike_N.sum() / T
+        nats += share * float(nats_M.mean())
+        if size > 1:  # a token alone is masked always
+            variance += (share * systematic_stderr(nats_M)) ** 2
+    return nats, math.sqrt(variance)
+
+
+def _nats_by_block(
+    rack: Rack, ids_BT: Tensor, masked_BT: Tensor, blocks: BlockCausal
+) -> NDArray[np.float64]:
+    """The cross-entropy of the masked tokens of each block, (B, N), all read at once."""
+    ids_BT, masked_BT = ids_BT.to(device_of(rack)), masked_BT.to(device_of(rack))
+    noisy_BT = ids_BT.masked_fill(masked_BT, rack.mask_id)
+    x_BRD = rack.hidden(torch.cat([noisy_BT, ids_BT[:, : blocks.clean]], 1), causal=blocks)
+    x_BTD = x_BRD[:, : blocks.noisy]
+    nats_BT = torch.zeros(ids_BT.shape, dtype=torch.float64, device=ids_BT.device)
+    nats_BT[masked_BT] = nats_at(rack, x_BTD[masked_BT], ids_BT[masked_BT])
+    missing = -blocks.noisy % blocks.size
+    return F.pad(nats_BT, (0, missing)).unflatten(1, (-1, blocks.size)).sum(2).cpu().numpy()
 
 
 def counts_in_blocks(
     windows: int, length: int, size: int, draws: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Numbers of masked tokens, spread evenly over all blocks of all windows, for every draw.
 
     Returns:
-        Numbers (draws, windows, blocks), each up to its block's length, and their order by rising
-        part of it.
+        Numbers (draws, windows, blocks), each up to its block's length, and the numbers in [0, 1)
+        that they were made of; blocks of another length have those of their own.
     """
     size_N = block_sizes(size, length)
-    frac_DM = _spread_fracs(windows * len(size_N), draws, seed)
-    frac_DWN = frac_DM.reshape(draws, windows, -1)
+    frac_DWN = np.empty((draws, windows, len(size_N)))
+    for group, alike in enumerate(np.unique(size_N)[::-1]):
+        alike_N = size_N == alike
+        frac_DM = _spread_fracs(windows * int(alike_N.sum()), draws, seed, group)
+        frac_DWN[..., alike_N] = frac_DM.reshape(draws, windows, -1)
     k_DWN = np.minimum(np.floor(frac_DWN * size_N).astype(np.int64) + 1, size_N)
-    return k_DWN, np.argsort(frac_DWN, axis=None)
+    return k_DWN, frac_DWN
 
 
 def stratified_counts(
@@ -236,11 +249,10 @@ def stratified_counts(
     return np.minimum(k_M, length), window_M, draw_M
 
 
-def _spread_fracs(count: int, draws: int, seed: int) -> NDArray[np.float64]:
+def _spread_fracs(count: int, draws: int, seed: int, group: int = 0) -> NDArray[np.float64]:
     """Evenly spread numbers in [0, 1), in an order of its own for each draw: (draws, count)."""
-    draw_D = np.arange(draws)
-    zero_D = np.zeros(draws, dtype=np.int64)
-    u = uniform_BT(seed, zero_D, draw_D, FULL_BAND, count + 1, Stream.EVALUATION_ORDER)
+    draw_D, group_D = np.arange(draws), np.full(draws, group)
+    u = uniform_BT(seed, group_D, draw_D, FULL_BAND, count + 1, Stream.EVALUATION_ORDER)
     place_DN = np.argsort(np.argsort(u[:, 1:], axis=1), axis=1)
     return np.asarray((place_DN + (draw_D[:, None] + u[0, 0]) / draws) / count)
 
