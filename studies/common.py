@@ -5,7 +5,8 @@ once it has run, `result.csv`. Its `figure.py` says four things, most of them wi
 here and from `drawing.py`:
 
     measure(results)   the rows of result.csv, from the run folders
-    table(frame)       what docs/results.md shows, from those rows alone
+    table(frame)       a row per arm for docs/results.md, from those rows alone
+    more(frame)        another table of what was found, if there is one
     claims(frame)      the predictions, each with what came of it: True, False, or None: undecided
     draw(frame)        the figure, from those rows alone
 
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 import stackwise as sw
+from stackwise.study import spent
 from stackwise.study.statistics import FEWEST, Paired, paired
 
 ROOT = Path(__file__).parent
@@ -98,6 +100,12 @@ def read(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "result.csv")
 
 
+def planned_flops(study: sw.Study) -> float:
+    """What all its runs take, those of its grid included; less where first stages are shared."""
+    jobs = [*study.tuning_jobs(), *study.jobs({})]
+    return sum(spent(job.experiment)["flops"] for job in jobs)
+
+
 def rows_of(studies: Sequence[sw.Study]) -> pd.DataFrame:
     """One row for each run of some studies, those of their grids included."""
     return pd.DataFrame([row for study in studies for row in _rows(study)])
@@ -150,6 +158,7 @@ def compared(frame: pd.DataFrame, kind: str | None = None) -> pd.DataFrame:
                 "low": apart.low,
                 "high": apart.high,
                 "judged": "control" if name == control else judged(apart),
+                "hash": mine["hash"].iloc[0],
                 "lr": mine["lr"].iloc[0],
                 "parameters": mine["parameters"].iloc[0],
                 "tokens": mine["tokens"].mean(),
