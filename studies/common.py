@@ -70,15 +70,17 @@ def studies_of(folder: Path) -> list[sw.Study]:
 
 
 def finished(study: sw.Study) -> bool:
-    """Whether all its runs are there and have a result."""
+    """Whether all its runs are there, and those that are compared have a result.
+
+    A rate of the grid that diverges has none, and has lost.
+    """
     if not (study.folder / "runs.json").is_file():
         return False
     result = study.result()
     there = [*result.runs, *(entry for runs in result.others.values() for entry in runs)]
-    tuned = [tried.run for tried in result.tuning]
     asked = len(study.jobs({})), len(study.tuning_jobs())
-    every = [*(run for _, _, run in there), *(run for run in tuned if run is not None)]
-    return (len(there), len(tuned)) == asked and all(run.result() for run in every)
+    counts = len(there), len(result.tuning)
+    return counts == asked and all(run.result() for _, _, run in there)
 
 
 def figure_of(folder: Path) -> ModuleType:
@@ -196,7 +198,7 @@ def below(found: Paired, bound: float = 0.0) -> bool | None:
 
 def between(value: float, low: float, high: float) -> bool | None:
     """Whether a number lies where it was expected; None of what is not known."""
-    return None if math.isnan(value) else low <= value <= high
+    return None if math.isnan(value) else bool(low <= value <= high)
 
 
 def every(*held: bool | None) -> bool | None:
