@@ -16,7 +16,7 @@ from stackwise.study.statistics import Paired, paired
 from stackwise_widgets import PaperFigure
 
 AFTER = " after training text"
-# Bits of the whole text less those of the first 95 %, worked out once with pyppmd 1.3.1: Ppmd7Encoder
+# Bits of the whole text less those of the first 95 %, worked out once: pyppmd 1.3.1, Ppmd7Encoder
 # at order 16 with 256 MB. No package that StackWise needs has PPMd, so nothing works it out again.
 PPMD_NAME, PPMD = "PPMd, order 16 (quoted)", 1.5697
 
