@@ -5,7 +5,8 @@ once it has run, `result.csv`. Its `figure.py` says four things, most of them wi
 here and from `drawing.py`:
 
     measure(results)   the rows of result.csv, from the run folders
-    table(frame)       what docs/results.md shows, from those rows alone
+    table(frame)       a row per arm for docs/results.md, from those rows alone
+    more(frame)        another table of what was found, if there is one
     claims(frame)      the predictions, each with what came of it: True, False, or None: undecided
     draw(frame)        the figure, from those rows alone
 
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 import stackwise as sw
+from stackwise.study import spent
 from stackwise.study.statistics import FEWEST, Paired, paired
 
 ROOT = Path(__file__).parent
@@ -68,15 +70,17 @@ def studies_of(folder: Path) -> list[sw.Study]:
 
 
 def finished(study: sw.Study) -> bool:
-    """Whether all its runs are there and have a result."""
+    """Whether all its runs are there, and those that are compared have a result.
+
+    A rate of the grid that diverges has none, and has lost.
+    """
     if not (study.folder / "runs.json").is_file():
         return False
     result = study.result()
     there = [*result.runs, *(entry for runs in result.others.values() for entry in runs)]
-    tuned = [tried.run for tried in result.tuning]
     asked = len(study.jobs({})), len(study.tuning_jobs())
-    every = [*(run for _, _, run in there), *(run for run in tuned if run is not None)]
-    return (len(there), len(tuned)) == asked and all(run.result() for run in every)
+    counts = len(there), len(result.tuning)
+    return counts == asked and all(run.result() for _, _, run in there)
 
 
 def figure_of(folder: Path) -> ModuleType:
@@ -96,6 +100,12 @@ def title_of(folder: Path) -> str:
 def read(folder: Path) -> pd.DataFrame:
     """Its result.csv."""
     return pd.read_csv(folder / "result.csv")
+
+
+def planned_flops(study: sw.Study) -> float:
+    """What all its runs take, those of its grid included; less where first stages are shared."""
+    jobs = [*study.tuning_jobs(), *study.jobs({})]
+    return sum(spent(job.experiment)["flops"] for job in jobs)
 
 
 def rows_of(studies: Sequence[sw.Study]) -> pd.DataFrame:
@@ -150,6 +160,7 @@ def compared(frame: pd.DataFrame, kind: str | None = None) -> pd.DataFrame:
                 "low": apart.low,
                 "high": apart.high,
                 "judged": "control" if name == control else judged(apart),
+                "hash": mine["hash"].iloc[0],
                 "lr": mine["lr"].iloc[0],
                 "parameters": mine["parameters"].iloc[0],
                 "tokens": mine["tokens"].mean(),
@@ -187,7 +198,7 @@ def below(found: Paired, bound: float = 0.0) -> bool | None:
 
 def between(value: float, low: float, high: float) -> bool | None:
     """Whether a number lies where it was expected; None of what is not known."""
-    return None if math.isnan(value) else low <= value <= high
+    return None if math.isnan(value) else bool(low <= value <= high)
 
 
 def every(*held: bool | None) -> bool | None:

@@ -4,7 +4,7 @@ From run folders where they are, writing `result.csv` if it is not there yet; el
 `result.csv` alone, which it says. Nothing is trained unless `--run` is given; then what is missing
 is, as `stackwise study studies/NN_name/study.yaml` does it, and a run that stopped goes on.
 `--check` writes nothing: it works every number out again and compares it with `result.csv`, to the
-tolerances of `common.py` and of each `figure.py`. Exit code 1 if one differs.
+tolerances of `common.py` and of each `figure.py`. Exit code 1 if one differs, 130 if stopped.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import pandas as pd
 from common import TOLERANCE, differing, figure_of, finished, folders, read, studies_of, title_of
 from drawing import save
 
+from stackwise.training.run import Stopped
 from stackwise_widgets import PaperFigure
 
+STOPPED = 130  # the exit code of what Ctrl-C stopped; all is saved
 WORDS = {True: "right", False: "wrong", None: "undecided"}
 
 
@@ -38,8 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in asked.number or known:
         folder = known[number]
         print(f"{folder.name}: {title_of(folder)}", flush=True)
-        if asked.run:
-            trained(folder, asked.workers)
+        try:
+            if asked.run:
+                trained(folder, asked.workers)
+        except Stopped as stopped:
+            print(f"  {stopped}")
+            return STOPPED
         wrong += checked(folder) if asked.check else made(folder)
     return 1 if wrong else 0
 
@@ -69,7 +75,7 @@ def made(folder: Path) -> int:
     has, file = (folder / "result.csv").is_file(), folder / "result.csv"
     frame = measured(folder)
     if frame is None and not has:
-        print("  not run: give --run, or run stackwise study on its study.yaml")
+        print("  not run to its end: give --run, or run stackwise study on its study.yaml")
         return 0
     if frame is not None and has and told(folder, frame):
         return 1

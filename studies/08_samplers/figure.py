@@ -65,6 +65,9 @@ def scores_of(run: sw.Run, seed: int) -> Iterator[dict[str, Any]]:
         }
 
 
+table = compared
+
+
 def scores(frame: pd.DataFrame) -> pd.DataFrame:
     """Means over racks: a row for each sampler and number of steps."""
     rows = frame[frame["kind"] == "measured"]
@@ -72,9 +75,7 @@ def scores(frame: pd.DataFrame) -> pd.DataFrame:
     return rows.groupby(["arm", "steps"], sort=False)[columns].mean().reset_index()
 
 
-def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The racks, then the scores."""
-    return pd.concat([compared(frame), scores(frame)], ignore_index=True)
+more = scores
 
 
 def claims(frame: pd.DataFrame) -> list[Claim]:

@@ -148,6 +148,7 @@ def test_presets_are_listed_by_size_with_the_published_counts(capsys) -> None:
     counts = [int(row[5].replace(",", "")) for row in rows]
     assert counts == sorted(counts)
     assert [row[0] for row in rows][2:] == [
+        "text8",
         "bert-base",
         "gpt2-small",
         "1b",
