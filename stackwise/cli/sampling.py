@@ -95,25 +95,25 @@ def sample_command(options: argparse.Namespace) -> int:
     import numpy as np
     import torch
 
-    from stackwise.by_stage import in_blocks
     from stackwise.config import Placement
     from stackwise.objective import is_causal
     from stackwise.runs import attach
     from stackwise.sampling.asked import block_in, check_choosing, check_prompt
     from stackwise.sampling.stream import stream
-    from stackwise.training.start import lent_from, stages_of
+    from stackwise.training.start import lent_from
 
     check_text(options.prompt)
     run = attach(options.run, options.runs_dir)
-    tokenizer = run.tokenizer()
-    prompt_P = torch.from_numpy(np.asarray(tokenizer.encode(options.prompt), dtype=np.int64))
-    objective = in_blocks(run.experiment, stages_of(run)[-1]).objective
-    block = block_in(objective, len(prompt_P) + options.length)
-    method = check_sampling(options, objective.choice, is_causal(objective), block)
+    objective = run.experiment.objective
+    method = check_sampling(options, objective.choice, is_causal(objective))
     top = {"top_k": options.top_k, "top_p": options.top_p}
     check_choosing(options.steps, options.temperature, seed=options.seed, **top)
     rack = run.rack(lent=lent_from(Placement.load(run.path / "placement.yaml")))
+    tokenizer = run.tokenizer()
+    prompt_P = torch.from_numpy(np.asarray(tokenizer.encode(options.prompt), dtype=np.int64))
     check_prompt(rack, prompt_P, options.length)
+    if (block := block_in(rack.objective, len(prompt_P) + options.length)) is not None:
+        method = check_sampling(options, objective.choice, False, block)
     steps = stream(
         rack,
         prompt_P,

@@ -275,14 +275,22 @@ class StepInHand:
 
 
 def token_batch(work: Work, noisy: Corrupted) -> TokenBatch:
-    """A batch as plain arrays, with the texts of its tokens."""
-    ids_BT, input_BT = noisy.target_BT.numpy(), noisy.input_BT.numpy()
+    """A batch as plain arrays, with the texts of its tokens; without those that are read clean."""
+    tokens = noisy.positions // len(noisy.input_BT)
+    ids_BT, input_BT, counted_BT = (
+        x.numpy()[:, :tokens] for x in (noisy.target_BT, noisy.input_BT, noisy.counted_BT)
+    )
+    weight_B, weight_BT = noisy.weight_B.numpy(), None
+    if noisy.weight_BT is not None:
+        weight_BT = noisy.weight_BT.numpy()[:, :tokens]
+        weight_B = (weight_BT * counted_BT).sum(1) / np.maximum(counted_BT.sum(1), 1)
     return TokenBatch(
         ids_BT=frozen(ids_BT),
         input_BT=frozen(input_BT),
-        counted_BT=frozen(noisy.counted_BT.numpy()),
+        counted_BT=frozen(counted_BT),
         mask_frac_B=frozen(noisy.mask_frac_B.numpy()),
-        weight_B=frozen(noisy.weight_B.numpy()),
+        weight_B=frozen(weight_B),
+        weight_BT=None if weight_BT is None else frozen(weight_BT),
         vocab=work.rack.vocab,
         texts=MappingProxyType(texts_of(work, np.concatenate([ids_BT, input_BT]))),
     )
