@@ -212,6 +212,8 @@ class Precision(Section):
 class Eval(Section):
     """What is measured on held-out text while training; it chooses the best checkpoint."""
 
+    newer = frozenset({"statistics", "drift", "probe_frac"})
+
     points: int = Field(8, ge=1, le=10_000, description="evaluations over the whole run")
     windows: int = Field(48, ge=1, le=1_000_000, description="held-out windows in each of them")
     depths: Literal["all", "last"] = Field(
@@ -226,6 +228,24 @@ class Eval(Section):
         None,
         ge=1,
         description="held-out windows that are scored at the end, evenly spread; empty: all",
+    )
+    statistics: bool = Field(
+        True,
+        description="whether each look tells the size of activations, gradients and updates by "
+        "block",
+    )
+    drift: bool = Field(
+        True,
+        description="whether each stage after the first tells how far predictions and stack "
+        "outputs moved in it",
+    )
+    probe_frac: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="most that looks and drift take, over the FLOPs of training; evaluations that "
+        "are over it are left out, but never the one at a stage's end; empty: 0.05, from ten "
+        "billion FLOPs on",
     )
 
 

@@ -21,6 +21,7 @@ from stackwise.training.looks import loss_now
 from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
 from stackwise.training.residence import arrange, pack, take_masters
 from stackwise.training.saved import AVERAGE, MOMENTS, read_state, save_border
+from stackwise.training.stage_drift import tell_drift, timed
 from stackwise.training.step import Setting, Trainee, setting_of
 from stackwise.training.trained import State, freeze_all_but
 from stackwise.training.work import Work
@@ -147,6 +148,7 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     masters: dict[str, Written] = {}
     if done and packing(work.exp.precision) is not None:
         masters = packed(work, trainee, done)
+    tell_drift(work, number)
     work.at.stage, work.at.step, work.at.updates = number + 1, 0, 0
     save_border(work, trainee, masters)
 
@@ -154,14 +156,17 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
 def packed(work: Work, trainee: Trainee, stacks: Sequence[str]) -> dict[str, Written]:
     """Freeze stacks to less than they trained in, and write down what that does to the loss."""
     number = trainee.number
-    before = loss_now(work, number)
+    with timed(work):
+        before = loss_now(work, number)
     masters = pack(work, number, stacks, trainee.optimizer)
+    with timed(work):
+        after = loss_now(work, number)
     work.writer.event(
         "frozen",
         stage=number,
         stacks=list(stacks),
         format=packing(work.exp.precision),
         loss_before=before,
-        loss_after=loss_now(work, number),
+        loss_after=after,
     )
     return masters
