@@ -1,8 +1,9 @@
 """What probing costs beside training, by arithmetic, and how it is kept within a share of it.
 
-Probes are looks at held-out text (`training/watch.py`), those around freezing, and drift over a
-stage (`training/stage_drift.py`). Statistics of blocks ride on looks and make no matrix product.
-The score of a finished rack is a run's result and no probe; it is not bounded here.
+Probes are looks at held-out text (`training/watch.py`) and drift over a stage
+(`training/stage_drift.py`). Statistics of blocks ride on looks and make no matrix product. Two
+things are counted with probes, but not bounded: the loss before and after stacks are frozen to
+less, which says what freezing did, and the score of the finished rack, which is a run's result.
 
 The bound counts planned FLOPs and not seconds, so that the same experiment is looked at in the same
 steps on every machine. What is over `eval.probe_frac` is cut in this order, until the rest fits:
@@ -22,7 +23,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from stackwise.budget import steps_of
-from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
 from stackwise.memory.flops import (
     counted_frac,
@@ -163,8 +163,6 @@ class _Prices:
             end = forward_flops_per_token(exp, stage.path) * tokens
             self.looks["all"].append(exit_flops(exp, stage.path, tokens, counted))
             self.looks["last"].append(end + head_flops_per_position(exp) * counted)
-        frozen = freezing_stages(made) if packing(exp.precision) is not None else []
-        self.around_freezing = 2 * sum(self.looks["last"][number] for number in frozen)
         self.drift = sum(drift_flops(exp, made, number) for number in range(len(made)))
         self.training = sum(
             (stage.tokens or 0) * stage_flops_per_token(exp, stage).total for stage in made
@@ -172,7 +170,7 @@ class _Prices:
 
     def probes(self, points: int, depths: Literal["all", "last"], drift: bool) -> Probes:
         """These, with their price."""
-        spent = self.around_freezing + drift * self.drift
+        spent = drift * self.drift
         for number, each in enumerate(self.looks[depths]):
             spent += looks_in(self.steps, number, points) * each
         bound = USUAL if self.exp.eval.probe_frac is None else self.exp.eval.probe_frac
@@ -186,12 +184,3 @@ class _Prices:
             while points:
                 yield self.probes(points, depths, drift)
                 points //= 2
-
-
-def freezing_stages(made: Sequence[Stage]) -> list[int]:
-    """The stages after which a stack that trained in them does not go on training."""
-    return [
-        number
-        for number, (stage, after) in enumerate(zip(made, made[1:], strict=False))
-        if set(stage.active or ()) - set(after.active or ())
-    ]
