@@ -41,6 +41,7 @@ from stackwise.rules import problems_of
 from stackwise.schedules import SCHEDULES
 from stackwise.shipped import preset_values
 from stackwise.shipped import presets as presets
+from stackwise.stage import Preserve
 from stackwise.yaml_text import read_mapping as read_mapping
 from stackwise.yaml_text import read_text
 
@@ -256,6 +257,8 @@ class Experiment(Checked):
         ExperimentError: With every problem at once, each with its path, value, rule and way out.
     """
 
+    newer = frozenset({"preserve"})
+
     schema_version: Literal[1] = Field(1, description="of these keys")
     title: str = Field(
         "experiment",
@@ -282,6 +285,9 @@ class Experiment(Checked):
     optim: Optim = Field(Optim(), description="how weights move")
     budget: Budget = Field(Budget(tokens=1_000_000), description="how much is spent in all")
     precision: Precision = Field(Precision(), description="in which numbers it is computed")
+    preserve: Preserve = Field(
+        Preserve(), description="what growing a rack is held to, beside its loss"
+    )
     eval: Eval = Field(Eval(), description="what is measured on held-out text")
     seed: int = Field(0, ge=0, lt=1 << 31, description="of every random draw")
 

@@ -264,6 +264,12 @@ def _frozen(exp: Experiment) -> Iterator[str]:
             yield f"precision.{line}"
 
 
+def _preserve(exp: Experiment) -> Iterator[str]:
+    if not exp.preserve.distill:
+        for line in unread(exp.preserve, "temperature", "distill=0"):
+            yield f"preserve.{line}"
+
+
 UNREAD = {"lion8bit": ("eps",), "adafactor": ("beta1", "beta2", "eps")}  # keys, by optimizer
 
 RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
@@ -284,4 +290,5 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("precision", _frozen),
     ("rack objective", _time),
     ("rack precision", _spectral),
+    ("preserve", _preserve),
 )

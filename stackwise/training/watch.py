@@ -55,6 +55,14 @@ def watch(
             watched_blocks(work, trainee) as found,
         ):
             look(work, trainee)
+        if numbers is not None and numbers.preserved:
+            work.writer.event(
+                "preserved",
+                stage=trainee.number,
+                step=work.at.total_steps,
+                loss=numbers.loss,
+                **numbers.preserved,
+            )
         if numbers is not None and moves is not None:
             tell_statistics(work, trainee, found(), numbers, moves)
 
