@@ -104,8 +104,6 @@ def copied_parts(stage: Stage) -> set[str]:
         needed |= {"embedding"}
     if stage.preserve is not None and stage.preserve.distill:
         needed |= {"embedding", "head", *(stage.before or ())}
-        if shares_trunk(stage):
-            needed -= {"embedding"}
     return needed & parts_trained(stage)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from stackwise.completion import packing
 from stackwise.memory.counted import in_pieces, micro_samples, micro_tokens, most_counted
 from stackwise.memory.flops import vocab_size
+from stackwise.memory.held import distilling_bytes, held_activations
 from stackwise.memory.stored import (
     block_linears,
     trained_linears,
@@ -25,6 +26,7 @@ from stackwise.model.saved import Saved
 from stackwise.model.working import Passing
 from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.objective import is_causal
+from stackwise.preserving import distils
 from stackwise.stage import Role, Stage, parts_trained, trunk_of
 from stackwise.training.aim import is_hidden
 from stackwise.training.chunked import LOGITS_AT_ONCE
@@ -190,7 +192,10 @@ def micro_of(
         beside=beside,
         weight_bytes=weight_bytes,
         matrix=matrices(exp, placement, card),
-        head=head_moments(exp, placement, stage, untied, card),
+        head=(
+            *head_moments(exp, placement, stage, untied, card),
+            *distilling_moments(exp, placement, stage),
+        ),
         waiting=waiting,
         table=max(
             table_bytes(exp, stage, untied, tokens, weight_bytes) - waiting,
@@ -198,7 +203,8 @@ def micro_of(
         ),
         slice=slice_bytes(exp, stage, untied, card),
         other=batch_bytes(exp, placement, stage, card)
-        + unpacked_bytes(exp, placement, stage, card),
+        + unpacked_bytes(exp, placement, stage, card)
+        + held_activations(exp, stage, tokens, most_counted(exp, placement, stage)),
     )
 
 
@@ -361,6 +367,19 @@ def head_moments(
         (norm + features + cast + moving, own),
         (back, own),
     )
+
+
+def distilling_moments(
+    exp: Experiment, placement: Placement, stage: Stage
+) -> tuple[tuple[int, int], ...]:
+    """Temporaries and gradients while predictions are distilled, in the place of the head's own."""
+    if not distils(stage):
+        return ()
+    counted, vocab = most_counted(exp, placement, stage), vocab_size(exp)
+    norm = counted * 2 * norm_saved(exp.rack).bytes(FLOAT) if exp.rack.norm_place == "pre" else 0
+    kept = 2 if exp.precision.weights == "bfloat16" else FLOAT
+    own = kept * vocab * exp.rack.d_model * stage.head
+    return ((norm + distilling_bytes(vocab, counted), own),)
 
 
 def table_bytes(exp: Experiment, stage: Stage, untied: bool, tokens: int, kept: int) -> int:

@@ -183,6 +183,8 @@ def training_step(
             steps are taken in backward and it is a `PartlyTaken`.
     """
     positions = noisy.input_BT.numel()
+    if setting.holding is not None:
+        setting.holding.take()  # what a loss that was only asked for has left
     loss = torch.zeros((), device=setting.device)
     for micro in noisy.split(setting.micro_batch or len(noisy.input_BT)):
         part = micro_loss(rack, micro, setting, positions)
