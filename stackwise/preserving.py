@@ -123,5 +123,3 @@ def path_read(stage: Stage) -> tuple[str, ...]:
 def distils(stage: Stage) -> bool:
     """Whether the rack before predicts beside a step."""
     return stage.preserve is not None and stage.preserve.distill > 0
-
-

@@ -125,9 +125,7 @@ def drift_flops(exp: Experiment, made: Sequence[Stage], number: int) -> float:
     places = min(DRIFT_POSITIONS, tokens)
     if not number:
         return 0.0
-    return sum(
-        seen_flops(exp, made[at].path, tokens, places) for at in (number - 1, number)
-    )
+    return sum(seen_flops(exp, made[at].path, tokens, places) for at in (number - 1, number))
 
 
 def drift_windows(exp: Experiment) -> int:

@@ -67,8 +67,8 @@ def stage_bytes(
 ) -> dict[str, Bytes]:
     """Bytes of each part of a stage: `embedding`, every stack of `held`, `head`.
 
-    And `slots`, where stacks are lent, `before`, what is kept of the rack before the stage, and `scratch`, the gradient in hand, where each tensor is
-    stepped in backward.
+    And `slots`, where stacks are lent, `before`, what is kept of the rack before the stage, and
+    `scratch`, the gradient in hand, where each tensor is stepped in backward.
 
     Args:
         exp: The experiment.

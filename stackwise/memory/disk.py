@@ -99,9 +99,9 @@ def checkpoint_bytes(
     """The most that checkpoints take at a time, from a stage on: while one replaces the last.
 
     Every part that is there, with the moments that a later stage begins with; what a stage keeps of
-    the rack before it; what trains, with its states, and a second time while it is written anew, or is frozen and its master is written; and
-    the best weights of the last stage. Where the end of each stage is kept, also what stages since
-    have changed of it.
+    the rack before it; what trains, with its states, and a second time while it is written anew, or
+    is frozen and its master is written; and the best weights of the last stage. Where the end of
+    each stage is kept, also what stages since have changed of it.
 
     Args:
         exp: The experiment.

@@ -19,8 +19,8 @@ from stackwise.data.heldout import rows_at_once
 from stackwise.memory.counted import in_pieces, micro_samples, most_counted
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.stored import token_linears
-from stackwise.probing import drift_windows
 from stackwise.objective import Diffusion
+from stackwise.probing import drift_windows
 from stackwise.training.chunked import LOGITS_AT_ONCE
 
 if TYPE_CHECKING:

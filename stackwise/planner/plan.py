@@ -105,8 +105,7 @@ class Plan:
 
     @cached_property
     def probes(self) -> Probes:
-        """How the run is looked at, and what that takes: fewer looks than asked for where it is
-        bounded."""
+        """How the run is looked at, and what that takes; where it is over, less than is asked."""
         return bounded_probes(self.experiment, self.needs.made)
 
     @cached_property

@@ -190,7 +190,9 @@ def held_seconds(pass_: Pass, stage: Stage) -> float:
     flops = head_flops_per_position(exp) * counted
     head = pass_.products(flops, head_sides(exp), counted)
     head += 2 * seconds_for(pass_.hardware.loss[pass_.dtype], counted * vocab_size(exp))
-    return head + sum(count * pass_.block(block, "trunk", False)[0] for block, count in kinds.items())
+    return head + sum(
+        count * pass_.block(block, "trunk", False)[0] for block, count in kinds.items()
+    )
 
 
 def kinds_of(exp: Experiment, stage: Stage, first: bool) -> Counter[tuple[int, Role, bool]]:

@@ -52,9 +52,9 @@ class Site:
     def numbers(self) -> Numbers:
         """`rms`, `mean`, `max_abs` over all numbers, and `kurtosis` over features.
 
-        The kurtosis is that over neuron norms of He et al. (arXiv 2405.19279): with s_j the mean square
-        of feature j, mean(s^2) / mean(s)^2; from 1, where all features are as large, to D, where
-        one has everything.
+        The kurtosis is that over neuron norms of He et al. (arXiv 2405.19279): with s_j the mean
+        square of feature j, mean(s^2) / mean(s)^2; from 1, where all features are as large, to D,
+        where one has everything.
         """
         assert isinstance(self.square_D, Tensor) and self.most is not None
         s_D = self.square_D / self.count

@@ -169,4 +169,3 @@ def strayed(x_BTD: Tensor, wanted_BTD: Tensor, positions: int) -> Tensor:
 def holding_of(rack: Rack, stage: Stage, *, causal: bool) -> Holding | None:
     """What a stage is held to; None if nothing."""
     return None if stage.preserve is None else Holding(rack, stage, causal=causal)
-

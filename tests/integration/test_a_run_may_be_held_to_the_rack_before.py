@@ -108,9 +108,12 @@ def test_copies_are_in_the_plan_and_the_ledger(tiny, place, change, preserve):
 
 def test_a_step_in_phases_is_refused(tiny, place):
     exp = tiny.replace(curriculum="right_to_left", preserve=HELD)
-    with Stepper(exp, 1, place, lead_steps=1) as stepper:
-        with pytest.raises(ExperimentError, match="preserve: holds stage 1 to the rack before it"):
-            next(stepper)
+    said = "preserve: holds stage 1 to the rack before it"
+    with (
+        Stepper(exp, 1, place, lead_steps=1) as stepper,
+        pytest.raises(ExperimentError, match=said),
+    ):
+        next(stepper)
 
 
 def test_compiled_blocks_are_held_too(tiny, place):

@@ -1,4 +1,4 @@
-"""Terms beside the loss against slow references; gradients, micro-batches, where they mean nothing."""
+"""Terms beside the loss against slow references: gradients, micro-batches, FLOPs, refusals."""
 
 import copy
 import math
