@@ -16,6 +16,7 @@ from stackwise.errors import ExperimentError
 from stackwise.masking import check_band, stack_bands, unserved
 from stackwise.model.linears import narrowest
 from stackwise.model.shape import RackShape, stack_ids
+from stackwise.preserving import with_preserve
 from stackwise.stage import FULL_BAND, NewStack, Stage, band_paths, thaws
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
             raise ExperimentError("\n".join(f"curriculum.stages[{number}].{p}" for p in problems))
         seen.update(entry.stack for entry in new)
         out.append(stage)
+    out = with_preserve(exp, out)
     band_paths(out)
     _check_bands_are_read(exp, out)
     _check_masters(exp, out)

@@ -27,6 +27,7 @@ from stackwise.memory.flops import (
     stage_flops_per_token,
     vocab_size,
 )
+from stackwise.memory.held import held_activations, held_copies
 from stackwise.memory.lowrank import (
     adapter_tensors,
     adapters_of,
@@ -73,8 +74,8 @@ def stage_bytes(
 ) -> dict[str, Bytes]:
     """Bytes of each part of a stage: `embedding`, every stack of `held`, `head`.
 
-    And `slots`, where stacks are lent, and `scratch`, the gradient in hand, where each tensor is
-    stepped in backward.
+    And `slots`, where stacks are lent, `before`, what is kept of the rack before the stage, and
+    `scratch`, the gradient in hand, where each tensor is stepped in backward.
 
     Args:
         exp: The experiment.
@@ -110,6 +111,8 @@ def stage_bytes(
         if part in carried:
             parts[part] += _carried(exp, placement, stage, part)
     parts["head"] += Bytes(activations=_head_activations(exp, placement, stage))
+    if copies := held_copies(exp, stage, untied):
+        parts["before"] = Bytes(weights=sum(copies.values()))
     lent = exp.rack.blocks_per_stack * sum(stack not in trains for stack in stage.path if lends)
     if lent:
         parts["slots"] = Bytes(weights=min(SLOTS, lent) * lent_bytes(exp, form))
@@ -192,11 +195,12 @@ def _head_activations(exp: Experiment, placement: Placement, stage: Stage) -> in
     Logits that are too many are made a few rows at a time, and the hidden states' gradient at once.
     """
     counted, vocab = _counted(exp, placement, stage), vocab_size(exp)
+    held = held_activations(exp, stage, micro_tokens(exp, placement), counted)
     norm = norm_saved(exp.rack).bytes(4) if exp.rack.norm_place == "pre" else 0
     if counted * vocab > LOGITS_AT_ONCE:
         rows = norm + 2 * _compute_bytes(exp) * exp.rack.d_model
-        return round(counted * rows) + FLOAT * LOGITS_AT_ONCE
-    return round(counted * (norm + FLOAT * (exp.rack.d_model * stage.head + vocab)))
+        return held + round(counted * rows) + FLOAT * LOGITS_AT_ONCE
+    return held + round(counted * (norm + FLOAT * (exp.rack.d_model * stage.head + vocab)))
 
 
 def recompute_bytes(exp: Experiment, placement: Placement) -> int:
@@ -293,7 +297,7 @@ def _per_block(exp: Experiment, parts: dict[str, Bytes]) -> dict[str, dict[str, 
     each = exp.rack.blocks_per_stack
     out: dict[str, dict[str, int]] = {}
     for name, part in parts.items():
-        if name not in ("embedding", "head", "slots", "scratch"):
+        if name not in ("embedding", "head", "slots", "scratch", "before"):
             block = Bytes(**{category: count // each for category, count in vars(part).items()})
             out |= {f"{name}.{i}": {**vars(block), "total": block.total} for i in range(each)}
     return out

@@ -10,6 +10,7 @@ from stackwise.block_diffusion import rows_read
 from stackwise.by_stage import in_blocks
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
+from stackwise.memory.held import held_copies
 from stackwise.memory.lowrank import adapter_tensors
 from stackwise.memory.stored import (
     Tensors,
@@ -103,10 +104,10 @@ def checkpoint_bytes(
 ) -> int:
     """The most that checkpoints take at a time, from a stage on: while one replaces the last.
 
-    Every part that is there, with the moments that a later stage begins with; what trains, with its
-    states, and a second time while it is written anew, or is frozen and its master is written; and
-    the best weights of the last stage. Where the end of each stage is kept, also what stages since
-    have changed of it.
+    Every part that is there, with the moments that a later stage begins with; what a stage keeps of
+    the rack before it; what trains, with its states, and a second time while it is written anew, or
+    is frozen and its master is written; and the best weights of the last stage. Where the end of
+    each stage is kept, also what stages since have changed of it.
 
     Args:
         exp: The experiment.
@@ -130,6 +131,8 @@ def checkpoint_bytes(
         trains = parts_trained(stage)
         trained |= trains
         still = changing = after = best = 0
+        for part, count in held_copies(exp, stage, untied).items():
+            still += count + NAME_BYTES * len(part_tensors(exp, part, untied=untied))
         changed += sum(
             count
             for part, count in at_border.items()

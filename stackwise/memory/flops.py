@@ -49,6 +49,7 @@ from stackwise.model.count import head_matrices
 from stackwise.model.scores import Scores
 from stackwise.model.shape import attention_shape, cycle, stack_ids
 from stackwise.objective import direction_of, is_causal
+from stackwise.preserving import distils, path_read
 from stackwise.stage import Role, Stage, as_run, roles, run_share
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class Flops:
     """FLOPs per token of a stage, by what spends them; the head's also per counted position.
 
     The optimizer's are those of matrix products alone, as `muon` makes them in every step, over
-    the tokens of a step.
+    the tokens of a step. `held` are those of the rack before, which runs ahead where predictions
+    are distilled from it, without its head, which is in `head`.
     """
 
     trunk: float
@@ -78,11 +80,13 @@ class Flops:
     head: float
     head_per_position: float
     optimizer: float = 0.0
+    held: float = 0.0
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.trunk + self.active + self.suffix + self.head + self.optimizer
+        body = self.trunk + self.active + self.suffix + self.held
+        return body + self.head + self.optimizer
 
 
 def vocab_size(exp: Experiment) -> int:
@@ -201,10 +205,12 @@ def stage_flops_per_token(
     for block, flops in blocks.items():
         spent[role[block.partition(".")[0]]] += flops
     each = head_flops_per_position(exp, stage)
+    each += distils(stage) * head_flops_per_position(exp)
     return Flops(
         **spent,
         head=each * counted_frac(exp, stage),
         head_per_position=each,
+        held=forward_flops_per_token(as_read(exp, stage), path_read(stage)),
         optimizer=step_flops_of(exp, stage) / (exp.optim.batch * as_read(exp, stage).data.seq_len),
     )
 

@@ -15,6 +15,7 @@ from stackwise.block_diffusion import read_as, rows_read
 from stackwise.completion import packing
 from stackwise.memory.counted import in_pieces, micro_rows, micro_samples, most_counted
 from stackwise.memory.flops import vocab_size
+from stackwise.memory.held import distilling_bytes, held_activations
 from stackwise.memory.stored import (
     block_linears,
     trained_linears,
@@ -28,6 +29,7 @@ from stackwise.model.shape import attention_shape, cycle
 from stackwise.model.working import Passing
 from stackwise.model.workspace import MAPPED_BYTES
 from stackwise.objective import direction_of
+from stackwise.preserving import distils
 from stackwise.stage import Role, Stage, parts_trained, trunk_of
 from stackwise.training.aim import is_hidden
 from stackwise.training.chunked import LOGITS_AT_ONCE
@@ -193,7 +195,10 @@ def micro_of(
         beside=beside,
         weight_bytes=weight_bytes,
         matrix=matrices(exp, placement, card),
-        head=head_moments(exp, placement, stage, untied, card),
+        head=(
+            *head_moments(exp, placement, stage, untied, card),
+            *distilling_moments(exp, placement, stage),
+        ),
         waiting=waiting,
         table=max(
             table_bytes(exp, stage, untied, tokens, weight_bytes) - waiting,
@@ -202,7 +207,8 @@ def micro_of(
         slice=slice_bytes(exp, stage, untied, card),
         other=mask_bytes(exp)
         + batch_bytes(exp, placement, stage, card)
-        + unpacked_bytes(exp, placement, stage, card),
+        + unpacked_bytes(exp, placement, stage, card)
+        + held_activations(exp, stage, tokens, most_counted(exp, placement, stage)),
     )
 
 
@@ -376,6 +382,19 @@ def head_moments(
         (norm + features + cast + moving, own),
         (back, own),
     )
+
+
+def distilling_moments(
+    exp: Experiment, placement: Placement, stage: Stage
+) -> tuple[tuple[int, int], ...]:
+    """Temporaries and gradients while predictions are distilled, in the place of the head's own."""
+    if not distils(stage):
+        return ()
+    counted, vocab = most_counted(exp, placement, stage), vocab_size(exp)
+    norm = counted * 2 * norm_saved(exp.rack).bytes(FLOAT) if exp.rack.norm_place == "pre" else 0
+    kept = 2 if exp.precision.weights == "bfloat16" else FLOAT
+    own = kept * vocab * exp.rack.d_model * stage.head
+    return ((norm + distilling_bytes(vocab, counted), own),)
 
 
 def table_bytes(exp: Experiment, stage: Stage, untied: bool, tokens: int, kept: int) -> int:

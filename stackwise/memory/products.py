@@ -21,6 +21,7 @@ from stackwise.memory.counted import in_pieces, micro_rows, micro_samples, most_
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.stored import token_linears
 from stackwise.objective import Diffusion
+from stackwise.probing import drift_windows
 from stackwise.training.chunked import LOGITS_AT_ONCE
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> in
             found |= set(products(round(most * samples / micro), head))
     if has_looked(exp, stage):
         at_once = rows_at_once(exp)
-        for windows in {min(at_once, exp.eval.windows), exp.eval.windows % at_once} - {0}:
+        sizes_looked = {min(at_once, exp.eval.windows), exp.eval.windows % at_once}
+        for windows in {*sizes_looked, *drifts(exp, stage)} - {0}:
             found |= {products(windows * looked, layer)[0] for layer in (*layers, head)}
     return min(PRODUCTS_KEPT, len(found) + others)
 
@@ -88,6 +90,11 @@ def has_looked(exp: Experiment, stage: Stage) -> bool:
     begin, end = stage.progress
     steps = steps_of(exp, stage)
     return begin > 0 or (steps - 1) * (end - begin) * exp.eval.points >= steps
+
+
+def drifts(exp: Experiment, stage: Stage) -> tuple[int, ...]:
+    """Held-out windows that are read at the borders of a stage, where they are."""
+    return (drift_windows(exp),) if exp.eval.drift and stage.progress[0] > 0 else ()
 
 
 def packed_bytes(exp: Experiment, placement: Placement, stage: Stage) -> int:
@@ -115,7 +122,8 @@ def float32_products(exp: Experiment, placement: Placement, stage: Stage) -> Ite
     if has_looked(exp, stage):
         windows = min(rows_at_once(exp), exp.eval.windows)
         looked = rows_read(own.objective, exp.data.seq_len)
-        yield from (products(windows * looked, layer)[0] for layer in layers)
+        for count in (windows, *drifts(exp, stage)):
+            yield from (products(count * looked, layer)[0] for layer in layers)
 
 
 def head_products(exp: Experiment, placement: Placement, stage: Stage) -> tuple[Product, ...]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from stackwise.errors import ExperimentError
 from stackwise.evaluation import LOGITS_AT_ONCE, nats_at
 from stackwise.objective import Corrupted
 from stackwise.stage import Stage, roles, trunk_of
@@ -75,7 +76,13 @@ def phases_of_step(work: Work, trainee: Trainee, setting: Setting) -> Iterator[P
 
     Raises:
         FloatingPointError: As `training_step`.
+        ExperimentError: If the stage is held to the rack before it.
     """
+    if setting.holding is not None:
+        raise ExperimentError(
+            f"preserve: holds stage {trainee.number} to the rack before it by terms that a step in "
+            "phases does not show; leave preserve out, or look at another stage"
+        )
     stage = stage_at(trainee.stage, work.exp.seed, work.at.total_steps)
     step = StepInHand(work, trainee, setting.on(stage.path), stage)
     yield step.tell("batch", ())

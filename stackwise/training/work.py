@@ -57,6 +57,7 @@ class Counters:
         flops: FLOPs spent on training, the head at the positions that really counted.
         probe_flops: FLOPs spent on held-out measurements, counted apart.
         seconds: Time in training steps.
+        probe_seconds: Time in held-out measurements between them.
         best: Lowest held-out loss of the last stage, nats per token.
         updates: Updates of the moving average in this stage.
         peak_bytes: Largest memory above the baseline so far.
@@ -69,6 +70,7 @@ class Counters:
     flops: float = 0.0
     probe_flops: float = 0.0
     seconds: float = 0.0
+    probe_seconds: float = 0.0
     best: float | None = None
     updates: int = 0
     peak_bytes: int | None = None
