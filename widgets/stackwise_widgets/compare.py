@@ -26,6 +26,7 @@ from stackwise_widgets.comparison.deed import Deed
 from stackwise_widgets.comparison.picture import overlay_html
 from stackwise_widgets.comparison.rows import Listed, chosen_by, listed, shown, states_in
 from stackwise_widgets.comparison.still import overlay_still
+from stackwise_widgets.comparison.studies import Studies, studies_in
 from stackwise_widgets.comparison.table import RunsTable
 from stackwise_widgets.hiding import COMPARE, hidden
 from stackwise_widgets.latest import Latest
@@ -59,7 +60,7 @@ class Compare(w.VBox):
     Args:
         runs_dir: A folder of runs, one run, or a list of such.
         hide: Parts that are not shown: `filter` (with what else chooses runs), `deed` (what may be
-            done with a run), `axis`.
+            done with a run), `axis`, `study` (studies that lie beside the runs).
 
     Raises:
         ValueError: If a name to hide is unknown.
@@ -70,6 +71,7 @@ class Compare(w.VBox):
         axis, band, filter, state: What runs along the axis; whether seeds are a band; what is
             listed.
         deed: What may be done with the run whose name was pressed.
+        studies: The studies that were found; with `choice`, and the `result` of the chosen one.
     """
 
     def __init__(self, runs_dir: Where = "runs", *, hide: Iterable[str] = ()) -> None:
@@ -96,6 +98,7 @@ class Compare(w.VBox):
         ]
         self._found, self._picture, self._remarks = w.HTML(), w.HTML(), w.HTML()
         self.deed = Deed(self.guard, self.refresh)
+        self.studies = Studies(self.guard, self._tick_runs)
         super().__init__(self._arranged())
         self.add_class("sw-panel")
         self.add_class("sw-compare")
@@ -110,11 +113,11 @@ class Compare(w.VBox):
         )
         over.add_class("sw-over")
         title = w.HTML('<div class="sw-title">Compare</div>')
-        parts = {"filter": bar, "deed": self.deed, "axis": over}
+        parts = {"filter": bar, "deed": self.deed, "axis": over, "study": self.studies}
         shown = {key: [] if key in self.hide else [part] for key, part in parts.items()}
         top = [stylesheet(), self.guard.card, title, *shown["filter"], self._found]
         below = [*shown["axis"], self._remarks, self._picture]
-        return [*top, self.table, *shown["deed"], *below]
+        return [*top, self.table, *shown["deed"], *shown["study"], *below]
 
     def _listen(self) -> None:
         guard = self.guard
@@ -161,7 +164,9 @@ class Compare(w.VBox):
         """Read the folders again."""
         self.guard.clear()
         self._found.value = '<div class="sw-said sw-quiet">reading the runs …</div>'
-        self._lists.ask("reading the runs", lambda: listed(self._where), self._got)
+        self._lists.ask(
+            "reading the runs", lambda: (listed(self._where), studies_in(self._where)), self._got
+        )
 
     def data(self) -> pd.DataFrame:
         """The table of the runs that are listed, as `charts.runs_table` has it."""
@@ -206,13 +211,16 @@ class Compare(w.VBox):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until all that was asked for is read and shown."""
-        return self._lists.wait(timeout) and self._draws.wait(timeout)
+        parts = (self._lists, self.studies, self._draws)
+        return all(part.wait(timeout) for part in parts)
 
     # What is shown
 
-    def _got(self, found: list[Listed]) -> None:
-        """A new list of runs."""
+    def _got(self, seen: tuple[list[Listed], dict[str, Path]]) -> None:
+        """A new list of runs, and of studies."""
+        found, studies = seen
         self._all = found
+        self.studies.show(studies)
         states = states_in(found)
         options = [("all states", "all"), *((f"{s} ({n})", s) for s, n in states.items())]
         if list(self.state.options) != options:
@@ -258,6 +266,11 @@ class Compare(w.VBox):
 
     def _tick_all(self) -> None:
         self._tick([one.key for one in self._listed() if one.brief.state != "damaged"])
+
+    def _tick_runs(self, runs: Sequence[sw.Run]) -> None:
+        """Tick some runs that are listed."""
+        wanted = {run.path.resolve() for run in runs}
+        self._tick([one.key for one in self._all if one.brief.path.resolve() in wanted])
 
     def _called(self, name: str | sw.Run) -> str:
         if isinstance(name, sw.Run):

@@ -11,7 +11,7 @@ from importlib import import_module
 
 from stackwise.errors import closest, near_names
 
-COMPARE = ("filter", "deed", "axis")
+COMPARE = ("filter", "deed", "axis", "study")
 INSPECT = ("choice", "text", "attention", "depth", "drift", "denoise")
 MODULES = {"Design": "design", "Run": "run_panel", "Teach": "teach"}  # whose PARTS they are
 WAY_OUT = "name a panel, as Compare, a part of one, as run.sample, or a key, as optim.lr"

@@ -58,7 +58,7 @@ def draw_arms(axes: Axes, result: StudyResult, rows: pd.DataFrame) -> None:
 
 
 def draw_differences(axes: Axes, result: StudyResult, rows: pd.DataFrame) -> None:
-    """A mark for each seed's difference, the mean with its 95 % interval, and the judgement."""
+    """Each seed's difference, the mean with its 95 % interval, the judgement, the tuned rate."""
     _rows(axes, names_in(result), f"difference from {result.control}, bits per byte")
     axes.axvline(0, color=INK, lw=0.8)
     beside = axes.get_yaxis_transform()
@@ -69,7 +69,8 @@ def draw_differences(axes: Axes, result: StudyResult, rows: pd.DataFrame) -> Non
         if math.isfinite(row["low"]):
             axes.plot([row["low"], row["high"]], [place + 0.1] * 2, "-", color=INK, lw=1.4)
         axes.plot([row["difference"]], [place + 0.1], "D", color=INK, ms=4)
-        axes.text(1.02, place, row["judged"], transform=beside, va="center", fontsize=8.5)
+        told = row["judged"] + (f"\nrate {row['lr']:g}" if row["tuning_flops"] else "")
+        axes.text(1.02, place, told, transform=beside, va="center", fontsize=8.5)
     axes.set_title("b   Paired differences; line: 95 % interval", loc="left", fontsize=10)
 
 

@@ -7,7 +7,7 @@ import pytest
 from stackwise_widgets import Compare, Inspect
 
 
-@pytest.mark.parametrize("part", ["filter", "deed", "axis"])
+@pytest.mark.parametrize("part", ["filter", "deed", "axis", "study"])
 def test_of_compare(shipped, part) -> None:
     whole, less = Compare(shipped), Compare(shipped, hide=[part])
     assert len(less.children) == len(whole.children) - 1
