@@ -25,6 +25,7 @@ from torch import Tensor
 from stackwise.adapters import SUFFIX, Adapter, carried_after
 from stackwise.memory.flops import forward_flops_per_token, head_flops_per_position
 from stackwise.model.adapters import deltas_of
+from stackwise.model.direction import Direction
 from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, is_causal
@@ -234,19 +235,19 @@ def divergence(old_PV: Tensor, new_PV: Tensor) -> float:
 
 
 def _seen(
-    rack: Rack, noisy: Corrupted, stage: Stage, causal: bool, most: int
+    rack: Rack, noisy: Corrupted, stage: Stage, causal: Direction, most: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Centred Gram matrices by exit, float64, and log-probabilities at the end."""
     device = rack.embedding.table.device
-    input_BT = noisy.input_BT.to(device)
-    count = input_BT.numel()
+    input_BT, tokens = noisy.input_BT.to(device), noisy.positions // len(noisy.input_BT)
+    count, causal = noisy.positions, noisy.direction(causal)
     places_P = torch.linspace(0, count - 1, min(most, count), dtype=torch.float64).long()
     grams, x_BTD = [], None
     time_B = noisy.level_B.to(device)
     for x_BTD in rack.exits(input_BT, causal=causal, path=stage.path, time_B=time_B):
-        grams.append(gram(x_BTD.flatten(0, 1)[places_P.to(device)]))
+        grams.append(gram(x_BTD[:, :tokens].flatten(0, 1)[places_P.to(device)]))
     assert x_BTD is not None  # the embedding is always there
-    logits_PV = rack.logits(x_BTD.flatten(0, 1)[places_P.to(device)])
+    logits_PV = rack.logits(x_BTD[:, :tokens].flatten(0, 1)[places_P.to(device)])
     names = exit_names(stage.path, len(grams))
     return dict(zip(names, grams, strict=True)), logits_PV.double().log_softmax(-1).cpu()
 

@@ -11,14 +11,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from stackwise.adapters import knob_problems
-from stackwise.choice import unread
+from stackwise.block_diffusion import BlockDiffusion
+from stackwise.choice import find, unread
 from stackwise.completion import packing
 from stackwise.curricula.thawing import Fusion
 from stackwise.curriculum import CURRICULA, Curriculum, curriculum_problems
 from stackwise.data.corpora import MixParams
 from stackwise.errors import ExperimentError, Problem
 from stackwise.masking import check_bands_serve, check_masking
-from stackwise.model.attention import check_attention
+from stackwise.model.attention import ATTENTION, check_attention
 from stackwise.objective import is_causal
 
 if TYPE_CHECKING:
@@ -236,8 +237,10 @@ def _precision(exp: Experiment) -> Iterator[str]:
 
 
 def _draws(exp: Experiment) -> Iterator[str]:
-    if is_causal(exp.objective):
-        for line in unread(exp.eval, "draws", f"objective={exp.objective.choice}"):
+    exact = isinstance(exp.objective, BlockDiffusion) and exp.objective.last == 1
+    if is_causal(exp.objective) or exact:
+        of = "objective.block=1" if exact else f"objective={exp.objective.choice}"
+        for line in unread(exp.eval, "draws", of):
             yield f"eval.{line}"
 
 
@@ -248,6 +251,27 @@ def _time(exp: Experiment) -> Iterator[str]:
             f"objective={exp.objective.choice} nothing is; leave it at none, or use "
             "objective=diffusion or mlm"
         )
+
+
+def _blocks(exp: Experiment) -> Iterator[str]:
+    objective = exp.objective
+    if not isinstance(objective, BlockDiffusion):
+        return
+    kind = find(ATTENTION, exp.attention.choice, "attention")
+    if not getattr(kind, "blocks", False):
+        known = ", ".join(k for k, e in ATTENTION.items() if getattr(e, "blocks", False))
+        yield (
+            f"attention.kind: {exp.attention.choice} cannot see text block by block, as "
+            f"objective=block_diffusion reads it; use {known}"
+        )
+    if exp.rack.time != "none":
+        yield (
+            f"rack.time: {exp.rack.time} reads one noise level of each sample, and with "
+            "objective=block_diffusion each block has its own; leave it at none"
+        )
+    if objective.block_by_stage is not None:
+        for line in unread(objective, "block", "a list in block_by_stage"):
+            yield f"objective.{line}"
 
 
 def _spectral(exp: Experiment) -> Iterator[str]:
@@ -294,6 +318,7 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("objective eval", _draws),
     ("precision", _frozen),
     ("rack objective", _time),
+    ("rack attention objective", _blocks),
     ("rack precision", _spectral),
     ("rack adapters", knob_problems),
     ("curriculum adapters", _adapted),

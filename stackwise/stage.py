@@ -131,6 +131,12 @@ class Stage(Section):
         exclude_if=_is_none,
         description="weights of the corpora of a mixture; empty: the mixture's own",
     )
+    block: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=_is_none,
+        description="tokens per block with objective=block_diffusion; empty: the objective's",
+    )
 
     adapters: tuple[Adapter, ...] | None = Field(
         None,

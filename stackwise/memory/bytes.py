@@ -18,7 +18,7 @@ import torch
 from stackwise.by_stage import as_read
 from stackwise.completion import packing
 from stackwise.curriculum import stages
-from stackwise.memory.counted import micro_tokens
+from stackwise.memory.counted import micro_rows, micro_tokens
 from stackwise.memory.devices import host_parts
 from stackwise.memory.flops import (
     block_index,
@@ -178,7 +178,7 @@ def _activations(exp: Experiment, placement: Placement, role: Role | None) -> in
     """What one stack keeps for backward; with checkpointing, each block's input only."""
     if role is None or role == "trunk":
         return 0
-    tokens, blocks = micro_tokens(exp, placement), exp.rack.blocks_per_stack
+    tokens, blocks = micro_rows(exp, placement), exp.rack.blocks_per_stack
     if placement.checkpointing:
         return tokens * blocks * FLOAT * exp.rack.d_model
     saved = saved_of(exp, role == "active")
@@ -203,7 +203,7 @@ def recompute_bytes(exp: Experiment, placement: Placement) -> int:
     """With checkpointing, what the one block that is being recomputed keeps meanwhile."""
     if not placement.checkpointing:
         return 0
-    return micro_tokens(exp, placement) * saved_of(exp, True).bytes(_compute_bytes(exp))
+    return micro_rows(exp, placement) * saved_of(exp, True).bytes(_compute_bytes(exp))
 
 
 def cache_bytes_per_token(exp: Experiment, path: Sequence[str]) -> int:

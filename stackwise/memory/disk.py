@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from stackwise.adapters import SUFFIX, carried_after
+from stackwise.block_diffusion import rows_read
+from stackwise.by_stage import in_blocks
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
 from stackwise.memory.lowrank import adapter_tensors
@@ -36,9 +38,10 @@ def layout_of(exp: Experiment, rows: int, group: int, length: int | None = None)
         exp: The experiment.
         rows: How many rows there are.
         group: Those of a shard are a multiple of it.
-        length: Tokens of each; None: `data.seq_len`.
+        length: Tokens of each; None: `data.seq_len`. Read block by block, they are kept twice.
     """
-    size, border = length or exp.data.seq_len, border_of(exp.precision)
+    size = rows_read(exp.objective, length or exp.data.seq_len)
+    border = border_of(exp.precision)
     return Layout(rows, size, exp.rack.d_model, border, group=group)
 
 
@@ -82,9 +85,10 @@ def cache_bytes(
     for stage in made[since:]:
         if trunk_of(stage):
             rows = rows_of(exp, stage, epoch_samples)
-            taken = bytes_needed(layout_of(exp, rows, exp.optim.batch, stage.seq_len))
+            own = in_blocks(exp, stage)
+            taken = bytes_needed(layout_of(own, rows, exp.optim.batch, stage.seq_len))
             if looks_at_ends(exp):
-                taken += bytes_needed(layout_of(exp, exp.eval.windows, rows_at_once(exp)))
+                taken += bytes_needed(layout_of(own, exp.eval.windows, rows_at_once(exp)))
             most, lingering = max(most, lingering + taken), taken
     return most
 

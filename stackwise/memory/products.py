@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from stackwise.block_diffusion import BlockDiffusion, rows_read
 from stackwise.budget import steps_before, steps_of
 from stackwise.by_stage import as_read
 from stackwise.data.heldout import rows_at_once
-from stackwise.memory.counted import in_pieces, micro_samples, most_counted
+from stackwise.memory.counted import in_pieces, micro_rows, micro_samples, most_counted
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.stored import token_linears
 from stackwise.objective import Diffusion
@@ -44,7 +45,9 @@ def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> in
     if exp.precision.compute != "bfloat16":
         return 0
     batch, micro = exp.optim.batch, micro_samples(exp, placement)
-    length, looked = as_read(exp, stage).data.seq_len, exp.data.seq_len
+    own = as_read(exp, stage)
+    tokens, length = own.data.seq_len, rows_read(own.objective, own.data.seq_len)
+    looked = rows_read(own.objective, exp.data.seq_len)
     layers, head = token_linears(exp.rack, exp.attention), (vocab_size(exp), exp.rack.d_model)
     sizes = {micro, batch % micro} - {0}
     found = {
@@ -55,9 +58,9 @@ def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> in
     }
     most, others = most_counted(exp, placement, stage), 0
     pieces = 6 if in_pieces(exp, placement, stage) else 3
-    if isinstance(exp.objective, Diffusion):
+    if isinstance(exp.objective, Diffusion | BlockDiffusion):
         steps = steps_before(exp, stage) + steps_of(exp, stage)
-        others = pieces * min(micro * length, steps * ceil(batch / micro))
+        others = pieces * min(micro * tokens, steps * ceil(batch / micro))
     elif pieces > 3:
         others = pieces * len(sizes)
     else:
@@ -103,14 +106,16 @@ def float32_products(exp: Experiment, placement: Placement, stage: Stage) -> Ite
 
     Forward, the head and backward of a micro-batch; then a look's, where there was one.
     """
-    rows = micro_samples(exp, placement) * as_read(exp, stage).data.seq_len
+    own = as_read(exp, stage)
+    rows = micro_rows(own, placement)
     layers = token_linears(exp.rack, exp.attention)
     forward, *back = zip(*(products(rows, layer) for layer in layers), strict=True)
     backward = chain.from_iterable(zip(*map(reversed, back), strict=True))
     yield from chain(forward, head_products(exp, placement, stage), backward)
     if has_looked(exp, stage):
         windows = min(rows_at_once(exp), exp.eval.windows)
-        yield from (products(windows * exp.data.seq_len, layer)[0] for layer in layers)
+        looked = rows_read(own.objective, exp.data.seq_len)
+        yield from (products(windows * looked, layer)[0] for layer in layers)
 
 
 def head_products(exp: Experiment, placement: Placement, stage: Stage) -> tuple[Product, ...]:

@@ -96,7 +96,7 @@ class StepInHand:
         self.stage, number = stage, trainee.number
         self.rate = stage_lr(work.exp.optim, self.stage, work.at.step, work.steps_of(number))
         noisy = work.noisy_batch(number, work.at.step)
-        self.positions, self.counted = noisy.input_BT.numel(), int(noisy.counted_BT.sum())
+        self.positions, self.counted = noisy.positions, int(noisy.counted_BT.sum())
         self.tokens = token_batch(work, noisy)
         size = setting.micro_batch or len(noisy.input_BT)
         self.micros = [micro.to(setting.device) for micro in noisy.split(size)]
@@ -136,7 +136,8 @@ class StepInHand:
         layers = setting.rest[first : first + len(found)]
         with outputs_noted(found, self.outputs.add), self.kept:
             for at, x_BTD in enumerate(self.xs):
-                micro, causal = self.micros[at], setting.causal
+                micro = self.micros[at]
+                causal = micro.direction(setting.causal)
                 time_B = self.work.rack.time_of(micro.input_BT, micro.level_B)
                 with autocast(setting.device, setting.compute):
                     for name, layer in zip(found, layers, strict=True):

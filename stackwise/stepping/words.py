@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Told = Callable[[Phase, "Experiment", Stage], str]
 MANY = 3  # stacks in a row that are named one by one
+MOST_ROWS = 6  # of stacks that are named
 OPTIMIZERS = {
     "adamw": "AdamW",
     "adamw8bit": "AdamW in 8 bits",
@@ -215,14 +216,35 @@ def named(stacks: Sequence[str]) -> str:
 
 
 def runs(parts: Sequence[str]) -> list[str]:
-    """Names of parts; of many in a row the first and the last."""
+    """Names of parts; of many stacks in a row the first and the last, of many rows some."""
     ends = {"embedding": "the embedding", "head": "the head"}
     stacks = [part for part in parts if part not in ends]
     if len(stacks) <= MANY:
         return [ends.get(part, part) for part in parts]
     before = [ends[part] for part in parts[: parts.index(stacks[0])]]
     after = [ends[part] for part in parts[parts.index(stacks[-1]) + 1 :]]
-    return [*before, f"{stacks[0]} to {stacks[-1]}", *after]
+    rows = _rows(stacks)
+    shown = rows if len(rows) <= MOST_ROWS else [*rows[: MOST_ROWS - 2], "\u2026", rows[-1]]
+    return [*before, *shown, *after]
+
+
+def _rows(stacks: Sequence[str]) -> list[str]:
+    """Stacks, neighbours in the rack as one row: `s0`, `s2 to s7`."""
+    rows: list[list[str]] = []
+    for stack in stacks:
+        beside = rows and abs(_place(stack) - _place(rows[-1][-1])) == 1
+        if beside:
+            rows[-1].append(stack)
+        else:
+            rows.append([stack])
+    return [
+        name for row in rows for name in (row if len(row) < MANY else [f"{row[0]} to {row[-1]}"])
+    ]
+
+
+def _place(stack: str) -> int:
+    """Where a stack stands in the rack."""
+    return int(stack.removeprefix("s"))
 
 
 def listed(names: Sequence[str]) -> str:

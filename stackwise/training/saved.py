@@ -22,6 +22,7 @@ from typing import Any, Literal
 import torch
 
 from stackwise.adapters import SUFFIX, carried_after
+from stackwise.by_stage import in_blocks
 from stackwise.completion import packing
 from stackwise.model.adapters import put_on, take_off
 from stackwise.model.rack import Rack
@@ -292,5 +293,5 @@ def read_rack(
         fill(rack, run.path / BEST, better)
     put_adapters(rack, folder, manifest, begun, raw=raw)
     put_adapters(rack, run.path / BEST, better, begun)
-    rack.paths = paths_so_far(begun)
+    rack.paths, rack.objective = paths_so_far(begun), in_blocks(exp, begun[-1]).objective
     return rack.to(device).eval()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from stackwise.model.direction import start_of
 from stackwise.model.rack import Rack
 from stackwise.objective import Corrupted
 from stackwise.stage import Stage, as_run, parts_trained, trunk_of
@@ -41,7 +42,7 @@ class Setting:
         by_stack: Where each step picks a path of its own: the blocks of each stack, single or
             compiled together.
         head: Final norm, head and loss.
-        causal: Attention direction.
+        causal: Attention direction, where a batch does not say that it is read block by block.
         micro_batch: Samples per forward pass; None for all.
         checkpointing: Recompute the blocks of `rest` in backward.
         compute: dtype of matrix products.
@@ -166,7 +167,7 @@ def training_step(
         FloatingPointError: If loss or gradient norm are not finite; nothing has moved then, unless
             steps are taken in backward and it is a `PartlyTaken`.
     """
-    positions = noisy.input_BT.numel()
+    positions = noisy.positions
     loss = torch.zeros((), device=setting.device)
     for micro in noisy.split(setting.micro_batch or len(noisy.input_BT)):
         part = micro_loss(rack, micro, setting, positions)
@@ -224,7 +225,8 @@ def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -
     noisy = noisy.to(setting.device)
     with autocast(setting.device, setting.compute):
         x_BTD = trunk_output(rack, noisy, setting)
-        causal, time_B = setting.causal, rack.time_of(noisy.input_BT, noisy.level_B)
+        causal = noisy.direction(setting.causal)
+        time_B = rack.time_of(noisy.input_BT, noisy.level_B)
         for layer in setting.rest:
             if setting.checkpointing:
                 x_BTD = checkpoint(layer, x_BTD, causal=causal, time_B=time_B, use_reentrant=False)
@@ -240,11 +242,12 @@ def trunk_output(rack: Rack, noisy: Corrupted, setting: Setting) -> Tensor:
         return noisy.trunk_BTD.to(torch.float32)
     frozen = bool(setting.trunk) or not any(p.requires_grad for p in rack.embedding.parameters())
     with torch.no_grad() if frozen else nullcontext():
-        x_BTD = rack.embedding(noisy.input_BT)
+        causal = noisy.direction(setting.causal)
+        x_BTD = rack.embedding(noisy.input_BT, start_of(causal))
         return through(
             x_BTD,
             setting.trunk,
-            causal=setting.causal,
+            causal=causal,
             border=setting.border,
             time_B=rack.time_of(noisy.input_BT, noisy.level_B),
         )

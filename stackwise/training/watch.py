@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from stackwise.adapters import carried_after
+from stackwise.by_stage import in_blocks
 from stackwise.data.heldout import chosen, rows_at_once, some_windows
 from stackwise.memory.flops import (
     entry_flops,
@@ -98,7 +99,11 @@ def losses_by_exit(work: Work, number: int) -> list[float]:
     exp, path, noisy = work.exp, work.stages[number].path, work.heldout(number)
     counted = int(noisy.counted_BT.sum())
     work.at.probe_flops += exit_flops(
-        exp, path, noisy.input_BT.numel(), counted, adapters_of(work.stages[number])
+        in_blocks(exp, work.stages[number]),
+        path,
+        noisy.positions,
+        counted,
+        adapters_of(work.stages[number]),
     )
     causal, size = is_causal(exp.objective), rows_at_once(exp)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
@@ -107,7 +112,7 @@ def losses_by_exit(work: Work, number: int) -> list[float]:
 
 def finish(work: Work) -> None:
     """Measure the finished rack on all held-out text, and write what the run came to."""
-    exp = work.exp
+    exp = in_blocks(work.exp, work.stages[-1])
     work.rack.paths = band_paths(work.stages)
     found = score(work.rack, work.dataset, exp, work.device)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
@@ -166,7 +171,7 @@ def depth_losses(work: Work) -> list[float]:
 
     Whatever its bands, it is measured on its longest path under all noise.
     """
-    exp = work.exp
+    exp = in_blocks(work.exp, work.stages[-1])
     windows_NT, _ = some_windows(work.dataset, exp.eval.windows)
     rule = work.corruption(len(work.stages) - 1, band=FULL_BAND)
     noisy = fixed_draws(rule, windows_NT, progress=AT_THE_END)
@@ -174,9 +179,7 @@ def depth_losses(work: Work) -> list[float]:
     left = grows_left(work)
     cost, measure = (entry_flops, entry_losses) if left else (exit_flops, exit_losses)
     counted = int(noisy.counted_BT.sum())
-    work.at.probe_flops += cost(
-        exp, path, noisy.input_BT.numel(), counted, carried_after(work.stages)
-    )
+    work.at.probe_flops += cost(exp, path, noisy.positions, counted, carried_after(work.stages))
     return measure(
         work.rack, noisy, causal=is_causal(exp.objective), path=path, batch=rows_at_once(exp)
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from stackwise.budget import steps_of
-from stackwise.by_stage import step_tokens
+from stackwise.by_stage import in_blocks, step_tokens
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import Batch, batch_at, part_of, samples_per_epoch
 from stackwise.data.dataset import Dataset
@@ -233,7 +233,7 @@ class Work:
         """How the tokens of a stage are corrupted, in its own noise band or the one given."""
         exp = self.exp
         return Corruption(
-            objective=exp.objective,
+            objective=in_blocks(exp, self.stages[number]).objective,
             vocab=vocab_size(exp),
             batch_size=exp.optim.batch,
             seed=exp.seed,
@@ -263,7 +263,7 @@ class Work:
     ) -> None:
         """Move the counters over one step and write its row of metrics."""
         cost, at, norms = self.costs[number], self.at, numbers.block_norms
-        tokens = noisy.input_BT.numel()
+        tokens = noisy.positions
         body = (cost.total - cost.head) * tokens
         at.step += 1
         at.total_steps += 1

@@ -219,7 +219,7 @@ def test_lab_says_what_to_install(monkeypatch, capsys) -> None:
 
 
 TRAINING = ["run", "resume", "runs", "eval", "sample", "import", "export"]
-PLANNING = ["plan", "advise", "calibrate", "doctor"]
+PLANNING = ["plan", "lr-find", "advise", "calibrate", "doctor"]
 RUNNING = ["launch", "pause", "stop", "watch", "fork", "label", "delete", "share"]
 COMMANDS = [*TRAINING, *RUNNING, "study", *PLANNING, "presets", "demo", "lab"]
 

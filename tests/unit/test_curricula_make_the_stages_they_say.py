@@ -87,6 +87,12 @@ TABLE = {
     ("one_hop", ""): ["0; 0; 0; eh", "012; 012; 1 2; eh"],
     ("one_hop", "source=0"): ["; ; ; eh", "012; 012; 0 1 2; eh"],
     ("one_hop", "source=2 init=copy"): ["01; 01; 0 1; eh", "012; 012; 2=0; eh"],
+    ("one_hop", "source=2 place=middle init=interpolate"): [
+        "02; 02; 0 2; eh",
+        "012; 012; 1=0&2; eh",
+    ],
+    ("one_hop", "place=between init=copy"): ["0; 0; 0; eh", "012; 012; 1=0 2=0; eh"],
+    ("one_hop", "source=0 init=zero_output"): ["; ; ; eh", "012; 012; 0=0 1=0 2=0; eh"],
     ("independent", ""): ["0; 0; 0; eh", "1; 1; 1; eh", "2; 2; 2; eh", "012; ; ; h"],
     ("independent", "join=all"): ["0; 0; 0; eh", "1; 1; 1; eh", "2; 2; 2; eh", "012; 012; ; eh"],
     ("subnetwork", ""): ["012; 012; 0 1 2; eh"],

@@ -13,6 +13,7 @@ import stackwise as sw
 from stackwise.stage import roles
 from stackwise_widgets.views import grid_html
 from stackwise_widgets.views.cells import columns_of, held_before, spans_of
+from stackwise_widgets.views.chosen import kind_of
 from stackwise_widgets.views.stagerows import total_of
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -33,6 +34,16 @@ CASES = {
     "block_coordinate, never": TOY.replace(
         curriculum={"name": "block_coordinate", "embedding": "never", "head": "never"}
     ),
+    "freeze_thaw": TOY.replace(curriculum={"name": "freeze_thaw", "init": "copy+noise"}),
+    "grow, in the middle": TOY.replace(
+        curriculum={"name": "grow", "place": "middle", "init": "interpolate", "start": 2}
+    ),
+    "one_hop": TOY.replace(curriculum={"name": "one_hop", "source": 0}),
+    "diffusion_blocks": TOY.replace(curriculum="diffusion_blocks", masking={"bands": "equal_mass"}),
+    "independent": TOY.replace(curriculum="independent"),
+    "subnetwork": TOY.replace(curriculum={"name": "subnetwork", "lengths": (1, 3, 4)}),
+    "gradual_unfreezing": TOY.replace(curriculum="gradual_unfreezing"),
+    "fusion": TOY.replace(curriculum={"name": "fusion", "head_first": 0.2}, start="runs/another"),
     "clm": TOY.replace(objective="clm", curriculum="left_to_right"),
     "mlm": TOY.replace(objective="mlm", masking={"schedule": "ramp"}, curriculum="grow"),
     **{name: sw.Experiment.preset(name) for name in sw.presets()},
@@ -236,3 +247,71 @@ def test_stacks_with_an_adapter_are_told_from_other_frozen_ones():
     assert "low-rank" not in grid_html(
         CASES["right_to_left"], sw.Placement(), sw.stages(CASES["right_to_left"])
     )
+
+
+def text_in(group):
+    return [text.text for text in group.iter(f"{SVG}text")]
+
+
+def stage_in(html, number):
+    groups = ElementTree.fromstring(html).iter(f"{SVG}g")
+    return next(g for g in groups if g.get("data-stage") == str(number))
+
+
+def picture(curriculum, **changes):
+    exp = TOY.replace(curriculum=curriculum, **changes)
+    return grid_html(exp, sw.Placement.preset("toy"), sw.stages(exp))
+
+
+def test_every_curriculum_of_the_registry_is_drawn():
+    assert {exp.curriculum.choice for exp in CASES.values()} == set(sw.CURRICULA)
+
+
+def test_stacks_that_a_step_may_leave_out_are_told_apart():
+    html = picture({"name": "subnetwork", "lengths": (3, 4)})
+    first = stage_in(html, 0)
+    assert text_in(first).count("in 50 %") == 2  # the two inside, one of which is drawn
+    drawn = {r.get("data-first"): "".join(r.itertext()) for r in first.iter(f"{SVG}rect")}
+    assert "runs in 50 % of the steps, drawn for each" in drawn["2"]
+    assert "of the steps" not in drawn["1"] and "of the steps" not in drawn["4"]
+    assert "each step draws 3 of 4 stacks" in "".join(first.itertext())
+    assert "s0 to s3, 3 in each step" in html
+    assert "active: it trains, but only in steps that draw it" in html
+    assert not any("in 50" in text for text in text_in(stage_in(html, 1)))
+    assert "draw" not in picture("end_to_end")
+
+
+def test_each_start_is_named_in_the_cell_and_whole_in_the_tooltip():
+    noisy = stage_in(picture({"name": "freeze_thaw", "init": "copy+noise"}), 1)
+    assert "s0 + noise" in text_in(noisy)
+    assert "starts from: copy of s0 + noise" in "".join(noisy.itertext())
+    middle = {"name": "grow", "by": "one", "place": "middle", "init": "interpolate", "start": 2}
+    mean = stage_in(picture(middle), 1)
+    assert "\u00bds0 + \u00bds3" in text_in(mean)
+    assert "starts from: mean of s0, s3" in "".join(mean.itertext())
+    loaded = stage_in(picture("fusion", start="runs/another"), 0)
+    assert "loaded" in text_in(loaded)
+    assert "starts from: from runs/another" not in "".join(loaded.itertext())
+    assert "starts from: runs/another" in "".join(loaded.itertext())
+
+
+def test_a_stage_says_what_it_reads_that_others_do_not():
+    html = picture("left_to_right", data={"seq_len_by_stage": (16, 32, 64, 64)})
+    assert "samples of 16 tokens" in "".join(stage_in(html, 0).itertext())
+    mix = {"kind": "mix", "corpora": [{"kind": "kjv"}, {"kind": "markov"}]}
+    weights = ((1, 0), (1, 1), (0, 1), (1, 3))
+    html = picture("left_to_right", data={"corpus": mix, "weights_by_stage": weights})
+    assert "corpora mixed 1 : 3" in "".join(stage_in(html, 3).itertext())
+
+
+def test_a_stage_without_stacks_says_so():
+    first = stage_in(picture({"name": "one_hop", "source": 0}), 0)
+    assert "embedding and head alone" in "".join(first.itertext())
+    states = [r.get("data-state") for r in first.iter(f"{SVG}rect") if r.get("data-state")]
+    assert states == ["active", "absent", "active"]
+
+
+def test_a_round_that_draws_other_stacks_is_no_repetition():
+    ids = ("s0", "s1", "s2")
+    stage = sw.Stage(path=ids, active=ids, new=())
+    assert kind_of(stage) != kind_of(stage.model_copy(update={"pick": 2}))

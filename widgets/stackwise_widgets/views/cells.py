@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import stackwise as sw
 from stackwise.completion import packing
-from stackwise.stage import Stage, roles
+from stackwise.stage import NewStack, Stage, roles, run_share
 
 if TYPE_CHECKING:
     from stackwise import Experiment, Placement
@@ -40,6 +40,7 @@ class Cell(NamedTuple):
         bytes: Predicted bytes by category; None where there is no plan.
         flops: Predicted FLOPs of the stage in this part; None where there is no plan.
         rank: Of the adapter that it carries; 0 without one.
+        steps_frac: In what part of the stage's steps it runs; below 1 where steps draw stacks.
     """
 
     state: State
@@ -49,6 +50,7 @@ class Cell(NamedTuple):
     bytes: tuple[tuple[str, int], ...] | None = None
     flops: float | None = None
     rank: int = 0
+    steps_frac: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def _cells(
             tuple(parts.get(name, {}).items()) if there else None,
             flops.get(name, 0.0) if there else None,
             ranks.get(name, 0),
+            run_share(stage, name) if name in stage.path else 1.0,
         )
 
 
@@ -135,13 +138,22 @@ def states_of(stage: Stage, held: frozenset[str], names: Sequence[str]) -> dict[
 
 def starts_of(exp: Experiment, stage: Stage) -> dict[str, str]:
     """What the stacks that a stage adds start from."""
-    words = {
-        "random": "random" if exp.start is None else f"from {exp.start}",
-        "zero_output": "zero output",
-    }
-    return {
-        entry.stack: words.get(entry.init, f"copy of {entry.source}") for entry in stage.new or ()
-    }
+    return {entry.stack: start_of(exp, entry) for entry in stage.new or ()}
+
+
+def start_of(exp: Experiment, entry: NewStack) -> str:
+    """What one of them starts from, short enough for a cell."""
+    match entry.init:
+        case "random":
+            return "random" if exp.start is None else f"from {exp.start}"
+        case "zero_output":
+            return "zero output"
+        case "interpolate":
+            return f"mean of {entry.source}, {entry.other}"
+        case "copy+noise":
+            return f"copy of {entry.source} + noise"
+        case "copy":
+            return f"copy of {entry.source}"
 
 
 def source_of(placement: Placement, state: State) -> str:

@@ -49,7 +49,7 @@ def chosen(stages: Sequence[Stage], most: int = MOST) -> list[int | Gap]:
 def kind_of(stage: Stage) -> Hashable:
     """What of a stage its picture shows, whenever it comes."""
     trains = (stage.active, stage.adapters, stage.embedding, stage.head)
-    return (stage.path, stage.new, stage.band, trains)
+    return (stage.path, stage.pick, stage.new, stage.band, trains)
 
 
 def repetition(kinds: Sequence[Hashable]) -> tuple[int, int]:

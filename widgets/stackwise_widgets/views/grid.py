@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import stackwise as sw
 from stackwise_widgets.views import svg
-from stackwise_widgets.views.cells import STATES, State, columns_of
+from stackwise_widgets.views.cells import STATES, Cell, State, columns_of
 from stackwise_widgets.views.chosen import Gap
 from stackwise_widgets.views.gridcells import cells_of, hatch_of
 from stackwise_widgets.views.gridfigures import (
@@ -155,10 +155,12 @@ def _legend(placement: Placement, rows: Sequence[StageRow], key: str) -> str:
     cells = {cell._replace(start="") for cell in cells}
     place = "host memory" if placement.stream_from == "host" else "disk"
     entries = []
-    for state, source in sorted({(c.state, c.source) for c in cells}, key=_in_order):
-        alike = [cell for cell in cells if (cell.state, cell.source) == (state, source)]
+    kinds = sorted({_kind(cell) for cell in cells}, key=_in_order)
+    for state, source, drawn in kinds:
+        alike = [cell for cell in cells if _kind(cell) == (state, source, drawn)]
         kept = " or ".join(sorted({cell.kept for cell in alike if cell.kept}))
-        words = [STATES[state][1], *([f"kept in {kept}"] if kept else [])]
+        what = f"{STATES[state][1]}, but only in steps that draw it" if drawn else STATES[state][1]
+        words = [what, *([f"kept in {kept}"] if kept else [])]
         words += [SOURCES[source].format(place)] if source else []
         entries.append((_swatch(state, hatch_of(alike[0]), key), "; ".join(words)))
     if any(span.cell.start for row in rows for span in row.spans):
@@ -169,8 +171,13 @@ def _legend(placement: Placement, rows: Sequence[StageRow], key: str) -> str:
     return legend_html(entries)
 
 
-def _in_order(kind: tuple[State, str]) -> tuple[int, str]:
-    return list(STATES).index(kind[0]), kind[1]
+def _kind(cell: Cell) -> tuple[State, str, bool]:
+    """What of a cell the legend explains."""
+    return cell.state, cell.source, cell.steps_frac < 1
+
+
+def _in_order(kind: tuple[State, str, bool]) -> tuple[int, str, bool]:
+    return list(STATES).index(kind[0]), *kind[1:]
 
 
 def _swatch(state: State, hatch: str | None, key: str) -> str:

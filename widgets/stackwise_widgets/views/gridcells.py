@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from stackwise_widgets.views import svg
 from stackwise_widgets.views.cells import STATES, Cell, Span
 from stackwise_widgets.views.layout import Layout
-from stackwise_widgets.views.markup import shortened
+from stackwise_widgets.views.markup import percent_said, shortened
 from stackwise_widgets.views.stagerows import StageRow, cell_said
 
 STRIP = 7.0  # of a hatch beside words
@@ -16,6 +16,8 @@ SMALL_LETTER = 5.1  # the width of one, in the picture's units
 
 def hatch_of(cell: Cell) -> str | None:
     """The hatch of a cell, by its state and where it is read from; None for a plain one."""
+    if cell.steps_frac < 1:
+        return "drawn"
     if cell.state not in ("trunk", "suffix", "adapter", "held"):
         return None
     return f"{cell.state}-{cell.source}" if cell.source else cell.state
@@ -96,9 +98,19 @@ def _inside(
 
 def _below(cell: Cell, letters: int) -> str:
     """The second line of a cell: what it starts from, or where and in what it is kept."""
+    if cell.steps_frac < 1:
+        return shortened(f"in {percent_said(cell.steps_frac)}", letters)
     if cell.start:
-        return shortened(cell.start, letters)
+        return cell.start if len(cell.start) <= letters else shortened(_brief(cell.start), letters)
     if cell.rank:
         return shortened(f"rank {cell.rank}", letters)
     said = (f"{cell.kept} {cell.source}".strip(), cell.source, cell.kept)
     return next((text for text in said if text and len(text) <= letters), "")
+
+
+def _brief(start: str) -> str:
+    """What a stack starts from, in fewer letters; the tooltip has all of it."""
+    if start.startswith("mean of "):
+        one, other = start.removeprefix("mean of ").split(", ")
+        return f"\u00bd{one} + \u00bd{other}"
+    return "loaded" if start.startswith("from ") else start.removeprefix("copy of ")

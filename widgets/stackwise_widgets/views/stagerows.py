@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from stackwise_widgets.views.cells import STATES, Cell, Span, columns_of, held_before, spans_of
 from stackwise_widgets.views.chosen import Gap, chosen
-from stackwise_widgets.views.markup import bytes_said, count_said, flops_said, stacks_said
+from stackwise_widgets.views.markup import (
+    bytes_said,
+    count_said,
+    flops_said,
+    percent_said,
+    stacks_said,
+)
 from stackwise_widgets.views.noise import Noise, noise_of
 from stackwise_widgets.views.tables import table_html
 
@@ -112,7 +118,7 @@ def _stage_line(names: Sequence[str], row: StageRow) -> list[object]:
         row.number,
         row.stage.name,
         row.done or "not begun",
-        stacks_said(row.stage.path, names),
+        path_said(names, row),
         starts_said(names, row),
         parts("active"),
         parts("trunk"),
@@ -125,6 +131,13 @@ def _stage_line(names: Sequence[str], row: StageRow) -> list[object]:
         bytes_said(row.peak_bytes),
         plan.get("peak_at"),
     ]
+
+
+def path_said(names: Sequence[str], row: StageRow) -> str:
+    """The stacks that a stage runs, and how many of them a step draws."""
+    path, pick = row.stage.path, row.stage.pick
+    drawn = f", {pick} in each step" if pick is not None and pick < len(path) else ""
+    return f"{stacks_said(path, names)}{drawn}"
 
 
 def adapters_said(names: Sequence[str], row: StageRow) -> str:
@@ -185,7 +198,9 @@ def cell_said(names: Sequence[str], row: StageRow, span: Span) -> str:
     parts = stacks_said([names[column] for column in span.columns], names)
     lines = [f"stage {row.number} ({row.stage.name}) · {parts}", STATES[cell.state][1]]
     if cell.start:
-        lines.append(f"new in this stage, starts from: {cell.start}")
+        lines.append(f"new in this stage, starts from: {cell.start.removeprefix('from ')}")
+    if cell.steps_frac < 1:
+        lines.append(f"runs in {percent_said(cell.steps_frac)} of the steps, drawn for each")
     if cell.rank:
         lines.append(f"carries an adapter of rank {cell.rank}")
     if cell.kept:
@@ -205,6 +220,15 @@ def cell_said(names: Sequence[str], row: StageRow, span: Span) -> str:
 def stage_said(row: StageRow) -> str:
     """What a stage's tooltip says: how it stands, its noise, what it takes."""
     lines = [f"stage {row.number}: {row.stage.name}{f', {row.done}' if row.done else ''}"]
+    pick, path, length = row.stage.pick, row.stage.path, row.stage.seq_len
+    if not path:
+        lines.append("embedding and head alone")
+    if pick is not None and pick < len(path):
+        lines.append(f"each step draws {pick} of {len(path)} stacks, and runs these alone")
+    if length is not None:
+        lines.append(f"samples of {length:,} tokens")
+    if row.stage.weights is not None:
+        lines.append(f"corpora mixed {' : '.join(f'{w:g}' for w in row.stage.weights)}")
     if row.noise is not None:
         lines.append(f"{row.noise.words} of the tokens are masked")
     lines.append(f"{count_said(row.stage.tokens)} tokens in {row.steps:,} steps")

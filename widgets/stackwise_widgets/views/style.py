@@ -46,6 +46,7 @@ CSS = f"""
 .sw-line-trunk {{ stroke: {FAINT}; stroke-width: 1; fill: none; }}
 .sw-line-suffix {{ stroke: {PALETTE["sky"]}; stroke-width: 1.4; fill: none; }}
 .sw-line-adapter {{ stroke: {PALETTE["purple"]}; stroke-width: 1.4; fill: none; }}
+.sw-line-drawn {{ fill: #ffffff; }}
 .sw-line-over {{ stroke: {PALETTE["vermilion"]}; stroke-width: 0.8; stroke-opacity: 0.4;
   fill: none; }}
 .sw-cell {{ stroke: {PAGE}; stroke-width: 1; }}

@@ -18,6 +18,7 @@ HATCHES: dict[str, tuple[float, str, str, str]] = {
     "adapter": (6, "M0 3H6M3 0V6", "sw-line-adapter", "sw-adapter"),
     "adapter-streamed": (6, "M1 3H5M3 1V5", "sw-line-adapter", "sw-adapter"),
     "held": (6, "M2.5 3H3.5", "sw-line-trunk", "sw-held"),
+    "drawn": (5, "M1.5 1.5H3.5V3.5H1.5Z", "sw-line-drawn", "sw-active"),
     "over": (4, "M0 2H4M2 0V4", "sw-line-over", "sw-held"),
 }
 
