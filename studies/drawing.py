@@ -21,39 +21,38 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = ("pdf", "svg", "png")
-WIDTH_INCHES, ROW_INCHES = 10.0, 0.42
+WIDTH_INCHES, ROW_INCHES, BELOW_INCHES = 10.0, 0.42, 3.4
 UNITS = {"flops": "FLOPs", "tokens": "tokens"}
 
 
-def figure_of(columns: int, height: float, rows: int = 1) -> tuple[PaperFigure, Any]:
-    """A figure and an array of its panels, (rows, columns)."""
+def blank(height: float) -> PaperFigure:
+    """A figure without panels."""
     figure = PaperFigure(figsize=(WIDTH_INCHES, height), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def panels_of(columns: int, height: float, rows: int = 1) -> tuple[PaperFigure, Any]:
+    """A figure and an array of its panels, (rows, columns)."""
+    figure = blank(height)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def paired_panels(
     frame: pd.DataFrame, kind: str | None = None, more: int = 0
 ) -> tuple[PaperFigure, list[Axes]]:
-    """Every arm's seeds, and paired differences from the control; room for more panels below."""
+    """Every arm's seeds, and paired differences from the control; more panels below, empty yet."""
     kind = kind or frame["kind"].iloc[0]
-    count = len(compared(frame, kind))
-    height = 1.3 + ROW_INCHES * count
-    figure = PaperFigure(
-        figsize=(WIDTH_INCHES, height + (3.4 if more else 0)), facecolor="white",
-        layout="constrained",
-    )  # fmt: skip
-    FigureCanvasAgg(figure)
-    if not more:
-        left, right = figure.subplots(1, 2)
-        draw_arms(left, frame, kind)
-        draw_differences(right, frame, kind)
-        return figure, []
-    above, below = figure.subfigures(2, 1, height_ratios=[height, 3.4])
+    height = 1.3 + ROW_INCHES * len(compared(frame, kind))
+    figure, panels = blank(height + (BELOW_INCHES if more else 0)), []
+    above: Any = figure
+    if more:
+        above, below = figure.subfigures(2, 1, height_ratios=[height, BELOW_INCHES])
+        panels = list(below.subplots(1, more, squeeze=False)[0])
     left, right = above.subplots(1, 2)
     draw_arms(left, frame, kind)
     draw_differences(right, frame, kind)
-    return figure, list(below.subplots(1, more, squeeze=False)[0])
+    return figure, panels
 
 
 def draw_arms(axes: Axes, frame: pd.DataFrame, kind: str) -> None:

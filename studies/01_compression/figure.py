@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
 from common import Claim, below, between, compared, rows_of
-from drawing import figure_of, style, titled
+from drawing import panels_of, style, titled
 
 import stackwise as sw
 from stackwise.study.statistics import Paired, paired
@@ -68,7 +68,7 @@ def claims(frame: pd.DataFrame) -> list[Claim]:
 
 def draw(frame: pd.DataFrame) -> PaperFigure:
     """A bar for each compressor, a mark for each seed of the rack."""
-    figure, ((axes,),) = figure_of(1, 3.2)
+    figure, ((axes,),) = panels_of(1, 3.2)
     bits = compressors(frame)
     names = ["rack", *bits]
     runs = frame[frame["kind"] == frame["kind"].iloc[0]]["bits_per_byte"]

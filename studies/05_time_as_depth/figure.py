@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
 from common import Claim, below, compared, difference, every, rows_of
-from drawing import draw_arms, draw_differences, figure_of
+from drawing import draw_arms, draw_differences, panels_of
 
 from stackwise_widgets import PaperFigure
 
@@ -44,7 +44,7 @@ def claims(frame: pd.DataFrame) -> list[Claim]:
 
 def draw(frame: pd.DataFrame) -> PaperFigure:
     """Seeds and paired differences, at equal FLOPs above and at equal tokens below."""
-    figure, panels = figure_of(2, 5.4, rows=2)
+    figure, panels = panels_of(2, 5.4, rows=2)
     for (left, right), kind in zip(panels, KINDS, strict=True):
         draw_arms(left, frame, kind)
         draw_differences(right, frame, kind)

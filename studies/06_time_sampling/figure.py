@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from common import Claim, between, compared, difference, every, rows_of
-from drawing import figure_of, style, titled
+from drawing import panels_of, style, titled
 
 import stackwise as sw
 from stackwise_widgets import PaperFigure
@@ -118,7 +118,7 @@ def claims(frame: pd.DataFrame) -> list[Claim]:
 
 def draw(frame: pd.DataFrame) -> PaperFigure:
     """Noise of the loss, noise of the gradient, and what is trained."""
-    figure, (panels,) = figure_of(3, 3.2)
+    figure, (panels,) = panels_of(3, 3.2)
     rows = frame[frame["kind"] == "measured"]
     runs = frame[frame["kind"] == frame["kind"].iloc[0]]
     shown = (

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
 from common import Claim, between, compared, every, rows_of
-from drawing import figure_of, style, titled
+from drawing import panels_of, style, titled
 
 import stackwise as sw
 from stackwise.sampling.quality import count_entropy, markov_reference, quality
@@ -105,7 +105,7 @@ def claims(frame: pd.DataFrame) -> list[Claim]:
 
 def draw(frame: pd.DataFrame) -> PaperFigure:
     """Score and entropy against steps; dotted: held-out text."""
-    figure, (panels,) = figure_of(2, 3.8)
+    figure, (panels,) = panels_of(2, 3.8)
     found = scores(frame)
     shown = (("nats", "a   score under the chain", "nats per token"),
              ("pooled_entropy", "b   variety: entropy of all tokens", "nats"))  # fmt: skip

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import pandas as pd
 from common import Claim, below, compared, difference, every, rows_of
-from drawing import figure_of, titled
+from drawing import panels_of, titled
 
 from stackwise.study.statistics import Paired, t_quantile
 from stackwise_widgets import PaperFigure
@@ -80,7 +80,7 @@ def claims(frame: pd.DataFrame) -> list[Claim]:
 
 def draw(frame: pd.DataFrame) -> PaperFigure:
     """Loss by size, and the gap by size with its trend."""
-    figure, ((left, right),) = figure_of(2, 3.8)
+    figure, ((left, right),) = panels_of(2, 3.8)
     rows = table(frame)
     for place, name in enumerate((CONTROL, ARM)):
         mine = rows[rows["arm"] == name]
