@@ -7,7 +7,7 @@ READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo lab test env lint types unit integration examples notebooks browser bench clean
+.PHONY: help demo lab test env lint types unit integration examples notebooks browser bench figures clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,10 @@ bench: $(READY) ## speed and memory: the toy's step and a 70B-wide block beside 
 	$(PY) benchmarks/step.py
 	$(PY) benchmarks/full_width.py
 	$(PY) benchmarks/reading.py
+
+figures: $(READY) ## the studies' figures, from their runs or results; RUN=1 trains, CHECK=1 compares
+	$(PY) studies/figures.py $(if $(RUN),--run) $(if $(CHECK),--check)
+	$(if $(CHECK),,$(PY) docs/results.py)
 
 clean: ## remove what make made (.venv, caches, coverage, screenshots); runs stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* build *.egg-info \

@@ -130,7 +130,7 @@ def matrix() -> str:
         kinds = {"time": names_of("time"), "progress": names_of("progress")}
         names = kinds.get(row.schedule, [row.schedule])
         sampling = [f"**{name}**" if name == "antithetic" else name for name in row.sampling]
-        drawn = ", ".join(sampling) if row.objective == "diffusion" else "none"
+        drawn = ", ".join(sampling) if "diffusion" in row.objective else "none"
         bands = "with or without" if len(row.bands) > 1 else "without"
         body.append([f"`{row.objective}`", ", ".join(names), bands, drawn])
     return rows(["objective", "schedules", "bands", "sampling"], body)

@@ -23,6 +23,7 @@ _HOME = {
     "Adapter": "adapters",
     "adapters_on": "adapters",
     "CURRICULA": "curriculum",
+    "Curriculum": "curriculum",
     "stages": "curriculum",
     "ATTENTION": "model.attention",
     "AttentionKind": "model.attention",

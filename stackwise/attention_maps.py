@@ -25,6 +25,7 @@ from stackwise.model.attention.linear import Linear, LinearAttention, featured
 from stackwise.model.attention.mha import SoftmaxAttention, window_mask
 from stackwise.model.attention.mla import LatentAttention
 from stackwise.model.attention.window import Window
+from stackwise.model.direction import BlockCausal, Direction, start_of
 from stackwise.model.shape import attention_shape, stack_ids
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class AttentionMap:
     Attributes:
         block: `s0.0`: the stack, and the block's number in it.
         kind: Of attention.
-        causal: Whether tokens see only those before them, and themselves.
+        causal: Whether tokens see only those before them, and themselves; or how, block by block.
         window: Tokens that are seen to each side; None for all.
         weights_BHTS: (B, H, T, T), float32 at least; 0 where a token is not seen. Rows sum to one
             where `note` does not say otherwise.
@@ -64,7 +65,7 @@ class AttentionMap:
 
     block: str
     kind: str
-    causal: bool
+    causal: Direction
     window: int | None
     weights_BHTS: Tensor
     values_BHSV: Tensor
@@ -78,7 +79,7 @@ def attention_map(
     ids_BT: Tensor,
     block: str,
     *,
-    causal: bool,
+    causal: Direction,
     path: Sequence[str] | None = None,
 ) -> AttentionMap:
     """What one block attends to when the rack reads these ids.
@@ -160,11 +161,11 @@ def _place(rack: Rack, block: str) -> int:
     return stack_ids(rack.shape).index(stack) * rack.shape.blocks_per_stack + int(inside)
 
 
-def softmax_map(layer: nn.Module, x_BTD: Tensor, causal: bool) -> Read:
+def softmax_map(layer: nn.Module, x_BTD: Tensor, causal: Direction) -> Read:
     """Of `mha`, `gqa`, `mqa` and `window`: softmax(q k / sqrt E) over what may be seen."""
     assert isinstance(layer, SoftmaxAttention)
     q_BHTE, k_BGTE, v_BGTE = scored(
-        layer.qkv(x_BTD), layer.shape, layer.q_norm, layer.k_norm, layer.rotary
+        layer.qkv(x_BTD), layer.shape, layer.q_norm, layer.k_norm, layer.rotary, start_of(causal)
     )
     each = layer.shape.heads // layer.shape.kv_heads  # query heads that share a key head
     k_BHTE, v_BHTE = (x.repeat_interleave(each, dim=1) for x in (k_BGTE, v_BGTE))
@@ -172,12 +173,12 @@ def softmax_map(layer: nn.Module, x_BTD: Tensor, causal: bool) -> Read:
     return Read(_softmax(q_BHTE, k_BHTE, v_BHTE, layer.shape.window, causal, scale), v_BHTE)
 
 
-def latent_map(layer: nn.Module, x_BTD: Tensor, causal: bool) -> Read:
+def latent_map(layer: nn.Module, x_BTD: Tensor, causal: Direction) -> Read:
     """Of `mla`: the same, of keys that are read from the latent and the shared slice."""
     assert isinstance(layer, LatentAttention)
     size = layer.sizes
-    q_BHTE = layer.queries(x_BTD)
-    latent_BTC, shared_B1TR = layer.latent(x_BTD)
+    q_BHTE = layer.queries(x_BTD, start_of(causal))
+    latent_BTC, shared_B1TR = layer.latent(x_BTD, start_of(causal))
     k_BHTE = layer.k(latent_BTC).unflatten(-1, (-1, size.nope)).transpose(1, 2)
     if shared_B1TR is not None:
         wide_BHTR = shared_B1TR.expand(-1, layer.shape.heads, -1, -1)
@@ -227,7 +228,7 @@ def _softmax(
     k_BHTE: Tensor,
     v_BHTV: Tensor,
     window: int | None,
-    causal: bool,
+    causal: Direction,
     scale: float,
 ) -> Tensor:
     """softmax(scale q k) over what is seen, at least in float32, of what `attend` is given."""
@@ -236,7 +237,10 @@ def _softmax(
     length = q_BHTE.shape[-2]
     with torch.autocast(q_BHTE.device.type, enabled=False):
         scores_BHTS = scale * (q_BHTE @ k_BHTE.mT)
-        seen_TT = window_mask(length, window, causal, q_BHTE.device)
+        if isinstance(causal, BlockCausal):
+            seen_TT: Tensor | None = causal.seen(window, q_BHTE.device)
+        else:
+            seen_TT = window_mask(length, window, causal, q_BHTE.device)
         if seen_TT is None and causal:
             seen_TT = torch.ones(length, length, dtype=torch.bool, device=q_BHTE.device).tril()
         if seen_TT is not None:
@@ -244,7 +248,7 @@ def _softmax(
         return scores_BHTS.softmax(-1)
 
 
-MAPS: dict[str, Callable[[nn.Module, Tensor, bool], Read]] = {
+MAPS: dict[str, Callable[[nn.Module, Tensor, Any], Read]] = {
     "mha": softmax_map,
     "gqa": softmax_map,
     "mqa": softmax_map,

@@ -1,16 +1,18 @@
 """What a stage reads where that is not what the experiment reads: shorter samples, another mixture.
 
-Lists of the experiment (`data.seq_len_by_stage`, `data.weights_by_stage`) are written into its
+Or the same in blocks of another size, with `block_diffusion`. Lists of the experiment
+(`data.seq_len_by_stage`, `data.weights_by_stage`, `objective.block_by_stage`) are written into its
 stages here, so that planner, trainer and pictures look at a stage and at nothing else. Costs of a
-stage are those of the experiment at the stage's own length: `as_read`. Held-out text is always cut
-into samples of `data.seq_len`, at looks during a stage, too, so that all losses can be compared.
+stage are those of the experiment at the stage's own length and blocks: `as_read`. Held-out text is
+always cut into samples of `data.seq_len`, at looks during a stage, too, so that all losses can be
+compared; of blocks it has the stage's (`in_blocks`), and at the end those of the last one.
 Which samples a step gets is in `data/batches.py` and `data/mixing.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stackwise.data.corpora import MixParams
 from stackwise.stage import Stage
@@ -18,15 +20,35 @@ from stackwise.stage import Stage
 if TYPE_CHECKING:
     from stackwise.config import Experiment
 
-LISTS = {"seq_len": "seq_len_by_stage", "weights": "weights_by_stage"}
+LISTS = {  # of a stage's key, the list in the experiment
+    "seq_len": "data.seq_len_by_stage",
+    "weights": "data.weights_by_stage",
+    "block": "objective.block_by_stage",
+}
 
 
 def as_read(exp: Experiment, stage: Stage) -> Experiment:
-    """The experiment with the length of a stage's samples in the place of its own."""
+    """The experiment with the length and blocks of a stage's samples in the place of its own."""
+    exp = in_blocks(exp, stage)
     if stage.seq_len is None or stage.seq_len == exp.data.seq_len:
         return exp
     data = exp.data.model_copy(update={"seq_len": stage.seq_len})
     return exp.model_copy(update={"data": data})
+
+
+def in_blocks(exp: Experiment, stage: Stage) -> Experiment:
+    """The experiment with a stage's size of blocks in the place of its own."""
+    if stage.block is None:
+        return exp
+    changed = {"block": stage.block, "block_by_stage": None}
+    return exp.model_copy(update={"objective": exp.objective.model_copy(update=changed)})
+
+
+def said_of(exp: Experiment, path: str) -> tuple[Any, ...] | None:
+    """The list at a path; None where it is empty, or the kind of a section has no such key."""
+    section, _, name = path.partition(".")
+    values: tuple[Any, ...] | None = getattr(getattr(exp, section), name, None)
+    return values
 
 
 def step_tokens(exp: Experiment, stage: Stage) -> int:
@@ -35,8 +57,8 @@ def step_tokens(exp: Experiment, stage: Stage) -> int:
 
 
 def phases(exp: Experiment) -> int:
-    """Into how many stages data alone divide an experiment; 1 where they never change."""
-    lists = (getattr(exp.data, name) for name in LISTS.values())
+    """Into how many stages what is read divides an experiment; 1 where that never changes."""
+    lists = (said_of(exp, path) for path in LISTS.values())
     return max((len(values) for values in lists if values is not None), default=1)
 
 
@@ -47,13 +69,13 @@ def with_own_data(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
         ValueError: If a list has another number of entries than there are stages.
     """
     out = list(made)
-    for key, name in LISTS.items():
-        values = getattr(exp.data, name)
+    for key, path in LISTS.items():
+        values = said_of(exp, path)
         if values is None:
             continue
         if len(values) != len(made):
             raise ValueError(
-                f"data.{name}: {len(values)} entries for the {len(made)} stages of curriculum="
+                f"{path}: {len(values)} entries for the {len(made)} stages of curriculum="
                 f"{exp.curriculum.choice}; give one for each stage"
             )
         for number, (stage, value) in enumerate(zip(out, values, strict=True)):
@@ -68,6 +90,11 @@ def data_problems(exp: Experiment, stage: Stage) -> Iterator[str]:
         yield (
             f"seq_len: {stage.seq_len} > data.seq_len={exp.data.seq_len}, of which its samples are "
             "cut; shorten it, or raise data.seq_len"
+        )
+    if stage.block is not None and "block" not in type(exp.objective).model_fields:
+        yield (
+            f"block: {stage.block} tokens per block, and objective={exp.objective.choice} has no "
+            "blocks; leave it out, or use objective=block_diffusion"
         )
     if stage.weights is None:
         return

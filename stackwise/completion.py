@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stackwise.adapters import Adapter, asked_for, carried_after
+from stackwise.block_diffusion import BlockDiffusion
 from stackwise.by_stage import data_problems, with_own_data
 from stackwise.errors import ExperimentError
 from stackwise.masking import check_band, stack_bands, unserved
 from stackwise.model.linears import narrowest
 from stackwise.model.shape import RackShape, stack_ids
+from stackwise.preserving import with_preserve
 from stackwise.stage import FULL_BAND, NewStack, Stage, band_paths, thaws
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def complete(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
             raise ExperimentError("\n".join(f"curriculum.stages[{number}].{p}" for p in problems))
         seen.update(entry.stack for entry in new)
         out.append(stage)
+    out = with_preserve(exp, out)
     band_paths(out)
     _check_bands_are_read(exp, out)
     _check_masters(exp, out)
@@ -131,6 +134,11 @@ def adapter_problems(
         yield (
             "adapters: change matrices whose norm rack.spectral_norm keeps at one; use "
             "adapters.on=none, or leave spectral_norm off"
+        )
+    if named and isinstance(exp.objective, BlockDiffusion):
+        yield (
+            "adapters: what they cost is not counted for text that is read noisy and clean; use "
+            "adapters.on=none, or objective=diffusion"
         )
     for adapter in (named[stack] for stack in stage.path if stack in named and stack in known):
         name, least = narrowest(exp.rack, exp.attention, adapter.targets)

@@ -42,6 +42,7 @@ from stackwise.rules import problems_of
 from stackwise.schedules import SCHEDULES
 from stackwise.shipped import preset_values
 from stackwise.shipped import presets as presets
+from stackwise.stage import Preserve
 from stackwise.yaml_text import read_mapping as read_mapping
 from stackwise.yaml_text import read_text
 
@@ -213,6 +214,8 @@ class Precision(Section):
 class Eval(Section):
     """What is measured on held-out text while training; it chooses the best checkpoint."""
 
+    newer = frozenset({"statistics", "drift", "probe_frac"})
+
     points: int = Field(8, ge=1, le=10_000, description="evaluations over the whole run")
     windows: int = Field(48, ge=1, le=1_000_000, description="held-out windows in each of them")
     depths: Literal["all", "last"] = Field(
@@ -228,6 +231,24 @@ class Eval(Section):
         ge=1,
         description="held-out windows that are scored at the end, evenly spread; empty: all",
     )
+    statistics: bool = Field(
+        True,
+        description="whether each look tells the size of activations, gradients and updates by "
+        "block",
+    )
+    drift: bool = Field(
+        True,
+        description="whether each stage after the first tells how far predictions and stack "
+        "outputs moved in it",
+    )
+    probe_frac: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="most that looks and drift take, over the FLOPs of training; evaluations that "
+        "are over it are left out, but never the one at a stage's end; empty: 0.05, from ten "
+        "billion FLOPs on",
+    )
 
 
 class Experiment(Checked):
@@ -236,6 +257,8 @@ class Experiment(Checked):
     Raises:
         ExperimentError: With every problem at once, each with its path, value, rule and way out.
     """
+
+    newer = frozenset({"preserve"})
 
     schema_version: Literal[1] = Field(1, description="of these keys")
     title: str = Field(
@@ -268,6 +291,9 @@ class Experiment(Checked):
     optim: Optim = Field(Optim(), description="how weights move")
     budget: Budget = Field(Budget(tokens=1_000_000), description="how much is spent in all")
     precision: Precision = Field(Precision(), description="in which numbers it is computed")
+    preserve: Preserve = Field(
+        Preserve(), description="what growing a rack is held to, beside its loss"
+    )
     eval: Eval = Field(Eval(), description="what is measured on held-out text")
     seed: int = Field(0, ge=0, lt=1 << 31, description="of every random draw")
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from stackwise.bell import USUAL, Bell
 from stackwise.choice import Params
 from stackwise.masking import Sampling, check_band
+from stackwise.model.direction import BlockCausal, Direction
 from stackwise.stage import FULL_BAND
 
 
@@ -32,6 +33,10 @@ class Corrupted:
         trunk_BTD: What the trunk makes of the input, where that was read and not computed.
         time_B: The probability with which each sample's tokens are masked, float32; None where
             their number is what is drawn.
+        weight_BT: Weight of each position, float32, where those of one sample differ; `weight_B` is
+            then not read.
+        blocks: How rows see each other where the text is read block by block: T rows are then more
+            than the tokens of a sample, which stand first.
     """
 
     input_BT: Tensor
@@ -41,6 +46,18 @@ class Corrupted:
     mask_frac_B: Tensor
     trunk_BTD: Tensor | None = None
     time_B: Tensor | None = None
+    weight_BT: Tensor | None = None
+    blocks: BlockCausal | None = None
+
+    @property
+    def positions(self) -> int:
+        """Tokens of all samples, counted or not: what a loss per token is divided by."""
+        tokens = self.input_BT.shape[1] if self.blocks is None else self.blocks.noisy
+        return len(self.input_BT) * tokens
+
+    def direction(self, causal: Direction) -> Direction:
+        """How it is read: block by block where it says so, else as the objective is."""
+        return causal if self.blocks is None else self.blocks
 
     @property
     def target_N(self) -> Tensor:
@@ -50,6 +67,8 @@ class Corrupted:
     @property
     def weight_N(self) -> Tensor:
         """Weights at the counted positions, row by row."""
+        if self.weight_BT is not None:
+            return self.weight_BT[self.counted_BT]
         return self.weight_B.repeat_interleave(self.counted_BT.sum(1))
 
     @property
@@ -61,25 +80,28 @@ class Corrupted:
         """The same in parts of at most `samples` samples, in order."""
         parts = {name: tensor.split(samples) for name, tensor in self.tensors().items()}
         for part in zip(*parts.values(), strict=True):
-            yield Corrupted(**dict(zip(parts, part, strict=True)))
+            yield self._of(dict(zip(parts, part, strict=True)))
 
     def rows(self, first: int, stop: int) -> Corrupted:
         """Some of the samples."""
-        return Corrupted(**{name: tensor[first:stop] for name, tensor in self.tensors().items()})
+        return self._of({name: tensor[first:stop] for name, tensor in self.tensors().items()})
 
     def to(self, device: torch.device | str) -> Corrupted:
         """The same on another device; what is pinned is copied while the caller goes on."""
         there = {k: x.to(device, non_blocking=x.is_pinned()) for k, x in self.tensors().items()}
-        return Corrupted(**there)
+        return self._of(there)
 
     def pinned(self) -> Corrupted:
         """The same in memory that a card can copy from by itself."""
-        return Corrupted(**{name: tensor.pin_memory() for name, tensor in self.tensors().items()})
+        return self._of({name: tensor.pin_memory() for name, tensor in self.tensors().items()})
+
+    def _of(self, tensors: dict[str, Tensor]) -> Corrupted:
+        return Corrupted(**tensors, blocks=self.blocks)
 
     def tensors(self) -> dict[str, Tensor]:
         """Those that are there, by name."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: tensor for name, tensor in found.items() if tensor is not None}
+        return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
 
 @dataclass(frozen=True)

@@ -84,12 +84,15 @@ def time_fracs_B(
     batch: int,
     band: tuple[float, float] = FULL_BAND,
     sampling: Sampling = "antithetic",
+    blocks: int = 1,
 ) -> Float:
-    """Where each sample stands in its band's diffusion time, uniform in (0, 1].
+    """Where each block of each sample stands in its band's diffusion time, uniform in (0, 1].
 
     `iid`: one number per sample. The others: (u + i/B) mod 1 (VDM, arXiv 2107.00630; MDLM, arXiv
     2406.07524) with i the sample's place in the seeded order of its draw, modulo B, and u one
-    number per B places: B evenly spaced times, whatever the micro-batch.
+    number per B places: B evenly spaced times, whatever the micro-batch. With n blocks in a sample
+    that are i n + b out of B n, for block b (BD3-LM, arXiv 2503.09573, does so): the times of one
+    sample lie side by side, and each block of all samples has evenly spaced ones.
 
     Args:
         seed: Of the run.
@@ -99,15 +102,17 @@ def time_fracs_B(
         batch: Samples per optimizer step, the B of the formula.
         band: The noise band.
         sampling: How to draw.
+        blocks: Of a sample, n; their times are (B n,), sample by sample.
     """
     if sampling == "iid":
-        frac_B = uniform_BT(seed, sample_B, draw_B, band, 1, Stream.TIME)[:, 0]
+        frac_B = uniform_BT(seed, sample_B, draw_B, band, blocks, Stream.TIME).flatten()
     else:
         group_B, draw_B = np.asarray(place_B) // batch, np.asarray(draw_B)
         groups = int(group_B.max(initial=0)) + 1  # one number names both: a quarter of the time
         key_G, row_B = np.unique(draw_B * groups + group_B, return_inverse=True)
         u_G = uniform_BT(seed, key_G % groups, key_G // groups, band, 1, Stream.TIME)[:, 0]
-        frac_B = (u_G[row_B] + np.asarray(place_B) % batch / batch) % 1
+        place_BN = (np.asarray(place_B) % batch)[:, None] * blocks + np.arange(blocks)
+        frac_B = ((u_G[row_B][:, None] + place_BN / (batch * blocks)) % 1).flatten()
     return np.where(frac_B == 0, 1.0, frac_B)
 
 

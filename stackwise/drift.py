@@ -25,6 +25,7 @@ from torch import Tensor
 from stackwise.adapters import SUFFIX, Adapter, carried_after
 from stackwise.memory.flops import forward_flops_per_token, head_flops_per_position
 from stackwise.model.adapters import deltas_of
+from stackwise.model.direction import Direction
 from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, is_causal
@@ -180,20 +181,21 @@ def representation_drift(
 
     rows: list[list[Any]] = []
     stages, causal = stages_of(run), is_causal(run.experiment.objective)
-    before: tuple[int, dict[str, Tensor], Tensor] | None = None
+    before: tuple[int, Seen] | None = None
     for number in two_ends(run):
         rack = rack_after(run, number, device=device, lent=lent)
-        grams, log_PV = _seen(rack, noisy, stages[number], causal, most)
+        made = seen(rack, noisy, stages[number], causal, most)
         del rack  # before the next one is read
         if before is not None:
-            since, old, old_PV = before
+            since, old = before
             rows += [
-                [name, number, since, 1 - likeness(old[name], gram_PP), None]
-                for name, gram_PP in grams.items()
-                if name in old
+                [name, number, since, 1 - likeness(old.grams[name], gram_PP), None]
+                for name, gram_PP in made.grams.items()
+                if name in old.grams
             ]
-            rows.append(["prediction", number, since, None, divergence(old_PV, log_PV)])
-        before = (number, grams, log_PV)
+            kl = divergence(old.log_PV, made.log_PV)
+            rows.append(["prediction", number, since, None, kl])
+        before = (number, made)
     return pd.DataFrame(rows, columns=EXIT_COLUMNS).astype({"drift": float, "kl": float})
 
 
@@ -233,22 +235,33 @@ def divergence(old_PV: Tensor, new_PV: Tensor) -> float:
     return float((old_PV.exp() * (old_PV - new_PV)).sum(-1).mean())
 
 
-def _seen(
-    rack: Rack, noisy: Corrupted, stage: Stage, causal: bool, most: int
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Centred Gram matrices by exit, float64, and log-probabilities at the end."""
+class Seen(NamedTuple):
+    """What a path makes of some text at P positions, float64, on the CPU.
+
+    Attributes:
+        grams: Centred Gram matrices (P, P) by exit.
+        log_PV: Log-probabilities at the end.
+    """
+
+    grams: dict[str, Tensor]
+    log_PV: Tensor
+
+
+def seen(rack: Rack, noisy: Corrupted, stage: Stage, causal: Direction, most: int) -> Seen:
+    """What the path of a stage makes of some text, at `most` positions evenly spread over it."""
     device = rack.embedding.table.device
-    input_BT = noisy.input_BT.to(device)
-    count = input_BT.numel()
+    input_BT, tokens = noisy.input_BT.to(device), noisy.positions // len(noisy.input_BT)
+    count, causal = noisy.positions, noisy.direction(causal)
     places_P = torch.linspace(0, count - 1, min(most, count), dtype=torch.float64).long()
     grams, x_BTD = [], None
     time_B = noisy.level_B.to(device)
     for x_BTD in rack.exits(input_BT, causal=causal, path=stage.path, time_B=time_B):
-        grams.append(gram(x_BTD.flatten(0, 1)[places_P.to(device)]))
+        grams.append(gram(x_BTD[:, :tokens].flatten(0, 1)[places_P.to(device)]))
     assert x_BTD is not None  # the embedding is always there
-    logits_PV = rack.logits(x_BTD.flatten(0, 1)[places_P.to(device)])
+    logits_PV = rack.logits(x_BTD[:, :tokens].flatten(0, 1)[places_P.to(device)])
     names = exit_names(stage.path, len(grams))
-    return dict(zip(names, grams, strict=True)), logits_PV.double().log_softmax(-1).cpu()
+    log_PV = logits_PV.double().log_softmax(-1).cpu()
+    return Seen(dict(zip(names, grams, strict=True)), log_PV)
 
 
 def gram(x_PD: Tensor) -> Tensor:

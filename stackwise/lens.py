@@ -18,7 +18,8 @@ from stackwise.runs.layers import exit_names
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
-    from stackwise.model.rack import Rack
+    from stackwise.model.direction import Direction
+from stackwise.model.rack import Rack
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Depths:
 
 @torch.no_grad()
 def read_depths(
-    rack: Rack, ids_BT: Tensor, *, causal: bool, path: Sequence[str] | None = None
+    rack: Rack, ids_BT: Tensor, *, causal: Direction, path: Sequence[str] | None = None
 ) -> Depths:
     """The most probable token at every place, after the embedding and after every block.
 

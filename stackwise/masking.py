@@ -79,9 +79,16 @@ MATRIX: tuple[Row, ...] = (
     Row("diffusion", "time", (False, True), ("antithetic", "iid", "bell")),
     # Every number of masked tokens alike is what the linear schedule does, on the whole of (0, 1].
     Row("diffusion", "linear", (False,), ("stratified_k",)),
+    # Bands go by the masked part of a sample, and here each block has its own.
+    Row("block_diffusion", "time", (False,), ("antithetic", "iid", "bell")),
+    Row("block_diffusion", "linear", (False,), ("stratified_k",)),
 )
 
-DEFAULT_SCHEDULES: dict[str, Params] = {"mlm": Constant(), "diffusion": Linear()}
+DEFAULT_SCHEDULES: dict[str, Params] = {
+    "mlm": Constant(),
+    "diffusion": Linear(),
+    "block_diffusion": Linear(),
+}
 
 
 def check_masking(objective: Params, masking: Masking, stacks: int) -> list[str]:

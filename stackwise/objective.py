@@ -10,6 +10,8 @@
   log-likelihood per token. Inside a noise band, t is drawn between the band's times and the weight
   carries the factor (t_high - t_low), so that the bands' losses add up to the whole bound. Times
   that a bell draws carry their importance, too (`bell.py`).
+- `block_diffusion` (BD3-LM, arXiv 2503.09573): that loss in each block of tokens, given the clean
+  blocks before it, each block with a time of its own (`block_diffusion.py`).
 
 [MASK] is id V and [START] id V + 1: the head has a row for neither. What corruption takes and gives
 is in `corruption.py`, schedules in `schedules.py`, random draws in `draws.py`; a finished rack is
@@ -32,11 +34,18 @@ from pydantic import Field
 from torch import Tensor
 
 from stackwise.bell import USUAL, Bell, bell_times
+from stackwise.block_diffusion import (
+    BlockDiffusion,
+    mean_hidden,
+    noisy_blocks,
+    read_as,
+)
 from stackwise.choice import Choice, Params, find
 from stackwise.corruption import Corrupted as Corrupted
 from stackwise.corruption import Corruption as Corruption
 from stackwise.draws import Stream, smallest, time_fracs_B, uniform_BT
 from stackwise.masking import DEFAULT_SCHEDULES, Sampling, mean_mask_frac
+from stackwise.model.direction import Direction
 from stackwise.schedules import mask_ratio, progress_schedule, time_schedule
 
 if TYPE_CHECKING:
@@ -158,6 +167,14 @@ def diffusion(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
     return _corrupted(input_BT, ids_BT, masked_BT, weight_B, masked_BT.mean(1), prob_B)
 
 
+def block_diffusion(rule: Corruption, batch: Batch, progress: float) -> Corrupted:
+    """Each block at a time of its own, all read at once; one block alone is `diffusion`."""
+    blocks = read_as(rule.objective, np.asarray(batch.ids_BT).shape[1])
+    if blocks is None:
+        return diffusion(rule, batch, progress)
+    return noisy_blocks(rule, batch, blocks)
+
+
 def _uniform(rule: Corruption, batch: Batch, length: int) -> NDArray[np.float64]:
     sample_B, draw_B = np.asarray(batch.sample_B), np.asarray(batch.draw_B)
     return uniform_BT(rule.seed, sample_B, draw_B, rule.band, length, Stream.MASK)
@@ -192,6 +209,7 @@ OBJECTIVES: dict[str, Choice] = {
     "clm": Objective(clm, Clm, causal=True),
     "mlm": Objective(mlm, Mlm),
     "diffusion": Objective(diffusion, Diffusion),
+    "block_diffusion": Objective(block_diffusion, BlockDiffusion),
 }
 
 
@@ -199,6 +217,11 @@ def is_causal(objective: Params) -> bool:
     """Whether the objective reads left to right. A plain function in `OBJECTIVES` does not."""
     entry = find(OBJECTIVES, objective.choice, "objective")
     return isinstance(entry, Objective) and entry.causal
+
+
+def direction_of(objective: Params, tokens: int) -> Direction:
+    """How samples of so many tokens are read: left to right, whole, or block by block."""
+    return read_as(objective, tokens) or is_causal(objective)
 
 
 def schedule_of(objective: Params, schedule: Params | None) -> Params | None:
@@ -234,7 +257,9 @@ def counted_frac(
         return 1.0
     if isinstance(objective, Mlm):
         return _mean_hidden_frac(schedule, length, progress)
-    if isinstance(objective, Diffusion) and sampling == "stratified_k":
+    if (blocks := read_as(objective, length)) is not None:
+        return mean_hidden(blocks, schedule, sampling, bell if sampling == "bell" else None)
+    if isinstance(objective, Diffusion | BlockDiffusion) and sampling == "stratified_k":
         return (length + 1) / (2 * length)  # the mean of 1 .. T, over T
     return mean_mask_frac(schedule, band, bell if sampling == "bell" else None)
 

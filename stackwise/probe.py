@@ -17,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from stackwise.block_diffusion import BlockDiffusion
 from stackwise.data.batches import Batch
 from stackwise.evaluation import device_of, nats_at
 from stackwise.objective import Corrupted, Corruption, Diffusion, corrupt
@@ -50,7 +51,7 @@ def fixed_draws(
         place_B=np.tile(place_N, draws),
     )
     rule = replace(rule, batch_size=len(ids_NT))
-    if isinstance(rule.objective, Diffusion) and rule.band == FULL_BAND:
+    if isinstance(rule.objective, Diffusion | BlockDiffusion) and rule.band == FULL_BAND:
         rule = replace(rule, sampling="stratified_k")
     return corrupt(rule, batch, progress=progress)
 
@@ -80,10 +81,11 @@ def exit_losses(
     """
     totals: dict[int, float] = {}
     for part in noisy.to(device_of(rack)).split(batch):
-        exits = rack.exits(part.input_BT, causal=causal, path=path, time_B=part.level_B)
+        direction = part.direction(causal)
+        exits = rack.exits(part.input_BT, causal=direction, path=path, time_B=part.level_B)
         for depth, x_BTD in enumerate(exits):
             totals[depth] = totals.get(depth, 0.0) + total_loss(rack, x_BTD, part)
-    return [total / noisy.input_BT.numel() for total in totals.values()]
+    return [total / noisy.positions for total in totals.values()]
 
 
 @torch.no_grad()
@@ -112,9 +114,10 @@ def path_loss(
     """The loss of a path at its end alone, nats per token. Arguments as for `exit_losses`."""
     total = 0.0
     for part in noisy.to(device_of(rack)).split(batch):
-        x_BTD = rack.hidden(part.input_BT, causal=causal, path=path, time_B=part.level_B)
+        direction = part.direction(causal)
+        x_BTD = rack.hidden(part.input_BT, causal=direction, path=path, time_B=part.level_B)
         total += total_loss(rack, x_BTD, part)
-    return total / noisy.input_BT.numel()
+    return total / noisy.positions
 
 
 def total_loss(rack: Rack, x_BTD: Tensor, part: Corrupted) -> float:

@@ -11,13 +11,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from stackwise.adapters import knob_problems
-from stackwise.choice import unread
+from stackwise.block_diffusion import BlockDiffusion
+from stackwise.choice import find, unread
 from stackwise.completion import packing
+from stackwise.curricula.thawing import Fusion
 from stackwise.curriculum import CURRICULA, Curriculum, curriculum_problems
 from stackwise.data.corpora import MixParams
 from stackwise.errors import ExperimentError, Problem
 from stackwise.masking import check_bands_serve, check_masking
-from stackwise.model.attention import check_attention
+from stackwise.model.attention import ATTENTION, check_attention
 from stackwise.objective import is_causal
 
 if TYPE_CHECKING:
@@ -235,8 +237,10 @@ def _precision(exp: Experiment) -> Iterator[str]:
 
 
 def _draws(exp: Experiment) -> Iterator[str]:
-    if is_causal(exp.objective):
-        for line in unread(exp.eval, "draws", f"objective={exp.objective.choice}"):
+    exact = isinstance(exp.objective, BlockDiffusion) and exp.objective.last == 1
+    if is_causal(exp.objective) or exact:
+        of = "objective.block=1" if exact else f"objective={exp.objective.choice}"
+        for line in unread(exp.eval, "draws", of):
             yield f"eval.{line}"
 
 
@@ -249,6 +253,27 @@ def _time(exp: Experiment) -> Iterator[str]:
         )
 
 
+def _blocks(exp: Experiment) -> Iterator[str]:
+    objective = exp.objective
+    if not isinstance(objective, BlockDiffusion):
+        return
+    kind = find(ATTENTION, exp.attention.choice, "attention")
+    if not getattr(kind, "blocks", False):
+        known = ", ".join(k for k, e in ATTENTION.items() if getattr(e, "blocks", False))
+        yield (
+            f"attention.kind: {exp.attention.choice} cannot see text block by block, as "
+            f"objective=block_diffusion reads it; use {known}"
+        )
+    if exp.rack.time != "none":
+        yield (
+            f"rack.time: {exp.rack.time} reads one noise level of each sample, and with "
+            "objective=block_diffusion each block has its own; leave it at none"
+        )
+    if objective.block_by_stage is not None:
+        for line in unread(objective, "block", "a list in block_by_stage"):
+            yield f"objective.{line}"
+
+
 def _spectral(exp: Experiment) -> Iterator[str]:
     if exp.rack.spectral_norm and exp.precision.weights != "float32":
         yield (
@@ -258,11 +283,31 @@ def _spectral(exp: Experiment) -> Iterator[str]:
         )
 
 
+def _adapted(exp: Experiment) -> Iterator[str]:
+    asked = exp.curriculum
+    if isinstance(asked, Fusion) and asked.train == "adapters" and exp.adapters.on != "both":
+        yield (
+            "curriculum.train: adapters puts one on every stack, and "
+            f"adapters.on={exp.adapters.on}; set adapters.on=both"
+        )
+
+
 def _frozen(exp: Experiment) -> Iterator[str]:
     if packing(exp.precision) is None:
         frozen = exp.precision.frozen or "empty"
         for line in unread(exp.precision, "master", f"frozen {frozen}, which loses nothing"):
             yield f"precision.{line}"
+
+
+def _preserve(exp: Experiment) -> Iterator[str]:
+    if exp.preserve.asks and isinstance(exp.objective, BlockDiffusion):
+        yield (
+            "preserve: holds a stage to what it was on samples that are read once, and "
+            "objective=block_diffusion reads them noisy and clean; leave its weights at 0"
+        )
+    if not exp.preserve.distill:
+        for line in unread(exp.preserve, "temperature", "distill=0"):
+            yield f"preserve.{line}"
 
 
 UNREAD = {"lion8bit": ("eps",), "adafactor": ("beta1", "beta2", "eps")}  # keys, by optimizer
@@ -284,6 +329,9 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("objective eval", _draws),
     ("precision", _frozen),
     ("rack objective", _time),
+    ("rack attention objective", _blocks),
     ("rack precision", _spectral),
     ("rack adapters", knob_problems),
+    ("curriculum adapters", _adapted),
+    ("preserve objective", _preserve),
 )

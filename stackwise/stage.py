@@ -76,6 +76,33 @@ class NewStack(Section):
         return self
 
 
+class Preserve(Section):
+    """What stages that go on with a rack are held to beside their loss (`preserving.py`)."""
+
+    consistency: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="weight of how far stacks grown at the left put out another thing than the "
+        "frozen suffix was trained on, which is the embedding's output",
+    )
+    distill: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="weight of KL(before || now) of predictions, before: the rack as the stage "
+        "before left it",
+    )
+    temperature: float = Field(
+        1.0, ge=0.01, le=100, description="of both predictions in that divergence"
+    )
+
+    @property
+    def asks(self) -> bool:
+        """Whether any term has a weight."""
+        return bool(self.consistency or self.distill)
+
+
 class Stage(Section):
     """One step of a curriculum.
 
@@ -131,11 +158,24 @@ class Stage(Section):
         exclude_if=_is_none,
         description="weights of the corpora of a mixture; empty: the mixture's own",
     )
-
+    block: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=_is_none,
+        description="tokens per block with objective=block_diffusion; empty: the objective's",
+    )
     adapters: tuple[Adapter, ...] | None = Field(
         None,
         exclude_if=_is_none,
         description="low-rank adapters that train on frozen stacks; empty: as the experiment says",
+    )
+    preserve: Preserve | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="what it is held to beside its loss; empty: what the experiment says",
+    )
+    before: tuple[str, ...] | None = Field(
+        None, exclude_if=_is_none, description="path that it is held to; filled in"
     )
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from stackwise.by_stage import in_blocks
 from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
 from stackwise.runs.folder import RunError
@@ -95,6 +96,7 @@ def rack_after(
             put(rack, name, tensors_of(folder, manifest, name), folder, entry.get("format"))
     put_adapters(rack, folder, manifest, stages[: stage + 1])
     rack.paths = paths_so_far(stages[: stage + 1])
+    rack.objective = in_blocks(exp, stages[stage]).objective
     return rack.to(device).eval()
 
 

@@ -98,7 +98,7 @@ def sample_command(options: argparse.Namespace) -> int:
     from stackwise.config import Placement
     from stackwise.objective import is_causal
     from stackwise.runs import attach
-    from stackwise.sampling.asked import check_choosing, check_prompt
+    from stackwise.sampling.asked import block_in, check_choosing, check_prompt
     from stackwise.sampling.stream import stream
     from stackwise.training.start import lent_from
 
@@ -112,6 +112,8 @@ def sample_command(options: argparse.Namespace) -> int:
     tokenizer = run.tokenizer()
     prompt_P = torch.from_numpy(np.asarray(tokenizer.encode(options.prompt), dtype=np.int64))
     check_prompt(rack, prompt_P, options.length)
+    if (block := block_in(rack.objective, len(prompt_P) + options.length)) is not None:
+        method = check_sampling(options, objective.choice, False, block)
     steps = stream(
         rack,
         prompt_P,
@@ -177,7 +179,9 @@ def check_text(prompt: str) -> None:
         raise ValueError(f"prompt: character {error.start} is not UTF-8 text") from None
 
 
-def check_sampling(options: argparse.Namespace, objective: str, causal: bool) -> Params:
+def check_sampling(
+    options: argparse.Namespace, objective: str, causal: bool, block: int | None = None
+) -> Params:
     """The sampler that is asked for; refused if a rack of this objective does not read so.
 
     Raises:
@@ -187,7 +191,7 @@ def check_sampling(options: argparse.Namespace, objective: str, causal: bool) ->
     from stackwise.choice import parse
     from stackwise.errors import ExperimentError
     from stackwise.sampling import SAMPLERS, takes_steps
-    from stackwise.sampling.asked import check_direction, usual_method
+    from stackwise.sampling.asked import USUAL, check_blocks, check_direction, usual_method
 
     if options.method == "":
         raise ExperimentError("--method: is empty; name a method or leave it out")
@@ -196,11 +200,14 @@ def check_sampling(options: argparse.Namespace, objective: str, causal: bool) ->
             f"--steps: {options.steps} is not read with objective={objective}, which writes one "
             "token at a time; leave it out"
         )
-    asked = usual_method(causal) if options.method is None else options.method
-    params = parse(SAMPLERS, asked, "method", "kind")
+    usual = usual_method(causal) if block is None else USUAL
+    params = parse(SAMPLERS, options.method or usual, "method", "kind")
     check_direction("--method", params.choice, objective, causal)
     params = params.replace(**knobs(options.set))
+    if block is not None:
+        check_blocks("--method", params, block)
     if options.steps is not None and not takes_steps(params):
+        asked = options.method or params.choice
         raise ExperimentError(
             f"--steps: {options.steps} is not read with --method {asked}, which says by itself how "
             "many steps there are; leave it out"

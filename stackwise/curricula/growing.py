@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from pydantic import Field
 
-from stackwise.choice import Params
+from stackwise.choice import Params, unread
 from stackwise.curricula.options import (
     NOISE,
     Carried,
@@ -59,11 +59,16 @@ class OneHop(Params):
     `hop` before the decay.
     """
 
+    newer = frozenset({"place"})
+
     name: Literal["one_hop"] = "one_hop"
     source: int = Field(
         1, ge=0, le=2, description="stacks that train first; 0: embedding and head alone"
     )
     hop: float = Field(0.5, gt=0, lt=1, description="part of all tokens before the growth")
+    place: Place = Field(
+        "top", description="where stacks are added: on top, each after its source, or in the middle"
+    )
     init: Init = Field("random", description="start of the stacks added; copies go in turn")
     noise: Noise = NOISE
     lr: Rates = "continue"
@@ -144,16 +149,23 @@ def added(
 def one_hop(exp: Experiment) -> Iterator[Stage]:
     """Train a source of a few stacks, then the whole rack."""
     ids, options = stack_ids(exp.rack), cast(OneHop, exp.curriculum)
-    source = ids[: min(options.source, len(ids) - 1)]
-    init: Init = options.init if source else "random"
-    new = [
-        started(stack, init, source[i % len(source)] if source else stack, noise=options.noise)
-        for i, stack in enumerate(ids[len(source) :])
-    ]
+    source, _ = paths_of(ids, [min(options.source, len(ids) - 1), len(ids)], options.place)
+    if source and options.place != "top":
+        new = added(ids, source, options.init, options.place, options.noise)
+    else:
+        new = tuple(
+            started(
+                stack,
+                options.init,
+                source[i % len(source)] if source else stack,
+                noise=options.noise,
+            )
+            for i, stack in enumerate(ids[len(source) :])
+        )
     yield Stage(path=source, lr=options.lr, share=options.hop)
     yield Stage(
         path=ids,
-        new=tuple(new),
+        new=new,
         lr=options.lr,
         optimizer_state=options.optimizer_state,
         share=1 - options.hop,
@@ -173,6 +185,8 @@ def growing_problems(shape: RackShape, options: Params) -> Iterator[str]:
                 f"curriculum.init: {options.init} needs a stack to start from, and source=0 has "
                 "none; use random or zero_output"
             )
+        if options.source == 0:
+            yield from (f"curriculum.{x}" for x in unread(options, "place", "source=0"))
     if not isinstance(options, Grow):
         return
     if options.start > shape.stacks:

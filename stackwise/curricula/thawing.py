@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from pydantic import Field
 
+from stackwise.adapters import adapters_on
 from stackwise.by_stage import phases
 from stackwise.choice import Params
 from stackwise.curricula.options import Carried, Rates, Split, share, weights_problems
@@ -43,12 +44,18 @@ class GradualUnfreezing(Params):
 class Fusion(Params):
     """Joint training of a finished or imported rack (`start`), of all or of its head alone.
 
+    Or of adapters on all of its stacks, which stay as they are (LoRA, arXiv 2106.09685).
+
     With another objective than the rack's own, it turns a bidirectional rack into a causal one, or
     the other way round.
     """
 
     name: Literal["fusion"] = "fusion"
-    train: Literal["all", "head"] = Field("all", description="what trains")
+    train: Literal["all", "head", "adapters"] = Field(
+        "all",
+        description="what trains; adapters: a low-rank one on every stack, as the section adapters "
+        "says, and the head",
+    )
     head_first: float = Field(
         0.0, ge=0, lt=1, description="part of all tokens in which the head trains alone, before"
     )
@@ -93,10 +100,15 @@ def fusion(exp: Experiment) -> Iterator[Stage]:
     if options.train == "head":
         yield head
         return
+    beside = options.train == "adapters"
     if options.head_first:
-        yield head.model_copy(update={"share": options.head_first})
+        alone = {"adapters": ()} if beside else {}
+        yield head.model_copy(update={"share": options.head_first, **alone})
     yield Stage(
         path=ids,
+        active=() if beside else None,
+        embedding=not beside,
+        adapters=adapters_on(exp, ids) if beside else None,
         lr=options.lr,
         optimizer_state=options.optimizer_state,
         share=1 - options.head_first,

@@ -18,7 +18,7 @@ import torch
 from stackwise.by_stage import as_read
 from stackwise.completion import packing
 from stackwise.curriculum import stages
-from stackwise.memory.counted import micro_tokens
+from stackwise.memory.counted import micro_rows, micro_tokens
 from stackwise.memory.devices import host_parts
 from stackwise.memory.flops import (
     block_index,
@@ -27,6 +27,7 @@ from stackwise.memory.flops import (
     stage_flops_per_token,
     vocab_size,
 )
+from stackwise.memory.held import held_activations, held_copies
 from stackwise.memory.lowrank import (
     adapter_tensors,
     adapters_of,
@@ -73,8 +74,8 @@ def stage_bytes(
 ) -> dict[str, Bytes]:
     """Bytes of each part of a stage: `embedding`, every stack of `held`, `head`.
 
-    And `slots`, where stacks are lent, and `scratch`, the gradient in hand, where each tensor is
-    stepped in backward.
+    And `slots`, where stacks are lent, `before`, what is kept of the rack before the stage, and
+    `scratch`, the gradient in hand, where each tensor is stepped in backward.
 
     Args:
         exp: The experiment.
@@ -110,6 +111,8 @@ def stage_bytes(
         if part in carried:
             parts[part] += _carried(exp, placement, stage, part)
     parts["head"] += Bytes(activations=_head_activations(exp, placement, stage))
+    if copies := held_copies(exp, stage, untied):
+        parts["before"] = Bytes(weights=sum(copies.values()))
     lent = exp.rack.blocks_per_stack * sum(stack not in trains for stack in stage.path if lends)
     if lent:
         parts["slots"] = Bytes(weights=min(SLOTS, lent) * lent_bytes(exp, form))
@@ -178,7 +181,7 @@ def _activations(exp: Experiment, placement: Placement, role: Role | None) -> in
     """What one stack keeps for backward; with checkpointing, each block's input only."""
     if role is None or role == "trunk":
         return 0
-    tokens, blocks = micro_tokens(exp, placement), exp.rack.blocks_per_stack
+    tokens, blocks = micro_rows(exp, placement), exp.rack.blocks_per_stack
     if placement.checkpointing:
         return tokens * blocks * FLOAT * exp.rack.d_model
     saved = saved_of(exp, role == "active")
@@ -192,18 +195,19 @@ def _head_activations(exp: Experiment, placement: Placement, stage: Stage) -> in
     Logits that are too many are made a few rows at a time, and the hidden states' gradient at once.
     """
     counted, vocab = _counted(exp, placement, stage), vocab_size(exp)
+    held = held_activations(exp, stage, micro_tokens(exp, placement), counted)
     norm = norm_saved(exp.rack).bytes(4) if exp.rack.norm_place == "pre" else 0
     if counted * vocab > LOGITS_AT_ONCE:
         rows = norm + 2 * _compute_bytes(exp) * exp.rack.d_model
-        return round(counted * rows) + FLOAT * LOGITS_AT_ONCE
-    return round(counted * (norm + FLOAT * (exp.rack.d_model * stage.head + vocab)))
+        return held + round(counted * rows) + FLOAT * LOGITS_AT_ONCE
+    return held + round(counted * (norm + FLOAT * (exp.rack.d_model * stage.head + vocab)))
 
 
 def recompute_bytes(exp: Experiment, placement: Placement) -> int:
     """With checkpointing, what the one block that is being recomputed keeps meanwhile."""
     if not placement.checkpointing:
         return 0
-    return micro_tokens(exp, placement) * saved_of(exp, True).bytes(_compute_bytes(exp))
+    return micro_rows(exp, placement) * saved_of(exp, True).bytes(_compute_bytes(exp))
 
 
 def cache_bytes_per_token(exp: Experiment, path: Sequence[str]) -> int:
@@ -293,7 +297,7 @@ def _per_block(exp: Experiment, parts: dict[str, Bytes]) -> dict[str, dict[str, 
     each = exp.rack.blocks_per_stack
     out: dict[str, dict[str, int]] = {}
     for name, part in parts.items():
-        if name not in ("embedding", "head", "slots", "scratch"):
+        if name not in ("embedding", "head", "slots", "scratch", "before"):
             block = Bytes(**{category: count // each for category, count in vars(part).items()})
             out |= {f"{name}.{i}": {**vars(block), "total": block.total} for i in range(each)}
     return out

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stackwise.bell import bell_times
+from stackwise.block_diffusion import BlockDiffusion, block_sizes, read_as, rows_read
 from stackwise.budget import steps_of
-from stackwise.by_stage import as_read
+from stackwise.by_stage import as_read, in_blocks
 from stackwise.memory.flops import counted_frac, vocab_size
 from stackwise.objective import Diffusion, Mlm, hidden_count, schedule_of
 from stackwise.schedules import progress_schedule, time_schedule
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from stackwise.choice import Params
     from stackwise.config import Experiment, Placement
+    from stackwise.model.direction import BlockCausal
     from stackwise.stage import Stage
 
 POINTS = 65  # points of a schedule over progress that are looked at
@@ -38,6 +40,11 @@ def micro_samples(exp: Experiment, placement: Placement) -> int:
 def micro_tokens(exp: Experiment, placement: Placement) -> int:
     """Tokens of one forward pass."""
     return micro_samples(exp, placement) * exp.data.seq_len
+
+
+def micro_rows(exp: Experiment, placement: Placement) -> int:
+    """Rows of one forward pass through the blocks: tokens, or more where they are read twice."""
+    return micro_samples(exp, placement) * rows_read(exp.objective, exp.data.seq_len)
 
 
 def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
@@ -58,7 +65,10 @@ def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
     if isinstance(exp.objective, Mlm) and schedule is not None:
         ratio, points = progress_schedule(schedule), np.linspace(*stage.progress, POINTS)
         return size * max(hidden_count(ratio(float(point)), length) for point in points)
-    if isinstance(exp.objective, Diffusion) and schedule is not None:
+    blocks = read_as(in_blocks(exp, stage).objective, length)
+    if blocks is not None and schedule is not None:
+        return _most_in_blocks(exp, stage, blocks, schedule, size)
+    if isinstance(exp.objective, Diffusion | BlockDiffusion) and schedule is not None:
         if exp.masking.sampling == "iid":
             draws = max(1, steps_of(exp, stage)) * ceil(exp.optim.batch / size)
             return _of_any_times(schedule, stage.band, size, length, draws)
@@ -72,13 +82,35 @@ def most_counted(exp: Experiment, placement: Placement, stage: Stage) -> int:
     return round(counted_frac(exp, stage) * size * length)
 
 
+def _most_in_blocks(
+    exp: Experiment, stage: Stage, blocks: BlockCausal, schedule: Params, size: int
+) -> int:
+    """The same where each block of a sample has a time of its own; one token always counts."""
+    size_N = block_sizes(blocks.size, blocks.noisy)
+    if exp.masking.sampling == "iid":
+        if blocks.size == 1:
+            return size * blocks.noisy
+        draws = max(1, steps_of(exp, stage)) * ceil(exp.optim.batch / size)
+        times = size * len(size_N)
+        return _of_any_times(schedule, stage.band, times, blocks.noisy / len(size_N), draws)
+    units, count = exp.optim.batch * len(size_N), size * len(size_N)
+    frac_U = (np.arange(units)[-count:] + 1) / units
+    if exp.masking.sampling == "bell":
+        frac_U, _ = bell_times(frac_U, exp.masking.bell)
+    size_U = np.tile(size_N, size)
+    if exp.masking.sampling == "stratified_k":
+        return int(np.ceil(frac_U * size_U).sum())
+    hidden_U = np.where(size_U == 1, 1.0, _hidden(schedule, stage.band, frac_U))
+    return round(float((size_U * hidden_U).sum()))
+
+
 def in_pieces(exp: Experiment, placement: Placement, stage: Stage) -> bool:
     """Whether the logits of the largest micro-batch are too many to be made at once."""
     return most_counted(exp, placement, stage) * vocab_size(exp) > LOGITS_AT_ONCE
 
 
 def _of_any_times(
-    schedule: Params, band: tuple[float, float], size: int, length: int, draws: int
+    schedule: Params, band: tuple[float, float], size: int, length: float, draws: int
 ) -> int:
     """The largest of so many micro-batches, whose times and positions are drawn one by one."""
     hidden_S = _hidden(schedule, band, (np.arange(256) + 0.5) / 256)
@@ -86,7 +118,7 @@ def _of_any_times(
     alike = (hidden_S * (1 - hidden_S)).mean() / length
     variance = size * length**2 * (hidden_S.var() + alike)
     beyond = NormalDist().inv_cdf((draws - 0.375) / (draws + 0.25)) * sqrt(variance)  # Blom
-    return min(size * length, round(mean + beyond))
+    return min(round(size * length), round(mean + beyond))
 
 
 def _hidden(

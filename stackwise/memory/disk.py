@@ -6,8 +6,11 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from stackwise.adapters import SUFFIX, carried_after
+from stackwise.block_diffusion import rows_read
+from stackwise.by_stage import in_blocks
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
+from stackwise.memory.held import held_copies
 from stackwise.memory.lowrank import adapter_tensors
 from stackwise.memory.stored import (
     Tensors,
@@ -36,9 +39,10 @@ def layout_of(exp: Experiment, rows: int, group: int, length: int | None = None)
         exp: The experiment.
         rows: How many rows there are.
         group: Those of a shard are a multiple of it.
-        length: Tokens of each; None: `data.seq_len`.
+        length: Tokens of each; None: `data.seq_len`. Read block by block, they are kept twice.
     """
-    size, border = length or exp.data.seq_len, border_of(exp.precision)
+    size = rows_read(exp.objective, length or exp.data.seq_len)
+    border = border_of(exp.precision)
     return Layout(rows, size, exp.rack.d_model, border, group=group)
 
 
@@ -82,9 +86,10 @@ def cache_bytes(
     for stage in made[since:]:
         if trunk_of(stage):
             rows = rows_of(exp, stage, epoch_samples)
-            taken = bytes_needed(layout_of(exp, rows, exp.optim.batch, stage.seq_len))
+            own = in_blocks(exp, stage)
+            taken = bytes_needed(layout_of(own, rows, exp.optim.batch, stage.seq_len))
             if looks_at_ends(exp):
-                taken += bytes_needed(layout_of(exp, exp.eval.windows, rows_at_once(exp)))
+                taken += bytes_needed(layout_of(own, exp.eval.windows, rows_at_once(exp)))
             most, lingering = max(most, lingering + taken), taken
     return most
 
@@ -99,10 +104,10 @@ def checkpoint_bytes(
 ) -> int:
     """The most that checkpoints take at a time, from a stage on: while one replaces the last.
 
-    Every part that is there, with the moments that a later stage begins with; what trains, with its
-    states, and a second time while it is written anew, or is frozen and its master is written; and
-    the best weights of the last stage. Where the end of each stage is kept, also what stages since
-    have changed of it.
+    Every part that is there, with the moments that a later stage begins with; what a stage keeps of
+    the rack before it; what trains, with its states, and a second time while it is written anew, or
+    is frozen and its master is written; and the best weights of the last stage. Where the end of
+    each stage is kept, also what stages since have changed of it.
 
     Args:
         exp: The experiment.
@@ -126,6 +131,8 @@ def checkpoint_bytes(
         trains = parts_trained(stage)
         trained |= trains
         still = changing = after = best = 0
+        for part, count in held_copies(exp, stage, untied).items():
+            still += count + NAME_BYTES * len(part_tensors(exp, part, untied=untied))
         changed += sum(
             count
             for part, count in at_border.items()

@@ -13,7 +13,9 @@ the noise level (`rack.time`) is a product for each sample and not for each toke
 no gradient: of r weights it costs, with T tokens to a sample, 2r/T in trunk and suffix and 4r/T in
 an active block. Where nothing that trains comes before a product, its input needs no gradient: so
 for the first products of the first active block after a trunk, with post-norm, and for the head's
-if it alone trains and has no norm. Norms (of queries and keys, too), activations and rotations are
+if it alone trains and has no norm. With `block_diffusion` a sample of T tokens passes through the
+blocks as R rows, noisy and clean: all but the head is R/T times what R tokens cost, scores over R
+rows dense, as the call makes them. Norms (of queries and keys, too), activations and rotations are
 left out, as in PaLM (arXiv 2204.02311, appendix B), and so is spectral norm. The optimizer's own
 matrix products, if it makes any, are counted over the tokens of a step.
 Recomputation by gradient checkpointing is no progress and is not counted. Equal to torch's counter
@@ -30,9 +32,10 @@ from typing import TYPE_CHECKING
 
 from stackwise import objective
 from stackwise.adapters import Adapter
+from stackwise.block_diffusion import read_as, rows_read
 from stackwise.by_stage import as_read
 from stackwise.errors import ExperimentError
-from stackwise.evaluation import stratified_counts
+from stackwise.evaluation import counts_in_blocks, stratified_counts
 from stackwise.memory.lowrank import adapters_of, forward_flops, not_needed
 from stackwise.model.attention import kind_of
 from stackwise.model.block import (
@@ -43,8 +46,10 @@ from stackwise.model.block import (
     block_scores,
 )
 from stackwise.model.count import head_matrices
+from stackwise.model.scores import Scores
 from stackwise.model.shape import attention_shape, cycle, stack_ids
-from stackwise.objective import is_causal
+from stackwise.objective import direction_of, is_causal
+from stackwise.preserving import distils, path_read
 from stackwise.stage import Role, Stage, as_run, roles, run_share
 
 if TYPE_CHECKING:
@@ -65,7 +70,8 @@ class Flops:
     """FLOPs per token of a stage, by what spends them; the head's also per counted position.
 
     The optimizer's are those of matrix products alone, as `muon` makes them in every step, over
-    the tokens of a step.
+    the tokens of a step. `held` are those of the rack before, which runs ahead where predictions
+    are distilled from it, without its head, which is in `head`.
     """
 
     trunk: float
@@ -74,11 +80,13 @@ class Flops:
     head: float
     head_per_position: float
     optimizer: float = 0.0
+    held: float = 0.0
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.trunk + self.active + self.suffix + self.head + self.optimizer
+        body = self.trunk + self.active + self.suffix + self.held
+        return body + self.head + self.optimizer
 
 
 def vocab_size(exp: Experiment) -> int:
@@ -107,13 +115,24 @@ def block_index(exp: Experiment, stack: str) -> range:
 
 def block_flops_per_token(exp: Experiment, block: int, role: Role) -> float:
     """FLOPs per token that one block, numbered over the whole rack, spends in its stack's role."""
-    causal = is_causal(exp.objective)
     weights = 2 * block_matmul_parameters(exp.rack, exp.attention)
-    scores = block_scores(exp.rack, exp.attention, block, exp.data.seq_len, causal)
+    scores = scores_per_row(exp, block)
     around = PAIR_PASSES[role] * scores.pairs + CONSTANT_PASSES[role] * scores.constant
     around += SAMPLE_PASSES[role] * 2 * block_sample_parameters(exp.rack) / exp.data.seq_len
     still = 2 * block_frozen_parameters(exp.rack) if role == "active" else 0
-    return WEIGHT_PASSES[role] * weights - still + around
+    return rows_per_token(exp) * (WEIGHT_PASSES[role] * weights - still + around)
+
+
+def rows_per_token(exp: Experiment) -> float:
+    """How often a token passes through the blocks: 1, or near twice where it is read by blocks."""
+    return rows_read(exp.objective, exp.data.seq_len) / exp.data.seq_len
+
+
+def scores_per_row(exp: Experiment, block: int) -> Scores:
+    """FLOPs per row, forward, of one block's products without weights."""
+    rows = rows_read(exp.objective, exp.data.seq_len)
+    direction = direction_of(exp.objective, exp.data.seq_len)
+    return block_scores(exp.rack, exp.attention, block, rows, direction)
 
 
 def stack_flops_per_token(exp: Experiment, stack: str, role: Role) -> float:
@@ -150,7 +169,8 @@ def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
                     found[f"{stack}.{i}"] -= not_needed(exp, carried[stack], places[stack] * each)
                     first = False
             if role == "active" and first:  # nothing before it trains: its input needs no gradient
-                found[f"{stack}.{i}"] -= 2 * block_input_parameters(exp.rack, exp.attention)
+                given = 2 * block_input_parameters(exp.rack, exp.attention)
+                found[f"{stack}.{i}"] -= rows_per_token(exp) * given
                 first = False
     return found
 
@@ -185,10 +205,12 @@ def stage_flops_per_token(
     for block, flops in blocks.items():
         spent[role[block.partition(".")[0]]] += flops
     each = head_flops_per_position(exp, stage)
+    each += distils(stage) * head_flops_per_position(exp)
     return Flops(
         **spent,
         head=each * counted_frac(exp, stage),
         head_per_position=each,
+        held=forward_flops_per_token(as_read(exp, stage), path_read(stage)),
         optimizer=step_flops_of(exp, stage) / (exp.optim.batch * as_read(exp, stage).data.seq_len),
     )
 
@@ -233,14 +255,15 @@ def read_flops_per_token(
 ) -> float:
     """FLOPs of reading one of `length` tokens through `path`, without the head.
 
-    As `forward_flops_per_token`, for a rack of which no experiment is known.
+    As `forward_flops_per_token`, for a rack of which no experiment is known; without adapters.
     """
     places, total = {stack: i for i, stack in enumerate(stack_ids(shape))}, 0.0
+    once = SAMPLE_PASSES["trunk"] * 2 * block_sample_parameters(shape) / length
     for stack in path:
         first = places[stack] * shape.blocks_per_stack
         for block in range(first, first + shape.blocks_per_stack):
             scores = block_scores(shape, attention, block, length, causal)
-            total += 2 * block_matmul_parameters(shape, attention)
+            total += 2 * block_matmul_parameters(shape, attention) + once
             total += PAIR_PASSES["trunk"] * scores.pairs
             total += CONSTANT_PASSES["trunk"] * scores.constant
     return total
@@ -313,7 +336,7 @@ def evaluation_flops(
     """FLOPs of `evaluate` on so many windows: each once, or with every number of masks drawn.
 
     Args:
-        exp: Its seed and `eval.draws` decide the masks.
+        exp: Its seed and `eval.draws` decide the masks; its objective, with the last blocks.
         rack: Its paths, by masked fraction, decide what runs.
         windows: Of `data.seq_len` tokens.
         carried: The adapters of its stacks.
@@ -321,6 +344,11 @@ def evaluation_flops(
     length, head = exp.data.seq_len, head_flops_per_position(exp)
     if is_causal(exp.objective):
         return windows * length * (forward_flops_per_token(exp, rack.path_for(1.0), carried) + head)
+    if (blocks := read_as(exp.objective, length)) is not None:
+        draws = 1 if blocks.size == 1 else exp.eval.draws
+        k_DWN, _ = counts_in_blocks(windows, length, blocks.size, draws, exp.seed)
+        each = forward_flops_per_token(exp, rack.path_for(1.0), carried)
+        return draws * windows * length * each + head * int(k_DWN.sum())
     k_M, _, _ = stratified_counts(windows, length, exp.eval.draws, exp.seed)
     runs = Counter(rack.path_for(k / length) for k in k_M)
     read = sum(times * forward_flops_per_token(exp, path, carried) for path, times in runs.items())

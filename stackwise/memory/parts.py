@@ -11,9 +11,11 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from stackwise.adapters import SUFFIX
+from stackwise.block_diffusion import read_as, rows_read
 from stackwise.completion import packing
-from stackwise.memory.counted import in_pieces, micro_samples, micro_tokens, most_counted
+from stackwise.memory.counted import in_pieces, micro_rows, micro_samples, most_counted
 from stackwise.memory.flops import vocab_size
+from stackwise.memory.held import distilling_bytes, held_activations
 from stackwise.memory.stored import (
     block_linears,
     trained_linears,
@@ -23,9 +25,11 @@ from stackwise.memory.stored import (
 from stackwise.model.block import block_matmul_parameters, block_saved, norm_saved
 from stackwise.model.formats import room_for
 from stackwise.model.saved import Saved
+from stackwise.model.shape import attention_shape, cycle
 from stackwise.model.working import Passing
 from stackwise.model.workspace import MAPPED_BYTES
-from stackwise.objective import is_causal
+from stackwise.objective import direction_of
+from stackwise.preserving import distils
 from stackwise.stage import Role, Stage, parts_trained, trunk_of
 from stackwise.training.aim import is_hidden
 from stackwise.training.chunked import LOGITS_AT_ONCE
@@ -74,7 +78,7 @@ class Micro:
     """A micro-batch of a stage.
 
     Attributes:
-        tokens: Of one forward pass.
+        tokens: Of one forward pass: rows, where text is read block by block.
         passing: How its samples pass through a block.
         checkpointing: Whether blocks keep their input alone.
         accumulates: Whether there are several in a batch.
@@ -158,7 +162,7 @@ def micro_of(
     """A micro-batch of a stage; of several, one that is not the first."""
     low = exp.precision.compute == "bfloat16"
     each = 2 if low else FLOAT
-    tokens = micro_tokens(exp, placement)
+    tokens = micro_rows(exp, placement)
     weight_bytes = 2 if exp.precision.weights == "bfloat16" else FLOAT
     saved: dict[Role, int] = {"trunk": 0}
     kept: dict[Role, int] = {"trunk": 0}
@@ -179,7 +183,7 @@ def micro_of(
         gradients += gradient_bytes(exp.optim, exp.precision, (), tensors)
     return Micro(
         tokens=tokens,
-        passing=Passing(exp.data.seq_len, is_causal(exp.objective), low),
+        passing=passing_of(exp),
         checkpointing=placement.checkpointing,
         accumulates=micro_samples(exp, placement) < exp.optim.batch,
         saved=saved,
@@ -191,16 +195,28 @@ def micro_of(
         beside=beside,
         weight_bytes=weight_bytes,
         matrix=matrices(exp, placement, card),
-        head=head_moments(exp, placement, stage, untied, card),
+        head=(
+            *head_moments(exp, placement, stage, untied, card),
+            *distilling_moments(exp, placement, stage),
+        ),
         waiting=waiting,
         table=max(
             table_bytes(exp, stage, untied, tokens, weight_bytes) - waiting,
             in_backward * table_step_bytes(exp, card),
         ),
         slice=slice_bytes(exp, stage, untied, card),
-        other=batch_bytes(exp, placement, stage, card)
-        + unpacked_bytes(exp, placement, stage, card),
+        other=mask_bytes(exp)
+        + batch_bytes(exp, placement, stage, card)
+        + unpacked_bytes(exp, placement, stage, card)
+        + held_activations(exp, stage, tokens, most_counted(exp, placement, stage)),
     )
+
+
+def passing_of(exp: Experiment) -> Passing:
+    """How samples of an experiment pass through a block."""
+    tokens = exp.data.seq_len
+    low = exp.precision.compute == "bfloat16"
+    return Passing(rows_read(exp.objective, tokens), direction_of(exp.objective, tokens), low)
 
 
 def slice_bytes(exp: Experiment, stage: Stage, untied: bool, card: bool) -> int:
@@ -225,7 +241,7 @@ def table_step_bytes(exp: Experiment, card: bool) -> int:
 
 def saved_of(exp: Experiment, trains: bool) -> Saved:
     """Numbers per token that a block of an experiment keeps for backward."""
-    length, causal = exp.data.seq_len, is_causal(exp.objective)
+    length, causal, _ = passing_of(exp)
     return block_saved(exp.rack, exp.attention, length, causal, trains)
 
 
@@ -326,7 +342,7 @@ def head_moments(
     """
     low, width, vocab = exp.precision.compute == "bfloat16", exp.rack.d_model, vocab_size(exp)
     each, kept = 2 if low else FLOAT, 2 if exp.precision.weights == "bfloat16" else FLOAT
-    tokens, counted = micro_tokens(exp, placement), most_counted(exp, placement, stage)
+    tokens, counted = micro_rows(exp, placement), most_counted(exp, placement, stage)
     pre = exp.rack.norm_place == "pre"
     norm = counted * norm_saved(exp.rack).bytes(FLOAT) if pre else counted * FLOAT * width
     if exp.rack.head_transform:
@@ -368,6 +384,19 @@ def head_moments(
     )
 
 
+def distilling_moments(
+    exp: Experiment, placement: Placement, stage: Stage
+) -> tuple[tuple[int, int], ...]:
+    """Temporaries and gradients while predictions are distilled, in the place of the head's own."""
+    if not distils(stage):
+        return ()
+    counted, vocab = most_counted(exp, placement, stage), vocab_size(exp)
+    norm = counted * 2 * norm_saved(exp.rack).bytes(FLOAT) if exp.rack.norm_place == "pre" else 0
+    kept = 2 if exp.precision.weights == "bfloat16" else FLOAT
+    own = kept * vocab * exp.rack.d_model * stage.head
+    return ((norm + distilling_bytes(vocab, counted), own),)
+
+
 def table_bytes(exp: Experiment, stage: Stage, untied: bool, tokens: int, kept: int) -> int:
     """The embedding's backward: the residual's gradient; a tied table's second gradient."""
     rows = tokens * exp.rack.d_model * (FLOAT + (kept if kept < FLOAT else 0))
@@ -383,7 +412,7 @@ def batch_bytes(exp: Experiment, placement: Placement, stage: Stage, card: bool)
     """
     cached = placement.trunk == "cached" and bool(trunk_of(stage))
     border, width = border_of(exp.precision), exp.rack.d_model
-    here = micro_tokens(exp, placement)
+    here = micro_rows(exp, placement)
     if card:
         row = width * (FLOAT + (2 if border != "float32" else 0))
         return here * (TOKEN_BYTES + cached * row)
@@ -397,10 +426,24 @@ def batch_bytes(exp: Experiment, placement: Placement, stage: Stage, card: bool)
 
 def batches_ahead(exp: Experiment) -> int:
     """Batches of ids and masks in the host's memory."""
-    return exp.optim.batch * exp.data.seq_len * (AHEAD * TOKEN_BYTES + MAKING_BYTES)
+    rows = rows_read(exp.objective, exp.data.seq_len)
+    return exp.optim.batch * rows * (AHEAD * TOKEN_BYTES + MAKING_BYTES)
+
+
+def mask_bytes(exp: Experiment) -> int:
+    """What rows see of each other, where text is read block by block: once for layers alike."""
+    blocks = read_as(exp.objective, exp.data.seq_len)
+    if blocks is None:
+        return 0
+    each = 2 if exp.precision.compute == "bfloat16" else FLOAT
+    shapes = (attention_shape(exp.rack, number) for number in range(cycle(exp.rack)))
+    near = (shape.window or blocks.noisy for shape in shapes)
+    kinds = len({min(window, blocks.last_place) for window in near})
+    return kinds * each * blocks.rows**2
 
 
 def rows_ahead(exp: Experiment) -> int:
     """Rows of a cache that are there with them, as they are handed on."""
     each = FLOAT if border_of(exp.precision) == "float32" else 2
-    return AHEAD * exp.optim.batch * exp.data.seq_len * each * exp.rack.d_model
+    rows = rows_read(exp.objective, exp.data.seq_len)
+    return AHEAD * exp.optim.batch * rows * each * exp.rack.d_model

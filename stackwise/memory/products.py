@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from stackwise.block_diffusion import BlockDiffusion, rows_read
 from stackwise.budget import steps_before, steps_of
 from stackwise.by_stage import as_read
 from stackwise.data.heldout import rows_at_once
-from stackwise.memory.counted import in_pieces, micro_samples, most_counted
+from stackwise.memory.counted import in_pieces, micro_rows, micro_samples, most_counted
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.stored import token_linears
 from stackwise.objective import Diffusion
+from stackwise.probing import drift_windows
 from stackwise.training.chunked import LOGITS_AT_ONCE
 
 if TYPE_CHECKING:
@@ -44,7 +46,9 @@ def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> in
     if exp.precision.compute != "bfloat16":
         return 0
     batch, micro = exp.optim.batch, micro_samples(exp, placement)
-    length, looked = as_read(exp, stage).data.seq_len, exp.data.seq_len
+    own = as_read(exp, stage)
+    tokens, length = own.data.seq_len, rows_read(own.objective, own.data.seq_len)
+    looked = rows_read(own.objective, exp.data.seq_len)
     layers, head = token_linears(exp.rack, exp.attention), (vocab_size(exp), exp.rack.d_model)
     sizes = {micro, batch % micro} - {0}
     found = {
@@ -55,9 +59,9 @@ def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> in
     }
     most, others = most_counted(exp, placement, stage), 0
     pieces = 6 if in_pieces(exp, placement, stage) else 3
-    if isinstance(exp.objective, Diffusion):
+    if isinstance(exp.objective, Diffusion | BlockDiffusion):
         steps = steps_before(exp, stage) + steps_of(exp, stage)
-        others = pieces * min(micro * length, steps * ceil(batch / micro))
+        others = pieces * min(micro * tokens, steps * ceil(batch / micro))
     elif pieces > 3:
         others = pieces * len(sizes)
     else:
@@ -65,7 +69,8 @@ def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> in
             found |= set(products(round(most * samples / micro), head))
     if has_looked(exp, stage):
         at_once = rows_at_once(exp)
-        for windows in {min(at_once, exp.eval.windows), exp.eval.windows % at_once} - {0}:
+        sizes_looked = {min(at_once, exp.eval.windows), exp.eval.windows % at_once}
+        for windows in {*sizes_looked, *drifts(exp, stage)} - {0}:
             found |= {products(windows * looked, layer)[0] for layer in (*layers, head)}
     return min(PRODUCTS_KEPT, len(found) + others)
 
@@ -87,6 +92,11 @@ def has_looked(exp: Experiment, stage: Stage) -> bool:
     return begin > 0 or (steps - 1) * (end - begin) * exp.eval.points >= steps
 
 
+def drifts(exp: Experiment, stage: Stage) -> tuple[int, ...]:
+    """Held-out windows that are read at the borders of a stage, where they are."""
+    return (drift_windows(exp),) if exp.eval.drift and stage.progress[0] > 0 else ()
+
+
 def packed_bytes(exp: Experiment, placement: Placement, stage: Stage) -> int:
     """What MKL keeps after the float32 products of a step; nothing where torch was built without.
 
@@ -103,14 +113,17 @@ def float32_products(exp: Experiment, placement: Placement, stage: Stage) -> Ite
 
     Forward, the head and backward of a micro-batch; then a look's, where there was one.
     """
-    rows = micro_samples(exp, placement) * as_read(exp, stage).data.seq_len
+    own = as_read(exp, stage)
+    rows = micro_rows(own, placement)
     layers = token_linears(exp.rack, exp.attention)
     forward, *back = zip(*(products(rows, layer) for layer in layers), strict=True)
     backward = chain.from_iterable(zip(*map(reversed, back), strict=True))
     yield from chain(forward, head_products(exp, placement, stage), backward)
     if has_looked(exp, stage):
         windows = min(rows_at_once(exp), exp.eval.windows)
-        yield from (products(windows * exp.data.seq_len, layer)[0] for layer in layers)
+        looked = rows_read(own.objective, exp.data.seq_len)
+        for count in (windows, *drifts(exp, stage)):
+            yield from (products(count * looked, layer)[0] for layer in layers)
 
 
 def head_products(exp: Experiment, placement: Placement, stage: Stage) -> tuple[Product, ...]:

@@ -18,7 +18,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
 
 from stackwise.adapters import carried_after
+from stackwise.block_diffusion import read_as, rows_read
 from stackwise.by_stage import as_read
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
@@ -131,9 +132,9 @@ class Batch(Corrupted):
 
     def split(self, samples: int) -> Iterator[Corrupted]:
         """The same, in parts."""
-        for part in Corrupted(**self.tensors()).split(samples):
+        for part in Corrupted(**self.tensors(), blocks=self.blocks).split(samples):
             self.tracker.reset_mod_stats()
-            self.mode.chosen = max(1, min(self.counted, part.input_BT.numel()))
+            self.mode.chosen = max(1, min(self.counted, part.positions))
             yield part
 
 
@@ -237,7 +238,10 @@ def batch_of(
     exp: Experiment, placement: Placement, stage: Stage, tracker: Tracker, mode: Counted
 ) -> Batch:
     """A batch of a stage; with what a cache gives for its trunk."""
-    size, length = exp.optim.batch, as_read(exp, stage).data.seq_len
+    size, own = exp.optim.batch, as_read(exp, stage)
+    length = rows_read(own.objective, own.data.seq_len)
+    shared = read_as(own.objective, own.data.seq_len)
+    blocks = None if shared is None else replace(shared, masks={})  # what is traced stays here
     ids_BT = torch.zeros(size, length, dtype=torch.int64)
     rows = None
     if placement.trunk == "cached" and trunk_of(stage):
@@ -248,7 +252,14 @@ def batch_of(
     Batch.counted = most_counted(exp, placement, stage)
     one_B = torch.ones(size)
     return Batch(
-        ids_BT, ids_BT.clone(), torch.ones_like(ids_BT, dtype=torch.bool), one_B, one_B, rows
+        ids_BT,
+        ids_BT.clone(),
+        torch.ones_like(ids_BT, dtype=torch.bool),
+        one_B,
+        one_B,
+        rows,
+        weight_BT=None if blocks is None else torch.ones(size, length),
+        blocks=blocks,
     )
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from stackwise.adapters import Adapter, is_for
 from stackwise.errors import ExperimentError
+from stackwise.model.codes import operators
 from stackwise.model.frozen import FrozenLinear
 from stackwise.model.init import Unfilled
 
@@ -74,6 +75,8 @@ def check_package() -> None:
     """Raise ExperimentError if peft is not here."""
     if find_spec("peft") is None:
         raise ExperimentError(MISSING)
+    if find_spec("bitsandbytes") is not None:
+        operators()  # peft imports it, and then it says what we keep to ourselves
 
 
 def put_on(

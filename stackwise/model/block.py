@@ -23,6 +23,7 @@ from stackwise.model.conditioning import (
     time_parameters,
     time_saved,
 )
+from stackwise.model.direction import Direction
 from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
@@ -86,7 +87,7 @@ class Block(nn.Module):
         self.ffn = FeedForward(shape)
         self.time = None if shape.time == "none" else TimeInput(shape)
 
-    def forward(self, x_BTD: Tensor, *, causal: bool, time_B: Tensor | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, *, causal: Direction, time_B: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, T, D).
 
         Args:
@@ -199,7 +200,7 @@ def block_input_parameters(shape: RackShape, attention: Params) -> int:
 
 
 def block_scores(
-    shape: RackShape, attention: Params, number: int, length: int, causal: bool
+    shape: RackShape, attention: Params, number: int, length: int, causal: Direction
 ) -> Scores:
     """FLOPs per token, forward, of one block that are not products with weights."""
     kind = kind_of(attention)
@@ -231,7 +232,7 @@ def norm_saved(shape: RackShape) -> Saved:
 
 
 def block_saved(
-    shape: RackShape, attention: Params, length: int, causal: bool, trains: bool
+    shape: RackShape, attention: Params, length: int, causal: Direction, trains: bool
 ) -> Saved:
     """Numbers per token that one block keeps for backward, crossed or trained."""
     inner = attention_shape(shape, 0)

@@ -45,8 +45,20 @@ def decodes(rack: nn.Module) -> bool:
     return isinstance(rack, Rack) and kind_of(rack.attention).decode is not None
 
 
+def decodes_blocks(rack: nn.Module) -> bool:
+    """Whether it does so block by block: a window would forget what later tokens of a block see."""
+    if not isinstance(rack, Rack) or not decodes(rack):
+        return False
+    return kind_of(rack.attention).blocks and rack.shape.window is None
+
+
 def decode(
-    rack: Rack, ids_BT: Tensor, cache: Cache | None = None, *, path: Sequence[str] | None = None
+    rack: Rack,
+    ids_BT: Tensor,
+    cache: Cache | None = None,
+    *,
+    path: Sequence[str] | None = None,
+    together: bool = False,
 ) -> tuple[Tensor, Cache]:
     """Read new tokens after those that are in the cache, causally.
 
@@ -56,6 +68,7 @@ def decode(
             as in training, or what the caller would have read first.
         cache: Of the tokens before, over the same path; None at the beginning.
         path: Stacks, in the order they run; None as for `Rack.hidden`.
+        together: New tokens are a block, which sees itself whole: for racks that `decodes_blocks`.
 
     Returns:
         Hidden states (B, T, D) of the new tokens, which `rack.logits` takes, and the cache with
@@ -77,9 +90,11 @@ def decode(
     before: Sequence[Kept | None] = [None] * len(blocks) if cache is None else cache.blocks
     after: list[Kept] = []
 
+    how: dict[str, bool] = {"together": True} if together else {}
+
     def going_on(layer: nn.Module, kept: Kept | None) -> Callable[[Tensor], Tensor]:
         def attention(x_BTD: Tensor) -> Tensor:
-            y_BTD, now = step(layer, x_BTD, kept, seen)
+            y_BTD, now = step(layer, x_BTD, kept, seen, **how)
             after.append(now)
             return y_BTD
 

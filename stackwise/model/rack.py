@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from stackwise.choice import Params, parse
 from stackwise.model.attention import ATTENTION
 from stackwise.model.block import Block, activation, make_norm
+from stackwise.model.direction import BlockCausal, Direction, start_of
 from stackwise.model.init import shelled, start
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.stage import FULL_BAND
@@ -43,8 +44,10 @@ class Embedding(nn.Module):
         self.types = nn.Parameter(torch.empty(types, shape.d_model)) if types else None
         self.norm = nn.LayerNorm(shape.d_model, shape.norm_eps) if shape.embed_norm else None
 
-    def forward(self, ids_BT: Tensor, start: int = 0) -> Tensor:
+    def forward(self, ids_BT: Tensor, start: int | BlockCausal = 0) -> Tensor:
         """(B, T) ids up to V + 1 to (B, T, D); the first one stands at position `start`.
+
+        Or `start` says where rows stand that are read block by block.
 
         Raises:
             ValueError: If there are more tokens than learned positions.
@@ -53,12 +56,16 @@ class Embedding(nn.Module):
         if x_BTD.dtype == torch.bfloat16:
             x_BTD = x_BTD.float()  # residuals add up in float32, whatever the weights are
         if self.positions is not None:
-            end = start + ids_BT.shape[1]
+            rows: Tensor | slice
+            if isinstance(start, BlockCausal):
+                rows, end = start.places(ids_BT.device), start.last_place + 1
+            else:
+                rows, end = slice(start, start + ids_BT.shape[1]), start + ids_BT.shape[1]
             if end > len(self.positions):
                 raise ValueError(
                     f"{end} tokens > max_positions={len(self.positions)}; shorten them"
                 )
-            x_BTD = x_BTD + self.positions[start:end]
+            x_BTD = x_BTD + self.positions[rows]
         if self.types is not None:
             x_BTD = x_BTD + self.types[0]
         return x_BTD if self.norm is None else cast(Tensor, self.norm(x_BTD))
@@ -84,7 +91,7 @@ class Stack(nn.Module):
             Block(shape, attention, first + i) for i in range(shape.blocks_per_stack)
         )
 
-    def forward(self, x_BTD: Tensor, *, causal: bool, time_B: Tensor | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, *, causal: Direction, time_B: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, T, D); levels (B,) where the rack has its time as input."""
         for block in self.blocks:
             x_BTD = block(x_BTD, causal=causal, time_B=time_B)
@@ -250,7 +257,7 @@ class Rack(nn.Module):
         self,
         ids_BT: Tensor,
         *,
-        causal: bool = False,
+        causal: Direction = False,
         path: Sequence[str] | None = None,
         time_B: Tensor | None = None,
     ) -> Tensor:
@@ -258,7 +265,7 @@ class Rack(nn.Module):
 
         Args:
             ids_BT: Ids up to V + 1.
-            causal: Attention direction.
+            causal: Attention direction; block by block for attention kinds that can.
             path: Stacks, in the order they run; None for the rack's own at full noise, which is
                 the only one it has without noise bands.
             time_B: Noise levels, (B,), for a rack with its time as input; None for the masked part
@@ -266,7 +273,7 @@ class Rack(nn.Module):
         """
         time_B = self.time_of(ids_BT, time_B)
         with self.autocast(ids_BT.device):
-            x_BTD = self.embedding(ids_BT)
+            x_BTD = self.embedding(ids_BT, start_of(causal))
             for stack in self.path_for(1.0) if path is None else path:
                 x_BTD = self.stacks[stack](x_BTD, causal=causal, time_B=time_B)
         return cast(Tensor, x_BTD)
@@ -280,7 +287,7 @@ class Rack(nn.Module):
         self,
         ids_BT: Tensor,
         *,
-        causal: bool = False,
+        causal: Direction = False,
         path: Sequence[str] | None = None,
         time_B: Tensor | None = None,
     ) -> Tensor:
@@ -291,14 +298,14 @@ class Rack(nn.Module):
         self,
         ids_BT: Tensor,
         *,
-        causal: bool = False,
+        causal: Direction = False,
         path: Sequence[str] | None = None,
         time_B: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """(B, T, D) after the embedding, then after every block of the path."""
         time_B = self.time_of(ids_BT, time_B)
         with self.autocast(ids_BT.device):
-            x_BTD = self.embedding(ids_BT)
+            x_BTD = self.embedding(ids_BT, start_of(causal))
         yield x_BTD
         for block in self.blocks(self.path_for(1.0) if path is None else path):
             with self.autocast(ids_BT.device):  # not over the yield: the caller would be under it

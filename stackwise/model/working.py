@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from stackwise.model.direction import Direction
 from stackwise.model.saved import Saved
 
 
@@ -12,12 +13,12 @@ class Passing(NamedTuple):
 
     Attributes:
         length: Tokens of one sample.
-        causal: Whether no token sees a later one.
+        causal: Whether no token sees a later one; or block by block, `length` being rows.
         low: Whether products are in bfloat16.
     """
 
     length: int
-    causal: bool
+    causal: Direction
     low: bool
 
 

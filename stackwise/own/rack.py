@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stackwise.by_stage import in_blocks
 from stackwise.config import Experiment
 from stackwise.data.batches import Batch
 from stackwise.model.init import begin_as
@@ -81,7 +82,8 @@ class OwnRack:
                 "a copy of its own",
                 stacklevel=2,
             )
-        self.model.objective = exp.objective
+        objective = in_blocks(exp, stage).objective
+        self.model.objective = objective
         for name, module in self.parts().items():
             module.train(name in parts_trained(stage))
         self.setting = setting_of(
@@ -97,7 +99,7 @@ class OwnRack:
         )
         self.stage = stage
         self.rule = Corruption(
-            objective=exp.objective,
+            objective=objective,
             vocab=self.model.vocab,
             batch_size=exp.optim.batch,
             seed=exp.seed,
@@ -115,7 +117,7 @@ class OwnRack:
         place_B = batch.index * self.rule.batch_size + np.arange(len(ids_BT))
         draw_B = np.full(len(ids_BT), batch.draw)
         noisy = corrupt(self.rule, Batch(ids_BT, place_B, draw_B, place_B), progress=progress)
-        return micro_loss(self.model, noisy, setting, ids_BT.numel())
+        return micro_loss(self.model, noisy, setting, noisy.positions)
 
     def state(self, stacks: set[str]) -> dict[str, dict[str, Tensor]]:
         """Tensors of embedding, head and `stacks`."""

@@ -17,6 +17,7 @@ from stackwise.model.attention import ATTENTION
 from stackwise.model.attention.heads import scored
 from stackwise.model.attention.mha import SoftmaxAttention
 from stackwise.model.block import Block, block_saved
+from stackwise.model.direction import Direction
 from stackwise.model.shape import RackShape
 from stackwise.planner.probe import Probe, Run, again
 from stackwise.training.step import autocast
@@ -51,7 +52,7 @@ class _Given(torch.autograd.Function):
 class _Unattended(SoftmaxAttention):
     """Softmax attention whose scores and sums are left out: each query gets its own numbers."""
 
-    def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
+    def forward(self, x_BTD: Tensor, *, causal: Direction) -> Tensor:
         q_BHTE, k_BHTE, v_BHTE = scored(
             self.qkv(x_BTD), self.shape, self.q_norm, self.k_norm, self.rotary
         )

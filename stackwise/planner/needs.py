@@ -14,6 +14,7 @@ from stackwise.memory.disk import ENDLESS, cache_bytes, checkpoint_bytes
 from stackwise.memory.limits import free_disk
 from stackwise.planner.hardware import THIS
 from stackwise.planner.units import gb, gib
+from stackwise.probing import as_probed
 from stackwise.rules import check_placement
 from stackwise.stage import Stage
 from stackwise.training.placing import check_trunk
@@ -132,6 +133,7 @@ def needs(
     check_placement(exp, placement, elsewhere=elsewhere)
     made, card = stages(exp), None if placement.device == "auto" else placement.device == "cuda"
     check_trunk(exp, placement, made)
+    exp = as_probed(exp, made)
     return Needs(
         made=made,
         rows=plan_rows(exp, placement, made, card=card),

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackwise.adapters import Adapter
+from stackwise.block_diffusion import rows_read
 from stackwise.completion import packing
 from stackwise.memory.flops import (
     block_flops_per_token,
     counted_frac,
     head_flops_per_position,
+    rows_per_token,
+    scores_per_row,
     vocab_size,
 )
 from stackwise.memory.lowrank import forward_flops, layers
@@ -23,7 +26,6 @@ from stackwise.memory.stored import block_linears, token_linears
 from stackwise.model.block import (
     block_input_parameters,
     block_matmul_parameters,
-    block_scores,
 )
 from stackwise.model.count import head_matrices
 from stackwise.objective import is_causal
@@ -48,6 +50,11 @@ class Pass:
     tokens: int
 
     @property
+    def rows(self) -> float:
+        """Of the blocks' matrices: tokens, or more where they are read twice."""
+        return self.tokens * rows_per_token(self.exp)
+
+    @property
     def dtype(self) -> str:
         """Of matrix products."""
         return self.exp.precision.compute
@@ -67,11 +74,11 @@ class Pass:
         """Seconds of attention's scores and sums."""
         mask = "causal" if is_causal(self.exp.objective) else "full"
         curve = self.hardware.attention[f"{self.dtype}/{mask}/{way}"]
-        return flops / rate_at(curve, self.exp.data.seq_len)
+        return flops / rate_at(curve, rows_read(self.exp.objective, self.exp.data.seq_len))
 
     def around(self, way: str) -> float:
         """Seconds of all else in a block, one way."""
-        numbers = self.tokens * sum(saved_of(self.exp, True))
+        numbers = self.rows * sum(saved_of(self.exp, True))
         return seconds_for(self.hardware.around[f"{self.dtype}/{way}"], numbers)
 
     def together(self, way: str) -> float:
@@ -102,12 +109,11 @@ class Pass:
     def ahead(self, number: int, frozen: bool) -> float:
         """Seconds of a block forward, numbered over the whole rack."""
         exp, N = self.exp, self.tokens
-        causal = is_causal(exp.objective)
-        scores = block_scores(exp.rack, exp.attention, number, exp.data.seq_len, causal)
-        pairs = scores.pairs + scores.constant
+        scores, again = scores_per_row(exp, number), rows_per_token(exp)
+        pairs = again * (scores.pairs + scores.constant)
         flops = block_flops_per_token(exp, number, "trunk")
         sides = token_linears(exp.rack, exp.attention)
-        forward = self.products(N * (flops - pairs), sides, N) + self.attention(
+        forward = self.products(N * (flops - pairs), sides, self.rows) + self.attention(
             N * pairs, "forward"
         )
         forward += self.around("forward") + self.weights(frozen)
@@ -122,8 +128,7 @@ class Pass:
             first: Whether nothing before it needs a gradient.
         """
         exp, N = self.exp, self.tokens
-        causal = is_causal(exp.objective)
-        scores = block_scores(exp.rack, exp.attention, number, exp.data.seq_len, causal)
+        scores, again = scores_per_row(exp, number), rows_per_token(exp)
         sides = token_linears(exp.rack, exp.attention)
         frozen = role != "active"
         forward = self.ahead(number, frozen)
@@ -132,9 +137,9 @@ class Pass:
         back = block_flops_per_token(exp, number, role)
         back -= block_flops_per_token(exp, number, "trunk")
         if first:
-            back -= 2 * block_input_parameters(exp.rack, exp.attention)
-        back_pairs = 2 * scores.pairs + scores.constant
-        backward = self.products(N * (back - back_pairs), sides, N)
+            back -= again * 2 * block_input_parameters(exp.rack, exp.attention)
+        back_pairs = again * (2 * scores.pairs + scores.constant)
+        backward = self.products(N * (back - back_pairs), sides, self.rows)
         backward += self.attention(N * back_pairs, "backward") + self.around("backward")
         matrices = block_matmul_parameters(exp.rack, exp.attention)
         backward += self.weights(True) if frozen else self.cast(matrices)
@@ -166,7 +171,7 @@ class Pass:
 
     def embedding(self, stage: Stage) -> float:
         """Seconds of looking rows up, and of their gradient where they train."""
-        numbers = self.tokens * self.exp.rack.d_model
+        numbers = self.rows * self.exp.rack.d_model
         if not stage.embedding:
             return seconds_for(self.hardware.passing["add"], numbers)
         table = vocab_size(self.exp) * self.exp.rack.d_model

@@ -23,6 +23,7 @@ from stackwise.budget import steps_of
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
+from stackwise.end_to_end import in_one_stage
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.disk import ENDLESS
 from stackwise.memory.stored import stack_bytes
@@ -30,6 +31,7 @@ from stackwise.planner.bars import ErrorBars, bars_for
 from stackwise.planner.hardware import Hardware, hardware_called
 from stackwise.planner.needs import Needs, needs, placed_on, with_disk
 from stackwise.planner.stage_seconds import stage_seconds
+from stackwise.probing import Probes, as_probed, asked_probes, bounded_probes
 from stackwise.stage import Stage, parts_trained
 
 if TYPE_CHECKING:
@@ -103,6 +105,16 @@ class Plan:
         return self.tokens / self.days
 
     @cached_property
+    def probes(self) -> Probes:
+        """How the run is looked at, and what that takes; where it is over, less than is asked."""
+        return bounded_probes(self.experiment, self.needs.made)
+
+    @cached_property
+    def asked_probes(self) -> Probes:
+        """The same as the experiment asks for it."""
+        return asked_probes(self.experiment, self.needs.made)
+
+    @cached_property
     def problems(self) -> tuple[str, ...]:
         """Why it does not fit; nothing if it does."""
         return tuple(self.needs.problems(self.hardware))
@@ -127,7 +139,7 @@ class Plan:
     @cached_property
     def end_to_end(self) -> Mapping[str, Any]:
         """The same rack trained end to end on the same budget: bytes and FLOPs, for comparison."""
-        exp = self.experiment.replace(curriculum="end_to_end", masking={"bands": None})
+        exp = in_one_stage(self.experiment)
         place, card = self.placement.replace(trunk="recompute"), self.hardware.kind == "cuda"
         (row,) = plan_rows(exp, place, stages(exp), card=card)
         return row
@@ -155,6 +167,7 @@ class Plan:
             "days": self.days,
             "tokens_per_day": self.tokens_per_day,
             "fits": self.fits,
+            "probes": {**asdict(self.probes), "frac": self.probes.frac},
             "problems": list(self.problems),
             "advice": list(self.advice),
             "end_to_end": {
@@ -198,6 +211,7 @@ def plan(
     machine, place = with_disk(machine, place), placed_on(place, machine)
     needed = needs(made_of, place, machine=machine, epoch_samples=epoch_samples)
     made = needed.made
+    looked = as_probed(made_of, made)
     return Plan(
         experiment=made_of,
         placement=place,
@@ -209,7 +223,7 @@ def plan(
                 **row,
                 "trains": sorted(parts_trained(stage)),
                 "steps": steps_of(made_of, stage),
-                **seconds_of(made_of, place, made, number, machine, epoch_samples),
+                **seconds_of(looked, place, made, number, machine, epoch_samples),
             }
             for number, (row, stage) in enumerate(zip(needed.rows, made, strict=True))
         ),

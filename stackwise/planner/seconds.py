@@ -34,6 +34,9 @@ from stackwise.completion import packing
 from stackwise.memory.counted import micro_samples, micro_tokens
 from stackwise.memory.flops import (
     block_index,
+    counted_frac,
+    head_flops_per_position,
+    vocab_size,
 )
 from stackwise.memory.lowrank import layers, leftmost
 from stackwise.memory.stored import lent_bytes
@@ -47,7 +50,8 @@ from stackwise.planner.moving import (
     optimizer_seconds,
     trained,
 )
-from stackwise.planner.passes import Pass
+from stackwise.planner.passes import Pass, head_sides
+from stackwise.preserving import distils, path_read
 from stackwise.stage import Role, Stage, as_run, roles
 
 if TYPE_CHECKING:
@@ -74,6 +78,7 @@ class StepSeconds:
     average: float = 0.0
     streaming: float = 0.0
     launching: float = 0.0
+    held: float = 0.0
 
     @property
     def total(self) -> float:
@@ -181,6 +186,22 @@ def micro_seconds(pass_: Pass, stage: Stage, untied: bool) -> StepSeconds:
         backward=backward,
         recompute=recompute,
         head=pass_.head(stage),
+        held=held_seconds(pass_, stage),
+    )
+
+
+def held_seconds(pass_: Pass, stage: Stage) -> float:
+    """What the rack before the stage takes to predict, where predictions are distilled from it."""
+    if not distils(stage):
+        return 0.0
+    exp, read = pass_.exp, path_read(stage)
+    kinds = Counter(block for stack, block in blocks_of(exp, stage) if stack in read)
+    counted = pass_.tokens * counted_frac(exp, stage)
+    flops = head_flops_per_position(exp) * counted
+    head = pass_.products(flops, head_sides(exp), counted)
+    head += 2 * seconds_for(pass_.hardware.loss[pass_.dtype], counted * vocab_size(exp))
+    return head + sum(
+        count * pass_.block(block, "trunk", False)[0] for block, count in kinds.items()
     )
 
 

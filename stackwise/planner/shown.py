@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stackwise.planner.fit import Fit
     from stackwise.planner.hardware import Hardware
     from stackwise.planner.plan import Plan
+    from stackwise.probing import Probes
 
 ENDS = {"embedding", "head"}
 FEW = 12  # stages of which each is shown
@@ -163,12 +164,29 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
         "compute",
         f"{found.flops:.3g} FLOPs, {count_text(found.tokens)} tokens, {each:.3g} FLOPs a token",
     )
+    if found.probes != found.asked_probes:
+        yield "probes", probes_text(found.probes, found.asked_probes)
     if found.experiment.curriculum.choice != "end_to_end":
         yield "end to end", price(found.end_to_end, found.flops)
     card = "; none was measured on a card" if machine.kind == "cuda" and shipped() == bars else ""
     small = bars.of_peak(need.peak_bytes) != bars.peak
     unknown = f"; how far off is not known under {gib(SMALL)}" if small else ""
     yield "accuracy", f"plans were off by {bars}{card}{unknown}"
+
+
+def probes_text(done: Probes, asked: Probes) -> str:
+    """What looks and drift take beside training, and what of them is left out."""
+    said = f"{done.flops:.3g} FLOPs, {100 * done.frac:.2g} % of training"
+    cut = [
+        f"{key} {getattr(done, key)} and not {getattr(asked, key)}"
+        for key in ("points", "depths", "drift")
+        if getattr(done, key) != getattr(asked, key)
+    ]
+    over = "" if done.fits else "; it is over that still, since each stage ends in a look"
+    return (
+        f"{said}; asked for were {100 * asked.frac:.2g} %, over the bound of "
+        f"{100 * done.bound:.2g} % (eval.probe_frac): {', '.join(cut)}{over}"
+    )
 
 
 def other_threads(found: Plan) -> str:

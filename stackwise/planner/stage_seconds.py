@@ -38,6 +38,7 @@ from stackwise.planner.curve import seconds_for
 from stackwise.planner.hardware import Hardware
 from stackwise.planner.passes import Pass, head_sides
 from stackwise.planner.seconds import StepSeconds, beyond, blocks_of, read_seconds, step_seconds
+from stackwise.probing import look_count
 from stackwise.stage import Stage, keeps_state, parts_trained, roles, trunk_of, untied_from
 from stackwise.trunk.border import border_of
 
@@ -112,18 +113,6 @@ def stage_seconds(
         ),
         step=step,
     )
-
-
-def look_count(exp: Experiment, made: Sequence[Stage], number: int) -> int:
-    """Looks at held-out text in a stage: evenly spread ones, and its last step."""
-    steps = [steps_of(exp, stage) for stage in made]
-    before, whole, points = sum(steps[:number]), sum(steps), exp.eval.points
-    end = before + steps[number]
-    if not steps[number]:
-        return 0
-    spread = end * points // whole - before * points // whole
-    last = end * points // whole > (end - 1) * points // whole
-    return spread + (not last)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from stackwise.runs.log import last_lines
 from stackwise.runs.metrics import read_metrics
 from stackwise.runs.parting import delete_run, zip_run
 from stackwise.runs.standing import LIVE, silent_seconds, state_of, way_out
+from stackwise.runs.statistics import drift_of, statistics_of
 from stackwise.runs.tail import last_event
 
 if TYPE_CHECKING:
@@ -166,6 +167,14 @@ class Run:
     def layers(self) -> pd.DataFrame:
         """Held-out loss at every depth, at every look: one row per look and exit."""
         return layers_of(self)
+
+    def statistics(self) -> pd.DataFrame:
+        """Sizes of activations, gradients and updates, at every look: one row per block."""
+        return statistics_of(self)
+
+    def drift(self) -> pd.DataFrame:
+        """How far predictions and outputs of stacks moved over each stage after the first."""
+        return drift_of(self)
 
     def memory(self) -> pd.DataFrame:
         """Bytes by category of each stage: predicted by arithmetic, and measured."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from stackwise.block_diffusion import read_as
 from stackwise.choice import Params, parse
 from stackwise.errors import ExperimentError
 from stackwise.model.rack import Rack
@@ -15,15 +16,28 @@ from stackwise.objective import is_causal
 from stackwise.sampling.registry import SAMPLERS, is_causal_sampler, samplers_for
 
 SEEDS = 1 << 63
+BY_BLOCK = "semi_autoregressive"
+USUAL = {"kind": BY_BLOCK, "inner": "ancestral"}  # of a text that is read block by block
 
 
 def usual_method(causal: bool) -> str:
-    """The sampler that is taken where none is named."""
+    """The sampler that is taken where none is named, of a text that is read as a whole."""
     return "autoregressive" if causal else "ancestral"
 
 
-def method_for(rack: Rack, method: str | Params | None) -> Params:
+def block_in(objective: Params | None, tokens: int) -> int | None:
+    """Tokens of a block, where so many tokens are read block by block; else None."""
+    blocks = None if objective is None else read_as(objective, tokens)
+    return None if blocks is None else blocks.size
+
+
+def method_for(rack: Rack, method: str | Params | None, block: int | None = None) -> Params:
     """The parameters of a sampler that fits a rack.
+
+    Args:
+        rack: The rack.
+        method: As for `sample`.
+        block: Of `block_in`.
 
     Raises:
         ExperimentError: If it is unknown, its parameters are wrong, or it reads the rack in a
@@ -32,13 +46,34 @@ def method_for(rack: Rack, method: str | Params | None) -> Params:
     """
     objective = rack.objective if isinstance(rack, Rack) else None
     if method is None:
-        return parse(
-            SAMPLERS, usual_method(objective is not None and is_causal(objective)), "method", "kind"
-        )
+        causal = objective is not None and is_causal(objective)
+        return parse(SAMPLERS, usual_method(causal) if block is None else USUAL, "method", "kind")
     params = parse(SAMPLERS, method, "method", "kind")
     if objective is not None:
         check_direction("method", params.choice, objective.choice, is_causal(objective))
+    if block is not None:
+        check_blocks("method", params, block)
     return params
+
+
+def check_blocks(key: str, params: Params, block: int) -> None:
+    """Refuse a sampler that does not write a text by the blocks that its rack learned.
+
+    Raises:
+        ExperimentError: If it is one that fills it as a whole, or has windows of its own.
+    """
+    if params.choice != BY_BLOCK:
+        raise ExperimentError(
+            f"{key}: {params.choice!r} fills a text as a whole, and objective=block_diffusion "
+            f"learned blocks of {block} tokens, each after those before it; use {BY_BLOCK} with "
+            f"inner={params.choice} where it can be, leave it out, or write {block} tokens at most"
+        )
+    asked = getattr(params, "block", None)
+    if asked not in (None, block):
+        raise ExperimentError(
+            f"{key}.block: {asked}, but objective=block_diffusion learned blocks of {block} "
+            "tokens; leave it empty"
+        )
 
 
 def check_direction(key: str, kind: str, objective: str, causal: bool) -> None:

@@ -1,7 +1,9 @@
 """Semi-autoregressive sampling: windows of tokens left to right, each filled by an inner sampler.
 
-LLaDA (arXiv 2502.09992, appendix B.4). Not block diffusion: all tokens are read at
-every step, those of later windows as [MASK].
+LLaDA (arXiv 2502.09992, appendix B.4): all tokens are read at every step, those of later windows as
+[MASK]. A rack that was trained by `block_diffusion` is sampled as it learned instead (BD3-LM, arXiv
+2503.09573, section 3.3): windows are its blocks, counted from the first token, of which those that
+are done are read clean, and later ones not at all (`by_block.py`).
 
 Shapes: B samples, T tokens.
 """
@@ -20,6 +22,7 @@ from stackwise.choice import Params, find, parse
 from stackwise.sampling.ranked import check_per_step
 from stackwise.sampling.task import Sampler, Task
 
+USUAL_BLOCK = 32
 WHOLE = ("autoregressive", "semi_autoregressive", "through_depth")
 Inner = str | dict[str, Any]
 
@@ -27,11 +30,16 @@ Inner = str | dict[str, Any]
 class SemiAutoregressive(Params):
     """Windows of `block` tokens from left to right, each filled by an inner sampler.
 
-    LLaDA (arXiv 2502.09992). Follows the rack's distribution if the inner sampler does.
+    LLaDA (arXiv 2502.09992); or the blocks of block_diffusion (arXiv 2503.09573). Follows the
+    rack's distribution if the inner sampler does.
     """
 
     kind: Literal["semi_autoregressive"] = "semi_autoregressive"
-    block: int = Field(32, ge=1, description="tokens per window")
+    block: int | None = Field(
+        None,
+        ge=1,
+        description="tokens per window; empty: 32, or those of a block with block_diffusion",
+    )
     inner: str | dict[str, Any] = Field(
         "confidence",
         description="the sampler that fills a window: its name, as in confidence or entropy:2, or "
@@ -72,10 +80,11 @@ def semi_autoregressive(task: Task, params: SemiAutoregressive) -> Iterator[Tens
     """
     entry, inner = inner_of(params.inner)
     check_per_step(inner, task.steps)
-    parts = windows(task.fill_BT, params.block)
+    block = task.rack.block or params.block or USUAL_BLOCK
+    parts = windows(task.fill_BT, block, from_first=task.rack.block is not None)
     if task.steps is not None and entry.takes_steps(inner) and task.steps < len(parts):
         raise ValueError(
-            f"steps: {task.steps} < {len(parts)} windows of method.block={params.block} tokens; "
+            f"steps: {task.steps} < {len(parts)} windows of method.block={block} tokens; "
             f"give {len(parts)} or more, or longer windows"
         )
     return _each(task, parts, entry, inner)
@@ -87,16 +96,24 @@ def _each(task: Task, parts: list[Tensor], entry: Sampler, inner: Params) -> Ite
         steps = task.steps
         if steps is not None:
             steps = steps * (number + 1) // count - steps * number // count
-        part = replace(task, ids_BT=ids_BT, fill_BT=fill_BT, steps=steps)
+        end = ids_BT.shape[1]
+        if task.rack.block is not None:  # later blocks are not read
+            last = int(fill_BT.any(0).nonzero()[-1])
+            end = min(end, (last // task.rack.block + 1) * task.rack.block)
+        part = replace(task, ids_BT=ids_BT[:, :end], fill_BT=fill_BT[:, :end], steps=steps)
         for after_BT in entry.build(part, inner):
-            ids_BT = after_BT
+            ids_BT = torch.cat([after_BT, ids_BT[:, end:]], dim=1)
             yield ids_BT
 
 
-def windows(fill_BT: Tensor, block: int) -> list[Tensor]:
-    """The positions to fill of each window that has any, left to right, each (B, T), bool."""
+def windows(fill_BT: Tensor, block: int, *, from_first: bool = False) -> list[Tensor]:
+    """The positions to fill of each window that has any, left to right, each (B, T), bool.
+
+    Counted from the first column that has any, or from the first of all.
+    """
     columns = fill_BT.any(0).nonzero()[:, 0]
     if not len(columns):
         return []
-    place_T = (torch.arange(fill_BT.shape[1], device=fill_BT.device) - columns[0]) // block
+    first = 0 if from_first else int(columns[0])
+    place_T = (torch.arange(fill_BT.shape[1], device=fill_BT.device) - first) // block
     return [fill_BT & (place_T == number) for number in place_T[columns].unique().tolist()]

@@ -21,14 +21,20 @@ from torch.nn.functional import pad
 
 from stackwise.choice import Params, find
 from stackwise.evaluation import device_of
-from stackwise.sampling.asked import check_choosing, check_prompt, check_start, method_for
+from stackwise.model.rack import Rack
+from stackwise.sampling.asked import (
+    block_in,
+    check_choosing,
+    check_prompt,
+    check_start,
+    method_for,
+)
 from stackwise.sampling.registry import SAMPLERS
 from stackwise.sampling.task import Task
 from stackwise.sampling.view import View
 
 if TYPE_CHECKING:
     from stackwise.data.tokenizer import Tokenizer
-    from stackwise.model.rack import Rack
 
 HIDDEN = "\u2592"
 
@@ -95,10 +101,12 @@ def stream(
     ids_BT = torch.atleast_2d(torch.as_tensor(start, dtype=torch.int64, device=device_of(rack)))
     check_start(rack, ids_BT, length)
     check_choosing(steps, temperature, top_k, top_p, seed)
-    params = method_for(rack, method)
     ids_BT = pad(ids_BT, (0, length), value=rack.mask_id)
+    objective = rack.objective if isinstance(rack, Rack) else None
+    block = block_in(objective, ids_BT.shape[1])
+    params = method_for(rack, method, block)
     task = Task(
-        View(rack, temperature=temperature, top_k=top_k, top_p=top_p),
+        View(rack, temperature=temperature, top_k=top_k, top_p=top_p, block=block),
         ids_BT,
         ids_BT == rack.mask_id,
         steps,
@@ -219,7 +227,7 @@ def sample(
         length: Tokens to add.
         method: A name of `SAMPLERS`, `name:value` for its first knob (`ancestral:cosine`), a
             mapping of its knobs, or its parameters; None for `autoregressive` if the rack was
-            trained causally, else `ancestral`.
+            trained causally, else `ancestral`, within each block where it was trained by blocks.
         steps: Denoising steps; None for one per token. Not used by samplers that fill one position
             at a time.
         temperature: 0 takes the most probable token; 1 samples the rack's distribution.

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from stackwise.memory.flops import decode_flops_per_token, head_flops, read_flops_per_token
+from stackwise.model.adapters import adapter_parameters
 from stackwise.model.decoding import decodes, reading
 from stackwise.model.rack import Rack
+from stackwise.sampling.by_block import BlockReader
 from stackwise.sampling.choosing import cut
 
 if TYPE_CHECKING:
@@ -30,8 +32,10 @@ class View:
         temperature: Of choosing, which decides what `top_p` keeps.
         top_k: See `cut`.
         top_p: See `cut`.
+        block: Tokens per block, for a rack that reads text block by block; None for others.
 
     Attributes:
+        block: The same.
         forwards: Reads so far: calls that ran the blocks on some samples.
         samples: Samples in them; a batch of 8 that is read once counts 8.
         flops: Of these reads, heads included; None for a module whose cost is not known.
@@ -39,9 +43,16 @@ class View:
     """
 
     def __init__(
-        self, rack: Rack, *, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0
+        self,
+        rack: Rack,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        block: int | None = None,
     ) -> None:
-        self._rack, self._cut = rack, (temperature, top_k, top_p)
+        self._rack, self._cut, self.block = rack, (temperature, top_k, top_p), block
+        self._blocks = None if block is None else BlockReader(rack, block, self._count_new)
         self.forwards = self.samples = 0
         self.flops: float | None = 0.0 if isinstance(rack, Rack) else None
         self.paths: list[tuple[str, ...]] = []
@@ -69,8 +80,10 @@ class View:
     def hidden(
         self, ids_BT: Tensor, *, causal: bool = False, path: Sequence[str] | None = None
     ) -> Tensor:
-        """The rack's, counted."""
+        """The rack's, counted; block by block of the last block alone."""
         stacks = self._rack.path_for(1.0) if path is None else tuple(path)
+        if self._blocks is not None:
+            return self._blocks.hidden(ids_BT, stacks)
         self._count(ids_BT, stacks, lambda: self._cost(stacks, ids_BT.shape[1], causal))
         return self._rack.hidden(ids_BT, causal=causal, path=stacks)
 
@@ -95,6 +108,10 @@ class View:
             self.flops += each * (x_ND.numel() // x_ND.shape[-1])
         return cut(self._rack.logits(x_ND), *self._cut)
 
+    def _count_new(self, ids_BT: Tensor, seen: int) -> None:
+        stacks, new = self._rack.path_for(1.0), ids_BT.shape[1]
+        self._count(ids_BT, stacks, lambda: self._decode_cost(stacks, new, seen))
+
     def _count(
         self, ids_BT: Tensor, path: tuple[str, ...], each: Callable[[], float | None]
     ) -> None:
@@ -107,11 +124,18 @@ class View:
             self.flops = None if cost is None else self.flops + ids_BT.numel() * cost
 
     def _decode_cost(self, path: tuple[str, ...], new: int, seen: int) -> float | None:
-        return decode_flops_per_token(self._rack.shape, self._rack.attention, path, new, seen)
+        whole = decode_flops_per_token(self._rack.shape, self._rack.attention, path, new, seen)
+        return None if whole is None else whole + self._beside(path)
 
     def _cost(self, path: tuple[str, ...], length: int, causal: bool) -> float:
         key = (path, length, causal)
         if key not in self._costs:
             shape, attention = self._rack.shape, self._rack.attention
-            self._costs[key] = read_flops_per_token(shape, attention, path, length, causal)
+            whole = read_flops_per_token(shape, attention, path, length, causal)
+            self._costs[key] = whole + self._beside(path)
         return self._costs[key]
+
+    def _beside(self, path: tuple[str, ...]) -> float:
+        """FLOPs per token of the adapters that the stacks carry: 2 for each number of A and B."""
+        carried = (adapter_parameters(self._rack.stacks[stack]) for stack in path)
+        return 2.0 * sum(tensor.numel() for found in carried for _, tensor in found)

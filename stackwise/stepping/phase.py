@@ -26,12 +26,14 @@ class TokenBatch:
         input_BT: What goes in; [MASK] is `vocab`, [START] is `vocab + 1`.
         counted_BT: Positions that count in the loss.
         mask_frac_B: Part of each sample that is hidden.
-        weight_B: Weight of each sample's counted positions in the loss.
+        weight_B: Weight of each sample's counted positions in the loss; their mean, where each has
+            one of its own.
         vocab: Entries of the head.
         texts: The text of every id that occurs; empty where it is a part of a character.
         nats_BT: The loss at each counted position, before its weight; NaN elsewhere. None before
             the loss is known.
         guess_BT: The likeliest id there; -1 elsewhere. None before.
+        weight_BT: The weight of each position, where those of a sample differ; None elsewhere.
     """
 
     ids_BT: NDArray[np.int64]
@@ -43,6 +45,7 @@ class TokenBatch:
     texts: Mapping[int, str]
     nats_BT: NDArray[np.float64] | None = None
     guess_BT: NDArray[np.int64] | None = None
+    weight_BT: NDArray[np.float32] | None = None
 
     @property
     def masked_BT(self) -> NDArray[np.bool_]:

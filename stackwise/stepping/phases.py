@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from stackwise.errors import ExperimentError
 from stackwise.evaluation import LOGITS_AT_ONCE, nats_at
 from stackwise.objective import Corrupted
 from stackwise.stage import Stage, roles, trunk_of
@@ -75,7 +76,13 @@ def phases_of_step(work: Work, trainee: Trainee, setting: Setting) -> Iterator[P
 
     Raises:
         FloatingPointError: As `training_step`.
+        ExperimentError: If the stage is held to the rack before it.
     """
+    if setting.holding is not None:
+        raise ExperimentError(
+            f"preserve: holds stage {trainee.number} to the rack before it by terms that a step in "
+            "phases does not show; leave preserve out, or look at another stage"
+        )
     stage = stage_at(trainee.stage, work.exp.seed, work.at.total_steps)
     step = StepInHand(work, trainee, setting.on(stage.path), stage)
     yield step.tell("batch", ())
@@ -96,7 +103,7 @@ class StepInHand:
         self.stage, number = stage, trainee.number
         self.rate = stage_lr(work.exp.optim, self.stage, work.at.step, work.steps_of(number))
         noisy = work.noisy_batch(number, work.at.step)
-        self.positions, self.counted = noisy.input_BT.numel(), int(noisy.counted_BT.sum())
+        self.positions, self.counted = noisy.positions, int(noisy.counted_BT.sum())
         self.tokens = token_batch(work, noisy)
         size = setting.micro_batch or len(noisy.input_BT)
         self.micros = [micro.to(setting.device) for micro in noisy.split(size)]
@@ -136,7 +143,8 @@ class StepInHand:
         layers = setting.rest[first : first + len(found)]
         with outputs_noted(found, self.outputs.add), self.kept:
             for at, x_BTD in enumerate(self.xs):
-                micro, causal = self.micros[at], setting.causal
+                micro = self.micros[at]
+                causal = micro.direction(setting.causal)
                 time_B = self.work.rack.time_of(micro.input_BT, micro.level_B)
                 with autocast(setting.device, setting.compute):
                     for name, layer in zip(found, layers, strict=True):
@@ -274,14 +282,22 @@ class StepInHand:
 
 
 def token_batch(work: Work, noisy: Corrupted) -> TokenBatch:
-    """A batch as plain arrays, with the texts of its tokens."""
-    ids_BT, input_BT = noisy.target_BT.numpy(), noisy.input_BT.numpy()
+    """A batch as plain arrays, with the texts of its tokens; without those that are read clean."""
+    tokens = noisy.positions // len(noisy.input_BT)
+    ids_BT, input_BT, counted_BT = (
+        x.numpy()[:, :tokens] for x in (noisy.target_BT, noisy.input_BT, noisy.counted_BT)
+    )
+    weight_B, weight_BT = noisy.weight_B.numpy(), None
+    if noisy.weight_BT is not None:
+        weight_BT = noisy.weight_BT.numpy()[:, :tokens]
+        weight_B = (weight_BT * counted_BT).sum(1) / np.maximum(counted_BT.sum(1), 1)
     return TokenBatch(
         ids_BT=frozen(ids_BT),
         input_BT=frozen(input_BT),
-        counted_BT=frozen(noisy.counted_BT.numpy()),
+        counted_BT=frozen(counted_BT),
         mask_frac_B=frozen(noisy.mask_frac_B.numpy()),
-        weight_B=frozen(noisy.weight_B.numpy()),
+        weight_B=frozen(weight_B),
+        weight_BT=None if weight_BT is None else frozen(weight_BT),
         vocab=work.rack.vocab,
         texts=MappingProxyType(texts_of(work, np.concatenate([ids_BT, input_BT]))),
     )

@@ -201,7 +201,7 @@ class Stepper:
         """The loss of the batch of any step as the weights are, and the positions that count."""
         work, setting = self._work, self._setting
         noisy = work.noisy_batch(self.number, step)
-        positions = noisy.input_BT.numel()
+        positions = noisy.positions
         with threads_of(self.placement), workspace(small=True):
             micros = noisy.split(setting.micro_batch or len(noisy.input_BT))
             losses = [float(micro_loss(work.rack, each, setting, positions)) for each in micros]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stackwise.block_diffusion import read_as
+from stackwise.by_stage import in_blocks
 from stackwise.objective import Clm, Mlm
 from stackwise.report import bytes_text
 from stackwise.stage import FULL_BAND, Stage, parts_trained, roles, trunk_of
@@ -56,6 +58,13 @@ def mask(phase: Phase, exp: Experiment, stage: Stage) -> str:
             f"[MASK], some another token, some their own. Only these positions count in the loss."
         )
     low, high = float(tokens.mask_frac_B.min()), float(tokens.mask_frac_B.max())
+    if (blocks := read_as(in_blocks(exp, stage).objective, tokens.ids_BT.shape[1])) is not None:
+        return (
+            f"Each block of {blocks.size} tokens draws a noise level of its own; samples lose "
+            f"from {low:.0%} to {high:.0%} here, {phase.counted:,} of {whole:,} in all. The clean "
+            f"text is read beside: a block sees itself as it is masked, and the blocks before it "
+            f"clean. Only the masked positions count in the loss."
+        )
     band = ""
     if stage.band != FULL_BAND:
         band = f" from this stage's noise band ({stage.band[0]:.3g}, {stage.band[1]:.3g}]"

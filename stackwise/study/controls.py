@@ -9,9 +9,11 @@ arm: given this much memory, which wins?
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
+from stackwise.end_to_end import as_end_to_end
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import training_bytes
 from stackwise.model.shape import total_blocks
@@ -65,15 +67,13 @@ def control_of(base: Experiment, arms: Sequence[Arm]) -> Arm | None:
 
 def same_but_curriculum(one: Experiment, other: Experiment) -> bool:
     """Whether two experiments differ in curriculum, noise bands, budget and title at most."""
-    keys: dict[str, object] = {"curriculum": "end_to_end", "masking": {"bands": None}}
-    keys |= {"title": "same", "budget": {"tokens": 1}}
-    return one.replace(**keys) == other.replace(**keys)
+    keys: dict[str, Any] = {"title": "same", "budget": {"tokens": 1}}
+    return as_end_to_end(one, **keys) == as_end_to_end(other, **keys)
 
 
 def new_control(base: Experiment) -> Arm:
     """The base's rack end to end, under a schedule that decays to zero."""
-    end = base.replace(curriculum="end_to_end", masking={"bands": None})
-    return Arm(CONTROL, decayed(end))
+    return Arm(CONTROL, decayed(as_end_to_end(base)))
 
 
 def same_bytes_arm(
@@ -143,7 +143,7 @@ def shrunk_to(exp: Experiment, limit_bytes: int, placement: Placement | None = N
     place = Placement() if placement is None else placement.replace(trunk="recompute")
     for blocks in range(total_blocks(exp.rack), 0, -1):
         rack = {"stacks": 1, "blocks_per_stack": blocks}
-        small = exp.replace(rack=rack, curriculum="end_to_end", masking={"bands": None})
+        small = as_end_to_end(exp, rack=rack)
         if training_bytes(small, place) <= limit_bytes:
             return small
     raise ExperimentError(

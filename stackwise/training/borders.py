@@ -15,12 +15,14 @@ from stackwise.objective import Corrupted, is_causal
 from stackwise.stage import Stage, copied_from, untied_from
 from stackwise.training.average import Average
 from stackwise.training.checkpoint import Written
+from stackwise.training.holding import Holding, holding_of
 from stackwise.training.in_backward import stepping_of
 from stackwise.training.layers import grow_tables
 from stackwise.training.looks import loss_now
 from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
 from stackwise.training.residence import arrange, pack, take_masters
-from stackwise.training.saved import AVERAGE, MOMENTS, read_state, save_border
+from stackwise.training.saved import AVERAGE, BEFORE, MOMENTS, read_state, save_border
+from stackwise.training.stage_drift import tell_drift, timed
 from stackwise.training.step import Setting, Trainee, setting_of
 from stackwise.training.trained import State, freeze_all_but
 from stackwise.training.work import Work
@@ -40,6 +42,7 @@ def enter_stage(work: Work, number: int) -> Trainee:
     if number == untied_from(exp.rack, work.stages) and work.rack.untie():
         work.on_disk.discard("head")  # it has grown a table, whether it trains or not
         work.writer.event("untied", stage=number, why="head and embedding no longer train together")
+    holding = holding_for(work, stage, fresh)
     named = freeze_all_but(work.rack.parts(), stage)
     rounding, trains = exp.precision.rounding, {part for part, _ in named}
     optimizer = Optimizer(
@@ -68,7 +71,15 @@ def enter_stage(work: Work, number: int) -> Trainee:
             trained_parameters=sum(p.numel() for p in named.values()),
         )
     stepping = stepping_of(exp.optim, named, optimizer, work.rack, compiled=work.placement.compile)
-    return Trainee(number, stage, named, optimizer, average, stepping)
+    return Trainee(number, stage, named, optimizer, average, stepping, holding=holding)
+
+
+def holding_for(work: Work, stage: Stage, fresh: bool) -> Holding | None:
+    """What a stage is held to; one that is resumed finds the rack before it in the checkpoint."""
+    holding = holding_of(work.rack, stage, causal=is_causal(work.exp.objective))
+    if holding is not None and not fresh:
+        holding.load(read_state(work, BEFORE, set(holding.copies)))
+    return holding
 
 
 def moments_for(work: Work, stage: Stage, trains: set[str], fresh: bool) -> State:
@@ -96,6 +107,7 @@ def setting_for(work: Work, trainee: Trainee) -> Setting:
         compiled=placement.compile,
         border=border_of(exp.precision),
         in_backward=trainee.in_backward,
+        holding=trainee.holding,
     )
 
 
@@ -115,7 +127,7 @@ def measured(work: Work, trainee: Trainee, noisy: Corrupted) -> Iterator[None]:
     moments = optimizer_state(trainee.optimizer, trainee.named)
     averages = trainee.average.state() if trainee.average is not None else {}
     trainee.measured = {
-        "weights": weight_bytes(work),
+        "weights": weight_bytes(work) + (trainee.holding.bytes if trainee.holding else 0),
         "gradients": trainee.gradient_bytes,
         "optimizer": sum(t.nbytes for part in moments.values() for t in part.values()),
         "average": sum(t.nbytes for part in averages.values() for t in part.values()),
@@ -149,6 +161,7 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     masters: dict[str, Written] = {}
     if done and packing(work.exp.precision) is not None:
         masters = packed(work, trainee, done)
+    tell_drift(work, number)
     work.at.stage, work.at.step, work.at.updates = number + 1, 0, 0
     save_border(work, trainee, masters)
 
@@ -156,14 +169,17 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
 def packed(work: Work, trainee: Trainee, stacks: Sequence[str]) -> dict[str, Written]:
     """Freeze stacks to less than they trained in, and write down what that does to the loss."""
     number = trainee.number
-    before = loss_now(work, number)
+    with timed(work):
+        before = loss_now(work, number)
     masters = pack(work, number, stacks, trainee.optimizer)
+    with timed(work):
+        after = loss_now(work, number)
     work.writer.event(
         "frozen",
         stage=number,
         stacks=list(stacks),
         format=packing(work.exp.precision),
         loss_before=before,
-        loss_after=loss_now(work, number),
+        loss_after=after,
     )
     return masters

@@ -23,9 +23,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from stackwise.by_stage import in_blocks
 from stackwise.config import Placement
 from stackwise.memory.disk import layout_of, looks_at_ends
-from stackwise.objective import is_causal
+from stackwise.model.direction import start_of
+from stackwise.objective import direction_of
 from stackwise.runs import Run
 from stackwise.stage import trunk_of
 from stackwise.training.checkpoint import CheckpointError, read_manifest
@@ -37,7 +39,7 @@ from stackwise.training.work import Stopped, Work
 from stackwise.trunk.border import border_of, through
 from stackwise.trunk.cache import TrunkCache
 from stackwise.trunk.room import bytes_held, remove
-from stackwise.trunk.shards import CacheError, DamagedShard
+from stackwise.trunk.shards import CacheError, DamagedShard, Layout
 from stackwise.trunk.writer import CacheWriter
 
 MENDS = 3  # of one shard, while a stage reads it
@@ -70,7 +72,8 @@ def made(work: Work, number: int, rows: Rows) -> TrunkCache:
     folder = home_of(work, number, rows)
     key = key_of(work, number, rows, trunk_of(work.stages[number]))
     began, source = time.monotonic(), None
-    writer, why = writer_of(work, rows, folder, key)
+    layout = layout_of(in_blocks(work.exp, work.stages[number]), rows.count, rows.size, rows.length)
+    writer, why = writer_of(layout, folder, key)
     with writer:
         incomplete = not writer.complete
         if incomplete:
@@ -119,12 +122,11 @@ def drop_caches(home: Path) -> None:
         home.rmdir()
 
 
-def writer_of(work: Work, rows: Rows, folder: Path, key: str) -> tuple[CacheWriter, str | None]:
+def writer_of(layout: Layout, folder: Path, key: str) -> tuple[CacheWriter, str | None]:
     """The writer of a stage's rows, at the first one that is not there, and why it was lost.
 
     What else lies in the folder is of weights or samples that this stage does not have.
     """
-    layout = layout_of(work.exp, rows.count, rows.size, rows.length)
     try:
         writer = CacheWriter(folder, key, layout)
         return writer, writer.lost
@@ -213,7 +215,8 @@ def outputs(
     work: Work, number: int, rows: Rows, first: int, older: TrunkCache | None
 ) -> Iterator[tuple[int, Tensor]]:
     """The trunk's outputs for the batch that begins at row `first`, a micro-batch at a time."""
-    exp, causal = work.exp, is_causal(work.exp.objective)
+    exp = in_blocks(work.exp, work.stages[number])
+    causal = direction_of(exp.objective, rows.length)
     border, trunk = border_of(exp.precision), trunk_of(work.stages[number])
     rest = [[*work.rack.blocks([stack])] for stack in (trunk if older is None else trunk[-1:])]
     reads = older is None or exp.rack.time != "none"  # what the trunk is given beside an older one
@@ -231,5 +234,5 @@ def outputs(
                 x_BTD = x_BTD.to(work.device)
             else:
                 assert part is not None
-                x_BTD = work.rack.embedding(part.input_BT)
+                x_BTD = work.rack.embedding(part.input_BT, start_of(causal))
             yield row, through(x_BTD, rest, causal=causal, border=border, time_B=time_B)

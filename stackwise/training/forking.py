@@ -172,7 +172,8 @@ def spliced(run: Run, exp: Experiment, after_stage: int) -> tuple[Stage, ...]:
             f"after_stage: {after_stage} is the last of {len(whole)} stages that "
             f"curriculum={exp.curriculum.choice} makes; nothing comes after it"
         )
-    joined = [*done[: after_stage + 1], *whole[after_stage + 1 :]]
+    begun = [s.model_copy(update={"adapters": s.adapters or ()}) for s in done[: after_stage + 1]]
+    joined = [*begun, *whole[after_stage + 1 :]]
     blank = {"progress": FULL_BAND}
     bare = [
         stage.model_copy(

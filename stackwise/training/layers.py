@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stackwise.model.block import Block
+from stackwise.model.direction import Direction
 from stackwise.model.rack import Rack
 from stackwise.objective import loss_at
 from stackwise.training.chunked import LOGITS_AT_ONCE, chunked_loss
@@ -47,7 +48,7 @@ def layers(rack: Rack, path: Sequence[str], *, compiled: bool, single: bool) -> 
 def stretch(blocks: Sequence[Block]) -> Layer:
     """Consecutive blocks as one compiled function."""
 
-    def run(x_BTD: Tensor, *, causal: bool, time_B: Tensor | None = None) -> Tensor:
+    def run(x_BTD: Tensor, *, causal: Direction, time_B: Tensor | None = None) -> Tensor:
         for block in blocks:
             x_BTD = block(x_BTD, causal=causal, time_B=time_B)
         return x_BTD

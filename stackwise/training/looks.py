@@ -10,9 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stackwise.by_stage import in_blocks
 from stackwise.data.heldout import rows_at_once
 from stackwise.memory.flops import forward_flops_per_token, head_flops_per_position
 from stackwise.memory.lowrank import adapters_of
+from stackwise.model.direction import start_of
 from stackwise.objective import Corrupted, is_causal
 from stackwise.probe import total_loss
 from stackwise.stage import trunk_of
@@ -32,12 +34,13 @@ def loss_now(work: Work, number: int) -> float:
     trunk's outputs come from.
     """
     exp, path, noisy = work.exp, work.stages[number].path, work.heldout(number)
-    tokens, counted = noisy.input_BT.numel(), int(noisy.counted_BT.sum())
-    carried = adapters_of(work.stages[number])
-    spent = forward_flops_per_token(exp, path, carried) * tokens
+    tokens, counted = noisy.positions, int(noisy.counted_BT.sum())
+    looked, carried = in_blocks(exp, work.stages[number]), adapters_of(work.stages[number])
+    spent = forward_flops_per_token(looked, path, carried) * tokens
     spent += head_flops_per_position(exp) * counted
     work.at.probe_flops += spent
-    causal, rest = is_causal(exp.objective), path[len(trunk_of(work.stages[number])) :]
+    causal = noisy.direction(is_causal(exp.objective))
+    rest = path[len(trunk_of(work.stages[number])) :]
     cache = open_looks(work, number) if looks_are_cached(work, number) else None
     total, first = 0.0, 0
     with autocast(work.device, getattr(torch, exp.precision.compute)):
@@ -60,7 +63,7 @@ def trunk_rows(
         return read_whole(work, number, rows, cache, first, count).to(work.device)
     exp = work.exp
     trunk = [[*work.rack.blocks([stack])] for stack in trunk_of(work.stages[number])]
-    x_BTD = work.rack.embedding(part.input_BT)
-    causal, border = is_causal(exp.objective), border_of(exp.precision)
+    causal, border = part.direction(is_causal(exp.objective)), border_of(exp.precision)
+    x_BTD = work.rack.embedding(part.input_BT, start_of(causal))
     time_B = work.rack.time_of(part.input_BT, part.level_B)
     return through(x_BTD, trunk, causal=causal, border=border, time_B=time_B)

@@ -22,6 +22,7 @@ from stackwise.memory.meter import Meter
 from stackwise.model.adapters import check_package
 from stackwise.model.codes import operators
 from stackwise.model.formats import format_called
+from stackwise.probing import as_probed, asked_probes, bounded_probes
 from stackwise.rules import check_placement
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
@@ -60,10 +61,10 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         TrainingError: If the corpus is no longer the one that the run began with.
         CheckpointError: If its checkpoint is damaged.
     """
-    exp = run.experiment
     before = Placement.load(run.path / "placement.yaml")
     placement = placement or before
     stages = stages_of(run)
+    exp = as_probed(run.experiment, stages)
     device = device_of(placement)
     check_placement(exp, placement, goes_on=True)
     dataset = data_of(run, placement)
@@ -82,6 +83,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         lent = lent_from(placement)
         shelf = None if lent is None else Shelf(rack, run.path / RACK, device, lent)
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf)
+        say_what_is_cut(work)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
         begin_ends(work)
@@ -91,6 +93,20 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
                 drop_caches(leaves)
         with closing(shelf) if shelf is not None else nullcontext():
             yield work
+
+
+def say_what_is_cut(work: Work) -> None:
+    """Write down that looks are fewer than the experiment asks for, or take more than they may."""
+    asked = asked_probes(work.run.experiment, work.stages)
+    done = bounded_probes(work.run.experiment, work.stages)
+    changed = {
+        key: [getattr(asked, key), getattr(done, key)]
+        for key in ("points", "depths", "drift")
+        if getattr(asked, key) != getattr(done, key)
+    }
+    if changed:
+        shares = {"asked_frac": asked.frac, "frac": done.frac, "bound": done.bound}
+        work.writer.event("probes_bounded", changed=changed, **shares, fits=done.fits)
 
 
 def load_packages(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> None:

@@ -123,12 +123,15 @@ class Optimizer:
             yield optim, self.optim.weight_decay, [p for p in mine if p.ndim >= 2]
             yield optim, 0.0, [p for p in mine if p.ndim < 2]
 
-    def exact_n(self, parameter: nn.Parameter, start: int = 0, stop: int | None = None) -> Tensor:
+    def exact_n(
+        self, parameter: nn.Parameter, start: int = 0, stop: int | None = None, every: int = 1
+    ) -> Tensor:
         """Some of the float32 numbers that a parameter stands for: its master's, if it has one."""
-        weight_n, kept = parameter.detach().reshape(-1)[start:stop], self.state.get(parameter, {})
+        kept = self.state.get(parameter, {})
+        weight_n = parameter.detach().reshape(-1)[start:stop:every]
         if LOWER not in kept:
             return weight_n.float()
-        return joined(weight_n, kept[LOWER].view(-1)[start:stop])
+        return joined(weight_n, kept[LOWER].view(-1)[start:stop:every])
 
     @torch.no_grad()
     def put(self, parameter: nn.Parameter, exact: Tensor) -> None:

@@ -60,6 +60,7 @@ def rows_trained(work: Work, number: int) -> Rows:
             "first": work.first_sample(number, 0),
             "progress": [work.samples_before(number), work.total_samples] if moves else None,
             **read_otherwise(work, number),
+            **in_blocks_of(work, number),
         },
         length=work.length_of(number),
     )
@@ -74,9 +75,15 @@ def rows_looked_at(work: Work, number: int) -> Rows:
         size=size,
         micro=size,
         noisy=lambda first: work.heldout(number).rows(first, first + size),
-        facts={"heldout": [exp.eval.windows, size]},
+        facts={"heldout": [exp.eval.windows, size], **in_blocks_of(work, number)},
         length=exp.data.seq_len,
     )
+
+
+def in_blocks_of(work: Work, number: int) -> dict[str, int]:
+    """The size of a stage's blocks, where stages have sizes of their own."""
+    block = work.stages[number].block
+    return {} if block is None else {"block": block}
 
 
 def read_otherwise(work: Work, number: int) -> dict[str, Any]:

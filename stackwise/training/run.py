@@ -39,6 +39,7 @@ from stackwise.training.rates import stage_lr
 from stackwise.training.residence import gather
 from stackwise.training.rows import rows_trained
 from stackwise.training.saved import save_work
+from stackwise.training.stage_drift import note_beginning
 from stackwise.training.start import (
     TrainingError,
     create_run,
@@ -46,7 +47,7 @@ from stackwise.training.start import (
     settled,
 )
 from stackwise.training.step import StepNumbers, training_step
-from stackwise.training.watch import finish, watch
+from stackwise.training.watch import finish, moves_of, watch
 from stackwise.training.work import Stopped as Stopped
 from stackwise.training.work import Work
 from stackwise.trunk.cache import TrunkCache
@@ -167,10 +168,12 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
     """Train one stage from wherever its counters stand to its end."""
     exp, stage = work.exp, work.stages[number]
     trainee = enter_stage(work, number)
+    note_beginning(work, number)
     setting = setting_for(work, trainee)
     steps = work.steps_of(number)
     with closing(inputs(work, number)) as batches:
         for noisy in batches:
+            moves = moves_of(work, trainee)
             began = time.perf_counter()
             rate = stage_lr(exp.optim, stage, work.at.step, steps)
             now = setting.on(path_at(stage, exp.seed, work.at.total_steps))
@@ -179,7 +182,7 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
             work.count(number, noisy, numbers, rate, time.perf_counter() - began)
             if on_step is not None:
                 on_step(work, numbers)
-            watch(work, trainee)
+            watch(work, trainee, numbers, moves)
             take_orders(work)
             if work.at.step == steps:
                 break  # the border saves, whatever is asked

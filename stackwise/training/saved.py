@@ -1,7 +1,8 @@
 """What a run's checkpoints hold of it: the rack, and what resuming needs.
 
 In `rack/` each part (`s0`) has its weights, and while it trains its moments (`s0.optimizer`) and
-its moving average (`s0.average`). Between stages the moments remain where they are kept; else, of
+its moving average (`s0.average`), and as the stage before left it, where the stage is held to that
+(`s0.before`). Between stages the moments remain where they are kept; else, of
 bfloat16 weights that train again, the lower halves of their exact values. Where masters are kept,
 `s0.master` has the weights that a stack frozen to less trains on with and is exported from. The
 counters stand in the manifest. `best/` has the weights that the last stage trains, where their
@@ -22,6 +23,7 @@ from typing import Any, Literal
 import torch
 
 from stackwise.adapters import SUFFIX, carried_after
+from stackwise.by_stage import in_blocks
 from stackwise.completion import packing
 from stackwise.model.adapters import put_on, take_off
 from stackwise.model.rack import Rack
@@ -50,7 +52,7 @@ from stackwise.trunk.shelf import Shelf
 Parts = Mapping[str, Part]
 
 RACK, BEST = "rack", "best"
-MOMENTS, AVERAGE, MASTER = "optimizer", "average", "master"
+MOMENTS, AVERAGE, MASTER, BEFORE = "optimizer", "average", "master", "before"
 MASTERS = {"none": None, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -62,6 +64,10 @@ def save_work(work: Work, trainee: Trainee) -> None:
         work.at.updates = trainee.average.updates
         for part, tensors in trainee.average.state().items():
             parts[f"{part}.{AVERAGE}"] = tensors
+    kept = listed(work)
+    for part, tensors in trainee.holding.state().items() if trainee.holding else ():
+        if f"{part}.{BEFORE}" not in kept:  # it never changes
+            parts[f"{part}.{BEFORE}"] = tensors
     trained = {part for part, _ in trainee.named}
     commit(work, trainee.number, {**weights_of(work, trained), **parts}, trained)
 
@@ -133,7 +139,8 @@ def still_wanted(work: Work, number: int, name: str) -> bool:
         return False  # it has been merged into the stack, which trains
     later = trained_next(work.stages, number, part) is not None
     later = later or keeps_state(work.stages, number, part)
-    return kind in ("", MASTER) or (kind == MOMENTS and later)
+    held = kind == BEFORE and work.at.step > 0  # no longer than its stage
+    return kind in ("", MASTER) or (kind == MOMENTS and later) or held
 
 
 def split(name: str) -> tuple[str, str]:
@@ -292,5 +299,5 @@ def read_rack(
         fill(rack, run.path / BEST, better)
     put_adapters(rack, folder, manifest, begun, raw=raw)
     put_adapters(rack, run.path / BEST, better, begun)
-    rack.paths = paths_so_far(begun)
+    rack.paths, rack.objective = paths_so_far(begun), in_blocks(exp, begun[-1]).objective
     return rack.to(device).eval()

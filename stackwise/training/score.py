@@ -48,7 +48,8 @@ def evaluate_run(
     dataset, target = data_of(run, placement), device_of(placement)
     with threads_of(placement):
         rack = run.rack(best=best, raw=raw, device=str(target), lent=lent_from(placement))
-        return score(rack, dataset, run.experiment, target, seed=seed, draws=draws)
+        exp = run.experiment.model_copy(update={"objective": rack.objective})  # its last blocks
+        return score(rack, dataset, exp, target, seed=seed, draws=draws)
 
 
 def score(

@@ -25,6 +25,7 @@ from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.room import check_room
+from stackwise.probing import as_probed
 from stackwise.rules import check_placement
 from stackwise.runs import Run, make_run
 from stackwise.runs.folder import is_run
@@ -78,7 +79,7 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
         facts["start"] = {"model": model.name, "weights": model.weights_hash, "of": of}
     run_id = run_id_of(exp, made, dataset, model)
     if rerun or not is_run(Path(placement.runs_dir, run_id)):  # else asked as it goes on
-        check_disk(exp, placement, made, epoch_samples)
+        check_disk(as_probed(exp, made), placement, made, epoch_samples)
     with threads_of(placement):
         run = make_run(
             placement.runs_dir,

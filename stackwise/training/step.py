@@ -12,16 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from stackwise.model.direction import start_of
 from stackwise.model.rack import Rack
 from stackwise.objective import Corrupted
+from stackwise.preserving import joint_of
 from stackwise.stage import Stage, as_run, parts_trained, trunk_of
 from stackwise.training.average import Average
+from stackwise.training.holding import Holding
 from stackwise.training.in_backward import InBackward
 from stackwise.training.layers import Head, Layer, head_of, layers
 from stackwise.training.norms import clip_, global_norms
@@ -41,12 +44,14 @@ class Setting:
         by_stack: Where each step picks a path of its own: the blocks of each stack, single or
             compiled together.
         head: Final norm, head and loss.
-        causal: Attention direction.
+        causal: Attention direction, where a batch does not say that it is read block by block.
         micro_batch: Samples per forward pass; None for all.
         checkpointing: Recompute the blocks of `rest` in backward.
         compute: dtype of matrix products.
         device: Where it computes.
         clip: Bound on the gradient norm.
+        holding: Terms beside the loss, of the rack before the stage.
+        joint: The layer of `rest` whose input one of them is about.
     """
 
     trunk: tuple[tuple[Layer, ...], ...]
@@ -60,6 +65,8 @@ class Setting:
     device: torch.device
     clip: float | None
     by_stack: Mapping[str, tuple[Layer, ...]] | None = None
+    holding: Holding | None = None
+    joint: int | None = None
 
     def on(self, path: Sequence[str]) -> Setting:
         """The same for a step that runs `path` alone."""
@@ -80,6 +87,7 @@ class Trainee:
         average: Its moving average, if the experiment asks for one.
         in_backward: Steps in backward, if the experiment asks for them.
         measured: Bytes by category in the stage's first step; None before.
+        holding: What it is held to beside its loss.
     """
 
     number: int
@@ -89,6 +97,7 @@ class Trainee:
     average: Average | None
     in_backward: InBackward | None = None
     measured: dict[str, int | None] | None = None
+    holding: Holding | None = None
 
     @property
     def gradient_bytes(self) -> int:
@@ -108,12 +117,14 @@ class StepNumbers:
         grad_norm: Of everything that trains, before clipping.
         block_norms: The same per block (`s0.1`), embedding and head.
         counted: Positions at which the head was computed.
+        preserved: Terms beside the loss, without their weights: `consistency`, `distill`.
     """
 
     loss: float
     grad_norm: float
     block_norms: dict[str, float]
     counted: int
+    preserved: Mapping[str, float] = field(default_factory=dict)
 
 
 def setting_of(
@@ -129,6 +140,7 @@ def setting_of(
     compiled: bool = False,
     border: str = "float32",
     in_backward: InBackward | None = None,
+    holding: Holding | None = None,
 ) -> Setting:
     """Resolve a stage and its placement into what the step needs."""
     trunk, picks = trunk_of(stage), stage.pick is not None
@@ -136,10 +148,13 @@ def setting_of(
         stack: layers(rack, [stack], compiled=compiled, single=checkpointing)
         for stack in (stage.path if picks else ())
     }
+    rest, place = stage.path[len(trunk) :], joint_of(stage) if holding is not None else None
+    cut = 0 if place is None else place - len(trunk)  # no compiled stretch goes across it
+    first = layers(rack, rest[:cut], compiled=compiled, single=checkpointing)
     return Setting(
         trunk=tuple(layers(rack, [stack], compiled=compiled, single=False) for stack in trunk),
         border=border,
-        rest=layers(rack, stage.path[len(trunk) :], compiled=compiled, single=checkpointing),
+        rest=(*first, *layers(rack, rest[cut:], compiled=compiled, single=checkpointing)),
         head=head_of(
             rack, compiled=compiled, scratch=None if in_backward is None else in_backward.scratch
         ),
@@ -150,6 +165,8 @@ def setting_of(
         device=device,
         clip=clip,
         by_stack=by_stack if picks else None,
+        holding=holding,
+        joint=None if place is None else len(first),
     )
 
 
@@ -166,7 +183,9 @@ def training_step(
         FloatingPointError: If loss or gradient norm are not finite; nothing has moved then, unless
             steps are taken in backward and it is a `PartlyTaken`.
     """
-    positions = noisy.input_BT.numel()
+    positions = noisy.positions
+    if setting.holding is not None:
+        setting.holding.take()  # what a loss that was only asked for has left
     loss = torch.zeros((), device=setting.device)
     for micro in noisy.split(setting.micro_batch or len(noisy.input_BT)):
         part = micro_loss(rack, micro, setting, positions)
@@ -174,11 +193,13 @@ def training_step(
         loss += part.detach()
     refuse_infinite("loss", value := float(loss))
     norm, block_norms = take_step(trainee, rate, setting.clip)
+    terms = {} if setting.holding is None else setting.holding.take()
     return StepNumbers(
-        loss=value,
+        loss=terms.pop("loss", value),
         grad_norm=norm,
         block_norms=block_norms,
         counted=int(noisy.counted_BT.sum()),
+        preserved=terms,
     )
 
 
@@ -220,18 +241,29 @@ def refuse_infinite(what: str, value: float) -> None:
 
 
 def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -> Tensor:
-    """The share of one micro-batch in the loss of a batch of `positions` tokens, nats."""
-    noisy = noisy.to(setting.device)
+    """The share of one micro-batch in the loss of a batch of `positions` tokens, nats.
+
+    With what the stage is held to, where it is held to anything.
+    """
+    noisy, holding = noisy.to(setting.device), setting.holding
     with autocast(setting.device, setting.compute):
         x_BTD = trunk_output(rack, noisy, setting)
-        causal, time_B = setting.causal, rack.time_of(noisy.input_BT, noisy.level_B)
-        for layer in setting.rest:
+        before_ND = None if holding is None else holding.hidden(noisy, x_BTD)
+        causal = noisy.direction(setting.causal)
+        time_B, joint_BTD = rack.time_of(noisy.input_BT, noisy.level_B), None
+        for number, layer in enumerate(setting.rest):
+            joint_BTD = x_BTD if number == setting.joint else joint_BTD
             if setting.checkpointing:
                 x_BTD = checkpoint(layer, x_BTD, causal=causal, time_B=time_B, use_reentrant=False)
             else:
                 x_BTD = layer(x_BTD, causal=causal, time_B=time_B)
         chosen_ND = x_BTD[noisy.counted_BT]
-        return setting.head(chosen_ND, noisy.target_N, noisy.weight_N, positions)
+        if holding is not None and before_ND is not None:  # one pass of the head gives both
+            return holding.loss(noisy, chosen_ND, before_ND, joint_BTD, positions, None)
+        loss = setting.head(chosen_ND, noisy.target_N, noisy.weight_N, positions)
+        if holding is None:
+            return loss
+        return holding.loss(noisy, chosen_ND, None, joint_BTD, positions, loss)
 
 
 def trunk_output(rack: Rack, noisy: Corrupted, setting: Setting) -> Tensor:
@@ -240,11 +272,12 @@ def trunk_output(rack: Rack, noisy: Corrupted, setting: Setting) -> Tensor:
         return noisy.trunk_BTD.to(torch.float32)
     frozen = bool(setting.trunk) or not any(p.requires_grad for p in rack.embedding.parameters())
     with torch.no_grad() if frozen else nullcontext():
-        x_BTD = rack.embedding(noisy.input_BT)
+        causal = noisy.direction(setting.causal)
+        x_BTD = rack.embedding(noisy.input_BT, start_of(causal))
         return through(
             x_BTD,
             setting.trunk,
-            causal=setting.causal,
+            causal=causal,
             border=setting.border,
             time_B=rack.time_of(noisy.input_BT, noisy.level_B),
         )

@@ -7,13 +7,16 @@ compared. What looking costs is counted apart from training.
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from stackwise.adapters import carried_after
+from stackwise.by_stage import in_blocks
 from stackwise.data.heldout import chosen, rows_at_once, some_windows
 from stackwise.memory.flops import (
     entry_flops,
@@ -26,31 +29,101 @@ from stackwise.model.rack import Rack
 from stackwise.objective import is_causal
 from stackwise.probe import entry_losses, exit_losses, fixed_draws
 from stackwise.stage import FULL_BAND, band_paths
+from stackwise.training.block_statistics import Moves, of_step, watching, weight_norms
 from stackwise.training.checkpoint import save
 from stackwise.training.looks import loss_now
 from stackwise.training.saved import BEST
 from stackwise.training.score import score
-from stackwise.training.step import Trainee, autocast
+from stackwise.training.stage_drift import timed
+from stackwise.training.step import StepNumbers, Trainee, autocast
 from stackwise.training.trained import tensors_of
 from stackwise.training.work import AT_THE_END, Work
 
 
-def watch(work: Work, trainee: Trainee) -> None:
-    """Look at held-out text if it is time to, with the averaged weights where there are any."""
+def watch(
+    work: Work, trainee: Trainee, numbers: StepNumbers | None = None, moves: Moves | None = None
+) -> None:
+    """Look at held-out text if it is time to, with the averaged weights where there are any.
+
+    Args:
+        work: The run.
+        trainee: What trains.
+        numbers: Of the step that was taken.
+        moves: Of `moves_of`, before it.
+    """
     if not look_now(work, trainee.number):
         return
-    work.note_peak()  # looking is not training: its memory does not count
-    with trainee.average.applied() if trainee.average is not None else nullcontext():
-        look(work, trainee)
-    work.meter.restart()
+    with timed(work):  # looking is not training: its memory does not count
+        with (
+            trainee.average.applied() if trainee.average is not None else nullcontext(),
+            watched_blocks(work, trainee) as found,
+        ):
+            look(work, trainee)
+        if numbers is not None and numbers.preserved:
+            work.writer.event(
+                "preserved",
+                stage=trainee.number,
+                step=work.at.total_steps,
+                loss=numbers.loss,
+                **numbers.preserved,
+            )
+        if numbers is not None and moves is not None:
+            tell_statistics(work, trainee, found(), numbers, moves)
 
 
-def look_now(work: Work, number: int) -> bool:
-    """Whether this step ends a stage or is one of the evenly spread looks of the run."""
-    steps, done = work.total_steps, work.at.total_steps
+def look_now(work: Work, number: int, ahead: int = 0) -> bool:
+    """Whether a step ends a stage or is one of the evenly spread looks of the run.
+
+    Args:
+        work: The run.
+        number: The stage in hand.
+        ahead: 0 for the step that was taken, 1 for the next one.
+    """
+    steps, done = work.total_steps, work.at.total_steps + ahead
     points = work.exp.eval.points
     spread = done * points // steps > (done - 1) * points // steps
-    return spread or work.at.step == work.steps_of(number)
+    return spread or work.at.step + ahead == work.steps_of(number)
+
+
+def moves_of(work: Work, trainee: Trainee) -> Moves | None:
+    """Some of the weights that train, before a step that ends in a look with statistics."""
+    if not work.exp.eval.statistics or not look_now(work, trainee.number, ahead=1):
+        return None
+    began = time.perf_counter()
+    moves = Moves(trainee.named, trainee.optimizer)
+    work.at.probe_seconds += time.perf_counter() - began
+    return moves
+
+
+@contextmanager
+def watched_blocks(
+    work: Work, trainee: Trainee
+) -> Iterator[Callable[[], dict[str, dict[str, Any]]]]:
+    """Inside, blocks are watched while they read held-out text, if the experiment asks for it."""
+    if not work.exp.eval.statistics:
+        yield dict
+        return
+    tokens = len(chosen(work.dataset, work.exp.eval.windows)) * work.exp.data.seq_len
+    with watching(work.rack, trainee.stage.path, tokens) as found:
+        yield found
+
+
+def tell_statistics(
+    work: Work,
+    trainee: Trainee,
+    blocks: dict[str, dict[str, Any]],
+    numbers: StepNumbers,
+    moves: Moves,
+) -> None:
+    """Write down what was watched, and what the step before the look did to each block."""
+    step = of_step(numbers.block_norms, weight_norms(trainee.named), moves.ratios())
+    names = [*blocks, *(name for name in step if name not in blocks)]
+    work.writer.event(
+        "statistics",
+        stage=trainee.number,
+        step=work.at.total_steps,
+        blocks={name: {**blocks.get(name, {}), **step.get(name, {})} for name in names},
+    )
 
 
 def look(work: Work, trainee: Trainee) -> None:
@@ -98,7 +171,11 @@ def losses_by_exit(work: Work, number: int) -> list[float]:
     exp, path, noisy = work.exp, work.stages[number].path, work.heldout(number)
     counted = int(noisy.counted_BT.sum())
     work.at.probe_flops += exit_flops(
-        exp, path, noisy.input_BT.numel(), counted, adapters_of(work.stages[number])
+        in_blocks(exp, work.stages[number]),
+        path,
+        noisy.positions,
+        counted,
+        adapters_of(work.stages[number]),
     )
     causal, size = is_causal(exp.objective), rows_at_once(exp)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
@@ -107,7 +184,7 @@ def losses_by_exit(work: Work, number: int) -> list[float]:
 
 def finish(work: Work) -> None:
     """Measure the finished rack on all held-out text, and write what the run came to."""
-    exp = work.exp
+    exp = in_blocks(work.exp, work.stages[-1])
     work.rack.paths = band_paths(work.stages)
     found = score(work.rack, work.dataset, exp, work.device)
     with autocast(work.device, getattr(torch, exp.precision.compute)):
@@ -127,6 +204,8 @@ def finish(work: Work) -> None:
         **({"corpora": corpora} if corpora else {}),
         flops=work.at.flops,
         probe_flops=work.at.probe_flops,
+        probe_seconds=work.at.probe_seconds,
+        probe_frac=work.at.probe_seconds / (work.at.seconds + work.at.probe_seconds),
         peak_bytes=work.at.peak_bytes,
         seconds=work.at.seconds,
         entropy_bits_per_byte=work.dataset.entropy_bits_per_byte,
@@ -166,7 +245,7 @@ def depth_losses(work: Work) -> list[float]:
 
     Whatever its bands, it is measured on its longest path under all noise.
     """
-    exp = work.exp
+    exp = in_blocks(work.exp, work.stages[-1])
     windows_NT, _ = some_windows(work.dataset, exp.eval.windows)
     rule = work.corruption(len(work.stages) - 1, band=FULL_BAND)
     noisy = fixed_draws(rule, windows_NT, progress=AT_THE_END)
@@ -174,9 +253,7 @@ def depth_losses(work: Work) -> list[float]:
     left = grows_left(work)
     cost, measure = (entry_flops, entry_losses) if left else (exit_flops, exit_losses)
     counted = int(noisy.counted_BT.sum())
-    work.at.probe_flops += cost(
-        exp, path, noisy.input_BT.numel(), counted, carried_after(work.stages)
-    )
+    work.at.probe_flops += cost(exp, path, noisy.positions, counted, carried_after(work.stages))
     return measure(
         work.rack, noisy, causal=is_causal(exp.objective), path=path, batch=rows_at_once(exp)
     )

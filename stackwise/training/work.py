@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from stackwise.budget import steps_of
-from stackwise.by_stage import step_tokens
+from stackwise.by_stage import in_blocks, step_tokens
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import Batch, batch_at, part_of, samples_per_epoch
 from stackwise.data.dataset import Dataset
@@ -57,6 +57,7 @@ class Counters:
         flops: FLOPs spent on training, the head at the positions that really counted.
         probe_flops: FLOPs spent on held-out measurements, counted apart.
         seconds: Time in training steps.
+        probe_seconds: Time in held-out measurements between them.
         best: Lowest held-out loss of the last stage, nats per token.
         updates: Updates of the moving average in this stage.
         peak_bytes: Largest memory above the baseline so far.
@@ -69,6 +70,7 @@ class Counters:
     flops: float = 0.0
     probe_flops: float = 0.0
     seconds: float = 0.0
+    probe_seconds: float = 0.0
     best: float | None = None
     updates: int = 0
     peak_bytes: int | None = None
@@ -233,7 +235,7 @@ class Work:
         """How the tokens of a stage are corrupted, in its own noise band or the one given."""
         exp = self.exp
         return Corruption(
-            objective=exp.objective,
+            objective=in_blocks(exp, self.stages[number]).objective,
             vocab=vocab_size(exp),
             batch_size=exp.optim.batch,
             seed=exp.seed,
@@ -263,7 +265,7 @@ class Work:
     ) -> None:
         """Move the counters over one step and write its row of metrics."""
         cost, at, norms = self.costs[number], self.at, numbers.block_norms
-        tokens = noisy.input_BT.numel()
+        tokens = noisy.positions
         body = (cost.total - cost.head) * tokens
         at.step += 1
         at.total_steps += 1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from stackwise.model.direction import Direction
 from stackwise.model.workspace import workspace
 from stackwise.trunk.rounding import round_to
 
@@ -40,7 +41,7 @@ def through(
     x_BTD: Tensor,
     stacks: Iterable[Iterable[Layer]],
     *,
-    causal: bool,
+    causal: Direction,
     border: str,
     time_B: Tensor | None = None,
 ) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import stackwise as sw
+from stackwise.model.adapters import bare_state, merge_adapters
 from stackwise.training.start import create_run
 
 
@@ -45,6 +46,31 @@ def test_the_head_alone_may_train_and_another_objective_turns_the_rack(grown, pl
         ):
             assert torch.equal(mine_n, theirs_n)
     assert not torch.equal(mine.head.weight, theirs.head.weight)
+
+
+def test_adapters_alone_may_train_and_are_merged_into_what_starts_from_them(grown, place):
+    before, on = grown
+    exp = on.replace(
+        curriculum={"name": "fusion", "train": "adapters"},
+        adapters={"on": "both", "rank": 2},
+        objective="clm",
+        optim={"lr": 0.01},
+    )
+    run = sw.train(exp, place)
+    mine, theirs = run.rack(), before.rack()
+    for stack, module in theirs.stacks.items():
+        kept = bare_state(mine.stacks[stack])
+        assert all(torch.equal(kept[name], t) for name, t in module.state_dict().items()), stack
+    assert torch.equal(mine.embedding.table, theirs.embedding.table)
+    assert not torch.equal(mine.head.weight, theirs.head.weight)
+
+    still = on.replace(title="after", curriculum="fusion", start=str(run.path.resolve()))
+    after = sw.train(still.replace(objective="clm"), place).rack().state_dict()
+    merge_adapters(mine)
+    for name, theirs_n in mine.state_dict().items():
+        assert torch.allclose(after[name], theirs_n, rtol=0, atol=1e-7), name  # as above
+    moved = (after[name] - t for name, t in theirs.state_dict().items() if "attention" in name)
+    assert max(float(delta.abs().max()) for delta in moved) > 1e-3
 
 
 @pytest.mark.parametrize("master", ["none", "fp32"])

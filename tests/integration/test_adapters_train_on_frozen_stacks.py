@@ -149,6 +149,15 @@ def test_a_fork_goes_on_with_them(tiny, place) -> None:
     assert adapter_state(other.rack().stacks["s3"])
 
 
+def test_a_fork_that_asks_for_them_has_none_before_it_begins(tiny, place) -> None:
+    exp = tiny.replace(curriculum="right_to_left")
+    run = sw.train(exp, place.replace(keep_stages=True))
+    other = run.fork(after_stage=1, **{"adapters.on": "suffix"})
+    execute(other)
+    assert [len(s.adapters or ()) for s in other_stages(other)] == [0, 0, 2, 3]
+    assert adapter_state(other.rack().stacks["s3"])
+
+
 def other_stages(run):
     return [sw.Stage.model_validate(value) for value in run.stages()]
 

@@ -47,6 +47,14 @@ def test_an_exact_likelihood(tiny, place, monkeypatch, attention):
     check(tiny.replace(objective="clm", attention=attention), place, monkeypatch)
 
 
+@pytest.mark.parametrize("block", [1, 4])
+def test_blocks_of_text(tiny, place, monkeypatch, block):
+    """Sizes for which rows per token, 31/16 and 28/16, are exact in binary."""
+    objective = {"kind": "block_diffusion", "block": block}
+    exp = tiny.replace(objective=objective, curriculum="left_to_right")
+    check(exp if block == 1 else exp.replace(**{"eval.draws": 3}), place, monkeypatch)
+
+
 @pytest.mark.parametrize("objective", ["diffusion", "clm"])
 def test_what_stacks_carry(tiny, place, monkeypatch, objective):
     exp = tiny.replace(curriculum="right_to_left", adapters={"on": "suffix", "rank": 3})

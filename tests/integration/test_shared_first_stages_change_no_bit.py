@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import stackwise as sw
-from stackwise.study.sharing import flops_shared, sources_of, stages_alike
+from stackwise.study.sharing import begun, flops_shared, sources_of, stages_alike
+from stackwise.training.run import execute
 from stackwise.training.start import settled
 
 PLAIN = {"lr_grid": None, "same_bytes": False}
@@ -82,6 +83,31 @@ def test_a_stage_kept_for_another_next_stage_is_not_shared(small, monkeypatch) -
     assert stages_alike(one, other) == 0
     bare = {"optim": {"ema": None}}
     assert stages_alike(one.replace(**bare), other.replace(**bare)) == 1
+
+
+def test_a_branch_goes_on_with_adapters_as_a_run_alone_does(
+    small, place, tmp_path, monkeypatch
+) -> None:
+    first = sw.Stage(path=("s0",), tokens=512)
+    second = sw.Stage(path=("s0", "s1"), active=("s1",), embedding=False, tokens=512)
+    for name, head in (("with_head", True), ("without", False)):
+        third = sw.Stage(path=("s0", "s1", "s2"), active=("s2",), embedding=False, head=head)
+        made = [first, second, third.model_copy(update={"tokens": 512})]
+        monkeypatch.setitem(sw.CURRICULA, name, lambda exp, made=made: made)
+    asked = {"adapters": {"on": "trunk", "rank": 2}, "budget": {"tokens": 1536}}
+    arms = [
+        small.replace(curriculum=name, optim={"ema": None}, **asked)
+        for name in ("with_head", "without")
+    ]
+    one, other = (settled(arm, place)[0] for arm in arms)
+    assert stages_alike(one, other) == 2
+    branch = begun(other, place, sw.train(arms[0], place), 2)
+    execute(branch)
+    alone = sw.train(arms[1], place.replace(runs_dir=str(tmp_path / "alone")))
+    assert "forked" in branch.provenance() and "forked" not in alone.provenance()
+    assert branch.stages() == alone.stages()
+    assert branch.weights_hash() == alone.weights_hash()
+    assert branch.result()["flops"] == alone.result()["flops"]
 
 
 def test_nothing_is_shared_where_no_stage_is_kept(small, place) -> None:

@@ -148,6 +148,7 @@ def test_presets_are_listed_by_size_with_the_published_counts(capsys) -> None:
     counts = [int(row[5].replace(",", "")) for row in rows]
     assert counts == sorted(counts)
     assert [row[0] for row in rows][2:] == [
+        "text8",
         "bert-base",
         "gpt2-small",
         "1b",
@@ -219,7 +220,7 @@ def test_lab_says_what_to_install(monkeypatch, capsys) -> None:
 
 
 TRAINING = ["run", "resume", "runs", "eval", "sample", "import", "export"]
-PLANNING = ["plan", "advise", "calibrate", "doctor"]
+PLANNING = ["plan", "lr-find", "advise", "calibrate", "doctor"]
 RUNNING = ["launch", "pause", "stop", "watch", "fork", "label", "delete", "share"]
 COMMANDS = [*TRAINING, *RUNNING, "study", *PLANNING, "presets", "demo", "lab"]
 

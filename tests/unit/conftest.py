@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stackwise.choice import parse
 from stackwise.model.attention import ATTENTION
+from stackwise.model.direction import BlockCausal
 from stackwise.objective import OBJECTIVES
 from stackwise.schedules import SCHEDULES
 
@@ -83,12 +84,17 @@ class ToyLaw(nn.Module):
         self,
         ids_BT: Tensor,
         *,
-        causal: bool,
+        causal: bool | BlockCausal,
         path: tuple[str, ...] | None = None,
         time_B: Tensor | None = None,
     ) -> Tensor:
-        """Log-probability of every letter given the visible ones, or given those before it."""
+        """Log-probability of every letter given the visible ones, or given those before it.
+
+        Block by block, given the visible ones of its block and the clean blocks before it.
+        """
         self.calls.append((ids_BT, path))
+        if isinstance(causal, BlockCausal):
+            return self._by_block(ids_BT, causal)
         if causal:
             places = range(ids_BT.shape[1])
             unknown_BT = ids_BT.new_full((len(ids_BT), self.words_XT.shape[1]), self.mask_id)
@@ -98,6 +104,20 @@ class ToyLaw(nn.Module):
             ]
             return torch.stack(columns, 1)
         return self._posterior(ids_BT)
+
+    def _by_block(self, ids_BR: Tensor, how: BlockCausal) -> Tensor:
+        noisy_BT, clean_BC = ids_BR[:, : how.noisy], ids_BR[:, how.noisy :]
+        if not how.noisy:  # one text, of which each block sees itself and those before it
+            noisy_BT = clean_BC = ids_BR
+        found = ids_BR.new_zeros((*ids_BR.shape, self.mask_id), dtype=torch.float64)
+        length = self.words_XT.shape[1]
+        for start in range(0, noisy_BT.shape[1], how.size):
+            stop = min(start + how.size, noisy_BT.shape[1])
+            known_BT = ids_BR.new_full((len(ids_BR), length), self.mask_id)
+            known_BT[:, :start] = clean_BC[:, :start]
+            known_BT[:, start:stop] = noisy_BT[:, start:stop]
+            found[:, start:stop] = self._posterior(known_BT)[:, start:stop]
+        return found
 
     def _posterior(self, ids_BT: Tensor) -> Tensor:
         agree_BX = ((ids_BT[:, None] == self.words_XT) | (ids_BT[:, None] == self.mask_id)).all(2)

@@ -8,6 +8,7 @@ import torch
 
 import stackwise as sw
 from stackwise import ExperimentError, Stage
+from stackwise.model.linears import linears_of, targeted
 from stackwise.stage import parts_trained, roles, trunk_of
 from stackwise.training import placing
 from stackwise.training.start import create_run, run_hash
@@ -189,6 +190,19 @@ WRONG = [
         "curriculum.stages[1].new: 's2' copies 's0', which carries an adapter; copy another "
         "stack, or let that one train before",
     ),
+    (
+        [
+            {"path": ("s0", "s1"), "active": ("s1",), "adapters": one()},
+            {
+                "path": ("s0", "s1", "s2"),
+                "active": ("s2",),
+                "adapters": one(),
+                "new": ({"stack": "s2", "init": "interpolate", "source": "s1", "other": "s0"},),
+            },
+        ],
+        "curriculum.stages[1].new: 's2' copies 's0', which carries an adapter; copy another "
+        "stack, or let that one train before",
+    ),
 ]
 
 
@@ -198,6 +212,23 @@ def test_wrong_stages_say_why(monkeypatch, fields, expected):
     with pytest.raises(ExperimentError) as error:
         sw.stages(TOY.replace(curriculum="mine"))
     assert str(error.value) == expected
+
+
+def test_spectral_norm_goes_with_none():
+    with pytest.raises(ExperimentError) as error:
+        sw.stages(asked("right_to_left", on="suffix").replace(rack={"spectral_norm": True}))
+    assert str(error.value) == (
+        "curriculum.stages[1].adapters: change matrices whose norm rack.spectral_norm keeps at "
+        "one; use adapters.on=none, or leave spectral_norm off"
+    )
+
+
+def test_all_matrices_are_those_of_attention_and_feed_forward():
+    timed = TOY.rack.model_copy(update={"time": "sinusoidal"})
+    for shape in (TOY.rack, timed):
+        named = [each.name for each in targeted(shape, TOY.attention, "all")]
+        assert {name.partition(".")[0] for name in named} == {"attention", "ffn"}
+        assert len(named) == len(linears_of(shape, TOY.attention)) - (shape is timed)
 
 
 def test_what_has_no_effect_is_noted(tmp_path):

@@ -10,15 +10,19 @@ from stackwise.adapters import Adapter
 from stackwise.memory.flops import stage_flops_per_token, vocab_size
 from stackwise.memory.lowrank import adapter_numbers, kept_beside, not_kept
 from stackwise.memory.parts import saved_of
+from stackwise.memory.stored import state_of
 from stackwise.model.adapters import adapter_state, put_on
 from stackwise.objective import Corrupted, is_causal
+from stackwise.training.optim import Optimizer
 from stackwise.training.step import micro_loss, setting_of
 from stackwise.training.trained import freeze_all_but
+from stackwise.training.updates import OPTIMIZERS
 
 BATCH, LENGTH = 2, 8
 ALL = ("s0", "s1", "s2")
 PRE = {"stacks": 3, "blocks_per_stack": 2, "d_model": 16, "heads": 2, "d_ff": 32}
 POST = {**PRE, "norm_place": "post", "norm": "layernorm", "ffn": "gelu", "bias": True}
+TIMED = {**PRE, "time": "sinusoidal"}
 KINDS = ["mha", {"kind": "mla"}, {"kind": "mla", "q_rank": 6}, {"kind": "kernel", "features": 8}]
 
 
@@ -86,7 +90,7 @@ def spent(exp, stage):
 
 
 @pytest.mark.parametrize("targets", TARGETS)
-@pytest.mark.parametrize("rack", [PRE, POST], ids=["pre", "post"])
+@pytest.mark.parametrize("rack", [PRE, POST, TIMED], ids=["pre", "post", "timed"])
 @pytest.mark.parametrize("name", STAGES)
 def test_every_place_of_an_adapter_costs_what_is_counted(name, rack, targets):
     by_torch, by_ledger = spent(experiment(rack), stage_of(name, targets))
@@ -94,11 +98,35 @@ def test_every_place_of_an_adapter_costs_what_is_counted(name, rack, targets):
 
 
 @pytest.mark.parametrize("targets", TARGETS)
-@pytest.mark.parametrize("attention", KINDS, ids=str)
+@pytest.mark.parametrize("attention", [*KINDS, "mqa", "linear", "window:4"], ids=str)
 @pytest.mark.parametrize("name", ["whole trunk", "alone"])
 def test_on_every_attention_kind(name, attention, targets):
     by_torch, by_ledger = spent(experiment(PRE, attention), stage_of(name, targets))
     assert by_ledger == by_torch
+
+
+@pytest.mark.parametrize("low", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_their_optimizer_state_is_counted_and_they_are_float32_always(name, low):
+    """Of a rank at which their matrices are large enough for states in bytes."""
+    if OPTIMIZERS[name].missing():
+        pytest.skip(OPTIMIZERS[name].missing())
+    precision = {"weights": "bfloat16", "compute": "bfloat16"} if low else {}
+    exp = experiment({**PRE, "d_model": 64}, optim={"name": name}, precision=precision)
+    stage = sw.Stage(path=ALL, active=("s2",), embedding=False, head=False, adapters=on(64))
+    rack = rack_of(exp, stage)
+    named = freeze_all_but(rack.parts(), stage)
+    optimizer = Optimizer(exp.optim, named, shape=exp.rack)
+    for parameter in named.values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    beside = {p for (part, _), p in named.items() if part == "s0.adapter"}
+    assert beside and {p.dtype for p in beside} == {torch.float32}
+    held = sum(t.nbytes for p in beside for t in optimizer.state[p].values())
+    assert held == state_of(exp, "s0.adapter", stage=stage)
+    assert {p for p in beside if "exp_avg_sq" in optimizer.state[p]} == (
+        beside if name in ("adamw", "muon") else set()
+    )
 
 
 @pytest.mark.parametrize("targets", TARGETS)

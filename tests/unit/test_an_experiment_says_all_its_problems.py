@@ -209,6 +209,10 @@ MALFORMED = {
         "curriculum.init: copy needs a stack to start from, and source=0 has none; use random or "
         "zero_output",
     ),
+    "a place beside nothing": (
+        {"curriculum": {"name": "one_hop", "source": 0, "place": "middle"}},
+        "curriculum.place: 'middle' is not read with source=0; leave it at top",
+    ),
     "paths longer than the rack": (
         {"curriculum": {"name": "subnetwork", "lengths": (2, 9)}},
         "curriculum.lengths: (2, 9) must be from 1 to rack.stacks=4; they are stacks",

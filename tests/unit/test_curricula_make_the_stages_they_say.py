@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from stackwise import Experiment, stages
+from stackwise import Experiment, ExperimentError, stages
 
 BASE = Experiment(rack={"stacks": 3, "d_model": 16, "heads": 2}, budget={"tokens": 10_000_000})
 
@@ -87,6 +87,12 @@ TABLE = {
     ("one_hop", ""): ["0; 0; 0; eh", "012; 012; 1 2; eh"],
     ("one_hop", "source=0"): ["; ; ; eh", "012; 012; 0 1 2; eh"],
     ("one_hop", "source=2 init=copy"): ["01; 01; 0 1; eh", "012; 012; 2=0; eh"],
+    ("one_hop", "source=2 place=middle init=interpolate"): [
+        "02; 02; 0 2; eh",
+        "012; 012; 1=0&2; eh",
+    ],
+    ("one_hop", "place=between init=copy"): ["0; 0; 0; eh", "012; 012; 1=0 2=0; eh"],
+    ("one_hop", "source=0 init=zero_output"): ["; ; ; eh", "012; 012; 0=0 1=0 2=0; eh"],
     ("independent", ""): ["0; 0; 0; eh", "1; 1; 1; eh", "2; 2; 2; eh", "012; ; ; h"],
     ("independent", "join=all"): ["0; 0; 0; eh", "1; 1; 1; eh", "2; 2; 2; eh", "012; 012; ; eh"],
     ("subnetwork", ""): ["012; 012; 0 1 2; eh"],
@@ -103,6 +109,32 @@ TABLE = {
 def test_the_stages_are_those_of_the_table(name, options):
     given = dict(pair.split("=") for pair in options.split())
     assert rows(curriculum={"name": name, **given}) == TABLE[name, options]
+
+
+def adapted(**options):
+    fusion = {"name": "fusion", "train": "adapters", **options}
+    knobs = {"on": "both", "rank": 6, "over": "rising", "alpha": 4}
+    made = stages(BASE.replace(start="model", curriculum=fusion, adapters=knobs))
+    ranks = [{a.stack: a.rank for a in stage.adapters or ()} for stage in made]
+    return [row(stage) for stage in made], ranks
+
+
+def test_fusion_may_train_adapters_on_every_stack_with_the_head():
+    rising = {"s0": 2, "s1": 4, "s2": 6}
+    assert adapted() == (["012; ; 0 1 2; h"], [rising])
+    assert adapted(head_first=0.2) == (["012; ; 0 1 2; h", "012; ; ; h"], [{}, rising])
+
+
+@pytest.mark.parametrize("on", ["none", "trunk", "suffix"])
+def test_fusion_with_adapters_asks_for_them_on_both_sides(on):
+    with pytest.raises(ExperimentError) as error:
+        BASE.replace(
+            start="model", curriculum={"name": "fusion", "train": "adapters"}, adapters={"on": on}
+        )
+    assert str(error.value) == (
+        "curriculum.train: adapters puts one on every stack, and "
+        f"adapters.on={on}; set adapters.on=both"
+    )
 
 
 def test_every_cycle_of_random_visits_has_each_stack_once_in_an_order_of_its_own():

@@ -4,12 +4,12 @@ import random
 
 import pytest
 import torch
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import stackwise as sw
 from stackwise.choice import parse
+from stackwise.model.adapters import adapter_state, put_on
 from stackwise.model.attention import ATTENTION
 from stackwise.model.attention.mla import LatentAttention
 from stackwise.model.block import block_matmul_parameters
@@ -141,23 +141,17 @@ def test_mla_decodes_without_writing_keys_out():
 def test_adapters_on_a_latents_matrices_are_decoded_too():
     """Absorbed, these matrices are read, not called: an adapter around one must not be lost."""
     rack, ids_BT = rack_of({"kind": "mla"}, bias=True), ids_of()
-
-    class Adapted(nn.Module):
-        def __init__(self, base):
-            super().__init__()
-            self.base = base
-            self.low = torch.randn(base.in_features, 2, dtype=torch.float64)
-            self.high = torch.randn(2, base.out_features, dtype=torch.float64)
-
-        def forward(self, x):
-            return self.base(x) + 0.1 * x @ self.low @ self.high
-
-    torch.manual_seed(0)
-    for layer in [m for m in rack.modules() if isinstance(m, LatentAttention)]:
-        layer.k, layer.v = Adapted(layer.k), Adapted(layer.v)
+    plain, generator = rack.hidden(ids_BT, causal=True), torch.Generator().manual_seed(0)
+    for stack, module in rack.stacks.items():
+        put_on(module, sw.Adapter(stack=stack, rank=2), generator=generator)
+        for name, tensor in adapter_state(module).items():
+            if ".lora_B" in name:
+                tensor.normal_(std=0.1, generator=generator)
+    rack = rack.double()
     whole = rack.hidden(ids_BT, causal=True)
     found, _ = in_pieces(rack, ids_BT, [20, *[1] * 13])
     assert (found - whole).abs().max() < 1e-11 * whole.abs().max()
+    assert (whole - plain).abs().max() > 1e-2 * whole.abs().max()
 
 
 def test_what_cannot_be_gone_on_with_is_refused(monkeypatch):

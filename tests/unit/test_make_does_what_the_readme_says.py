@@ -11,7 +11,7 @@ from stackwise.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST = "make test COVERAGE=1"
-OF_MAKE = ("MAKE", "MFLAGS", "COVERAGE")
+OF_MAKE = ("MAKE", "MFLAGS", "COVERAGE", "RUN", "CHECK")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
@@ -68,6 +68,16 @@ def test_make_test_covers_style_types_tests_and_notebooks(clone) -> None:
         f"{python} tests/run_tests.py",
     ]
     assert f"{python} tests/run_tests.py --coverage" in would_do(clone, "test", "COVERAGE=1")
+
+
+def test_figures_are_made_and_told_and_a_check_writes_nothing(clone) -> None:
+    python = ".venv/bin/python"
+    made = [line.split() for line in would_do(clone, "figures")]
+    assert made == [[python, "studies/figures.py"], [python, "docs/results.py"]]
+    (trained, _) = would_do(clone, "figures", "RUN=1")
+    assert trained.split() == [python, "studies/figures.py", "--run"]
+    (checked,) = would_do(clone, "figures", "CHECK=1")
+    assert checked.split() == [python, "studies/figures.py", "--check"]
 
 
 def test_the_demo_and_the_lab_are_those_of_the_program(clone) -> None:

@@ -12,6 +12,7 @@ import torch
 
 import stackwise as sw
 from stackwise.objective import is_causal
+from stackwise.sampling.asked import block_in
 from stackwise.training.start import lent_from
 from stackwise_widgets.views.through import denoising_html
 from stackwise_widgets.views.tokens import part_said
@@ -58,7 +59,7 @@ def frames(run: sw.Run, prompt: str, *, length: int, steps: int, seed: int = 0) 
         run: The run.
         prompt: The text that it continues.
         length: Tokens to add.
-        steps: Denoising steps; from left to right there is one for each token.
+        steps: Denoising steps; from left to right, or by blocks, there is one for each token.
         seed: Of every random choice.
 
     Raises:
@@ -72,9 +73,10 @@ def frames(run: sw.Run, prompt: str, *, length: int, steps: int, seed: int = 0) 
     prompt_T = np.asarray(tokenizer.encode(prompt), dtype=np.int64)
     masks_T = np.full(length, rack.mask_id)
     first_BT = torch.tensor(np.concatenate([prompt_T, masks_T]))[None]
-    method, steps = ("autoregressive", length) if causal else ("ancestral", steps)
+    by_block = block_in(rack.objective, first_BT.shape[1]) is not None
+    steps = length if causal or by_block else steps
     before_T = first_BT[0].numpy()
-    moves = sw.trajectory(rack, first_BT.clone(), method, steps, seed=seed)
+    moves = sw.trajectory(rack, first_BT.clone(), None, steps, seed=seed)
     for step, ids_T in enumerate(_each(before_T, moves)):
         hidden_T = ids_T == rack.mask_id
         shown = [part_said(i, tokenizer) if i != rack.mask_id else "" for i in ids_T.tolist()]

@@ -20,6 +20,7 @@ import stackwise as sw
 from stackwise.atomic import write_text
 from stackwise.objective import is_causal
 from stackwise.report import duration
+from stackwise.sampling.asked import block_in, method_for
 from stackwise.training.start import stages_of
 from stackwise_widgets.charts.series import view_of
 from stackwise_widgets.charts.still import run_still
@@ -226,15 +227,16 @@ def _samples(run: Run) -> str:
     if not run.has_weights() or room_for(run).bytes > SMALL_BYTES:
         return ""
     causal, length = is_causal(run.experiment.objective), min(run.experiment.data.seq_len, 128)
-    method = "autoregressive" if causal else "ancestral"
     tokenizer = run.tokenizer()
     with RACK.open(run) as rack:
+        each = causal or block_in(rack.objective, length) is not None  # a step for each token
+        method = method_for(rack, None, block_in(rack.objective, length))
         found_BT = sw.sample_ids(rack, np.empty((SAMPLES, 0), np.int64), length=length,
-                                 method=method, steps=None if causal else STEPS,
+                                 method=method, steps=None if each else STEPS,
                                  temperature=HEAT)  # fmt: skip
     texts = [tokenizer.decode(ids_T) for ids_T in found_BT.numpy()]
-    how = f"{length} tokens each, {method}, temperature {HEAT:g}"
-    how += "" if causal else f", {STEPS} steps"
+    how = f"{length} tokens each, {method.choice}, temperature {HEAT:g}"
+    how += "" if each else f", {STEPS} steps"
     shown = "".join(f'<pre class="sw-sample">{escaped(text)}</pre>' for text in texts)
     return f'<p class="sw-note">{escaped(how)}</p>{shown}'
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import ipywidgets as w
 
 import stackwise as sw
+from stackwise_widgets.block_numbers import BlockNumbers
 from stackwise_widgets.branching import Branching
 from stackwise_widgets.charts import LiveChart, Reader, RunView, run_still, run_table
 from stackwise_widgets.hiding import hidden
@@ -102,6 +103,7 @@ class RunPanel(w.VBox):
         self.sample = SampleBox(self.guard)
         self.numbers = w.Button(description="Show the numbers", layout={"width": "auto"})
         self.table = w.HTML()
+        self.blocks = BlockNumbers(self.guard)
         self._launching = Latest(self.guard)
         self._ticking = Ticking("reading the run", self.look, self.guard, FAST_SECONDS)
         for switch in (self.along, self.heat):
@@ -122,6 +124,7 @@ class RunPanel(w.VBox):
     def run(self, run: sw.Run) -> None:
         self._ticking.stop()
         self._run, self._reader = run, Reader(run)
+        self.blocks.use(run)
         self._ticking = Ticking("reading the run", self.look, self.guard, FAST_SECONDS)
         if self.look():
             self._ticking.start()
@@ -217,7 +220,7 @@ class RunPanel(w.VBox):
             "chart": [switches, self.chart_box],
             "stages": [self.branching],
             "sample": [self.sample],
-            "numbers": [self.numbers, self.table],
+            "numbers": [self.numbers, self.table, self.blocks],
         }
         shown = [widget for name, found in parts.items() if name not in hide for widget in found]
         return [stylesheet(), self.guard.card, *shown]

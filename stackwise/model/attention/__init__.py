@@ -68,20 +68,23 @@ class AttentionKind(Choice):
             see `cached.py`. None: text is read again from its beginning for each new token.
         decode_flops: (shape, params, new tokens, tokens seen) to FLOPs per new token, of other
             products than those with weights, of `decode` where something is kept. None: not known.
+        blocks: Whether the layer reads rows block by block, too (`model/direction.py`); `decode`
+            then takes `together=True` for new tokens that see each other.
         shaped: The shape as the layer works on it, where the kind's parameters decide some of it.
     """
 
     parameters: Callable[[AttentionShape, Any], int]
     matmul_parameters: Callable[[AttentionShape, Any], int]
     input_parameters: Callable[[AttentionShape, Any], int]
-    score_flops: Callable[[AttentionShape, Any, int, bool], Scores]
-    saved_floats: Callable[[AttentionShape, Any, int, bool, bool], Saved]
-    working_floats: Callable[[AttentionShape, Any, int, bool, bool, bool], Working]
+    score_flops: Callable[[AttentionShape, Any, int, Any], Scores]
+    saved_floats: Callable[[AttentionShape, Any, int, Any, bool], Saved]
+    working_floats: Callable[[AttentionShape, Any, int, Any, bool, bool], Working]
     cache_floats: Callable[[AttentionShape, Any], int]
     check: Callable[[AttentionShape, Any], list[str]] = no_problems
     state_floats: Callable[[AttentionShape, Any], int] = no_state
     decode: Callable[[Any, Tensor, Kept | None, int], tuple[Tensor, Kept]] | None = None
     decode_flops: Callable[[AttentionShape, Any, int, int], float] | None = None
+    blocks: bool = False
     shaped: Callable[[AttentionShape, Any], AttentionShape] = as_given
 
 
@@ -97,6 +100,7 @@ ATTENTION: dict[str, AttentionKind] = {
         working_floats=mha.working_floats,
         cache_floats=mha.cache_floats,
         check=mha.check_mha,
+        blocks=True,
         decode=mha.SoftmaxAttention.decode,
         decode_flops=mha.decode_flops,
     ),
@@ -110,6 +114,7 @@ ATTENTION: dict[str, AttentionKind] = {
         saved_floats=mha.saved_floats,
         working_floats=mha.working_floats,
         cache_floats=mha.cache_floats,
+        blocks=True,
         decode=mha.SoftmaxAttention.decode,
         decode_flops=mha.decode_flops,
     ),
@@ -124,6 +129,7 @@ ATTENTION: dict[str, AttentionKind] = {
         working_floats=mqa.working_floats,
         cache_floats=mqa.cache_floats,
         check=mqa.check,
+        blocks=True,
         decode=mha.SoftmaxAttention.decode,
         decode_flops=mha.decode_flops,
         shaped=mqa.shaped,
@@ -139,6 +145,7 @@ ATTENTION: dict[str, AttentionKind] = {
         working_floats=mla.working_floats,
         cache_floats=mla.cache_floats,
         check=mla.check,
+        blocks=True,
         decode=mla.LatentAttention.decode,
         decode_flops=mla.decode_flops,
     ),

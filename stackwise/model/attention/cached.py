@@ -36,7 +36,9 @@ def go_on(kept: Kept | None, new: Kept, window: int | None) -> tuple[Kept, Kept]
     return whole, tuple(x.clone(memory_format=torch.contiguous_format) for x in recent)
 
 
-def visible(new: int, whole: int, window: int | None, device: torch.device) -> Tensor | None:
+def visible(
+    new: int, whole: int, window: int | None, device: torch.device, together: bool = False
+) -> Tensor | None:
     """True where a new token (row) may see one of all (column), (T, S); None if it sees all.
 
     Args:
@@ -44,7 +46,10 @@ def visible(new: int, whole: int, window: int | None, device: torch.device) -> T
         whole: S.
         window: Tokens seen to the left; None for all.
         device: Of the mask.
+        together: Whether new tokens are a block, and see each other; without a window.
     """
+    if together:
+        return None
     if new == 1 and (window is None or whole <= window + 1):
         return None
     place_T = torch.arange(whole - new, whole, device=device)
@@ -53,9 +58,11 @@ def visible(new: int, whole: int, window: int | None, device: torch.device) -> T
     return seen_TS if window is None else seen_TS & (ahead_TS >= -window)
 
 
-def attend_kept(q_BHTE: Tensor, k_BGSE: Tensor, v_BGSE: Tensor, window: int | None) -> Tensor:
+def attend_kept(
+    q_BHTE: Tensor, k_BGSE: Tensor, v_BGSE: Tensor, window: int | None, together: bool = False
+) -> Tensor:
     """softmax(q k / sqrt E) v at the last T of S tokens, (B, H, T, E); G divides H."""
-    mask_TS = visible(q_BHTE.shape[-2], k_BGSE.shape[-2], window, q_BHTE.device)
+    mask_TS = visible(q_BHTE.shape[-2], k_BGSE.shape[-2], window, q_BHTE.device, together)
     grouped = k_BGSE.shape[1] < q_BHTE.shape[1]
     return F.scaled_dot_product_attention(
         q_BHTE.to(v_BGSE.dtype), k_BGSE, v_BGSE, attn_mask=mask_TS, enable_gqa=grouped

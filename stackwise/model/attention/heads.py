@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stackwise.model.attention.rope import Rotary, turn_, turned
+from stackwise.model.direction import BlockCausal
 from stackwise.model.norm import RMSNorm, inverse_rms, lean_on
 from stackwise.model.shape import AttentionShape
 
@@ -46,11 +47,11 @@ def scored(
     q_norm: RMSNorm | None,
     k_norm: RMSNorm | None,
     rotary: Rotary | None,
-    start: int = 0,
+    start: int | BlockCausal = 0,
 ) -> Heads:
     """The same, with queries and keys normalised and turned where there is anything to do so.
 
-    Position `start` is the first one.
+    Position `start` is the first one, or it says where rows stand that are read block by block.
     """
     if q_norm is None and rotary is None:
         return cut(x_BTF, shape)

@@ -16,6 +16,7 @@ from stackwise.choice import Params
 from stackwise.model.attention.cached import Kept, attend_kept, go_on
 from stackwise.model.attention.heads import qkv_linear, scored
 from stackwise.model.attention.rope import Rotary
+from stackwise.model.direction import BlockCausal, Direction, start_of
 from stackwise.model.norm import RMSNorm
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
@@ -67,25 +68,34 @@ class SoftmaxAttention(nn.Module):
         self.q_norm = RMSNorm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
         self.k_norm = RMSNorm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
 
-    def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
-        """(B, T, D) to (B, T, D); token i sees j <= i if causal, else every j in its window."""
+    def forward(self, x_BTD: Tensor, *, causal: Direction) -> Tensor:
+        """(B, T, D) to (B, T, D); token i sees j <= i if causal, else every j in its window.
+
+        Rows that are read block by block see what the direction says (`model/direction.py`).
+        """
+        start = start_of(causal)
         q_BHTE, k_BGTE, v_BGTE = scored(
-            self.qkv(x_BTD), self.shape, self.q_norm, self.k_norm, self.rotary
+            self.qkv(x_BTD), self.shape, self.q_norm, self.k_norm, self.rotary, start
         )
         y_BHTE = self.attend(q_BHTE, k_BGTE, v_BGTE, causal=causal, window=self.shape.window)
         return self.out(y_BHTE.transpose(1, 2).flatten(2))
 
-    def decode(self, x_BTD: Tensor, kept: Kept | None, seen: int) -> tuple[Tensor, Kept]:
-        """What `forward` gives new tokens causally; kept are keys and values, as they are."""
+    def decode(
+        self, x_BTD: Tensor, kept: Kept | None, seen: int, *, together: bool = False
+    ) -> tuple[Tensor, Kept]:
+        """What `forward` gives new tokens causally; kept are keys and values, as they are.
+
+        With `together` new tokens are a block: they see each other, too.
+        """
         window = self.shape.window
         q_BHTE, k_BGTE, v_BGTE = scored(
             self.qkv(x_BTD), self.shape, self.q_norm, self.k_norm, self.rotary, seen
         )
         (k_BGSE, v_BGSE), after = go_on(kept, (k_BGTE.to(v_BGTE.dtype), v_BGTE), window)
         if kept is None:
-            y_BHTE = self.attend(q_BHTE, k_BGSE, v_BGSE, causal=True, window=window)
+            y_BHTE = self.attend(q_BHTE, k_BGSE, v_BGSE, causal=not together, window=window)
         else:
-            y_BHTE = attend_kept(q_BHTE, k_BGSE, v_BGSE, window)
+            y_BHTE = attend_kept(q_BHTE, k_BGSE, v_BGSE, window, together)
         return self.out(y_BHTE.transpose(1, 2).flatten(2)), after
 
 
@@ -94,12 +104,17 @@ def attend(
     k_BGTE: Tensor,
     v_BGTE: Tensor,
     *,
-    causal: bool,
+    causal: Direction,
     window: int | None,
     scale: float | None = None,
 ) -> Tensor:
     """softmax(scale q k) v, (B, H, T, E), over what each token may see; G divides H."""
-    mask_TT = window_mask(q_BHTE.shape[-2], window, causal, q_BHTE.device)
+    if isinstance(causal, BlockCausal):
+        near = None if window is None or window >= causal.last_place else window
+        mask_TT: Tensor | None = causal.bias(near, v_BGTE)
+        q_BHTE, k_BGTE, causal = q_BHTE.to(v_BGTE.dtype), k_BGTE.to(v_BGTE.dtype), False
+    else:
+        mask_TT = window_mask(q_BHTE.shape[-2], window, causal, q_BHTE.device)
     causal = causal and mask_TT is None
     low = v_BGTE.dtype == torch.bfloat16 and v_BGTE.device.type == "cpu"
     if low and mask_TT is None and q_BHTE.shape[-2] <= SHORT:
@@ -175,7 +190,7 @@ def input_parameters(shape: AttentionShape, params: Params) -> int:
     return shape.d_model * shape.head_dim * (shape.heads + 2 * shape.kv_heads)
 
 
-def score_flops(shape: AttentionShape, params: Params, length: int, causal: bool) -> Scores:
+def score_flops(shape: AttentionShape, params: Params, length: int, causal: Direction) -> Scores:
     """FLOPs per token, forward, of queries on keys and of weights on values.
 
     Counted dense, 4 T H E, as kernels and papers count it, also where a mask hides some.
@@ -193,7 +208,7 @@ def decode_flops(shape: AttentionShape, params: Params, new: int, seen: int) -> 
 
 
 def saved_floats(
-    shape: AttentionShape, params: Params, length: int, causal: bool, trains: bool
+    shape: AttentionShape, params: Params, length: int, causal: Direction, trains: bool
 ) -> Saved:
     """Numbers per token that autograd keeps: queries, keys, values, output, log-sum-exp.
 
@@ -206,7 +221,7 @@ def saved_floats(
 
 
 def working_floats(
-    shape: AttentionShape, params: Params, length: int, causal: bool, low: bool, trains: bool
+    shape: AttentionShape, params: Params, length: int, causal: Direction, low: bool, trains: bool
 ) -> Working:
     """Numbers per token held at once: `low` where products are in bfloat16.
 
@@ -214,7 +229,8 @@ def working_floats(
     turned and normalised in float32 always.
     """
     h, g = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    masked = shape.window is not None and shape.window < length - 1
+    blocks = isinstance(causal, BlockCausal)
+    masked = blocks or (shape.window is not None and shape.window < length - 1)
     copied = low and not masked and length <= SHORT
     turns, normal = shape.rope_base is not None, shape.qk_norm
     scored = (h + g) * (1 + normal) * (turns or normal)
@@ -230,7 +246,7 @@ def working_floats(
         forward=most(cut.plus(wide), attended, low=low),
         core=most(core, norms, joined, low=low),
         product=product,
-        squares=MASK_BYTES * masked,
+        squares=MASK_BYTES * (masked and not blocks),  # block by block all layers share one
     )
 
 

@@ -21,6 +21,7 @@ from stackwise.model.adapters import weight_of
 from stackwise.model.attention.cached import Kept, go_on, visible
 from stackwise.model.attention.mha import MASK_BYTES, SHORT, attend, most
 from stackwise.model.attention.rope import Rotary
+from stackwise.model.direction import BlockCausal, Direction, start_of
 from stackwise.model.norm import RMSNorm, cast_once
 from stackwise.model.saved import Saved
 from stackwise.model.scores import Scores
@@ -117,28 +118,36 @@ class LatentAttention(nn.Module):
             else None
         )
 
-    def forward(self, x_BTD: Tensor, *, causal: bool) -> Tensor:
-        """(B, T, D) to (B, T, D); token i sees j <= i if causal, else every j in its window."""
-        return self._written_out(x_BTD, *self.latent(x_BTD), causal)
+    def forward(self, x_BTD: Tensor, *, causal: Direction) -> Tensor:
+        """(B, T, D) to (B, T, D); token i sees j <= i if causal, else every j in its window.
 
-    def decode(self, x_BTD: Tensor, kept: Kept | None, seen: int) -> tuple[Tensor, Kept]:
-        """What `forward` gives new tokens causally, absorbed; kept are latents and shared keys."""
+        Rows that are read block by block see what the direction says (`model/direction.py`).
+        """
+        return self._written_out(x_BTD, *self.latent(x_BTD, start_of(causal)), causal)
+
+    def decode(
+        self, x_BTD: Tensor, kept: Kept | None, seen: int, *, together: bool = False
+    ) -> tuple[Tensor, Kept]:
+        """What `forward` gives new tokens causally, absorbed; kept are latents and shared keys.
+
+        With `together` new tokens are a block: they see each other, too.
+        """
         latent_BTC, shared_B1TR = self.latent(x_BTD, seen)
         new = (latent_BTC,) if shared_B1TR is None else (latent_BTC, shared_B1TR)
         (latent_BSC, *shared), after = go_on(kept, new, self.shape.window)
         if kept is None:  # as many queries as keys: these are worth writing out
-            return self._written_out(x_BTD, latent_BTC, shared_B1TR, True), after
+            return self._written_out(x_BTD, latent_BTC, shared_B1TR, not together), after
         lengths = (x_BTD.shape[1], latent_BSC.shape[1])
-        mask_TS = visible(*lengths, self.shape.window, x_BTD.device)
+        mask_TS = visible(*lengths, self.shape.window, x_BTD.device, together)
         shared_B1SR = shared[0] if shared else None
         return absorbed(self, x_BTD, latent_BSC, shared_B1SR, start=seen, seen_TS=mask_TS), after
 
     def _written_out(
-        self, x_BTD: Tensor, latent_BTC: Tensor, shared_B1TR: Tensor | None, causal: bool
+        self, x_BTD: Tensor, latent_BTC: Tensor, shared_B1TR: Tensor | None, causal: Direction
     ) -> Tensor:
         """The output, with the keys and values of every head made from the latents."""
         size = self.sizes
-        q_BHTE = self.queries(x_BTD)
+        q_BHTE = self.queries(x_BTD, start_of(causal))
         k_BHTE = self._heads(self.k(latent_BTC), size.nope)
         if shared_B1TR is not None:
             wide_BHTR = shared_B1TR.expand(-1, self.shape.heads, -1, -1)
@@ -155,7 +164,7 @@ class LatentAttention(nn.Module):
         y_BTD: Tensor = self.out(y_BHTE[..., : size.value].transpose(1, 2).flatten(2))
         return y_BTD
 
-    def queries(self, x_BTD: Tensor, start: int = 0) -> Tensor:
+    def queries(self, x_BTD: Tensor, start: int | BlockCausal = 0) -> Tensor:
         """(B, H, T, N + R), the last R turned by position, of which `start` is the first."""
         if self.q_down is not None and self.q_norm is not None:
             x_BTD = self.q_norm(self.q_down(x_BTD))
@@ -165,7 +174,7 @@ class LatentAttention(nn.Module):
         q_BHTN, q_BHTR = q_BHTE.split((self.sizes.nope, self.sizes.rope), dim=-1)
         return _joined(q_BHTN, self.rotary(q_BHTR, start))
 
-    def latent(self, x_BTD: Tensor, start: int = 0) -> tuple[Tensor, Tensor | None]:
+    def latent(self, x_BTD: Tensor, start: int | BlockCausal = 0) -> tuple[Tensor, Tensor | None]:
         """What a cache holds: the normalised latent (B, T, C), and the shared key (B, 1, T, R).
 
         Position `start` is the first one.
@@ -261,7 +270,7 @@ def input_parameters(shape: AttentionShape, params: Mla) -> int:
     return shape.d_model * ((size.q_rank or shape.heads * size.key) + size.kv_rank + size.rope)
 
 
-def score_flops(shape: AttentionShape, params: Mla, length: int, causal: bool) -> Scores:
+def score_flops(shape: AttentionShape, params: Mla, length: int, causal: Direction) -> Scores:
     """FLOPs per token, forward, of queries on keys and weights on values, padding included."""
     return Scores(4.0 * length * shape.heads * sizes(shape, params).wide)
 
@@ -277,7 +286,7 @@ def decode_flops(shape: AttentionShape, params: Mla, new: int, seen: int) -> flo
 
 
 def saved_floats(
-    shape: AttentionShape, params: Mla, length: int, causal: bool, trains: bool
+    shape: AttentionShape, params: Mla, length: int, causal: Direction, trains: bool
 ) -> Saved:
     """Numbers per token that autograd keeps: queries, keys, values, output, log-sum-exp, latents.
 
@@ -296,12 +305,13 @@ def saved_floats(
 
 
 def working_floats(
-    shape: AttentionShape, params: Mla, length: int, causal: bool, low: bool, trains: bool
+    shape: AttentionShape, params: Mla, length: int, causal: Direction, low: bool, trains: bool
 ) -> Working:
     """Numbers per token held at once: as in `mha`, with the latents beside."""
     size = sizes(shape, params)
     wide, latents = shape.heads * size.wide, size.kv_rank + (size.q_rank or 0)
-    masked = shape.window is not None and shape.window < length - 1
+    blocks = isinstance(causal, BlockCausal)
+    masked = blocks or (shape.window is not None and shape.window < length - 1)
     copied = low and not masked and length <= SHORT
     kept = Saved(shape.heads + latents, 4 * wide + latents * trains)
     core = kept.plus(Saved(8 * wide * copied, wide + 3 * wide * (not copied)))
@@ -310,7 +320,7 @@ def working_floats(
         forward=beside.plus(Saved(4 * wide * copied, 3 * wide + wide * (not copied))),
         core=most(core, low=low),
         product=beside.plus(Saved(latents, 3 * wide + 2 * shape.d_model)),
-        squares=MASK_BYTES * masked,
+        squares=MASK_BYTES * (masked and not blocks),  # block by block all layers share one
     )
 
 

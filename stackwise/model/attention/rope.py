@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from stackwise.model.direction import BlockCausal
 from stackwise.model.shape import Llama3Scaling
 
 
@@ -90,15 +91,18 @@ class Rotary(nn.Module):
         self.dim, self.base, self.scaling = dim, base, scaling
         self.table_TF2 = torch.empty(0, dim // 2, 2)
 
-    def forward(self, x_BHTE: Tensor, start: int = 0) -> Tensor:
-        """Rotate positions start, start + 1, ..."""
+    def forward(self, x_BHTE: Tensor, start: int | BlockCausal = 0) -> Tensor:
+        """Rotate positions start, start + 1, ..., or those of rows read block by block."""
         turns = self.turns(x_BHTE.shape[-2], x_BHTE, start)
         if torch.compiler.is_compiling():
             return turned(x_BHTE, turns)
         return cast(Tensor, _Turned.apply(x_BHTE, turns, False))
 
-    def turns(self, length: int, like: Tensor, start: int = 0) -> Tensor:
+    def turns(self, length: int, like: Tensor, start: int | BlockCausal = 0) -> Tensor:
         """Cosine and sine of `length` positions' angles, (T, E/2, 2), at least float32."""
+        if isinstance(start, BlockCausal):
+            rows = table((start.noisy, start.clean), self.dim, self.base, self.scaling, like.device)
+            return rows.to(torch.promote_types(like.dtype, torch.float32))
         end = start + length
         if end > len(self.table_TF2) or self.table_TF2.device != like.device:
             # Text that goes on token by token asks for one more row each time: twice as many.
@@ -111,9 +115,15 @@ class Rotary(nn.Module):
 
 
 def table(
-    length: int, dim: int, base: float, scaling: Llama3Scaling | None, device: torch.device
+    length: int | tuple[int, ...],
+    dim: int,
+    base: float,
+    scaling: Llama3Scaling | None,
+    device: torch.device,
 ) -> Tensor:
     """Cosines and sines, (T, E/2, 2); shared by all blocks of the same kind.
+
+    Of so many positions from 0 on, or of several such stretches one after the other.
 
     What is shared is always ordinary: made under inference mode it can train later, and what a
     fake-tensor mode or a compiler traces is not kept.
@@ -126,14 +136,24 @@ def table(
 
 @lru_cache(maxsize=64)
 def _shared(
-    length: int, dim: int, base: float, scaling: Llama3Scaling | None, device: torch.device
+    length: int | tuple[int, ...],
+    dim: int,
+    base: float,
+    scaling: Llama3Scaling | None,
+    device: torch.device,
 ) -> Tensor:
     return _made(length, dim, base, scaling, device)
 
 
 def _made(
-    length: int, dim: int, base: float, scaling: Llama3Scaling | None, device: torch.device
+    length: int | tuple[int, ...],
+    dim: int,
+    base: float,
+    scaling: Llama3Scaling | None,
+    device: torch.device,
 ) -> Tensor:
+    if isinstance(length, tuple):
+        return torch.cat([_made(count, dim, base, scaling, device) for count in length])
     inverse_F = inverse_frequencies(dim, base, scaling).to(device)
     angles_TF = torch.outer(torch.arange(length, device=device, dtype=torch.float32), inverse_F)
     return torch.stack((angles_TF.cos(), angles_TF.sin()), dim=-1)

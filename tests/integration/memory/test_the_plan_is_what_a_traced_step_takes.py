@@ -24,6 +24,7 @@ LEFT, RIGHT = ({"name": f"{way}", "split": "tokens"} for way in ("left_to_right"
 FEW = {"corpus": {"kind": "markov", "size_bytes": 100_000}, "seq_len": 24}
 TIMED = {"rack": {"time": "sinusoidal"}, "objective": "diffusion"}
 STILL = {"frozen_up": True}
+BLOCKS = {"objective": {"kind": "block_diffusion", "block": 8}}
 CASES = {
     "float32": ({"curriculum": LEFT}, {}),
     "end to end, autocast": ({"curriculum": "end_to_end", "precision": AUTOCAST}, {}),
@@ -81,6 +82,14 @@ CASES = {
         },
         {},
     ),
+    "adapters, muon, autocast": (
+        {"curriculum": LEFT, "adapters": "trunk", "optim": {"name": "muon"}, "precision": AUTOCAST},
+        {},
+    ),
+    "adapters, time, adafactor": (
+        {"adapters": {"on": "both", "rank": 32}, "optim": {"name": "adafactor"}, **TIMED},
+        {},
+    ),
     "diffusion": ({"curriculum": LEFT, "objective": "diffusion"}, {}),
     "large head": ({"curriculum": LEFT, "rack": {"vocab": 9000, "tied": True}}, {}),
     "large head, micro-batches of few rows": (
@@ -112,6 +121,13 @@ CASES = {
         {"attention": "linear", "objective": "diffusion", "precision": AUTOCAST},
         {},
     ),
+    "blocks of text": ({"curriculum": LEFT, **BLOCKS}, {}),
+    "blocks of text, mla, autocast": ({"attention": "mla", "precision": AUTOCAST, **BLOCKS}, {}),
+    "blocks of text, checkpointed, micro-batches": (
+        {"precision": BF16, "rack": TWO, **BLOCKS},
+        {"checkpointing": True, "micro_batch": 3},
+    ),
+    "blocks of text, cached": ({"curriculum": LEFT, **BLOCKS}, {"trunk": "cached"}),
     "window by spans": ({"attention": "window:8"}, {}),
     "window by spans, both ways, autocast": (
         {"attention": "window:8", "objective": "diffusion", "precision": AUTOCAST},

@@ -13,6 +13,7 @@ from stackwise.memory.flops import (
     head_flops_per_position,
     read_flops_per_token,
 )
+from stackwise.model.adapters import put_on
 from stackwise.sampling import SAMPLERS, choose, logits_at
 from stackwise.schedules import time_schedule
 from tests.unit.samplers.conftest import BANDS
@@ -32,12 +33,23 @@ def test_flops_are_those_that_torch_counts(name, rack_of):
     assert step.flops > 0
 
 
-def test_a_rack_alone_costs_what_the_experiment_says():
-    exp = sw.Experiment.preset("toy")
+@pytest.mark.parametrize("objective", ["diffusion", "clm"])
+def test_adapters_that_a_rack_carries_are_among_them(objective, rack_of):
+    rack = rack_of(objective)
+    put_on(rack.stacks["s1"], sw.Adapter(stack="s1", rank=3), generator=torch.Generator())
+    put_on(rack.stacks["s2"], sw.Adapter(stack="s2", rank=2, targets="ffn"))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        for step in sw.stream(rack, [[0, 1]], length=5):
+            assert step.flops == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("time", ["none", "sinusoidal"])
+def test_a_rack_alone_costs_what_the_experiment_says(time):
+    exp = sw.Experiment.preset("toy").replace(objective="diffusion", rack={"time": time})
     ids = sw.stack_ids(exp.rack)
     length = exp.data.seq_len
     found = read_flops_per_token(exp.rack, exp.attention, ids[1:], length, False)
-    assert found == forward_flops_per_token(exp, ids[1:])
+    assert found == pytest.approx(forward_flops_per_token(exp, ids[1:]), rel=1e-12)
     assert head_flops(exp.rack, sw.vocab_size(exp)) == head_flops_per_position(exp)
 
 

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import ipywidgets as w
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from stackwise.attention_maps import AttentionMap, attention_map, block_names, map_flops
+from stackwise.model.direction import BlockCausal
 from stackwise_widgets.inspection.one_rack import RACK
 from stackwise_widgets.inspection.probe import Probe
 from stackwise_widgets.inspection.stills import map_still
@@ -94,11 +96,14 @@ class AttentionTab(w.VBox):
         if found is None:
             return "# nothing was read yet\n"
         row = found.subject.input_BT(*_special(found))[0].tolist()
+        by_block = isinstance(found.map.causal, BlockCausal)
+        blocks = "from stackwise.model.direction import BlockCausal\n" if by_block else ""
         return (
-            "import torch\n\nfrom stackwise.attention_maps import attention_map\n\n"
+            "import torch\n\nfrom stackwise.attention_maps import attention_map\n"
+            f"{blocks}\n"
             f"rack = run.rack()\nids_BT = torch.tensor([{row}])\n"
             f"found = attention_map(rack, ids_BT, {found.map.block!r}, "
-            f"causal={found.subject.causal}, path={found.path!r})\nfound.weights_BHTS\n"
+            f"causal={found.map.causal}, path={found.path!r})\nfound.weights_BHTS\n"
         )
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -119,7 +124,8 @@ class AttentionTab(w.VBox):
             path = tuple(rack.path_for(masked or 1 / input_BT.shape[1]))
             names = block_names(rack, path)
             block = self.block.value if self.block.value in names else names[-1]
-            found = attention_map(rack, input_BT, block, causal=subject.causal, path=path)
+            how = subject.direction(input_BT.shape[1])
+            found = attention_map(rack, input_BT, block, causal=how, path=path)
             labels = subject.labels(input_BT[0].tolist(), rack.mask_id, rack.start_id)
         return Found(subject, found, names, labels, path)
 
@@ -176,6 +182,8 @@ class AttentionTab(w.VBox):
         assert self.found is not None
         found, length = self.found.map, len(self.found.labels)
         ahead_TS = np.arange(length)[None] - np.arange(length)[:, None]
+        if isinstance(found.causal, BlockCausal):
+            return found.causal.seen(found.window, torch.device("cpu")).numpy()
         seen_TS = np.ones((length, length), bool)
         if found.causal:
             seen_TS &= ahead_TS <= 0

@@ -18,6 +18,7 @@ from stackwise.choice import Params, parse
 from stackwise.lens import Depths, depth_flops, read_depths
 from stackwise.memory.flops import forward_flops_per_token, head_flops_per_position
 from stackwise.sampling import samplers_for, takes_steps
+from stackwise.sampling.asked import BY_BLOCK, block_in
 from stackwise_widgets.inspection.knobs import Knobs
 from stackwise_widgets.inspection.one_rack import RACK
 from stackwise_widgets.inspection.probe import Probe
@@ -157,7 +158,8 @@ class DenoiseTab(w.VBox):
 
     def use(self, subject: Subject) -> None:
         """Another run or another text."""
-        methods = samplers_for(subject.causal)
+        block = block_in(subject.exp.objective, subject.most)
+        methods = samplers_for(subject.causal) if block is None else [BY_BLOCK]
         if list(self.method.options) != methods:
             self.method.options = methods
         self.length.max = subject.most
@@ -330,7 +332,7 @@ def lens_of(found: Found, step: int) -> Lens:
         if subject.causal:
             known_T = ids_T[ids_T != found.mask_id]
             ids_T = torch.cat([torch.tensor([found.start_id]), known_T])
-        depths = read_depths(rack, ids_T[None], causal=subject.causal, path=path)
+        depths = read_depths(rack, ids_T[None], causal=subject.direction(len(ids_T)), path=path)
     return Lens(step, ids_T, path, depths)
 
 

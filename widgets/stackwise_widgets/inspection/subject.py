@@ -12,8 +12,11 @@ from torch import Tensor
 
 import stackwise as sw
 from stackwise import Experiment, Stage
+from stackwise.by_stage import in_blocks
 from stackwise.data.tokenizer import Tokenizer
+from stackwise.model.direction import BlockCausal, Direction
 from stackwise.objective import Corrupted, is_causal
+from stackwise.sampling.asked import block_in
 from stackwise.training.start import stages_of
 from stackwise_widgets.views.tokens import Text, part_said, read_text
 
@@ -39,13 +42,18 @@ class Subject:
 
     @property
     def exp(self) -> Experiment:
-        """What was asked."""
-        return self.run.experiment
+        """What was asked, with the blocks of text of the stage that it stands at."""
+        return in_blocks(self.run.experiment, self.stages[self.stage])
 
     @property
     def causal(self) -> bool:
         """Whether tokens see only those before them."""
         return is_causal(self.exp.objective)
+
+    def direction(self, tokens: int) -> Direction:
+        """How a text of so many tokens is read by itself: of blocks each after those before it."""
+        block = block_in(self.exp.objective, tokens)
+        return self.causal if block is None else BlockCausal(block, 0, tokens)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

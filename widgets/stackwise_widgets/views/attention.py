@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import stackwise as sw
+from stackwise.block_diffusion import rows_read
 from stackwise.model.shape import AttentionShape, attention_shape, cycle, total_blocks
-from stackwise.objective import is_causal
+from stackwise.objective import direction_of, is_causal
+from stackwise.sampling.asked import block_in
 from stackwise_widgets.views import svg
 from stackwise_widgets.views.legend import legend_html
 from stackwise_widgets.views.markup import bytes_said, escaped, flops_said, percent_said
@@ -64,14 +66,28 @@ def direction_said(exp: Experiment) -> str:
     kind = exp.objective.choice
     if is_causal(exp.objective):
         return f"causal, since {kind} predicts each token from those before it"
+    if (block := _block(exp)) is not None:
+        return (
+            f"by blocks of {block} token{'s' * (block > 1)}, each of which sees itself whole and, "
+            "clean, those before it; in training noisy and clean text are read at once"
+        )
     return f"bidirectional, since {kind} reads to both sides of what it predicts"
 
 
-def keys_seen(query: int, length: int, *, causal: bool, window: int | None) -> range:
-    """The keys that a query sees: |i - j| <= window, and j <= i if causal."""
+def keys_seen(
+    query: int, length: int, *, causal: bool, window: int | None, block: int | None = None
+) -> range:
+    """The keys that a query sees: |i - j| <= window, and j <= i if causal, or j's block is."""
     first = 0 if window is None else max(0, query - window)
     last = length - 1 if window is None else min(length - 1, query + window)
+    if block is not None:
+        last = min(last, (query // block + 1) * block - 1)
     return range(first, (query if causal else last) + 1)
+
+
+def _block(exp: Experiment) -> int | None:
+    """Tokens of a block, where samples are read block by block."""
+    return block_in(exp.objective, exp.data.seq_len)
 
 
 def _windows(exp: Experiment) -> list[tuple[int | None, list[int]]]:
@@ -108,7 +124,7 @@ def _pattern(exp: Experiment, length: int, window: int | None, blocks: Sequence[
     words = f"{named}: {window_said(window)}"
     parts = [*_axes(length, cell), svg.rect(LEFT, TOP, SIDE, SIDE, "sw-unseen")]
     for query in range(length):
-        keys = keys_seen(query, length, causal=causal, window=window)
+        keys = keys_seen(query, length, causal=causal, window=window, block=_block(exp))
         parts.append(_seen(query, keys, cell))
     edges = [i * cell for i in range(1, length)]
     across = "".join(f"M{LEFT} {svg.number(TOP + edge)}h{SIDE}" for edge in edges)
@@ -211,13 +227,14 @@ def _kind_facts(exp: Experiment, shape: AttentionShape) -> Iterator[tuple[str, s
 
 def attention_share(exp: Experiment) -> tuple[float, float, float]:
     """FLOPs per token forward, over all blocks: of scores, of attention, of whole blocks."""
-    length, causal, params = exp.data.seq_len, is_causal(exp.objective), exp.attention
+    length, params = exp.data.seq_len, exp.attention
     kind, again = sw.ATTENTION[params.choice], cycle(exp.rack)
+    rows, direction = rows_read(exp.objective, length), direction_of(exp.objective, length)
     scores = weights = 0.0
     for block in range(total_blocks(exp.rack)):
         shape = attention_shape(exp.rack, block % again)
-        scores += sum(kind.score_flops(shape, params, length, causal))
-        weights += 2 * kind.matmul_parameters(shape, params)
+        scores += rows / length * sum(kind.score_flops(shape, params, rows, direction))
+        weights += rows / length * 2 * kind.matmul_parameters(shape, params)
     # All frozen and nothing but the head trains: the blocks run forward alone.
     forward = sw.Stage(path=sw.stack_ids(exp.rack), active=(), embedding=False)
     return scores, scores + weights, sw.stage_flops_per_token(exp, forward).trunk
@@ -237,7 +254,8 @@ def _table(exp: Experiment, length: int, kinds: Sequence[tuple[int | None, list[
     causal = is_causal(exp.objective)
     rows = []
     for query in range(length):
-        seen = [keys_seen(query, length, causal=causal, window=window) for window, _ in kinds]
+        how = {"causal": causal, "block": _block(exp)}
+        seen = [keys_seen(query, length, window=window, **how) for window, _ in kinds]
         rows.append([query, *(f"{keys.start} to {keys.stop - 1}" for keys in seen)])
     head = ["token", *(f"sees, with {window_said(window)}" for window, _ in kinds)]
     return table_html(head, rows, f"What the first {length} tokens see")

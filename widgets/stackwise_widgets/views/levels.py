@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import stackwise as sw
+from stackwise.block_diffusion import BlockDiffusion
 from stackwise.objective import schedule_of
 from stackwise.schedules import mask_ratio, schedule_kind
 
@@ -77,6 +78,8 @@ def corrupted_at(
         seed: Of the draw.
     """
     asked, size = ratio_at(exp, level), len(ids_T)
+    if isinstance(exp.objective, BlockDiffusion):  # the text as one block
+        exp = exp.replace(objective="diffusion")
     timed = kind_of(exp) == "time" and exp.objective.choice == "diffusion"
     counted = timed and exp.masking.sampling == "stratified_k"
     band = (max(0.0, asked - WIDTH), min(1.0, asked + WIDTH)) if timed and not counted else None

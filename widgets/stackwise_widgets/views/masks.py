@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import stackwise as sw
+from stackwise.block_diffusion import BlockDiffusion
 from stackwise.objective import is_causal, schedule_of
 from stackwise_widgets.views.curve import curve_svg
 from stackwise_widgets.views.levels import Level, corrupted_at, kind_of
@@ -88,6 +89,9 @@ def said_of(exp: Experiment) -> str:
     if schedule is None:
         return f"{exp.objective.choice}: an objective of your own, which takes no schedule"
     over = "diffusion time" if kind_of(exp) == "time" else "training"
+    if isinstance(exp.objective, BlockDiffusion):
+        size = exp.objective.last
+        over += f", each block of {size} token{'s' * (size > 1)} at a time of its own"
     bands = f", noise bands by depth: {_bands_said(exp)}" if exp.masking.bands else ""
     return f"{exp.objective.choice}: schedule {schedule.choice} over {over}{bands}"
 

@@ -55,7 +55,8 @@ def _head(phase: Phase, sample: int) -> str:
     said = f"Sample {sample + 1} of {count}"
     if phase.number >= 1:
         counted = int(tokens.counted_BT[sample].sum())
-        said += f": {counted} of {length} positions count, each with weight "
+        each = "each with weight" if tokens.weight_BT is None else "in the mean with weight"
+        said += f": {counted} of {length} positions count, {each} "
         said += f"{float(tokens.weight_B[sample]):.3g}"
     if length > MOST:
         said += f"; the first {MOST} tokens are shown"

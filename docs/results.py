@@ -1,0 +1,244 @@
+"""Writes docs/results.md: `python docs/results.py`, from the result.csv of every study.
+
+`tests/integration/studies/test_the_results_page_is_current.py` makes the page again and compares.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stackwise.report import bytes_text, count_text, figure, number
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
+
+from common import figure_of, folders, planned_flops, read, studies_of, title_of
+
+PAGE = """\
+# Results of the studies
+
+Written by `python docs/results.py` from `studies/*/result.csv`; a test makes it again and compares.
+
+Each study was predicted before it ran: `prediction.md` is older than `result.csv`, as the history
+of the repository shows, and what came out stands here whichever way. All arms of a study spend the
+same, head included, on the same text in the same order, tuned over the same rates, beside an
+end-to-end control whose learning rate has decayed to zero. What that means and what it does not is
+told in [studies.md](studies.md).
+
+{contents}
+
+A study runs by itself and goes on where it stopped; its figure is made again from its runs, or from
+`result.csv` where they are not:
+
+```
+stackwise study studies/02_growth/study.yaml --workers 2 --threads 1
+python studies/figures.py 2
+make figures                # all figures;  RUN=1 trains what is missing first
+make figures CHECK=1        # works every number out again and compares it, writing nothing
+```
+
+Bits per byte are means over seeds ± their standard deviation. *From the control* is the mean paired
+difference with Student's 95 % interval. A *hash* is that of the first seed's experiment. FLOPs of
+the grid are no part of an arm's own. *Undecided* predictions are those whose interval holds the
+bound.
+{studies}
+## text8: the figures of the field
+
+The preset `text8` is the setting in which the field compares masked diffusion: 12 blocks of width
+768, samples of 256 characters, batches of 512, a million steps. Nothing of it was trained here: it
+needs the file and a card, about two days of one H200 by `stackwise plan text8 --hardware h200`.
+
+| model | bits per character, test | source |
+| --- | ---: | --- |
+| autoregressive transformer | 1.23 | as listed for comparison by D3PM (arXiv 2107.03006) and MD4 |
+| MDLM | ≤ 1.40 | MDLM is arXiv 2406.07524; the figure is as later comparisons list it |
+| MD4 | ≤ 1.37 | arXiv 2406.04329 |
+
+The figures are quoted, and were not read again in the papers' own tables. What differs from the
+papers: StackWise's block (RMSNorm, SwiGLU, RoPE) and its AdamW at a rate of 3e-4 under
+warmup-stable-decay; no dropout; ids are bytes, of which 27 occur. The field splits 90, 5 and 5
+million characters. A run holds out the last 10 million; what it reports is on both parts, and this
+is the test part alone:
+
+<!-- example: skip, needs the file and a card -->
+```python
+import stackwise as sw
+
+run = sw.train("text8")  # for the autoregressive figure: stackwise run text8 objective=clm
+text = sw.open_dataset("text:text8", seq_len=256, heldout_frac=0.05)  # the last 5 million
+windows, size = text.heldout_windows(), text.heldout_bytes()
+print(sw.evaluate(run.rack(), windows, size, objective="diffusion"))
+```
+"""
+
+STUDY = """
+## {title}
+
+[what is trained](../studies/{name}/study.yaml) · [prediction](../studies/{name}/prediction.md) ·
+{rows}
+
+{body}
+"""
+DONE = """\
+{what}
+
+{tables}
+
+{verdict}
+
+| | prediction | came out |
+| ---: | --- | --- |
+{claims}
+
+![{title}](../studies/{name}/figure.svg)"""
+CAME_OUT = {True: "right", False: "**wrong**", None: "undecided"}
+UNITS = {"flops": "FLOPs", "tokens": "tokens", "seconds": "seconds"}
+JUDGED = {
+    "better": "Better than the control",
+    "worse": "Worse than the control",
+    "undecided": "Not told apart from it",
+    "too few seeds": "With too few seeds to say",
+}
+
+
+def page() -> str:
+    """The whole text."""
+    return PAGE.format(contents=contents(), studies="".join(map(study, folders())))
+
+
+def contents() -> str:
+    """One row per study: run or not, and what it takes."""
+    rows = []
+    for folder in folders():
+        planned = figure(sum(map(planned_flops, studies_of(folder))))
+        rows.append([f"[{title_of(folder)}](#{anchor(folder)})", state(folder), planned])
+    return table(["study", "state", "FLOPs, at most"], rows)
+
+
+def anchor(folder: Path) -> str:
+    """Of its heading, as GitHub makes it."""
+    kept = "".join(c for c in title_of(folder).lower() if c.isalnum() or c in " -")
+    return kept.replace(" ", "-")
+
+
+def state(folder: Path) -> str:
+    """Whether it was run, and how many of its predictions held."""
+    if not (folder / "result.csv").exists():
+        return "not run"
+    held = [claim.held for claim in figure_of(folder).claims(read(folder))]
+    return f"run: {held.count(True)} right, {held.count(False)} wrong, {held.count(None)} undecided"
+
+
+def study(folder: Path) -> str:
+    """The section of one study."""
+    ran = (folder / "result.csv").exists()
+    rows = f"[rows](../studies/{folder.name}/result.csv)" if ran else "no result yet"
+    number_ = int(folder.name[:2])
+    body = came_out(folder) if ran else f"Not run: `python studies/figures.py {number_} --run`."
+    return STUDY.format(title=title_of(folder), name=folder.name, rows=rows, body=body)
+
+
+def came_out(folder: Path) -> str:
+    """What a study that was run says."""
+    module, frame = figure_of(folder), read(folder)
+    tables = [arms(module.table(frame))]
+    if hasattr(module, "more"):
+        tables.append(anything(module.more(frame)))
+    claims = [
+        f"| {n} | {claim.text} | {CAME_OUT[claim.held]} |"
+        for n, claim in enumerate(module.claims(frame), start=1)
+    ]
+    return DONE.format(
+        what=what(frame),
+        tables="\n\n".join(tables),
+        verdict=verdict(module.table(frame)),
+        claims="\n".join(claims),
+        title=title_of(folder),
+        name=folder.name,
+    )
+
+
+def what(frame: pd.DataFrame) -> str:
+    """Which studies, seeds and FLOPs a result is of."""
+    runs, grid = frame[frame["kind"] != "measured"], frame[frame["kind"] == "tuning"]
+    own = runs[runs["kind"] != "tuning"]
+    names = ", ".join(f"`{name}`" for name in runs["study"].unique())
+    seeds = ", ".join(f"{seed:.0f}" for seed in sorted(own["seed"].unique()))
+    equal = " and ".join(UNITS[kind] for kind in own["kind"].unique())
+    spent = f"{figure(runs['flops'].sum())} FLOPs"
+    if len(grid):
+        spent += f", {figure(grid['flops'].sum())} of them for the grid of rates"
+    return f"{names}; equal {equal}; seeds {seeds}; {len(runs)} runs, {spent}."
+
+
+def arms(frame: pd.DataFrame) -> str:
+    """One row per arm, and what else a study says of it."""
+    head = ["arm", "bits per byte", "from the control", "judged", "rate", "parameters", "tokens"]
+    head += ["FLOPs", "grid FLOPs", "epochs", "peak memory", "hash"]
+    known = {"arm", "is_control", "n", "mean", "sd", "difference", "low", "high", "judged", "lr"}
+    known |= {"parameters", "tokens", "flops", "grid_flops", "epochs", "peak_bytes", "hash"}
+    others = [name for name in frame.columns if name not in known]
+    rows = []
+    for row in frame.to_dict("records"):
+        apart = math.isfinite(row["difference"])
+        between = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        rows.append(
+            [
+                str(row["arm"]),
+                f"{number(row['mean'])} ± {number(row['sd'])}",
+                between if apart else "-",
+                str(row["judged"]),
+                f"{row['lr']:g}",
+                f"{row['parameters']:,.0f}",
+                count_text(row["tokens"]),
+                figure(row["flops"]),
+                figure(row["grid_flops"]),
+                number(row["epochs"], 2),
+                bytes_text(row["peak_bytes"]),
+                f"`{row['hash']}`",
+                *(cell(row[name]) for name in others),
+            ]
+        )
+    return table([*head, *(name.replace("_", " ") for name in others)], rows)
+
+
+def anything(frame: pd.DataFrame) -> str:
+    """Arms as above, or any other numbers as they are."""
+    if "judged" in frame.columns:
+        return "The same at equal tokens:\n\n" + arms(frame)
+    rows = [[cell(value) for value in row] for row in frame.itertuples(index=False)]
+    return table([name.replace("_", " ") for name in frame.columns], rows)
+
+
+def cell(value: Any) -> str:
+    """A number in four digits, a whole one in all of them, text as it is."""
+    if isinstance(value, str):
+        return value
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def verdict(frame: pd.DataFrame) -> str:
+    """What may be said of each arm; losses are named like wins."""
+    found = []
+    for judged, words in JUDGED.items():
+        mine = frame[frame["judged"] == judged].to_dict("records")
+        said = [f"{r['arm']} ({r['low']:+.3f} to {r['high']:+.3f})" for r in mine]
+        if said:
+            found.append(f"{words}: {', '.join(said)}.")
+    return "**Verdict.** " + (" ".join(found) or "One arm: there is no control to compare it with.")
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    Path(__file__).with_suffix(".md").write_text(page(), "utf-8")

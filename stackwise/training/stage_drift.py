@@ -1,0 +1,102 @@
+"""Drift over a stage while a run trains: what the rack makes before its first step, and at its end.
+
+Measured as `stackwise/drift.py` does between kept ends of stages, and to the same figures, but on a
+few held-out windows under all noise and without keeping an end: of the path of the stage before,
+likenesses of `DRIFT_POSITIONS` positions and their predictions are written into `drift.safetensors`
+as a stage begins, which a resumed run reads. How much of it there is says `probing.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from stackwise.atomic import replacing
+from stackwise.data.heldout import some_windows
+from stackwise.drift import Seen, divergence, likeness, seen
+from stackwise.objective import is_causal
+from stackwise.probe import fixed_draws
+from stackwise.probing import DRIFT_POSITIONS, drift_windows, seen_flops
+from stackwise.stage import FULL_BAND
+from stackwise.training.step import autocast
+from stackwise.training.work import AT_THE_END, Work
+
+FILE = "drift.safetensors"
+PREDICTION = "prediction"
+
+
+def note_beginning(work: Work, number: int) -> None:
+    """Keep what the rack makes as a stage that is not the first begins."""
+    if not number or not work.exp.eval.drift or work.at.step:
+        return
+    with timed(work):
+        made = read_path(work, number - 1, number)
+        tensors = {**made.grams, PREDICTION: made.log_PV}
+        with replacing(work.run.path / FILE) as part:
+            save_file(tensors, part, metadata={"stage": str(number)})
+
+
+def tell_drift(work: Work, number: int) -> None:
+    """Write down how far it has moved by the stage's end."""
+    if not number or not work.exp.eval.drift:
+        return
+    old = beginning_of(work, number)
+    if old is None:
+        work.writer.event("drift_unknown", stage=number, why=f"{FILE} is not of this stage")
+        return
+    with timed(work):
+        new = read_path(work, number, number)
+    work.writer.event(
+        "drift",
+        stage=number,
+        since=number - 1,
+        step=work.at.total_steps,
+        kl=divergence(old.log_PV, new.log_PV),
+        drift={
+            name: 1 - likeness(old.grams[name], gram_PP)
+            for name, gram_PP in new.grams.items()
+            if name in old.grams
+        },
+    )
+
+
+def beginning_of(work: Work, number: int) -> Seen | None:
+    """What was kept as a stage began; None if it is not there."""
+    path = work.run.path / FILE
+    if not path.exists():
+        return None
+    with safe_open(path, framework="pt") as file:
+        if (file.metadata() or {}).get("stage") != str(number):
+            return None
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    log_PV = tensors.pop(PREDICTION)
+    return Seen(tensors, log_PV)
+
+
+def read_path(work: Work, of: int, during: int) -> Seen:
+    """What the path of stage `of` makes of the windows now, while stage `during` is in hand."""
+    exp, stage = work.exp, work.stages[of]
+    windows_NT, _ = some_windows(work.dataset, drift_windows(exp))
+    rule = work.corruption(during, band=FULL_BAND)
+    noisy = fixed_draws(rule, windows_NT, progress=AT_THE_END)
+    tokens = noisy.input_BT.numel()
+    work.at.probe_flops += seen_flops(exp, stage.path, tokens, min(DRIFT_POSITIONS, tokens))
+    with torch.no_grad(), autocast(work.device, getattr(torch, exp.precision.compute)):
+        return seen(work.rack, noisy, stage, is_causal(exp.objective), DRIFT_POSITIONS)
+
+
+@contextmanager
+def timed(work: Work) -> Iterator[None]:
+    """Count time and memory that are not training's."""
+    work.note_peak()
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        work.at.probe_seconds += time.perf_counter() - began
+        work.meter.restart()
