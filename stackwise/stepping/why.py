@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackwise.by_stage import as_read
+from stackwise.memory.disk import layout_of
 from stackwise.model.shape import stack_ids
 from stackwise.report import bytes_text
 from stackwise.stage import FULL_BAND, Stage, paths_so_far, roles, trunk_of
@@ -16,7 +16,6 @@ from stackwise.stepping.words import listed, named, runs
 if TYPE_CHECKING:
     from stackwise.config import Experiment
 
-FLOAT_BYTES = 4
 MOST = 6  # stacks of a path that are named
 
 
@@ -65,7 +64,7 @@ def _found(exp: Experiment, stages: Sequence[Stage], number: int) -> Iterator[Wh
 
 def _trunk(exp: Experiment, stage: Stage) -> str:
     frozen = listed(["the embedding", *runs(trunk_of(stage))])
-    row = as_read(exp, stage).data.seq_len * exp.rack.d_model * FLOAT_BYTES
+    row = layout_of(exp, 1, 1, stage.seq_len).row_bytes
     return (
         f"No gradient reaches {frozen}, so backward needs nothing of them; and "
         "their weights do not move in this stage, so that the same tokens under the same masks "

@@ -27,6 +27,10 @@ def test_a_trunk_can_be_cached_since_nothing_reaches_or_moves_it() -> None:
     assert "No gradient reaches the embedding, s0 and s1" in said
     assert "their weights do not move in this stage" in said
     assert "1.0 KiB per sample" in said  # 16 tokens of 16 numbers of 4 bytes
+    half = told(2, curriculum="left_to_right", precision={"border": "bfloat16"})["trunk"]
+    assert "512 B per sample" in half
+    twice = told(2, curriculum="left_to_right", objective="block_diffusion")["trunk"]
+    assert "2.0 KiB per sample" in twice  # the clean text is read beside
     assert "placement.trunk=cached" in said
 
 

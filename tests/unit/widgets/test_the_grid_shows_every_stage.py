@@ -298,6 +298,9 @@ def test_each_start_is_named_in_the_cell_and_whole_in_the_tooltip():
 def test_a_stage_says_what_it_reads_that_others_do_not():
     html = picture("left_to_right", data={"seq_len_by_stage": (16, 32, 64, 64)})
     assert "samples of 16 tokens" in "".join(stage_in(html, 0).itertext())
+    blocks = {"kind": "block_diffusion", "block_by_stage": (4, 8, 8, 16)}
+    html = picture("left_to_right", objective=blocks)
+    assert "blocks of 16 tokens" in "".join(stage_in(html, 3).itertext())
     mix = {"kind": "mix", "corpora": [{"kind": "kjv"}, {"kind": "markov"}]}
     weights = ((1, 0), (1, 1), (0, 1), (1, 3))
     html = picture("left_to_right", data={"corpus": mix, "weights_by_stage": weights})

@@ -227,6 +227,8 @@ def stage_said(row: StageRow) -> str:
         lines.append(f"each step draws {pick} of {len(path)} stacks, and runs these alone")
     if length is not None:
         lines.append(f"samples of {length:,} tokens")
+    if row.stage.block is not None:
+        lines.append(f"blocks of {row.stage.block:,} tokens")
     if row.stage.weights is not None:
         lines.append(f"corpora mixed {' : '.join(f'{w:g}' for w in row.stage.weights)}")
     if row.noise is not None:
