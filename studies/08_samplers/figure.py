@@ -117,7 +117,7 @@ def draw(frame: pd.DataFrame) -> PaperFigure:
         axes.axhline(found[found["arm"] == REAL][column].iloc[0], color="0.3", ls=":", lw=1)
         by_factors(axes, 2)
         titled(axes, title, "steps", label)
-    panels[0].legend(frameon=False, fontsize=8.5)
+    panels[1].legend(frameon=False, fontsize=8.5, loc="center right")
     return figure
 
 
