@@ -13,6 +13,7 @@ import matplotlib
 import pandas as pd
 from common import compared, difference
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.ticker import NullFormatter
 
 from stackwise_widgets import PaperFigure
 from stackwise_widgets.paper import COLOURS, FAINT, INK, MARKERS, wrapped
@@ -111,6 +112,13 @@ def titled(axes: Axes, title: str, x: str, y: str = "") -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
+
+
+def by_factors(axes: Axes, base: float = 10) -> None:
+    """A logarithmic axis below, its numbers written out: powers would be set in fonts of maths."""
+    axes.set_xscale("log", base=base)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def style(place: int) -> tuple[str, str]:

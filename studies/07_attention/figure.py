@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from common import Claim, below, between, compared, difference, every, rows_of
-from drawing import paired_panels, style, titled
+from drawing import by_factors, paired_panels, style, titled
 
 import stackwise as sw
 from stackwise_widgets import PaperFigure
@@ -69,7 +69,7 @@ def draw(frame: pd.DataFrame) -> PaperFigure:
         spread = 0.0 if np.isnan(row["sd"]) else row["sd"]
         axes.errorbar(row["kv_bytes"], row["mean"], spread, fmt=marker, color=colour, ms=7)
         axes.annotate(f"  {row['arm']}", (row["kv_bytes"], row["mean"]), fontsize=9, va="bottom")
-    axes.set_xscale("log", base=2)
+    by_factors(axes, 2)
     titled(axes, "c   what decoding keeps of one sample; bar: deviation over seeds", "bytes",
            "bits per byte")  # fmt: skip
     return figure

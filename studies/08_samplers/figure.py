@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
 from common import Claim, between, compared, every, rows_of
-from drawing import panels_of, style, titled
+from drawing import by_factors, panels_of, style, titled
 
 import stackwise as sw
 from stackwise.sampling.quality import count_entropy, markov_reference, quality
@@ -115,9 +115,9 @@ def draw(frame: pd.DataFrame) -> PaperFigure:
             colour, marker = style(place)
             axes.plot(mine["steps"], mine[column], marker=marker, color=colour, label=name, ms=5)
         axes.axhline(found[found["arm"] == REAL][column].iloc[0], color="0.3", ls=":", lw=1)
-        axes.set_xscale("log", base=2)
+        by_factors(axes, 2)
         titled(axes, title, "steps", label)
-    panels[0].legend(frameon=False, fontsize=8.5)
+    panels[1].legend(frameon=False, fontsize=8.5, loc="center right")
     return figure
 
 

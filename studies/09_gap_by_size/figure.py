@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import pandas as pd
 from common import Claim, below, compared, difference, every, rows_of
-from drawing import panels_of, titled
+from drawing import by_factors, panels_of, titled
 
 from stackwise.study.statistics import Paired, t_quantile
 from stackwise_widgets import PaperFigure
@@ -86,7 +86,7 @@ def draw(frame: pd.DataFrame) -> PaperFigure:
         mine = rows[rows["arm"] == name]
         left.errorbar(mine["parameters"], mine["mean"], mine["sd"].fillna(0), fmt="o-",
                       color=COLOURS[place], label=name, ms=5)  # fmt: skip
-    left.set_xscale("log")
+    by_factors(left)
     left.legend(frameon=False, fontsize=9)
     titled(left, "a   loss at equal FLOPs, by size", "parameters", "bits per byte")
     found, (slope, base) = gaps(frame), trend(frame)
@@ -97,7 +97,7 @@ def draw(frame: pd.DataFrame) -> PaperFigure:
         gap = difference(part, ARM, CONTROL)
         right.plot([part["parameters"].iloc[0]] * 2, [gap.low, gap.high], color=INK, lw=1)
     right.axhline(0, color=INK, lw=0.8, ls=":")
-    right.set_xscale("log")
+    by_factors(right)
     said = f"slope {slope.mean:+.3f} [{slope.low:+.3f}, {slope.high:+.3f}] per tenfold"
     right.text(0.02, 0.03, said, transform=right.transAxes, fontsize=9)
     titled(right, "b   gap, paired by seed, 95 %; line: trend", "parameters",
