@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 USUAL = 0.05
 LITTLE = 1e10  # FLOPs
 DRIFT_WINDOWS = 4
+DRIFT_FILE = "drift.safetensors"  # in the run's folder, while a stage trains
 DRIFT_POSITIONS = 128  # of them, at which outputs and predictions are compared
 
 

@@ -10,6 +10,7 @@ from stackwise.block_diffusion import rows_read
 from stackwise.by_stage import in_blocks
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
+from stackwise.memory.flops import vocab_size
 from stackwise.memory.held import held_copies
 from stackwise.memory.lowrank import adapter_tensors
 from stackwise.memory.stored import (
@@ -20,6 +21,7 @@ from stackwise.memory.stored import (
     trained_bytes,
     trained_tensors,
 )
+from stackwise.probing import DRIFT_POSITIONS, drift_windows
 from stackwise.stage import Stage, keeps_state, parts_trained, trained_next, trunk_of, untied_from
 from stackwise.trunk.border import border_of
 from stackwise.trunk.room import bytes_needed
@@ -105,9 +107,10 @@ def checkpoint_bytes(
     """The most that checkpoints take at a time, from a stage on: while one replaces the last.
 
     Every part that is there, with the moments that a later stage begins with; what a stage keeps of
-    the rack before it; what trains, with its states, and a second time while it is written anew, or
-    is frozen and its master is written; and the best weights of the last stage. Where the end of
-    each stage is kept, also what stages since have changed of it.
+    the rack before it, and what its drift is measured against; what trains, with its states, and a
+    second time while it is written anew, or is frozen and its master is written; and the best
+    weights of the last stage. Where the end of each stage is kept, also what stages since have
+    changed of it.
 
     Args:
         exp: The experiment.
@@ -178,7 +181,16 @@ def checkpoint_bytes(
             )
         if number >= since:
             most = max(most, still + changing + after + best + changed)
-    return most
+    return most + drift_bytes(exp, made)
+
+
+def drift_bytes(exp: Experiment, made: Sequence[Stage]) -> int:
+    """Of what drift over a stage is measured against, which lies beside checkpoints meanwhile."""
+    if not exp.eval.drift or len(made) < 2:
+        return 0
+    places = min(DRIFT_POSITIONS, drift_windows(exp) * exp.data.seq_len)
+    exits = 1 + exp.rack.blocks_per_stack * max(len(stage.path) for stage in made[:-1])
+    return 8 * places * (exits * places + vocab_size(exp)) + NAME_BYTES * (exits + 2)
 
 
 def kept_ends(count: int, since: int, kept: bool, ends: Collection[int] | None) -> set[int]:

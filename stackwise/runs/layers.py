@@ -60,6 +60,8 @@ def exit_names(path: Sequence[str], exits: int) -> list[str]:
     """
     if not exits:
         return []
+    if exits == 1 and not path:  # embedding and head alone
+        return [ENTRY]
     each, odd = divmod(exits - 1, max(1, len(path)))
     if odd or not each:
         raise ValueError(

@@ -25,6 +25,7 @@ from stackwise.model.block import Block
 from stackwise.model.init import Unfilled
 from stackwise.model.shape import cycle, total_blocks
 from stackwise.objective import schedule_of
+from stackwise.probing import DRIFT_FILE
 from stackwise.report import bytes_text
 from stackwise.schedules import schedule_kind
 from stackwise.stage import Stage, trunk_of
@@ -237,6 +238,8 @@ def standing(run: Path) -> tuple[int, int]:
             files = [home_of(folder, n) / e["file"] for n, e in manifest["parts"].items()]
             held += sum(file.stat().st_size for file in files if file.is_file())
             stage = manifest.get("counters", {}).get("stage", stage)
+    drift = run / DRIFT_FILE
+    held += drift.stat().st_size if drift.is_file() else 0
     return stage, held + bytes_of_kept(run)
 
 

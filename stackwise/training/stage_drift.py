@@ -3,7 +3,8 @@
 Measured as `stackwise/drift.py` does between kept ends of stages, and to the same figures, but on a
 few held-out windows under all noise and without keeping an end: of the path of the stage before,
 likenesses of `DRIFT_POSITIONS` positions and their predictions are written into `drift.safetensors`
-as a stage begins, which a resumed run reads. How much of it there is says `probing.py`.
+as a stage begins, which a resumed run reads and which is gone with the stage. How much there is of
+it says `probing.py`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,11 @@ from stackwise.data.heldout import some_windows
 from stackwise.drift import Seen, divergence, likeness, seen
 from stackwise.objective import is_causal
 from stackwise.probe import fixed_draws
-from stackwise.probing import DRIFT_POSITIONS, drift_windows, seen_flops
+from stackwise.probing import DRIFT_FILE, DRIFT_POSITIONS, drift_windows, seen_flops
 from stackwise.stage import FULL_BAND
 from stackwise.training.step import autocast
 from stackwise.training.work import AT_THE_END, Work
 
-FILE = "drift.safetensors"
 PREDICTION = "prediction"
 
 
@@ -37,7 +37,8 @@ def note_beginning(work: Work, number: int) -> None:
     with timed(work):
         made = read_path(work, number - 1, number)
         tensors = {**made.grams, PREDICTION: made.log_PV}
-        with replacing(work.run.path / FILE) as part:
+        (work.run.path / DRIFT_FILE).unlink(missing_ok=True)  # so that there are never two
+        with replacing(work.run.path / DRIFT_FILE) as part:
             save_file(tensors, part, metadata={"stage": str(number)})
 
 
@@ -47,10 +48,11 @@ def tell_drift(work: Work, number: int) -> None:
         return
     old = beginning_of(work, number)
     if old is None:
-        work.writer.event("drift_unknown", stage=number, why=f"{FILE} is not of this stage")
+        work.writer.event("drift_unknown", stage=number, why=f"{DRIFT_FILE} is not of this stage")
         return
     with timed(work):
         new = read_path(work, number, number)
+    (work.run.path / DRIFT_FILE).unlink()
     work.writer.event(
         "drift",
         stage=number,
@@ -67,7 +69,7 @@ def tell_drift(work: Work, number: int) -> None:
 
 def beginning_of(work: Work, number: int) -> Seen | None:
     """What was kept as a stage began; None if it is not there."""
-    path = work.run.path / FILE
+    path = work.run.path / DRIFT_FILE
     if not path.exists():
         return None
     with safe_open(path, framework="pt") as file:

@@ -45,6 +45,10 @@ CASES = {
         "adapters": {"on": "both", "targets": "ffn"},
         "precision": {"frozen": "nf4", "master": "bf16"},
     },
+    "held to the rack before": {
+        "curriculum": {"name": "grow"},
+        "preserve": {"distill": 1.0},
+    },
     "end to end": {"curriculum": "end_to_end"},
     "end to end, bfloat16": {"curriculum": "end_to_end", "precision": BF16},
 }
@@ -78,7 +82,9 @@ def test_of_checkpoints(wide, place, monkeypatch, case, kept) -> None:
     stale = checkpoint._remove_stale
 
     def noted(folder, entries) -> None:
-        seen.append(bytes_in(*(run.path / name for name in ("rack", "state", "best", "stages"))))
+        drift = sum(path.stat().st_size for path in run.path.glob("drift.*"))
+        folders = ("rack", "state", "best", "stages")
+        seen.append(drift + bytes_in(*(run.path / name for name in folders)))
         stale(folder, entries)
 
     monkeypatch.setattr(checkpoint, "_remove_stale", noted)

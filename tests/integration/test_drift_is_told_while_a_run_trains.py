@@ -8,10 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import stackwise as sw
 from stackwise.drift import representation_drift
 from stackwise.probe import fixed_draws
-from stackwise.probing import DRIFT_POSITIONS, drift_windows
+from stackwise.probing import DRIFT_FILE, DRIFT_POSITIONS, drift_windows
 from stackwise.training.opening import open_work
 from stackwise.training.run import train_stage
-from stackwise.training.stage_drift import FILE, read_path
+from stackwise.training.stage_drift import read_path
 from stackwise.training.start import create_run
 
 
@@ -72,7 +72,7 @@ def test_where_the_beginning_is_lost_it_is_said(tiny, place):
             work.stop_requested = True
 
     run = sw.train(tiny.replace(curriculum="right_to_left"), place, on_step=stop)
-    (run.path / FILE).unlink()
+    (run.path / DRIFT_FILE).unlink()
     run = sw.resume(run)
     assert [event["stage"] for event in run.events("drift_unknown")] == [1]
     assert run.drift()["stage"].unique().tolist() == [2, 3]
@@ -81,7 +81,7 @@ def test_where_the_beginning_is_lost_it_is_said(tiny, place):
 def test_without_it_nothing_is_written(tiny, place):
     run = sw.train(tiny.replace(curriculum="right_to_left", **{"eval.drift": False}), place)
     assert run.drift().empty
-    assert not (run.path / FILE).exists()
+    assert not (run.path / DRIFT_FILE).exists()
 
 
 def test_what_it_takes_is_counted(tiny, place):

@@ -33,7 +33,7 @@ def sections(form: Form) -> list[str]:
 
 
 ALL = ["experiment", "rack", "masking", "adapters", "data"]
-ALL += ["optim", "precision", "eval", "placement"]
+ALL += ["optim", "precision", "preserve", "eval", "placement"]
 
 
 def test_sections_in_the_order_of_the_schema() -> None:
