@@ -65,7 +65,8 @@ def changing(request, tiny) -> sw.Experiment:
     changes = {
         "warm-up": {"objective": by_blocks(block_by_stage=[1, 3, 16])},
         "grown": {
-            "objective": by_blocks(block_by_stage=[2, 5]),
+            "rack": {"stacks": 3},
+            "objective": by_blocks(block_by_stage=[2, 3, 5]),  # of the last two as many rows
             "curriculum": {"name": "left_to_right", "split": "tokens"},
             "data": {"restart": True},
         },
