@@ -68,7 +68,7 @@ class BlockCausal:
         clean_R = torch.arange(self.rows, device=device) >= self.noisy
         before_RR = block_R[None, :] < block_R[:, None]
         same_RR = block_R[None, :] == block_R[:, None]
-        alike_RR = clean_R[None, :] == clean_R[:, None]
+        alike_RR = ~(clean_R[None, :] ^ clean_R[:, None])  # torch's compiler cannot compare them
         seen_RR = (same_RR & alike_RR) | (before_RR & clean_R[None, :])
         if window is None:
             return seen_RR

@@ -114,6 +114,15 @@ def test_a_cache_goes_on_block_by_block(kind, options):
     assert cache.seen == 7
 
 
+@pytest.mark.parametrize("kind", ["mha", "mla"])
+def test_it_is_traced_without_a_graph_break(kind):
+    rack, (ids_BT, noisy_BT), how = rack_of(kind, {}).float(), texts(6), twice(2, 6)
+    x_BRD = rack.embedding(torch.cat([noisy_BT, ids_BT[:, : how.clean]], 1))
+    block = next(rack.blocks(("s0",)))
+    traced = torch.compile(block, backend="eager", fullgraph=True)
+    assert torch.allclose(traced(x_BRD, causal=how), block(x_BRD, causal=how), atol=1e-5)
+
+
 def test_rows_of_bfloat16_see_the_same():
     rack = rack_of("mha", {}).float()
     how, (ids_BT, noisy_BT) = twice(2, 6), texts(6)
