@@ -83,13 +83,11 @@ def test_it_is_cut_in_the_order_that_is_said():
 
 def test_every_cut_is_the_smallest_that_fits():
     exp, made = exp_of(), sw.stages(exp_of())
-    for share in (2.0, 1.0, 0.5, 0.3, 0.2):
-        bounded = exp.replace(**{"eval.probe_frac": share})
-        found = bounded_probes(bounded, made)
-        if found.points < 16 and found.fits:
-            eval_of = {"points": 2 * found.points, "depths": found.depths, "drift": found.drift}
-            more = bounded.replace(eval=eval_of)
-            assert not asked_probes(more, made).fits
+    for points in (15, 7, 3):  # what so many looks take is allowed: halves of 16 are 8, 4, 2
+        share = asked_probes(exp.replace(**{"eval.points": points}), made).frac
+        found = bounded_probes(exp.replace(**{"eval.probe_frac": share}), made)
+        assert (found.points, found.depths) == ((points + 1) // 2, "all")
+        assert found.fits
 
 
 def test_the_plan_says_it_and_the_run_does_it(tmp_path):
