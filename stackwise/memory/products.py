@@ -18,10 +18,10 @@ from stackwise.budget import steps_before, steps_of
 from stackwise.by_stage import as_read
 from stackwise.data.heldout import rows_at_once
 from stackwise.memory.counted import in_pieces, micro_rows, micro_samples, most_counted
-from stackwise.memory.flops import vocab_size
+from stackwise.memory.flops import counted_frac, vocab_size
 from stackwise.memory.stored import token_linears
 from stackwise.objective import Diffusion
-from stackwise.probing import drift_windows
+from stackwise.probing import DRIFT_POSITIONS, drift_windows
 from stackwise.training.chunked import LOGITS_AT_ONCE
 
 if TYPE_CHECKING:
@@ -71,7 +71,12 @@ def bfloat16_products(exp: Experiment, placement: Placement, stage: Stage) -> in
         at_once = rows_at_once(exp)
         sizes_looked = {min(at_once, exp.eval.windows), exp.eval.windows % at_once}
         for windows in {*sizes_looked, *drifts(exp, stage)} - {0}:
-            found |= {products(windows * looked, layer)[0] for layer in (*layers, head)}
+            found |= {products(windows * looked, layer)[0] for layer in layers}
+        for windows in sizes_looked - {0}:
+            chosen = round(counted_frac(exp, stage) * windows * exp.data.seq_len)
+            found.add(products(chosen, head)[0])
+        for windows in drifts(exp, stage):
+            found.add(products(min(DRIFT_POSITIONS, windows * exp.data.seq_len), head)[0])
     return min(PRODUCTS_KEPT, len(found) + others)
 
 

@@ -49,9 +49,19 @@ Result = TypeVar("Result", bound="StudyResult")
 
 
 def study_id(asked: Mapping[str, Any]) -> str:
-    """What a study is called: by all that decides its arms, its seeds aside."""
-    text = json.dumps({key: asked[key] for key in SEEDLESS}, sort_keys=True)
+    """What a study is called: by all that decides its arms, its seeds aside.
+
+    Keys that experiments have got since, and that are at their defaults, change no name.
+    """
+    text = json.dumps({key: _named(key, asked[key]) for key in SEEDLESS}, sort_keys=True)
     return f"study-{asked['base']['title']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _named(key: str, value: Any) -> Any:
+    """What of a key of a study decides its name."""
+    if key == "base":
+        return Experiment(**value).identity()
+    return {k: Experiment(**v).identity() for k, v in value.items()} if key == "more" else value
 
 
 def plain(value: Any) -> Any:
@@ -167,7 +177,7 @@ def frozen_in(folder: Path, asked: Mapping[str, Any]) -> Calibrated | None:
         return None
     values = read_record(folder / RECORD)
     for key in SEEDLESS:
-        if key in values and values[key] != asked[key]:
+        if key in values and _named(key, values[key]) != _named(key, asked[key]):
             raise ExperimentError(
                 f"{folder / RECORD}: {key} is {short(values[key])}, not {short(asked[key])}; it is "
                 "another study's folder, so name another with folder="

@@ -17,7 +17,7 @@ import pandas as pd
 from common import Claim, below, compared, difference, every, rows_of
 from drawing import by_factors, panels_of, titled
 
-from stackwise.study.statistics import Paired, t_quantile
+from stackwise.study.statistics import LEVEL, Paired, edge_of
 from stackwise_widgets import PaperFigure
 from stackwise_widgets.paper import COLOURS, INK
 
@@ -60,7 +60,7 @@ def trend(frame: pd.DataFrame) -> tuple[Paired, float]:
     base = float(y_N.mean() - slope * x_N.mean())
     left_N = y_N - base - slope * x_N
     error = math.sqrt(float(left_N @ left_N) / (count - 2) / float(away_N @ away_N))
-    half = t_quantile(0.975, count - 2) * error
+    half = edge_of(LEVEL, count - 2) * error
     return Paired(slope, error * math.sqrt(count), slope - half, slope + half, count), base
 
 

@@ -55,7 +55,9 @@ def test_a_leak_shows_as_bits_below_the_entropy(corpus, place, monkeypatch) -> N
     """The failing control: every position reads the token it should tell, shifted one too few."""
     honest = Embedding.forward
     monkeypatch.setattr(
-        Embedding, "forward", lambda self, ids_BT: honest(self, ids_BT.roll(-1, dims=1))
+        Embedding,
+        "forward",
+        lambda self, ids_BT, start=0: honest(self, ids_BT.roll(-1, dims=1), start),
     )
     bits, entropy = bits_and_entropy(small(corpus, "clm"), place)
     assert bits < entropy / 2
