@@ -18,6 +18,7 @@ from stackwise.cli.moving import export_command, import_command
 from stackwise.cli.planning import add_advise, add_calibrate, add_plan
 from stackwise.cli.running import add_running
 from stackwise.cli.sampling import SAMPLE_MORE, add_sample_options, sample_command
+from stackwise.cli.settings import add_settings
 from stackwise.cli.studying import add_study
 from stackwise.cli.training import demo_command, resume_command, run_command
 
@@ -97,18 +98,7 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     run = add("run", run_command, "train: a preset, a YAML file or an imported model", RUN_MORE)
-    run.add_argument(
-        "experiment",
-        metavar="EXPERIMENT",
-        help="a name that `stackwise presets` lists, a YAML file, or a folder of `import`",
-    )
-    run.add_argument(
-        "changes",
-        nargs="*",
-        default=[],
-        metavar="key=value",
-        help="changes: optim.lr=1e-3 curriculum=grow",
-    )
+    add_settings(run, "changes: optim.lr=1e-3 curriculum=grow")
     run.add_argument("--rerun", action="store_true", help="make another run even if there is one")
     again = add("resume", resume_command, "go on with a run from its last checkpoint")
     _takes_a_run(again)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
+from stackwise.cli.settings import add_settings
+
 MORE = """The rate rises step by step on real batches of each stage, with what trains and what is
 frozen there, and the loss says where it is too high. What is suggested is a tenth of the rate at
 which the loss is lowest: where to begin a grid. Nothing is written.
@@ -26,14 +28,7 @@ Add = Callable[..., argparse.ArgumentParser]
 def add_lr_find(add: Add) -> None:
     """The command `lr-find` and its options."""
     command = add("lr-find", lr_find_command, "look for the learning rate of each stage", MORE)
-    command.add_argument(
-        "experiment",
-        metavar="EXPERIMENT",
-        help="a name that `stackwise presets` lists, a YAML file, or a folder of `import`",
-    )
-    command.add_argument(
-        "changes", nargs="*", default=[], metavar="key=value", help="changes, as for run"
-    )
+    add_settings(command)
     command.add_argument("--stage", type=int, metavar="N", help="one stage; default: all")
     command.add_argument(
         "--run", metavar="RUN", help="a run whose kept ends of stages later ones begin with"

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from stackwise.cli.settings import add_settings
+
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
     from stackwise.planner.hardware import Hardware
@@ -42,14 +44,7 @@ def add_plan(add: Add) -> None:
     """The command `plan` and its options."""
     text = "what training will take: memory, disk, FLOPs and time of every stage"
     command = add("plan", plan_command, text, PLAN_MORE)
-    command.add_argument(
-        "experiment",
-        metavar="EXPERIMENT",
-        help="a name that `stackwise presets` lists, a YAML file, or a folder of `import`",
-    )
-    command.add_argument(
-        "changes", nargs="*", default=[], metavar="key=value", help="changes, as for run"
-    )
+    add_settings(command)
     _on_hardware(command)
     command.add_argument(
         "--fit", action="store_true", help="find the largest stacks and micro-batches that fit"

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+
+def add_settings(command: argparse.ArgumentParser, changes: str = "changes, as for run") -> None:
+    """The arguments of a command whose experiment `settings` reads."""
+    command.add_argument(
+        "experiment",
+        metavar="EXPERIMENT",
+        help="a name that `stackwise presets` lists, a YAML file, or a folder of `import`",
+    )
+    command.add_argument("changes", nargs="*", default=[], metavar="key=value", help=changes)
 
 
 def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:

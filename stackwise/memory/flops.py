@@ -25,7 +25,7 @@ for every role in `tests/unit/test_a_stage_costs_what_is_counted.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -250,6 +250,13 @@ def forward_flops_per_token(
     return whole + exp.rack.blocks_per_stack * beside
 
 
+def blocks_on(shape: RackShape, path: Sequence[str]) -> Iterator[int]:
+    """The blocks of a path in their order, numbered over the whole rack."""
+    places, each = {stack: i for i, stack in enumerate(stack_ids(shape))}, shape.blocks_per_stack
+    for stack in path:
+        yield from range(places[stack] * each, (places[stack] + 1) * each)
+
+
 def read_flops_per_token(
     shape: RackShape, attention: Params, path: Sequence[str], length: int, causal: bool
 ) -> float:
@@ -257,15 +264,12 @@ def read_flops_per_token(
 
     As `forward_flops_per_token`, for a rack of which no experiment is known; without adapters.
     """
-    places, total = {stack: i for i, stack in enumerate(stack_ids(shape))}, 0.0
-    once = SAMPLE_PASSES["trunk"] * 2 * block_sample_parameters(shape) / length
-    for stack in path:
-        first = places[stack] * shape.blocks_per_stack
-        for block in range(first, first + shape.blocks_per_stack):
-            scores = block_scores(shape, attention, block, length, causal)
-            total += 2 * block_matmul_parameters(shape, attention) + once
-            total += PAIR_PASSES["trunk"] * scores.pairs
-            total += CONSTANT_PASSES["trunk"] * scores.constant
+    total, once = 0.0, SAMPLE_PASSES["trunk"] * 2 * block_sample_parameters(shape) / length
+    for block in blocks_on(shape, path):
+        scores = block_scores(shape, attention, block, length, causal)
+        total += 2 * block_matmul_parameters(shape, attention) + once
+        total += PAIR_PASSES["trunk"] * scores.pairs
+        total += CONSTANT_PASSES["trunk"] * scores.constant
     return total
 
 
@@ -281,13 +285,11 @@ def decode_flops_per_token(
     kind = kind_of(attention)
     if kind.decode_flops is None:
         return None
-    places, total = {stack: i for i, stack in enumerate(stack_ids(shape))}, 0.0
-    for stack in path:
-        first = places[stack] * shape.blocks_per_stack
-        for block in range(first, first + shape.blocks_per_stack):
-            inner = kind.shaped(attention_shape(shape, block), attention)
-            total += 2 * block_matmul_parameters(shape, attention)
-            total += kind.decode_flops(inner, attention, new, seen)
+    total = 0.0
+    for block in blocks_on(shape, path):
+        inner = kind.shaped(attention_shape(shape, block), attention)
+        total += 2 * block_matmul_parameters(shape, attention)
+        total += kind.decode_flops(inner, attention, new, seen)
     return total
 
 

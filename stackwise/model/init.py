@@ -176,7 +176,12 @@ def grow(
                     parameter.zero_()
 
 
-def begin_as(stack: nn.Module, entry: NewStack, stacks: Mapping[str, nn.Module], seed: int) -> None:
+def begin_as(
+    stack: nn.Module,
+    entry: NewStack,
+    stacks: Mapping[str, nn.Module] | nn.ModuleDict,
+    seed: int,
+) -> None:
     """Give a new stack the start that a stage asks for.
 
     Args:

@@ -20,7 +20,7 @@ from stackwise.config import Experiment
 from stackwise.own.batches import Batches, OwnBatch
 from stackwise.own.module import OwnModule
 from stackwise.own.rack import OwnRack
-from stackwise.stage import Stage, copied_from
+from stackwise.stage import Stage
 from stackwise.training.average import Average
 from stackwise.training.checkpoint import read_manifest, save
 from stackwise.training.in_backward import InBackward
@@ -29,6 +29,7 @@ from stackwise.training.optim import (
     carried,
     load_optimizer_state,
     optimizer_state,
+    with_copies,
 )
 from stackwise.training.rates import stage_lr
 from stackwise.training.start import TrainingError
@@ -117,8 +118,7 @@ def enter_stage(work: OwnWork, number: int) -> Trainee:
         optim, named, rounding=rounding, seed=seed, stage=number, shape=work.exp.rack
     )
     goes_on = stage.optimizer_state != "reset"
-    given = {stack: work.moments.get(source, {}) for stack, source in copied_from(stage).items()}
-    load_optimizer_state(optimizer, named, {**work.moments, **given}, whole=goes_on)
+    load_optimizer_state(optimizer, named, with_copies(work.moments, stage), whole=goes_on)
     average = None if optim.ema is None else Average(named, optim.ema, optimizer)
     stepping = InBackward(named, optimizer) if optim.grads == "in_backward" else None
     return Trainee(number, stage, named, optimizer, average, stepping)

@@ -72,7 +72,7 @@ class OwnRack:
         """Give a stack its start; at random means the weights that it has, if it is there."""
         if entry.stack not in self.model.stacks:
             self.model.add(entry.stack)
-        begin_as(self.model.stacks[entry.stack], entry, dict(self.model.stacks.items()), seed)
+        begin_as(self.model.stacks[entry.stack], entry, self.model.stacks, seed)
 
     def enter(self, stage: Stage, exp: Experiment, batch: Any) -> None:
         """Resolve what stays the same over the stage's steps."""

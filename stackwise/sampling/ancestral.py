@@ -7,32 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from stackwise.choice import Params, parse
 from stackwise.sampling.choosing import choose, logits_at
 from stackwise.sampling.task import Task
 from stackwise.schedules import SCHEDULES, TimeSchedule, time_schedule
-
-
-class Ancestral(Params):
-    """Reverse the noise process, from time t to s: a mask stays with (1 - alpha_s)/(1 - alpha_t).
-
-    Exact in the limit of many steps (MDLM, arXiv 2406.07524).
-    """
-
-    kind: Literal["ancestral"] = "ancestral"
-    schedule: str = Field("linear", description="schedule over time whose times are the steps")
-
-    @field_validator("schedule")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        over_time(value)
-        return value
 
 
 def over_time(schedule: str) -> TimeSchedule:
@@ -42,6 +26,24 @@ def over_time(schedule: str) -> TimeSchedule:
         ExperimentError: If it is unknown, or runs over progress.
     """
     return time_schedule(parse(SCHEDULES, schedule, "schedule", "name"))
+
+
+def _known(schedule: str) -> str:
+    over_time(schedule)
+    return schedule
+
+
+OverTime = Annotated[str, AfterValidator(_known)]  # names a schedule over time
+
+
+class Ancestral(Params):
+    """Reverse the noise process, from time t to s: a mask stays with (1 - alpha_s)/(1 - alpha_t).
+
+    Exact in the limit of many steps (MDLM, arXiv 2406.07524).
+    """
+
+    kind: Literal["ancestral"] = "ancestral"
+    schedule: OverTime = Field("linear", description="schedule over time whose times are the steps")
 
 
 def ancestral(task: Task, params: Ancestral) -> Iterator[Tensor]:

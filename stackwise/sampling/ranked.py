@@ -21,11 +21,11 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from stackwise.choice import Params, unread
-from stackwise.sampling.ancestral import over_time
+from stackwise.sampling.ancestral import OverTime, over_time
 from stackwise.sampling.choosing import choose, logits_at
 from stackwise.sampling.task import Task
 
@@ -40,16 +40,10 @@ class Ranked(Params):
     per_step: int | None = Field(
         None, ge=1, description="positions per step; empty: as many as the number of steps asks"
     )
-    schedule: str = Field(
+    schedule: OverTime = Field(
         EVENLY,
         description="schedule over time that spreads the masks over the steps; cosine is MaskGIT's",
     )
-
-    @field_validator("schedule")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        over_time(value)
-        return value
 
     @model_validator(mode="after")
     def _all_read(self) -> Self:

@@ -19,11 +19,11 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from stackwise.choice import Params, unread
-from stackwise.sampling.ancestral import over_time
+from stackwise.sampling.ancestral import OverTime, over_time
 from stackwise.sampling.choosing import choose, logits_at
 from stackwise.sampling.task import Task
 from stackwise.schedules import Float
@@ -51,13 +51,7 @@ class Remask(Params):
     t_on: float = Field(0.55, gt=0, lt=1, description="time from which on it masks again")
     t_off: float = Field(0.05, gt=0, lt=1, description="time from which on it stops, of a loop")
     alpha_on: float = Field(0.9, gt=0, lt=1, description="visible share held in the loop")
-    schedule: str = Field("linear", description="schedule over time whose times are the steps")
-
-    @field_validator("schedule")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        over_time(value)
-        return value
+    schedule: OverTime = Field("linear", description="schedule over time whose times are the steps")
 
     @model_validator(mode="after")
     def _all_read(self) -> Self:

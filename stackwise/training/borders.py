@@ -19,7 +19,12 @@ from stackwise.training.holding import Holding, holding_of
 from stackwise.training.in_backward import stepping_of
 from stackwise.training.layers import grow_tables
 from stackwise.training.looks import loss_now
-from stackwise.training.optim import Optimizer, load_optimizer_state, optimizer_state
+from stackwise.training.optim import (
+    Optimizer,
+    load_optimizer_state,
+    optimizer_state,
+    with_copies,
+)
 from stackwise.training.residence import arrange, pack, take_masters
 from stackwise.training.saved import AVERAGE, BEFORE, MOMENTS, read_state, save_border
 from stackwise.training.stage_drift import tell_drift, timed
@@ -84,12 +89,10 @@ def holding_for(work: Work, stage: Stage, fresh: bool) -> Holding | None:
 
 def moments_for(work: Work, stage: Stage, trains: set[str], fresh: bool) -> State:
     """The moments that parts begin with, those of copies being their source's."""
-    copies = copied_from(stage) if fresh else {}
-    found = read_state(work, MOMENTS, trains | set(copies.values()))
-    for stack, source in copies.items():
-        if source in found and stack in trains:
-            found[stack] = found[source]
-    return found
+    if not fresh:
+        return read_state(work, MOMENTS, trains)
+    sources = set(copied_from(stage).values())
+    return with_copies(read_state(work, MOMENTS, trains | sources), stage)
 
 
 def setting_for(work: Work, trainee: Trainee) -> Setting:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stackwise.model.init import generator_for
 from stackwise.model.shape import RackShape, depth_factor
 from stackwise.model.spectral import divide_, first_u, flatten_, is_normed
-from stackwise.stage import Stage, keeps_state, trained_next
+from stackwise.stage import Stage, copied_from, keeps_state, trained_next
 from stackwise.training.aim import Aim, Kept, is_hidden, rows_at_once, rows_of
 from stackwise.training.rounding import draws_for, joined, scattered_, split_
 from stackwise.training.trained import Named, State
@@ -251,6 +251,12 @@ def carried(state: State, made: Sequence[Stage], number: int) -> State:
     later = {part for part in state if trained_next(made, number, part) is not None}
     kept = {part: state[part] for part in state if keeps_state(made, number, part)}
     return {**lower_halves({part: state[part] for part in later}), **kept}
+
+
+def with_copies(state: State, stage: Stage) -> State:
+    """States by part, those of a stage's copies being their source's."""
+    pairs = copied_from(stage).items()
+    return {**state, **{stack: state[source] for stack, source in pairs if source in state}}
 
 
 def load_optimizer_state(

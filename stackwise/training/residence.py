@@ -73,7 +73,7 @@ def add_stack(work: Work, entry: NewStack) -> None:
     if model is not None:
         begin(work, model, entry.stack)
         return
-    begin_as(stack, entry, dict(work.rack.stacks.items()), work.exp.seed)
+    begin_as(stack, entry, work.rack.stacks, work.exp.seed)
 
 
 def begin_ends(work: Work) -> None:

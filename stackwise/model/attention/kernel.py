@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from stackwise.choice import Params
 from stackwise.model.attention.cached import Kept
 from stackwise.model.attention.heads import cut, qkv_linear
-from stackwise.model.attention.rope import Rotary
+from stackwise.model.attention.rope import rotary_of
 from stackwise.model.attention.sums import (
     attend,
     attend_causal,
@@ -76,11 +76,7 @@ class KernelAttention(nn.Module):
         self.floor = None if params.map == "softmax_positive" else FLOOR
         self.qkv = qkv_linear(shape)
         self.out = nn.Linear(shape.heads * shape.head_dim, shape.d_model, bias=shape.bias)
-        self.rotary = (
-            Rotary(shape.head_dim, shape.rope_base, shape.rope_scaling)
-            if shape.rope_base is not None
-            else None
-        )
+        self.rotary = rotary_of(shape)
         omega_EM = directions(params, shape.head_dim).to(self.qkv.weight.device)
         self.register_buffer("omega_EM", omega_EM)
 

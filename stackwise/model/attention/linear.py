@@ -20,7 +20,7 @@ from stackwise.choice import Params
 from stackwise.model.attention.cached import Kept
 from stackwise.model.attention.heads import Heads, qkv_linear, scored
 from stackwise.model.attention.mha import most
-from stackwise.model.attention.rope import Rotary
+from stackwise.model.attention.rope import rotary_of
 from stackwise.model.attention.sums import (
     attend,
     attend_causal,
@@ -56,11 +56,7 @@ class LinearAttention(nn.Module):
         self.shape, self.params = shape, params
         self.qkv = qkv_linear(shape)
         self.out = nn.Linear(shape.heads * shape.head_dim, shape.d_model, bias=shape.bias)
-        self.rotary = (
-            Rotary(shape.head_dim, shape.rope_base, shape.rope_scaling)
-            if shape.rope_base is not None
-            else None
-        )
+        self.rotary = rotary_of(shape)
         self.q_norm = RMSNorm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
         self.k_norm = RMSNorm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stackwise.choice import Params
 from stackwise.model.attention.cached import Kept, attend_kept, go_on
 from stackwise.model.attention.heads import qkv_linear, scored
-from stackwise.model.attention.rope import Rotary
+from stackwise.model.attention.rope import rotary_of
 from stackwise.model.direction import BlockCausal, Direction, start_of
 from stackwise.model.norm import RMSNorm
 from stackwise.model.saved import Saved
@@ -60,11 +60,7 @@ class SoftmaxAttention(nn.Module):
         self.shape, self.attend = shape, attend if by is None else by
         self.qkv = qkv_linear(shape)
         self.out = nn.Linear(shape.heads * shape.head_dim, shape.d_model, bias=shape.bias)
-        self.rotary = (
-            Rotary(shape.head_dim, shape.rope_base, shape.rope_scaling)
-            if shape.rope_base is not None
-            else None
-        )
+        self.rotary = rotary_of(shape)
         self.q_norm = RMSNorm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
         self.k_norm = RMSNorm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stackwise.model.direction import BlockCausal
-from stackwise.model.shape import Llama3Scaling
+from stackwise.model.shape import AttentionShape, Llama3Scaling
 
 
 def inverse_frequencies(dim: int, base: float, scaling: Llama3Scaling | None = None) -> Tensor:
@@ -81,6 +81,13 @@ class _Turned(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return _Turned.apply(grad, *ctx.saved_tensors, not ctx.back), None, None
+
+
+def rotary_of(shape: AttentionShape) -> Rotary | None:
+    """What turns the queries and keys of a block; None without RoPE."""
+    if shape.rope_base is None:
+        return None
+    return Rotary(shape.head_dim, shape.rope_base, shape.rope_scaling)
 
 
 class Rotary(nn.Module):
