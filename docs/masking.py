@@ -53,6 +53,9 @@ leftmost. Inner edges for {stacks} stacks:
 
 {edges}
 
+`equal_mass` gives every band as much diffusion time, `linear` as much of alpha: the latter is how
+DiffusionBlocks cuts masked diffusion (arXiv 2506.14202, appendix D.2).
+
 ## How times are drawn
 
 The bound does not depend on it; its noise does. Mean and standard deviation, over {batches} batches
@@ -68,7 +71,8 @@ part (the mean is .7, whatever is drawn):
   (`masking.bell_center`, `masking.bell_width`), each time with the weight 1/q. It dwells on middle
   noise, where q is up to {top:.2f}, and keeps the bound. With most schedules that costs variance:
   the lightest noise is drawn {low:.2f} times as often as by the others, and counts {heavy:.1f}
-  times. Without a weight (clipped schedules, BD3-LM, arXiv 2503.09573) it would be another loss.
+  times. Clipped schedules (BD3-LM, arXiv 2503.09573, section 5.2) draw from an inner interval alone
+  and leave out what lies outside, which is another loss.
   Inside a band the bell is over the band's own times.
 
 A mask belongs to seed, sample, epoch and band: order, micro-batch, workers and resuming change

@@ -54,15 +54,14 @@ needs the file and a card, about two days of one H200 by `stackwise plan text8 -
 
 | model | bits per character, test | source |
 | --- | ---: | --- |
-| autoregressive transformer | 1.23 | as listed for comparison by D3PM (arXiv 2107.03006) and MD4 |
-| MDLM | ≤ 1.40 | MDLM is arXiv 2406.07524; the figure is as later comparisons list it |
-| MD4 | ≤ 1.37 | arXiv 2406.04329 |
+| autoregressive transformer | 1.23 | as listed for comparison in MD4's table 2 |
+| MDLM | ≤ 1.40 | for arXiv 2406.07524, in RDLM's table 1 (arXiv 2502.11564) |
+| MD4 | ≤ 1.37 | arXiv 2406.04329, table 2 |
 
-The figures are quoted, and were not read again in the papers' own tables. What differs from the
-papers: StackWise's block (RMSNorm, SwiGLU, RoPE) and its AdamW at a rate of 3e-4 under
-warmup-stable-decay; no dropout; ids are bytes, of which 27 occur. The field splits 90, 5 and 5
-million characters. A run holds out the last 10 million; what it reports is on both parts, and this
-is the test part alone:
+The figures are quoted. What differs from the papers: StackWise's block (RMSNorm, SwiGLU, RoPE) and
+its AdamW at a rate of 3e-4 under warmup-stable-decay; no dropout; ids are bytes, of which 27 occur.
+The field splits 90, 5 and 5 million characters. A run holds out the last 10 million; what it
+reports is on both parts, and this is the test part alone:
 
 <!-- example: skip, needs the file and a card -->
 ```python

@@ -6,8 +6,10 @@ The density q over a band's time f in (0, 1] is a normal one cut off at both end
 
 and a time counts 1 / q(f), so that E over q of h / q is the integral of h, for every h: importance
 sampling. A logit-normal, as for images (arXiv 2403.03206), falls to 0 at both ends, where 1 / q has
-no finite integral and the loss no finite variance; here q has a least value. Clipped noise
-(BD3-LM, arXiv 2503.09573) goes without a weight and trains on another loss.
+no finite integral; here q has a least value, so that the loss's second moment is at most that of
+uniform times over it. Clipped noise (BD3-LM, arXiv 2503.09573, section 5.2) draws from an inner
+interval alone and leaves out what lies outside: another loss. A bell with a weight is also studied
+in arXiv 2605.13026.
 
 What is drawn uniformly, and for whom, is in `draws.py`.
 """

@@ -3,12 +3,12 @@
     -log p(x) <= sum over blocks b of E_t [ w(t) * cross-entropy at the masked tokens of block b,
                                             given x_b masked at t and the clean blocks before it ]
 
-(section 3.1, equation 8), which is the chain rule over blocks with the bound of masked diffusion in
-each. Every block of every sample has a time of its own, spread over all of them. A block of one
-token is masked always, with weight 1: its bound is exact, as the paper's schedule for size 1 has it
-(section 4.2), so that blocks of one give the likelihood that `clm` gives. A block as long as the
-sample is `diffusion`, to the last bit. All blocks are read at once, noisy and clean
-(`model/direction.py`).
+(sections 3.1 and 4.1, equations 4, 6 and 8), which is the chain rule over blocks with the bound of
+masked diffusion in each. Every block of every sample has a time of its own, spread over all of
+them. A block of one token is masked always, with weight 1: its bound is exact, as the paper's
+schedule for size 1 has it (section 4.2), so that blocks of one give the likelihood that `clm`
+gives. A block as long as the sample is `diffusion`, to the last bit. All blocks are read at once,
+noisy and clean (`model/direction.py`).
 
 Clipped schedules fitted to each size (section 5) are not here: `masking.sampling` and the
 schedules over time are.

@@ -88,11 +88,12 @@ def time_fracs_B(
 ) -> Float:
     """Where each block of each sample stands in its band's diffusion time, uniform in (0, 1].
 
-    `iid`: one number per sample. The others: (u + i/B) mod 1 (VDM, arXiv 2107.00630; MDLM, arXiv
-    2406.07524) with i the sample's place in the seeded order of its draw, modulo B, and u one
-    number per B places: B evenly spaced times, whatever the micro-batch. With n blocks in a sample
-    that are i n + b out of B n, for block b (BD3-LM, arXiv 2503.09573, does so): the times of one
-    sample lie side by side, and each block of all samples has evenly spaced ones.
+    `iid`: one number per sample. The others: (u + i/B) mod 1 (VDM, arXiv 2107.00630; in the code of
+    MDLM, arXiv 2406.07524, each i has a u of its own, within 1/B) with i the sample's place in the
+    seeded order of its draw, modulo B, and u one number per B places: B evenly spaced times,
+    whatever the micro-batch. With n blocks in a sample that are i n + b out of B n, for block b
+    (BD3-LM, arXiv 2503.09573, does so): the times of one sample lie side by side, and each block of
+    all samples has evenly spaced ones.
 
     Args:
         seed: Of the run.

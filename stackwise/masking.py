@@ -177,9 +177,10 @@ def check_band(objective: str, sampling: Sampling, band: tuple[float, float]) ->
 def band_edges(bands: Bands, stacks: int, schedule: Params) -> tuple[float, ...]:
     """The edges of the bands of `stacks` stacks, in mask probability.
 
-    `equal_mass`: e_j = 1 - alpha(j/n), as much diffusion time in every band. `linear`: e_j = j/n.
-    `exponential`: e_j = (16^(j/n) - 1) / 15, bands that widen with noise. A tuple gives the inner
-    edges e_1 ... e_(n-1).
+    `equal_mass`: e_j = 1 - alpha(j/n), as much diffusion time in every band. `linear`: e_j = j/n,
+    as much of alpha, which is how DiffusionBlocks cuts masked diffusion (arXiv 2506.14202, appendix
+    D.2); under the linear schedule both are one. `exponential`: e_j = (16^(j/n) - 1) / 15, bands
+    that widen with noise. A tuple gives the inner edges e_1 ... e_(n-1).
 
     Returns:
         n + 1 numbers rising from exactly 0 to exactly 1.

@@ -75,8 +75,9 @@ class Polynomial(Params):
         2.0,
         ge=1,
         le=10,
-        description="w; 1 is linear, more dwells on light noise; under 1 the loss would have no "
-        "finite variance, since weight^2 times mask probability, w^2 t^(w-2), sums to no end",
+        description="w; 1 is linear, more dwells on light noise; weight^2 times mask probability, "
+        "w^2 t^(w-2), has a finite sum over 1, one that grows as a logarithm towards time 0 at 1, "
+        "and as a power under it",
     )
 
 

@@ -32,7 +32,8 @@ class Grow(Params):
     """Stacks added to a rack that trains as a whole at every depth.
 
     `place=top` puts copies of all on top (G_stack, arXiv 2405.15319); `between` puts each copy
-    after its source, and `middle` repeats the middle (MIDAS, arXiv 2409.19044).
+    after its source, and `middle` puts copies of those in the middle there, with `by=one` of the
+    middle stack (MIDAS, arXiv 2409.19044).
     """
 
     newer = frozenset({"place", "noise"})
@@ -126,9 +127,9 @@ def added(
 ) -> tuple[NewStack, ...]:
     """What a path adds to the one before it, and what each of its new stacks starts from.
 
-    Between others a copy is of the stack at its left. Elsewhere k new ones in a row are copies of
-    the k before them, in their order and, where those are fewer, in turn. `interpolate` takes the
-    mean of the nearest at either side.
+    Between others a copy is of the stack at its left. On top k new ones are copies of the k before
+    them, and in the middle of the k around their place, in their order and, where those are fewer,
+    in turn. `interpolate` takes the mean of the nearest at either side.
     """
     if not before:
         return tuple(NewStack(stack=stack) for stack in path)
@@ -139,7 +140,12 @@ def added(
             left = before[: before.index(row[-1]) + 1]
             continue
         rights = before[len(left) :]
-        tail = left[-1:] if place == "between" or init == "interpolate" else left[-len(row) :]
+        if place == "between" or init == "interpolate":
+            tail = left[-1:]
+        else:
+            begins = len(left) - (len(row) + 1) // 2 if place == "middle" else len(before)
+            begins = max(0, min(begins, len(before) - len(row)))
+            tail = before[begins : begins + len(row)]
         for i, stack in enumerate(row):
             source, other = tail[i % len(tail)], rights[0] if rights else None
             found.append(started(stack, init, source, other=other, noise=noise))

@@ -53,7 +53,9 @@ class BlockCoordinate(Params):
 class DiffusionBlocks(Params):
     """Each stack alone on its own noise band, without neighbours (arXiv 2506.14202).
 
-    A stack is trained and used on its band alone, between the shared embedding and head.
+    A stack is trained and used on its band alone, between the shared embedding and head. In the
+    paper bands overlap a little, and each step draws another stack; here they tile the noise, and a
+    stack is visited for a stage.
     """
 
     name: Literal["diffusion_blocks"] = "diffusion_blocks"

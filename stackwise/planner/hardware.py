@@ -174,7 +174,7 @@ MOVED_BYTES = {
 }
 PASSES = {"forward": 3.0, "backward": 5.0}  # over each number kept, read or written, eager
 ATTENTION_SHARE = {"forward": 0.5, "backward": 0.4}  # of the matrix rate, by FlashAttention-2
-# (arXiv 2307.08691, figures 4 and 5: 50 to 73 % forward, 35 to 63 % with backward)
+# (arXiv 2307.08691: 50 to 73 % forward, 35 to 63 % with backward)
 FORMAT_BYTES = {
     "fp32": 4.0,
     "fp16": 2.0,

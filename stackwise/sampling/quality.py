@@ -2,7 +2,7 @@
 
 Generative perplexity alone is flattered by low temperatures and by repetition: a text that says one
 likely token for ever scores best of all. So it stands beside the entropy of the samples, always
-(Zheng et al., arXiv 2409.02908, section 4.2). The reference is a chain whose probabilities are
+(Zheng et al., arXiv 2409.02908, section 5.1). The reference is a chain whose probabilities are
 known: a Markov corpus' own source, against which perfect samples have a known score, or the bigram
 of a training text. Likelihoods of held-out text are in `evaluation.py`.
 

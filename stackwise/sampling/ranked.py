@@ -56,8 +56,9 @@ class Ranked(Params):
 class Confidence(Ranked):
     """The same number of positions at each step, those whose choice is most probable.
 
-    MaskGIT (arXiv 2202.04200); LLaDA's low-confidence remasking (2502.09992). Often
-    better text than `ancestral` at few steps, but not the rack's distribution.
+    MaskGIT (arXiv 2202.04200), without its noise on the confidence; LLaDA's low-confidence
+    remasking (2502.09992). Often better text than `ancestral` at few steps, but not the rack's
+    distribution.
     """
 
     kind: Literal["confidence"] = "confidence"

@@ -5,8 +5,9 @@ masked again with probability sigma, and a masked one stays with
 
     (1 - alpha_s - sigma alpha_t) / (1 - alpha_t)        sigma <= min(1, (1 - alpha_s) / alpha_t)
 
-so that whatever sigma is, the share of visible tokens after the step is alpha_s (Wang et al.,
-arXiv 2503.00307, theorem 3.1 and equation 7). With sigma 0 this is `ancestral`.
+so that whatever sigma is, if it is the same for all, the share of visible tokens after the step is
+alpha_s (Wang et al., arXiv 2503.00307, theorem 3.1, equations 6 and 7). With sigma 0 this is
+`ancestral`.
 
 Shapes: B samples, T tokens, N positions that leave.
 """
@@ -42,7 +43,10 @@ class Remask(Params):
     )
     eta: float = Field(0.02, ge=0, le=1, description="how much is masked again at each step")
     confidence: bool = Field(
-        False, description="share sigma out: more to what was chosen at a low probability"
+        False,
+        description="share sigma out over the filled tokens of a sample, more to what was chosen "
+        "at a low probability: at most sigma tokens a step; the paper's runs are sigma=rescale, "
+        "eta=1",
     )
     when: Literal["always", "switch", "loop"] = Field(
         "always",
@@ -93,7 +97,8 @@ def remask(task: Task, params: Remask) -> Iterator[Tensor]:
 def visible(params: Remask, time_S: Float) -> Float:
     """Alpha at falling times; in a loop up to alpha_on until t_on, held until t_off, then to 1.
 
-    Source: section 4.2 of the paper, there for the linear schedule.
+    Source: section 4.2 of the paper, which holds alpha; the ramps are those of the authors' code
+    for the linear schedule.
     """
     alpha = over_time(params.schedule).alpha
     if params.when != "loop":

@@ -1,9 +1,9 @@
 """Semi-autoregressive sampling: windows of tokens left to right, each filled by an inner sampler.
 
-LLaDA (arXiv 2502.09992, appendix B.4): all tokens are read at every step, those of later windows as
-[MASK]. A rack that was trained by `block_diffusion` is sampled as it learned instead (BD3-LM, arXiv
-2503.09573, section 3.3): windows are its blocks, counted from the first token, of which those that
-are done are read clean, and later ones not at all (`by_block.py`).
+LLaDA (arXiv 2502.09992): all tokens are read at every step, those of later windows as [MASK]. A
+rack that was trained by `block_diffusion` is sampled as it learned instead (BD3-LM, arXiv
+2503.09573, section 3.2, algorithm 2): windows are its blocks, counted from the first token, of
+which those that are done are read clean, and later ones not at all (`by_block.py`).
 
 Shapes: B samples, T tokens.
 """

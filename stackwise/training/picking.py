@@ -1,7 +1,8 @@
 """The path of one step, in stages that draw another one for each (`Stage.pick`).
 
 The first and the last stack of the stage's path always run, the others by chance, in their order
-(RaPTr, arXiv 2402.05913). It is a pure function of the seed and of the step's number in the whole
+(after RaPTr, arXiv 2402.05913; a fixed number of them here, so that what a step costs is known). It
+is a pure function of the seed and of the step's number in the whole
 run, so that a resumed run draws the same.
 """
 

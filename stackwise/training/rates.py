@@ -15,7 +15,8 @@ def lr_at(optim: Optim, position: float) -> float:
     """The learning rate at `position` in [0, 1] of a schedule.
 
     Linear warm-up over `warmup_frac`; then `constant`; `linear` and `cosine` down to zero; or
-    `wsd` (warmup-stable-decay, arXiv 2404.06395): flat, then linear to zero over `decay_frac`.
+    `wsd` (warmup-stable-decay, arXiv 2404.06395, there with an exponential end): flat, then linear
+    to zero over `decay_frac`.
     """
     if position < optim.warmup_frac:
         return optim.lr * position / optim.warmup_frac

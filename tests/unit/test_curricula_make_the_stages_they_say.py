@@ -221,11 +221,19 @@ def test_growing_between_and_in_the_middle_keeps_ids_in_the_order_of_the_rack():
         "0246; 0246; 2=0 6=4; eh",
         "01234567; 01234567; 1=0 3=2 5=4 7=6; eh",
     ]
-    # MIDAS: the stacks before the middle are repeated after it.
+    # Those around the middle once more; with one at a time, the middle one (MIDAS).
     assert shown(place="middle") == [
         "07; 07; 0 7; eh",
-        "0167; 0167; 1=0 6=0; eh",
-        "01234567; 01234567; 2=0 3=1 4=0 5=1; eh",
+        "0167; 0167; 1=0 6=7; eh",
+        "01234567; 01234567; 2=0 3=1 4=6 5=7; eh",
+    ]
+    assert [line.split("; ")[2] for line in shown(place="middle", by="one")[1:]] == [
+        "1=0",
+        "6=1",
+        "2=1",
+        "5=2",
+        "3=2",
+        "4=3",
     ]
     assert shown(place="middle", by="one", init="interpolate")[:3] == [
         "07; 07; 0 7; eh",
