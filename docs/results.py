@@ -145,6 +145,12 @@ def came_out(folder: Path) -> str:
     """What a study that was run says."""
     module, frame = figure_of(folder), read(folder)
     tables = [arms(module.table(frame))]
+    if edges := at_the_edge(frame):
+        tables.append(
+            "At an edge of the grid, so that a better rate may lie outside: "
+            + ", ".join(edges)
+            + "."
+        )
     if hasattr(module, "more"):
         tables.append(anything(module.more(frame)))
     claims = [
@@ -172,6 +178,18 @@ def what(frame: pd.DataFrame) -> str:
     if len(grid):
         spent += f", {figure(grid['flops'].sum())} of them for the grid of rates"
     return f"{names}; equal {equal}; seeds {seeds}; {len(runs)} runs, {spent}."
+
+
+def at_the_edge(frame: pd.DataFrame) -> list[str]:
+    """The arms whose best rate is the lowest or the highest of their grid."""
+    found = []
+    several = frame["study"].nunique() > 1
+    for (name, arm), rows in frame[frame["kind"] == "tuning"].groupby(["study", "arm"], sort=False):
+        best = rows.loc[rows["bits_per_byte"].idxmin(), "lr"]
+        if rows["lr"].nunique() > 1 and best in (rows["lr"].min(), rows["lr"].max()):
+            edge = "lowest" if best == rows["lr"].min() else "highest"
+            found.append(f"{arm}{f' of {name}' if several else ''} ({best:g}, the {edge})")
+    return found
 
 
 def arms(frame: pd.DataFrame) -> str:
