@@ -102,7 +102,9 @@ def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[st
     for entry in new:
         for source in entry.sources:
             if source not in seen:
-                yield f"new: {entry.stack!r} copies {source!r}, which is not there yet"
+                there = [stack for stack in known if stack in seen]
+                copied = f"copy {', '.join(there)}" if there else "start it at random"
+                yield f"new: {entry.stack!r} copies {source!r}, which is not there yet; {copied}"
 
 
 def _wrong_for(exp: Experiment, stage: Stage) -> Iterator[str]:

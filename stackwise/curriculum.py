@@ -85,7 +85,29 @@ def curriculum_problems(shape: RackShape, options: Params) -> Iterator[str]:
     if {"init", "noise"} <= given.keys() and given["init"] != "copy+noise":
         yield from (f"curriculum.{x}" for x in unread(options, "noise", f"init={given['init']}"))
     if isinstance(entry, Curriculum):
-        yield from entry.check(shape, options)
+        yield from _checked(entry, shape, options)
+
+
+def _checked(entry: Curriculum, shape: RackShape, options: Params) -> Iterator[str]:
+    """The lines of a curriculum's check; what is wrong with the check itself is one, too."""
+    asked = "yield a line of text for each problem, and nothing if there is none"
+    try:
+        made: Any = entry.check(shape, options)
+        if isinstance(made, str) or not isinstance(made, Iterable):
+            yield f"curriculum: the check of {options.choice!r} returned {short(made)}; {asked}"
+            return
+        for line in made:
+            good = isinstance(line, str)
+            yield (
+                line
+                if good
+                else (f"curriculum: the check of {options.choice!r} gave {short(line)}; {asked}")
+            )
+    except Exception as error:
+        yield (
+            f"curriculum: the check of {options.choice!r} raised {type(error).__name__}: {error}; "
+            "it is called with a rack's shape and the curriculum's parameters"
+        )
 
 
 def stages(
@@ -131,6 +153,7 @@ def _made(exp: Experiment, build: Callable[[Any], Any]) -> list[Stage]:
             raise ExperimentError(
                 f"{name!r} returned {short(found)}; yield stages or return a list"
             )
+        where = "curriculum.stages[0]" if isinstance(found, Iterator) else where
         for stage in found:
             where = f"curriculum.stages[{len(made)}]"
             if not isinstance(stage, Stage):

@@ -1,5 +1,7 @@
 """A user's own curriculum: a plain function in a dict, and what is said when it is wrong."""
 
+from typing import Literal
+
 import pytest
 
 import stackwise as sw
@@ -88,6 +90,10 @@ def wrong_second(exp):
     yield Stage(path=("s0",), share=-1)
 
 
+def wrong_first(exp):
+    yield Stage(path=("s0",), share=-1)
+
+
 def endless(exp):
     while True:
         yield Stage(path=("s0",))
@@ -134,6 +140,19 @@ WRONG = {
     "no stage": (two("s1"), "curriculum.stages[1]: 's1' is not a Stage"),
     "no end": (endless, "curriculum.stages[10000]: 'mine' makes over 10000 stages; end it"),
     "an error in a stage": (wrong_second, "curriculum.stages[1].share: -1 must be over 0"),
+    "an error in the first stage": (wrong_first, "curriculum.stages[0].share: -1 must be over 0"),
+    "a copy from the same stage": (
+        two(
+            Stage(
+                path=("s0", "s1", "s2"),
+                new=(
+                    NewStack(stack="s1"),
+                    NewStack(stack="s2", init="copy", source="s1"),
+                ),
+            )
+        ),
+        "curriculum.stages[1].new: 's2' copies 's1', which is not there yet; copy s0",
+    ),
     "an error in a list": (one(share=-1), "curriculum.stages.share: -1 must be over 0"),
     "an unknown stack": (
         one(path=("s0", "s9")),
@@ -153,7 +172,7 @@ WRONG = {
     ),
     "a copy of nothing": (
         one(new=(NewStack(stack="s0", init="copy", source="s1"),)),
-        "curriculum.stages[0].new: 's0' copies 's1', which is not there yet",
+        "curriculum.stages[0].new: 's0' copies 's1', which is not there yet; start it at random",
     ),
     "not on the path": (
         one(active=("s1",)),
@@ -180,6 +199,38 @@ def test_a_wrong_curriculum_says_which_stage_and_why(function, expected, made_by
         assert "\n" not in str(error.value)
     else:
         assert str(error.value) == expected
+
+
+class Mine(sw.Params):
+    """A curriculum of one's own with a check."""
+
+    name: Literal["mine"] = "mine"
+
+
+def raised(shape, options):
+    raise KeyError("depth")
+
+
+ASKED = "yield a line of text for each problem, and nothing if there is none"
+CHECKS = {
+    "no answer": (lambda s, o: None, f"the check of 'mine' returned None; {ASKED}"),
+    "text": (lambda s, o: "no", f"the check of 'mine' returned 'no'; {ASKED}"),
+    "numbers": (lambda s, o: [3], f"the check of 'mine' gave 3; {ASKED}"),
+    "an error": (
+        raised,
+        "the check of 'mine' raised KeyError: 'depth'; it is called with a rack's shape and the "
+        "curriculum's parameters",
+    ),
+}
+
+
+@pytest.mark.parametrize(("check", "said"), CHECKS.values(), ids=list(CHECKS))
+def test_a_check_that_is_wrong_is_named(check, said, monkeypatch):
+    entry = sw.Curriculum(lambda exp: [Stage(path=("s0",))], Mine, check=check)
+    monkeypatch.setitem(CURRICULA, "mine", entry)
+    with pytest.raises(ExperimentError) as error:
+        BASE.replace(curriculum="mine")
+    assert str(error.value) == f"curriculum: {said}"
 
 
 def test_all_problems_of_a_stage_come_at_once(made_by):

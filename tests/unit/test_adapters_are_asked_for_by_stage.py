@@ -150,16 +150,16 @@ def one(stack="s0", **more):
 WRONG = [
     (
         [{"path": ("s0", "s1"), "active": ("s1",), "adapters": one("s1")}],
-        "curriculum.stages.adapters: 's1' is active, and trains whole; an adapter is for a "
+        "curriculum.stages[0].adapters: 's1' is active, and trains whole; an adapter is for a "
         "frozen stack, so take it out of active or of adapters",
     ),
     (
         [{"path": ("s0", "s1"), "active": ("s1",), "adapters": one("s2")}],
-        "curriculum.stages.adapters: 's2' is not on the path s0, s1; leave it out",
+        "curriculum.stages[0].adapters: 's2' is not on the path s0, s1; leave it out",
     ),
     (
         [{"path": ("s0", "s1"), "active": ("s1",), "adapters": (*one(), *one())}],
-        "curriculum.stages.adapters: 's0' is named twice; a stack carries one adapter",
+        "curriculum.stages[0].adapters: 's0' is named twice; a stack carries one adapter",
     ),
     (
         [
