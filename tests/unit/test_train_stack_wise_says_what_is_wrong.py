@@ -49,9 +49,8 @@ LINEAR = {"blocks": "inner.blocks", "loss": mean}
 WRONG = {
     "an unknown curriculum": (
         lambda: (rack(), IDS, {"curriculum": "left_right"}),
-        "unknown curriculum 'left_right'; did you mean 'left_to_right'? known: end_to_end, "
-        "left_to_right, right_to_left, freeze_thaw, grow, one_hop, block_coordinate, "
-        "diffusion_blocks, independent, subnetwork, gradual_unfreezing, fusion",
+        "unknown curriculum 'left_right'; did you mean 'left_to_right'? known: "
+        + ", ".join(sw.CURRICULA),
     ),
     "no model": (
         lambda: (None, X, LINEAR),
