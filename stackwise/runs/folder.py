@@ -307,12 +307,15 @@ class Run:
         if self.is_live:
             ask(self.path, "pause")
 
-    def resume(self, placement: Placement | Mapping[str, Any] | None = None) -> Run:
+    def resume(
+        self, placement: Placement | Mapping[str, Any] | None = None, *, queue: bool = True
+    ) -> Run:
         """Let it go on: a paused one as it is, a stopped, failed or dead one in a new process.
 
         Args:
             placement: How to carry it out from here on, as for `sw.resume`; only of one that is
                 not live.
+            queue: Wait while another run has the device; False: start beside it.
 
         Raises:
             ExperimentError: If the placement cannot be had here.
@@ -321,7 +324,7 @@ class Run:
         from stackwise.detached.launch import relaunch
 
         if not self.is_live or is_stopping(self.path, self.status()):
-            return relaunch(self, placement)
+            return relaunch(self, placement, queue=queue)
         if placement is not None:
             raise RunError(f"run {self.id}: is {self.state}; stop it first, then move it")
         ask(self.path, "resume")
@@ -362,6 +365,7 @@ class Run:
         after_stage: int,
         placement: Placement | Mapping[str, Any] | None = None,
         launch: bool = True,
+        queue: bool = True,
         **changes: Any,
     ) -> Run:
         """Branch from a finished stage: a new run that goes on from there under other settings.
@@ -369,7 +373,9 @@ class Run:
         Args:
             after_stage: The stage's number.
             placement: How the new run is carried out, as for `sw.resume`; None for as this one.
-            launch: Start it in a process of its own; else only make its folder.
+            launch: Start it in a process of its own; else only make its folder, which
+                `sw.resume` trains here.
+            queue: As for `resume`.
             changes: What its experiment has otherwise, as for `Experiment.replace`.
 
         Raises:
@@ -382,7 +388,7 @@ class Run:
 
         place = None if placement is None else changed_placement(self, placement)
         made = fork(self, after_stage, changes, place)
-        return relaunch(made) if launch else made
+        return relaunch(made, queue=queue) if launch else made
 
     def delete(self) -> list[Path]:
         """Remove its folder; of a link to a run's folder, the link alone.
