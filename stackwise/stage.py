@@ -7,16 +7,14 @@ and run folders all consume a list of these; the functions that make them are in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from stackwise.adapters import SUFFIX, Adapter
 from stackwise.choice import Section
 from stackwise.errors import ExperimentError, short
-
-if TYPE_CHECKING:
-    from stackwise.model.shape import RackShape
+from stackwise.model.shape import RackShape, stack_ids
 
 Init = Literal["random", "copy", "copy+noise", "interpolate", "zero_output"]
 FROM_OTHERS = ("copy", "copy+noise", "interpolate")  # starts that need a stack that is there
@@ -355,6 +353,21 @@ def band_paths(made: Sequence[Stage]) -> BandPaths:
             "let the band of a stage cover the rest"
         )
     return found
+
+
+def left_out(rack: RackShape, made: Sequence[Stage]) -> tuple[str, ...]:
+    """Stacks of the rack's shape that the finished rack runs for no masked fraction."""
+    runs = {stack for _, _, path in _laid(made) for stack in path}
+    return tuple(stack for stack in stack_ids(rack) if stack not in runs)
+
+
+def not_run(stacks: Sequence[str]) -> str:
+    """What is said of stacks that were left out."""
+    are = "are" if len(stacks) > 1 else "is"
+    return (
+        f"{', '.join(stacks)} {are} on no last path, and no part of the finished rack; let the "
+        "curriculum's last stages run all stacks, or ask for fewer"
+    )
 
 
 def paths_so_far(begun: Sequence[Stage]) -> BandPaths:

@@ -14,6 +14,7 @@ from stackwise.planner.bars import between, shipped
 from stackwise.planner.doctor.record import SMALL
 from stackwise.planner.units import days_text, gb, gib
 from stackwise.report import count_text, program, table
+from stackwise.stage import left_out, not_run
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
@@ -164,6 +165,8 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
         "compute",
         f"{found.flops:.3g} FLOPs, {count_text(found.tokens)} tokens, {each:.3g} FLOPs a token",
     )
+    if left := left_out(found.experiment.rack, found.needs.made):
+        yield "left out", not_run(left)
     if found.probes != found.asked_probes:
         yield "probes", probes_text(found.probes, found.asked_probes)
     if found.experiment.curriculum.choice != "end_to_end":

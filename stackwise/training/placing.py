@@ -28,7 +28,7 @@ from stackwise.objective import schedule_of
 from stackwise.probing import DRIFT_FILE
 from stackwise.report import bytes_text
 from stackwise.schedules import schedule_kind
-from stackwise.stage import Stage, trunk_of
+from stackwise.stage import Stage, left_out, not_run, trunk_of
 from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest
 from stackwise.trunk.room import bytes_held
 
@@ -127,7 +127,11 @@ def packing_problems(exp: Experiment) -> Iterator[str]:
 
 
 def without_effect(exp: Experiment, placement: Placement, made: Sequence[Stage]) -> Iterator[str]:
-    """What is asked for frozen stacks where no stage has one, as in a study's control."""
+    """What is asked for and comes to nothing.
+
+    As what is for frozen stacks where no stage has one, in a study's control; and stacks that the
+    finished rack does not run.
+    """
     frozen = any(set(stage.path) - set(stage.active or ()) for stage in made)
     if placement.trunk != "recompute" and not frozen:
         yield f"placement.trunk={placement.trunk} has no effect: no stage has a frozen stack"
@@ -144,6 +148,8 @@ def without_effect(exp: Experiment, placement: Placement, made: Sequence[Stage])
     if exp.adapters.on != "none" and not any(stage.adapters for stage in made):
         side = "" if exp.adapters.on == "both" else f" on that side ({exp.adapters.on})"
         yield f"adapters.on={exp.adapters.on} has no effect: no stage has a frozen stack{side}"
+    if left := left_out(exp.rack, made):
+        yield f"rack.stacks={exp.rack.stacks}: {not_run(left)}"
     for key in () if frozen else ("frozen", "border"):
         if (asked := getattr(exp.precision, key)) is not None:
             yield f"precision.{key}={asked} has no effect: no stage has a frozen stack"

@@ -166,3 +166,20 @@ def test_rates_of_other_threads_are_told(machine, threads, said) -> None:
     found = str(sw.plan("toy", sw.Placement(threads=threads), hardware=machine(threads=1)))
     how = f"and the run takes 3; measure again: {program()} calibrate --threads 3"
     assert (how in found) is said
+
+
+def test_a_plan_says_which_stacks_the_finished_rack_does_not_run(monkeypatch) -> None:
+    def shrinks(exp):
+        yield sw.Stage(path=("s0", "s1", "s3"))
+        yield sw.Stage(path=("s0", "s3"))
+
+    monkeypatch.setitem(sw.CURRICULA, "shrinks", shrinks)
+    exp = sw.Experiment(rack={"stacks": 4}, curriculum="shrinks", budget=10**6)
+    said = str(sw.plan(exp, hardware=H200))
+    assert "left out" in said and "s1, s2 are on no last path, and no part of the" in said
+    for curriculum in ("left_to_right", "diffusion_blocks", "grow"):
+        whole = exp.replace(
+            curriculum=curriculum,
+            masking={"bands": "equal_mass"} if curriculum == "diffusion_blocks" else {},
+        )
+        assert "left out" not in str(sw.plan(whole, hardware=H200))
