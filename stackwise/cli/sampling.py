@@ -191,7 +191,13 @@ def check_sampling(
     from stackwise.choice import parse
     from stackwise.errors import ExperimentError
     from stackwise.sampling import SAMPLERS, takes_steps
-    from stackwise.sampling.asked import USUAL, check_blocks, check_direction, usual_method
+    from stackwise.sampling.asked import (
+        USUAL,
+        check_blocks,
+        check_direction,
+        knobs_under,
+        usual_method,
+    )
 
     if options.method == "":
         raise ExperimentError("--method: is empty; name a method or leave it out")
@@ -201,9 +207,11 @@ def check_sampling(
             "token at a time; leave it out"
         )
     usual = usual_method(causal) if block is None else USUAL
-    params = parse(SAMPLERS, options.method or usual, "method", "kind")
+    with knobs_under("--method "):
+        params = parse(SAMPLERS, options.method or usual, "method", "kind")
     check_direction("--method", params.choice, objective, causal)
-    params = params.replace(**knobs(options.set))
+    with knobs_under("--set "):
+        params = params.replace(**knobs(options.set))
     if block is not None:
         check_blocks("--method", params, block)
     if options.steps is not None and not takes_steps(params):

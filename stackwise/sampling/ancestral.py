@@ -14,9 +14,16 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from stackwise.choice import Params, parse
+from stackwise.errors import ExperimentError
 from stackwise.sampling.choosing import choose, logits_at
 from stackwise.sampling.task import Task
-from stackwise.schedules import SCHEDULES, TimeSchedule, time_schedule
+from stackwise.schedules import (
+    SCHEDULES,
+    TimeSchedule,
+    names_of,
+    schedule_kind,
+    time_schedule,
+)
 
 
 def over_time(schedule: str) -> TimeSchedule:
@@ -25,7 +32,13 @@ def over_time(schedule: str) -> TimeSchedule:
     Raises:
         ExperimentError: If it is unknown, or runs over progress.
     """
-    return time_schedule(parse(SCHEDULES, schedule, "schedule", "name"))
+    params = parse(SCHEDULES, schedule, "schedule", "name")
+    if schedule_kind(params.choice) != "time":
+        raise ExperimentError(
+            f"{params.choice} runs over training progress, not over diffusion time; use "
+            f"{', '.join(names_of('time'))}"
+        )
+    return time_schedule(params)
 
 
 def _known(schedule: str) -> str:

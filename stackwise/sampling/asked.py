@@ -6,14 +6,18 @@ windows or bands.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor
 
 from stackwise.block_diffusion import read_as
 from stackwise.choice import Params, parse
-from stackwise.errors import ExperimentError
+from stackwise.errors import ExperimentError, Problem
 from stackwise.model.rack import Rack
 from stackwise.objective import is_causal
 from stackwise.sampling.registry import SAMPLERS, is_causal_sampler, samplers_for
+from stackwise.sampling.semi_autoregressive import WHOLE
 
 SEEDS = 1 << 63
 BY_BLOCK = "semi_autoregressive"
@@ -48,12 +52,23 @@ def method_for(rack: Rack, method: str | Params | None, block: int | None = None
     if method is None:
         causal = objective is not None and is_causal(objective)
         return parse(SAMPLERS, usual_method(causal) if block is None else USUAL, "method", "kind")
-    params = parse(SAMPLERS, method, "method", "kind")
+    with knobs_under("method."):
+        params = parse(SAMPLERS, method, "method", "kind")
     if objective is not None:
         check_direction("method", params.choice, objective.choice, is_causal(objective))
     if block is not None:
         check_blocks("method", params, block)
     return params
+
+
+@contextmanager
+def knobs_under(place: str) -> Iterator[None]:
+    """Say where a knob of a sampler was given, in the errors of what is read inside."""
+    try:
+        yield
+    except ExperimentError as error:
+        found = [Problem(place + p.path, p.text) if p.path else p for p in error.problems]
+        raise ExperimentError(found) from None
 
 
 def check_blocks(key: str, params: Params, block: int) -> None:
@@ -63,10 +78,11 @@ def check_blocks(key: str, params: Params, block: int) -> None:
         ExperimentError: If it is one that fills it as a whole, or has windows of its own.
     """
     if params.choice != BY_BLOCK:
+        inner = "" if params.choice in WHOLE else f" with inner={params.choice}"
         raise ExperimentError(
             f"{key}: {params.choice!r} fills a text as a whole, and objective=block_diffusion "
-            f"learned blocks of {block} tokens, each after those before it; use {BY_BLOCK} with "
-            f"inner={params.choice} where it can be, leave it out, or write {block} tokens at most"
+            f"learned blocks of {block} tokens, each after those before it; use {BY_BLOCK}{inner}, "
+            f"leave it out, or write {block} tokens at most"
         )
     asked = getattr(params, "block", None)
     if asked not in (None, block):
@@ -90,7 +106,8 @@ def check_direction(key: str, kind: str, objective: str, causal: bool) -> None:
     """
     if kind not in SAMPLERS or is_causal_sampler(kind) == causal:
         return
-    others = ", ".join(samplers_for(causal))
+    by_block = objective == "block_diffusion"  # a longer text than a block takes no other one
+    others = BY_BLOCK if by_block else ", ".join(samplers_for(causal))
     why = (
         f"fills in masks, of which objective={objective} knows none"
         if causal

@@ -64,9 +64,7 @@ def inner_of(inner: Inner) -> tuple[Sampler, Params]:
     known = {name: entry for name, entry in SAMPLERS.items() if name not in WHOLE}
     name = str(inner.get("kind")) if isinstance(inner, dict) else inner.partition(":")[0]
     if name in WHOLE:
-        raise ValueError(
-            f"inner: {name} fills the whole text by itself; use one of {', '.join(known)}"
-        )
+        raise ValueError(f"{name} fills the whole text by itself; use one of {', '.join(known)}")
     params = parse(known, inner, "inner sampler", "kind")
     entry = find(known, params.choice, "inner sampler")
     return (entry if isinstance(entry, Sampler) else Sampler(entry.build, entry.params)), params

@@ -40,7 +40,7 @@ def test_knobs_reach_the_sampler():
     [
         ({"set": ["eta"]}, "--set: 'eta' is no KEY=VALUE, as eta=0.05 is"),
         ({"set": ["eta=1"]}, "eta"),
-        ({"method": "remask", "set": ["eta=2"]}, "eta: 2 must be 1 or less"),
+        ({"method": "remask", "set": ["eta=2"]}, "--set eta: 2 must be 1 or less"),
         (
             {"method": "first_hitting", "steps": 4},
             "--steps: 4 is not read with --method first_hitting, which says by itself how many "

@@ -89,6 +89,31 @@ def unread(monkeypatch):
         (None, {"method": "ancestral:sine"}, "unknown schedule 'sine'; did you mean"),
         (None, {"method": {"kind": "remask", "schedule": "ramp"}}, "ramp runs over training prog"),
         (None, {"method": {"kind": "remask", "sigma": "loop"}}, "sigma: 'loop'"),
+        (
+            None,
+            {"method": {"kind": "remask", "eta": 2, "schedule": "ramp"}},
+            "method.eta: 2 must be 1 or less\nmethod.schedule: ramp runs over training progress",
+        ),
+        (
+            None,
+            {"method": {"kind": "semi_autoregressive", "inner": "autoregressive"}},
+            "method.inner: autoregressive fills the whole text by itself; use one of ancestral",
+        ),
+        (
+            "block_diffusion",
+            {"method": "autoregressive"},
+            "which objective=block_diffusion does not learn; use semi_autoregressive or leave it",
+        ),
+        (
+            "block_diffusion",
+            {"method": "confidence"},
+            "use semi_autoregressive with inner=confidence, leave it out, or write 4 tokens at",
+        ),
+        (
+            "block_diffusion",
+            {"method": "through_depth"},
+            "each after those before it; use semi_autoregressive, leave it out, or write 4 tokens",
+        ),
         (None, {"top_k": 0}, "top_k: 0 must be 1 or more; leave it out for all tokens"),
         (None, {"top_p": 0.0}, "top_p: 0.0 must be over 0, and at most 1; 1 keeps all tokens"),
         (None, {"top_p": 1.5}, "top_p: 1.5 must be over 0, and at most 1"),
