@@ -14,6 +14,11 @@ def pointed(problem: Problem) -> Problem:
         return problem
     said, key = problem.text.partition(";")[0], problem.path.rpartition(".")[2]
     places = list(_places(key))
+    if problem.path == "placement":
+        way_out = (
+            "it changes no number, and an experiment holds none; give sw.Placement(...) beside it"
+        )
+        return Problem(problem.path, f"{said}; {way_out}")
     if not places and near_names(problem.path, ["placement"]):
         places = ["placement"]
     return Problem(problem.path, f"{said}; it is {' or '.join(places)}") if places else problem

@@ -84,6 +84,11 @@ MALFORMED = {
         "data.path: unknown key; it is a key of data.corpus=text, jsonl, parquet or a key of "
         "data.tokenizer=json",
     ),
+    "a placement": (
+        {"placement": {"device": "cpu"}},
+        "placement: unknown key; it changes no number, and an experiment holds none; give "
+        "sw.Placement(...) beside it",
+    ),
     "a placement misspelt": (
         {"placemnt": {"device": "cpu"}},
         "placemnt: unknown key; it is placement",
