@@ -162,7 +162,7 @@ def check_band(objective: str, sampling: Sampling, band: tuple[float, float]) ->
     """What is wrong with corrupting inside `band`, or None."""
     low, high = band
     if not 0 <= low < high <= 1:
-        return f"band: ({low}, {high}) must rise within 0 and 1"
+        return f"band: ({low}, {high}) must rise within 0 and 1, as (0.25, 0.5) does"
     if band == FULL_BAND:
         return None
     rows = [row for row in MATRIX if row.objective == objective]

@@ -190,7 +190,8 @@ def _problems(stage: Stage) -> Iterator[str]:
     if len(set(stage.path)) < len(stage.path):
         yield f"path: {', '.join(stage.path)} names a stack twice"
     for stack in sorted(set(active) - set(stage.path)):
-        yield f"active: {stack!r} is not on the path {', '.join(stage.path)}"
+        path = ", ".join(stage.path) or "with no stack"
+        yield f"active: {stack!r} is not on the path {path}; put it there, or leave it out"
     yield from _adapter_problems(stage, active)
     if not (active or stage.embedding or stage.head or stage.adapters):
         yield "active: nothing trains; name a stack, the embedding or the head"
@@ -212,7 +213,7 @@ def _problems(stage: Stage) -> Iterator[str]:
     for key in ("band", "lr_span", "progress"):
         low, high = getattr(stage, key)
         if not 0 <= low < high <= 1:
-            yield f"{key}: ({low}, {high}) must rise within 0 and 1"
+            yield f"{key}: ({low}, {high}) must rise within 0 and 1, as (0.25, 0.5) does"
 
 
 def _adapter_problems(stage: Stage, active: Sequence[str]) -> Iterator[str]:

@@ -176,7 +176,7 @@ WRONG = {
     ),
     "not on the path": (
         one(active=("s1",)),
-        "curriculum.stages.active: 's1' is not on the path s0",
+        "curriculum.stages.active: 's1' is not on the path s0; put it there, or leave it out",
     ),
     "noise that no stage covers": (
         one(band=(0.5, 1)),

@@ -56,14 +56,23 @@ ABC = ("a", "b", "c")
         ({"path": ("a",), "share": 1e-320}, "share: 1e-320 must be 1e-12 or more"),
         ({"path": (0,)}, "path[0]: 0 is not text"),
         ({"path": ("a", "a")}, "path: a, a names a stack twice"),
-        ({"path": ("a",), "active": ("b",)}, "active: 'b' is not on the path a"),
+        (
+            {"path": ("a",), "active": ("b",)},
+            "active: 'b' is not on the path a; put it there, or leave it out",
+        ),
         (
             {"path": ("a",), "active": (), "embedding": False, "head": False},
             "active: nothing trains; name a stack, the embedding or the head",
         ),
-        ({"path": ("a",), "band": (0.5, 0.5)}, "band: (0.5, 0.5) must rise within 0 and 1"),
+        (
+            {"path": ("a",), "band": (0.5, 0.5)},
+            "band: (0.5, 0.5) must rise within 0 and 1, as (0.25, 0.5) does",
+        ),
         ({"path": ("a",), "band": (0.5,)}, "band[1]: is missing; give it"),
-        ({"path": ("a",), "lr_span": (0, 2)}, "lr_span: (0.0, 2.0) must rise within 0 and 1"),
+        (
+            {"path": ("a",), "lr_span": (0, 2)},
+            "lr_span: (0.0, 2.0) must rise within 0 and 1, as (0.25, 0.5) does",
+        ),
         ({"path": ("a",), "share": 0}, "share: 0 must be over 0"),
         ({"path": ("a",), "tokens": 0}, "tokens: 0 must be 1 or more"),
         (
