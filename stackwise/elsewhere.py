@@ -19,6 +19,12 @@ def pointed(problem: Problem) -> Problem:
             "it changes no number, and an experiment holds none; give sw.Placement(...) beside it"
         )
         return Problem(problem.path, f"{said}; {way_out}")
+    if problem.path == "preset":
+        way_out = (
+            "a preset is named instead of a file (stackwise run toy seed=1, "
+            "sw.Experiment.preset('toy').replace(...)), or under base of a study's"
+        )
+        return Problem(problem.path, f"{said}; {way_out}")
     if not places and near_names(problem.path, ["placement"]):
         places = ["placement"]
     return Problem(problem.path, f"{said}; it is {' or '.join(places)}") if places else problem

@@ -29,7 +29,7 @@ from stackwise.sampling.asked import (
     check_start,
     method_for,
 )
-from stackwise.sampling.registry import SAMPLERS
+from stackwise.sampling.registry import SAMPLERS, takes_steps
 from stackwise.sampling.task import Task
 from stackwise.sampling.view import View
 
@@ -113,7 +113,13 @@ def stream(
         temperature,
         torch.Generator().manual_seed(seed),
     )
-    return _steps(task, find(SAMPLERS, params.choice, "method").build(task, params))
+    moves = find(SAMPLERS, params.choice, "method").build(task, params)
+    if steps is not None and not takes_steps(params):
+        raise ValueError(
+            f"steps: {steps} is not read with method={params.choice}, which says by itself how "
+            "many steps there are; leave it out"
+        )
+    return _steps(task, moves)
 
 
 def _steps(task: Task, moves: Iterator[Tensor]) -> Iterator[Step]:
@@ -228,8 +234,8 @@ def sample(
         method: A name of `SAMPLERS`, `name:value` for its first knob (`ancestral:cosine`), a
             mapping of its knobs, or its parameters; None for `autoregressive` if the rack was
             trained causally, else `ancestral`, within each block where it was trained by blocks.
-        steps: Denoising steps; None for one per token. Not used by samplers that fill one position
-            at a time.
+        steps: Denoising steps; None for one per token, and for samplers that say by themselves how
+            many there are.
         temperature: 0 takes the most probable token; 1 samples the rack's distribution.
         top_k: Choose among the k most probable tokens alone.
         top_p: Choose among the most probable tokens that have this probability together; 1 for all.

@@ -93,6 +93,11 @@ MALFORMED = {
         {"placemnt": {"device": "cpu"}},
         "placemnt: unknown key; it is placement",
     ),
+    "a preset": (
+        {"preset": "toy"},
+        "preset: unknown key; a preset is named instead of a file (stackwise run toy seed=1, "
+        "sw.Experiment.preset('toy').replace(...)), or under base of a study's",
+    ),
     "a kind that no other is like": (
         {"attention": "flash"},
         f"attention: unknown kind 'flash'; known: {ATTENTIONS}",

@@ -119,6 +119,12 @@ def test_gqa_equals_mha_with_its_keys_and_values_repeated(causal):
             "attention.rope_dim: 5 must be even, since RoPE turns pairs",
         ),
         (
+            {"kind": "mla", "rope_dim": 4},
+            {"positions": "none"},
+            "attention.rope_dim: 4 numbers are turned by RoPE, and this rack has none; leave "
+            "rope_dim empty, or set rack.positions=rope",
+        ),
+        (
             "kernel",
             {"kv_heads": 2},
             "attention: kernel has one key head per query head, but rack.kv_heads=2 and "

@@ -344,6 +344,11 @@ def check(shape: AttentionShape, params: Mla) -> list[str]:
             "set qk_norm=false or use attention=mha"
         )
     found += _ranks_that_do_not_fit(shape, params)
+    if shape.rope_base is None and params.rope_dim:
+        found.append(
+            f"attention.rope_dim: {params.rope_dim} numbers are turned by RoPE, and this rack has "
+            "none; leave rope_dim empty, or set rack.positions=rope"
+        )
     if shape.rope_base is not None and sizes(shape, params).rope % 2:
         found.append(f"attention.rope_dim: {params.rope_dim} must be even, since RoPE turns pairs")
     return found

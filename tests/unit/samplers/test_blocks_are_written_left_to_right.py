@@ -148,16 +148,15 @@ def test_a_text_no_longer_than_a_block_is_masked_diffusion(block_rack):
 REFUSED = {
     "ancestral": (
         "method: 'ancestral' fills a text as a whole, and objective=block_diffusion learned blocks "
-        "of 4 tokens, each after those before it; use semi_autoregressive with inner=ancestral "
-        "where it can be, leave it out, or write 4 tokens at most"
+        "of 4 tokens, each after those before it; use semi_autoregressive with inner=ancestral, "
+        "leave it out, or write 4 tokens at most"
     ),
     "semi_autoregressive:3": (
         "method.block: 3, but objective=block_diffusion learned blocks of 4 tokens; leave it empty"
     ),
     "autoregressive": (
         "method: 'autoregressive' reads from left to right, which objective=block_diffusion does "
-        "not learn; use ancestral, first_hitting, confidence, margin, entropy, random, remask, "
-        "semi_autoregressive, through_depth or leave it out"
+        "not learn; use semi_autoregressive or leave it out"
     ),
 }
 

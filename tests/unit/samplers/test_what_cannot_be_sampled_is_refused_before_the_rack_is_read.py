@@ -119,6 +119,12 @@ def unread(monkeypatch):
         (None, {"top_p": 1.5}, "top_p: 1.5 must be over 0, and at most 1"),
         (None, {"length": -1}, "length: -1 must be 0 or more"),
         (None, {"seed": -1}, "seed: -1 must be 0 or more"),
+        (
+            None,
+            {"method": "first_hitting", "steps": 3},
+            "steps: 3 is not read with method=first_hitting, which says by itself how many steps "
+            "there are; leave it out",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unread")
