@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stackwise.adapters import Adapter, asked_for, carried_after
-from stackwise.block_diffusion import BlockDiffusion
 from stackwise.by_stage import data_problems, with_own_data
 from stackwise.errors import ExperimentError
 from stackwise.masking import check_band, stack_bands, unserved
@@ -136,11 +135,6 @@ def adapter_problems(
         yield (
             "adapters: change matrices whose norm rack.spectral_norm keeps at one; use "
             "adapters.on=none, or leave spectral_norm off"
-        )
-    if named and isinstance(exp.objective, BlockDiffusion):
-        yield (
-            "adapters: what they cost is not counted for text that is read noisy and clean; use "
-            "adapters.on=none, or objective=diffusion"
         )
     for adapter in (named[stack] for stack in stage.path if stack in named and stack in known):
         name, least = narrowest(exp.rack, exp.attention, adapter.targets)

@@ -167,10 +167,10 @@ def _carried(exp: Experiment, placement: Placement, stage: Stage, stack: str) ->
     added = _trained(tensors, tensors, exp, state_of(exp, adapter.part, stage=stage))
     if placement.checkpointing:
         return added
-    tokens, each = micro_tokens(exp, placement), _compute_bytes(exp)
+    rows, each = micro_rows(exp, placement), _compute_bytes(exp)
     kept = kept_beside(exp, adapter).bytes(each) * exp.rack.blocks_per_stack
     kept -= not_kept(exp, adapter).bytes(each) if leads else 0
-    return added + Bytes(activations=tokens * kept)
+    return added + Bytes(activations=rows * kept)
 
 
 def _compute_bytes(exp: Experiment) -> int:
@@ -195,7 +195,7 @@ def _head_activations(exp: Experiment, placement: Placement, stage: Stage) -> in
     Logits that are too many are made a few rows at a time, and the hidden states' gradient at once.
     """
     counted, vocab = _counted(exp, placement, stage), vocab_size(exp)
-    held = held_activations(exp, stage, micro_tokens(exp, placement), counted)
+    held = held_activations(exp, stage, micro_rows(exp, placement), counted)
     norm = norm_saved(exp.rack).bytes(4) if exp.rack.norm_place == "pre" else 0
     if counted * vocab > LOGITS_AT_ONCE:
         rows = norm + 2 * _compute_bytes(exp) * exp.rack.d_model

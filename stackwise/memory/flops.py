@@ -164,10 +164,11 @@ def path_flops_per_token(exp: Experiment, stage: Stage) -> dict[str, float]:
                 kinds[kind] = block_flops_per_token(exp, *kind)
             found[f"{stack}.{i}"] = run_share(stage, stack) * kinds[kind]
             if stack in carried:
-                found[f"{stack}.{i}"] += 3 * forward_flops(exp, carried[stack])
+                beside = 3 * forward_flops(exp, carried[stack])
                 if first:
-                    found[f"{stack}.{i}"] -= not_needed(exp, carried[stack], places[stack] * each)
+                    beside -= not_needed(exp, carried[stack], places[stack] * each)
                     first = False
+                found[f"{stack}.{i}"] += rows_per_token(exp) * beside
             if role == "active" and first:  # nothing before it trains: its input needs no gradient
                 given = 2 * block_input_parameters(exp.rack, exp.attention)
                 found[f"{stack}.{i}"] -= rows_per_token(exp) * given
@@ -247,7 +248,7 @@ def forward_flops_per_token(
     """FLOPs of reading one token through `path`, and what its stacks carry, without the head."""
     beside = sum(forward_flops(exp, carried[stack]) for stack in path if stack in carried)
     whole = sum(stack_flops_per_token(exp, stack, "trunk") for stack in path)
-    return whole + exp.rack.blocks_per_stack * beside
+    return whole + rows_per_token(exp) * exp.rack.blocks_per_stack * beside
 
 
 def blocks_on(shape: RackShape, path: Sequence[str]) -> Iterator[int]:

@@ -1,9 +1,10 @@
 """What adapters add to a stage, by arithmetic: numbers, FLOPs, and what autograd keeps.
 
 For a matrix of o outputs and i inputs an adapter of rank r has r (o + i) numbers, A (r, i) and
-B (o, r). Per token its two products are 2 r (o + i) FLOPs forward, and twice that in backward. The
-stack under it is crossed as a suffix is. Where nothing that trains comes before, what its first
-matrices read needs no gradient: `not_needed` is what that saves.
+B (o, r). Per row its two products are 2 r (o + i) FLOPs forward, and twice that in backward: a row
+is a token, or one of its two where text is read noisy and clean. The stack under it is crossed as a
+suffix is. Where nothing that trains comes before, what its first matrices read needs no gradient:
+`not_needed` is what that saves.
 
 Source: torch's counter, in `tests/unit/test_adapters_cost_what_is_counted.py`.
 """
@@ -13,16 +14,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackwise.adapters import Adapter
+from stackwise.block_diffusion import rows_read
 from stackwise.model.attention import kind_of
 from stackwise.model.block import block_scores, ffn_matmul_parameters, norm_saved
 from stackwise.model.linears import Linear, readers, targeted
 from stackwise.model.saved import Saved
 from stackwise.model.shape import attention_shape
-from stackwise.objective import is_causal
+from stackwise.objective import direction_of
 from stackwise.stage import Stage
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment
+    from stackwise.model.direction import Direction
 
 Tensors = tuple[tuple[int, int], ...]  # numbers and axes of each
 
@@ -64,13 +67,19 @@ def adapter_numbers(exp: Experiment, adapter: Adapter) -> int:
     return sum(count for count, _ in adapter_tensors(exp, adapter))
 
 
+def reading(exp: Experiment) -> tuple[int, Direction]:
+    """Rows of a sample, and how they see each other."""
+    tokens = exp.data.seq_len
+    return rows_read(exp.objective, tokens), direction_of(exp.objective, tokens)
+
+
 def forward_flops(exp: Experiment, adapter: Adapter) -> float:
-    """FLOPs per token of the products of one block's adapters, forward."""
+    """FLOPs per row of the products of one block's adapters, forward."""
     return 2.0 * adapter.rank * sum(o + i for _, o, i in layers(exp, adapter))
 
 
 def not_needed(exp: Experiment, adapter: Adapter, block: int) -> float:
-    """FLOPs per token that the leftmost block saves, where no gradient reaches its input.
+    """FLOPs per row that the leftmost block saves, where no gradient reaches its input.
 
     No input gradient of the matrices that read it, nor of their A. With targets=ffn no backward of
     its attention either.
@@ -84,20 +93,19 @@ def not_needed(exp: Experiment, adapter: Adapter, block: int) -> float:
     inside = kind_of(exp.attention).matmul_parameters(
         attention_shape(exp.rack, block), exp.attention
     )
-    causal = is_causal(exp.objective)
-    scores = block_scores(exp.rack, exp.attention, block, exp.data.seq_len, causal)
+    scores = block_scores(exp.rack, exp.attention, block, *reading(exp))
     saved += 2.0 * (inside + sum(each.weights for each in first))
     return saved + 2 * scores.pairs + scores.constant
 
 
 def kept_beside(exp: Experiment, adapter: Adapter) -> Saved:
-    """Numbers per token that a block keeps beyond those of a suffix: inputs of A, and of B."""
+    """Numbers per row that a block keeps beyond those of a suffix: inputs of A, and of B."""
     inner, wide = attention_shape(exp.rack, 0), ffn_matmul_parameters(exp.rack)
     found = Saved(0, adapter.rank * len(layers(exp, adapter)))
-    length, causal, kind = exp.data.seq_len, is_causal(exp.objective), kind_of(exp.attention)
+    (length, direction), kind = reading(exp), kind_of(exp.attention)
     if adapter.targets != "ffn":
         trains, crossed = (
-            kind.saved_floats(inner, exp.attention, length, causal, way) for way in (True, False)
+            kind.saved_floats(inner, exp.attention, length, direction, way) for way in (True, False)
         )
         found = found.plus(Saved(trains.full - crossed.full, trains.compute - crossed.compute))
     if adapter.targets != "attention":
@@ -107,7 +115,7 @@ def kept_beside(exp: Experiment, adapter: Adapter) -> Saved:
 
 
 def not_kept(exp: Experiment, adapter: Adapter) -> Saved:
-    """Numbers per token that the leftmost block does not keep of those of a suffix.
+    """Numbers per row that the leftmost block does not keep of those of a suffix.
 
     Nothing of what comes before its first adapter.
     """
@@ -115,7 +123,6 @@ def not_kept(exp: Experiment, adapter: Adapter) -> Saved:
     if adapter.targets != "ffn":
         return norm if pre else Saved(0, 0)
     inner, kind = attention_shape(exp.rack, 0), kind_of(exp.attention)
-    length, causal = exp.data.seq_len, is_causal(exp.objective)
     return norm.plus(norm if pre else Saved(0, 0)).plus(
-        kind.saved_floats(inner, exp.attention, length, causal, False)
+        kind.saved_floats(inner, exp.attention, *reading(exp), False)
     )

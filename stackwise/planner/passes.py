@@ -147,7 +147,7 @@ class Pass:
 
     def beside(self, adapter: Adapter) -> tuple[float, float]:
         """Seconds of what a stack's adapter adds, forward and backward: thin products."""
-        each, N = layers(self.exp, adapter), self.tokens
+        each, N = layers(self.exp, adapter), self.rows
         sides = [(adapter.rank, side) for _, o, i in each for side in (o, i)]
         ahead = self.products(N * forward_flops(self.exp, adapter), sides, N)
         numbers = N * sum(o for _, o, _ in each)

@@ -178,7 +178,7 @@ def micro_seconds(pass_: Pass, stage: Stage, untied: bool) -> StepSeconds:
         forward, backward = forward + ahead, backward + back
         recompute += ahead if placement.checkpointing else 0.0
     if cached:
-        trunk = seconds_for(pass_.hardware.passing["add"], pass_.tokens * exp.rack.d_model)
+        trunk = seconds_for(pass_.hardware.passing["add"], pass_.rows * exp.rack.d_model)
     return StepSeconds(
         trunk=trunk,
         embedding=0.0 if cached else pass_.embedding(stage),

@@ -1,5 +1,6 @@
 """What adapters add, by arithmetic: FLOPs against torch's counter, and what autograd keeps."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -7,12 +8,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import stackwise as sw
 from stackwise.adapters import Adapter
-from stackwise.memory.flops import stage_flops_per_token, vocab_size
-from stackwise.memory.lowrank import adapter_numbers, kept_beside, not_kept
+from stackwise.data.batches import Batch
+from stackwise.memory.bytes import stage_bytes
+from stackwise.memory.flops import forward_flops_per_token, stage_flops_per_token, vocab_size
+from stackwise.memory.lowrank import adapter_numbers, adapters_of, kept_beside, not_kept
 from stackwise.memory.parts import saved_of
 from stackwise.memory.stored import state_of
 from stackwise.model.adapters import adapter_state, put_on
-from stackwise.objective import Corrupted, is_causal
+from stackwise.model.attention.rope import Rotary, table
+from stackwise.model.direction import twice
+from stackwise.objective import Corrupted, Corruption, corrupt, is_causal
 from stackwise.training.optim import Optimizer
 from stackwise.training.step import micro_loss, setting_of
 from stackwise.training.trained import freeze_all_but
@@ -64,13 +69,23 @@ def experiment(rack, attention="mha", **changes):
     return sw.Experiment(rack=rack, attention=attention, **sizes, **changes)
 
 
+def noisy_of(exp):
+    """A batch of an experiment: with `block_diffusion` its own, else one position in three."""
+    if exp.objective.choice == "block_diffusion":
+        place_B = np.arange(BATCH)
+        ids_BT = np.random.default_rng(0).integers(0, 200, (BATCH, LENGTH))
+        rule = Corruption(exp.objective, vocab_size(exp), exp.optim.batch, 0)
+        return corrupt(rule, Batch(ids_BT, place_B, 0 * place_B, place_B))
+    ids_BT = torch.arange(BATCH * LENGTH).view(BATCH, LENGTH) % vocab_size(exp)
+    counted_BT, one_B = ids_BT % 3 == 0, torch.ones(BATCH)
+    hidden_BT = ids_BT.masked_fill(counted_BT, vocab_size(exp))
+    return Corrupted(hidden_BT, ids_BT, counted_BT, one_B, one_B)
+
+
 def spent(exp, stage):
     """FLOPs of one step: by torch, and by the ledger."""
     rack = rack_of(exp, stage)
-    ids_BT = torch.arange(BATCH * LENGTH).view(BATCH, LENGTH) % vocab_size(exp)
-    counted_BT = ids_BT % 3 == 0
-    one_B = torch.ones(BATCH)
-    hidden_BT = ids_BT.masked_fill(counted_BT, rack.mask_id)
+    noisy = noisy_of(exp)
     setting = setting_of(
         rack,
         stage,
@@ -81,12 +96,11 @@ def spent(exp, stage):
         device=torch.device("cpu"),
         clip=None,
     )
-    noisy = Corrupted(hidden_BT, ids_BT, counted_BT, one_B, one_B)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        micro_loss(rack, noisy, setting, ids_BT.numel()).backward()
+        micro_loss(rack, noisy, setting, noisy.positions).backward()
     cost = stage_flops_per_token(exp, stage)
-    body = (cost.total - cost.head) * ids_BT.numel()
-    return counter.get_total_flops(), body + cost.head_per_position * int(counted_BT.sum())
+    body = (cost.total - cost.head) * noisy.positions
+    return counter.get_total_flops(), body + cost.head_per_position * int(noisy.counted_BT.sum())
 
 
 @pytest.mark.parametrize("targets", TARGETS)
@@ -103,6 +117,43 @@ def test_every_place_of_an_adapter_costs_what_is_counted(name, rack, targets):
 def test_on_every_attention_kind(name, attention, targets):
     by_torch, by_ledger = spent(experiment(PRE, attention), stage_of(name, targets))
     assert by_ledger == by_torch
+
+
+def in_blocks(block, rack=PRE, attention="mha"):
+    return experiment(rack, attention, objective={"kind": "block_diffusion", "block": block})
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("name", STAGES)
+def test_where_text_is_read_noisy_and_clean(name, targets):
+    """R/T is no whole number, so to the rounding of a product; of one block as of diffusion."""
+    by_torch, by_ledger = spent(in_blocks(3), stage := stage_of(name, targets))
+    assert by_ledger == pytest.approx(by_torch, rel=1e-12)
+    whole, diffusion = (stage_flops_per_token(e, stage) for e in (in_blocks(8), experiment(PRE)))
+    assert whole == diffusion
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("attention", ["mqa", KINDS[2]], ids=str)
+@pytest.mark.parametrize(("rack", "block"), [(PRE, 1), (POST, 3)], ids=["pre", "post"])
+def test_of_kinds_that_read_block_by_block(rack, block, attention, targets):
+    stage = stage_of("alone", targets)
+    by_torch, by_ledger = spent(in_blocks(block, rack, attention), stage)
+    assert by_ledger == pytest.approx(by_torch, rel=1e-12)
+
+
+@pytest.mark.parametrize("block", [1, 3, 8])
+def test_reading_them_ahead_costs_what_is_counted(block):
+    exp, stage = in_blocks(block), stage_of("alone", "all")
+    rack, noisy = rack_of(exp, stage), noisy_of(exp)
+    with (
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        rack.hidden(noisy.input_BT, causal=noisy.direction(False))
+    said = forward_flops_per_token(exp, stage.path, adapters_of(stage)) * noisy.positions
+    assert said == pytest.approx(counter.get_total_flops(), rel=1e-12)
 
 
 @pytest.mark.parametrize("low", [False, True], ids=["float32", "bfloat16"])
@@ -139,13 +190,21 @@ def test_the_numbers_of_an_adapter_are_counted(attention, targets):
         assert adapter_numbers(exp, adapter) == sum(t.numel() for t in tensors.values())
 
 
-def kept(block, x_BTD):
+def constants_of(block, causal, like):
+    """What is there once: tables of rotations, and what rows see of each other."""
+    rotaries = [m for m in block.modules() if isinstance(m, Rotary)]
+    if causal is False:
+        return [rotary.table_TF2 for rotary in rotaries]
+    parts, device = (causal.noisy, causal.clean), like.device
+    tables = [table(parts, m.dim, m.base, m.scaling, device) for m in rotaries]
+    return [causal.bias(None, like), *tables]
+
+
+def kept(block, x_BTD, causal=False):
     """Numbers in the storages that autograd keeps of a block, its weights aside."""
-    block(x_BTD, causal=False)  # tables that grow on first use
+    block(x_BTD, causal=causal)  # tables that grow on first use
     constant = {t.untyped_storage().data_ptr() for t in [*block.parameters(), *block.buffers()]}
-    constant |= {
-        m.table_TF2.untyped_storage().data_ptr() for m in block.modules() if hasattr(m, "table_TF2")
-    }
+    constant |= {t.untyped_storage().data_ptr() for t in constants_of(block, causal, x_BTD)}
     seen = {}
 
     def pack(tensor):
@@ -155,7 +214,7 @@ def kept(block, x_BTD):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        block(x_BTD, causal=False)
+        block(x_BTD, causal=causal)
     return sum(seen.values())
 
 
@@ -171,3 +230,24 @@ def test_a_block_keeps_what_is_predicted(attention, rack, targets, leads):
     predicted -= not_kept(exp, adapter).bytes(4) / 4 if leads else 0
     x_BTD = torch.randn(BATCH, LENGTH, 16, requires_grad=not leads)
     assert kept(block, x_BTD) == BATCH * LENGTH * predicted
+
+
+@pytest.mark.parametrize("leads", [False, True], ids=["crossed", "leads"])
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("attention", KINDS[:3], ids=str)
+def test_a_block_keeps_what_is_predicted_of_noisy_and_clean_rows(attention, targets, leads):
+    exp, stage = in_blocks(3, attention=attention), stage_of("alone", targets)
+    block, adapter = rack_of(exp, stage).stacks["s1"].blocks[0], stage.adapters[1]
+    each = saved_of(exp, False).plus(kept_beside(exp, adapter)).bytes(4) / 4
+    each -= not_kept(exp, adapter).bytes(4) / 4 if leads else 0
+    how = twice(3, LENGTH)
+    x_BRD = torch.randn(BATCH, how.rows, 16, requires_grad=not leads)
+    assert kept(block, x_BRD, how) == BATCH * how.rows * each
+
+
+def test_the_plan_counts_rows_of_a_stack():
+    exp, stage = in_blocks(3).replace(optim={"batch": BATCH}), stage_of("alone", "all")
+    parts = stage_bytes(exp, sw.Placement(device="cpu"), stage, {*ALL})
+    stack, how = rack_of(exp, stage).stacks["s1"], twice(3, LENGTH)
+    x_BRD = torch.randn(BATCH, how.rows, 16, requires_grad=True)
+    assert 4 * kept(stack, x_BRD, how) == parts["s1"].activations
