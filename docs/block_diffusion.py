@@ -69,6 +69,9 @@ where the mask hides more than half of them. So their share grows faster: at {lo
 is made once for all layers: {mask} at {long} tokens in float32.
 
 Memory that grows with tokens grows with rows; plan and ledger have it so, and a trunk's cache too.
+[Adapters](adapters.md) go with it, whose products are made for every row, and so do the terms that
+[hold a stage](probes.md) to the rack before it: consistency over all rows, distillation where the
+loss is. Predictions of a stage with blocks of another size are no target for it.
 
 Attention kinds that can read so: {kinds}. The others are refused: they keep
 sums over earlier tokens, or go by the places of rows. `rack.window` goes with it, by position.

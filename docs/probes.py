@@ -116,15 +116,17 @@ OTHERS_SAID = {
 
 TERMS = {
     "consistency": (
-        "mean over positions of \\|y - e\\|² / \\|e\\|²: y goes into the frozen suffix, e is the "
-        "embedding's output as the stage before left it, which the suffix was trained on",
+        "mean over positions (with `block_diffusion` noisy and clean ones) of "
+        "\\|y - e\\|² / \\|e\\|²: y goes into the frozen suffix, e is the embedding's output as "
+        "the stage before left it, which the suffix was trained on",
         "stages that grow a stack at the left of the path before: `right_to_left`",
         "a copy of the embedding where it trains",
     ),
     "distill": (
         "T² KL(before \\|\\| now) at the counted positions, with the weights of the loss, "
         "T = `preserve.temperature` (arXiv 1503.02531)",
-        "stages that go on with all stacks of the stage before under the same noise",
+        "stages that go on with all stacks of the stage before under the same noise, in blocks of "
+        "the same size",
         "copies of what trains of the rack before; its forward pass and its head, less a trunk "
         "that both share",
     ),

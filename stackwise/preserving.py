@@ -4,7 +4,8 @@ Two terms, both of the rack as the stage before left it (`Stage.before` is its p
 
 - `consistency`: stacks that are grown at the left put out what the frozen suffix was trained on,
   the output of the embedding: per position |y - e|^2 / |e|^2, where y goes into the suffix and e is
-  the embedding as it was, for the same tokens; the mean over all positions.
+  the embedding as it was, for the same tokens; the mean over all positions, noisy and clean ones
+  where text is read block by block, since the suffix was trained on both.
 - `distill`: the divergence KL(before || now) of predictions at the positions that count, with the
   weights of the loss, both at a temperature T and times T^2 (Hinton et al., arXiv 1503.02531,
   section 2.1, where gradients of soft targets go down as 1 / T^2).
@@ -18,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from stackwise.block_diffusion import read_as
+from stackwise.by_stage import as_read, in_blocks
 from stackwise.errors import ExperimentError
 from stackwise.stage import Stage, parts_trained, roles, trunk_of
 
@@ -36,7 +39,9 @@ def with_preserve(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
     out = list(made)
     for number, stage in enumerate(made):
         asked = exp.preserve if stage.preserve is None else stage.preserve
-        why = {term: list(meaningless(made, number, term)) for term in ("consistency", "distill")}
+        why = {
+            term: list(meaningless(exp, made, number, term)) for term in ("consistency", "distill")
+        }
         if stage.preserve is not None:
             problems = [
                 f"curriculum.stages[{number}].preserve.{term}: {getattr(asked, term)}, but "
@@ -52,7 +57,7 @@ def with_preserve(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
     for term in ("consistency", "distill"):
         value = getattr(exp.preserve, term)
         if value and not any(stage.preserve and getattr(stage.preserve, term) for stage in out):
-            last = next(iter(meaningless(made, len(made) - 1, term)))
+            last = next(iter(meaningless(exp, made, len(made) - 1, term)))
             raise ExperimentError(
                 f"preserve.{term}: {value} has a meaning in no stage of curriculum="
                 f"{exp.curriculum.choice}: {last}; leave it at 0, or use {WHERE[term]}"
@@ -63,7 +68,7 @@ def with_preserve(exp: Experiment, made: Sequence[Stage]) -> list[Stage]:
 WHERE = {"consistency": "right_to_left", "distill": "left_to_right, right_to_left or grow"}
 
 
-def meaningless(made: Sequence[Stage], number: int, term: str) -> Iterator[str]:
+def meaningless(exp: Experiment, made: Sequence[Stage], number: int, term: str) -> Iterator[str]:
     """Why a term has no meaning in a stage; nothing if it has."""
     if not number:
         yield "no stage comes before it"
@@ -79,6 +84,17 @@ def meaningless(made: Sequence[Stage], number: int, term: str) -> Iterator[str]:
         yield "it does not go on with all stacks of the stage before"
     if stage.band != before.band:
         yield "the stage before has met other noise, which its predictions are no target for"
+    if not in_like_blocks(exp, stage, before):
+        yield (
+            "the stage before read blocks of another size, for which its predictions are no target"
+        )
+
+
+def in_like_blocks(exp: Experiment, stage: Stage, before: Stage) -> bool:
+    """Whether two stages read text in blocks of one size, or both each sample as one block."""
+    sizes = {getattr(in_blocks(exp, each).objective, "last", None) for each in (stage, before)}
+    read = [as_read(exp, each) for each in (stage, before)]
+    return len(sizes) == 1 or not any(read_as(e.objective, e.data.seq_len) for e in read)
 
 
 def grows_left(stage: Stage, before: Sequence[str]) -> bool:

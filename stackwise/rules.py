@@ -300,11 +300,6 @@ def _frozen(exp: Experiment) -> Iterator[str]:
 
 
 def _preserve(exp: Experiment) -> Iterator[str]:
-    if exp.preserve.asks and isinstance(exp.objective, BlockDiffusion):
-        yield (
-            "preserve: holds a stage to what it was on samples that are read once, and "
-            "objective=block_diffusion reads them noisy and clean; leave its weights at 0"
-        )
     if not exp.preserve.distill:
         for line in unread(exp.preserve, "temperature", "distill=0"):
             yield f"preserve.{line}"
@@ -333,5 +328,5 @@ RULES: tuple[tuple[str, Callable[[Experiment], Iterable[str]]], ...] = (
     ("rack precision", _spectral),
     ("rack adapters", knob_problems),
     ("curriculum adapters", _adapted),
-    ("preserve objective", _preserve),
+    ("preserve", _preserve),
 )

@@ -29,10 +29,10 @@ def held_copies(exp: Experiment, stage: Stage, untied: bool) -> dict[str, int]:
     }
 
 
-def held_activations(exp: Experiment, stage: Stage, tokens: int, counted: float) -> int:
+def held_activations(exp: Experiment, stage: Stage, rows: int, counted: float) -> int:
     """Bytes that terms keep from forward to backward, of a micro-batch."""
     row = FLOAT * exp.rack.d_model
-    return round(row * ((joint_of(stage) is not None) * tokens + distils(stage) * counted))
+    return round(row * ((joint_of(stage) is not None) * rows + distils(stage) * counted))
 
 
 def distilling_bytes(vocab: int, counted: float) -> int:

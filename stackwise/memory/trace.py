@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ from stackwise.model.workspace import workspace
 from stackwise.objective import Corrupted, is_causal
 from stackwise.stage import Stage, as_run, trunk_of, untied_from
 from stackwise.training.average import Average
+from stackwise.training.holding import holding_of
 from stackwise.training.in_backward import stepping_of
 from stackwise.training.optim import Optimizer
 from stackwise.training.step import Trainee, setting_of, training_step
@@ -90,6 +91,10 @@ class Counted(FakeTensorMode):
 
     chosen = 0
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself, so that copies of its tensors are its own."""
+        return self
+
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
@@ -115,6 +120,13 @@ class Tracker(MemTracker):
     ) -> tuple[int, int]:
         trains = all(parameter.requires_grad for parameter in module.parameters())
         return super()._track_module_params_and_buffers(module, install_grad_hooks and trains)
+
+    def _pre_fw_hook(self, module: nn.Module, inputs: Any) -> None:
+        """Anew for what stands still, which the rack before a stage has called already."""
+        still = not any(parameter.requires_grad for parameter in module.parameters())
+        if still and not self._mod_tracker.is_bw and module in self.memory_tracking:
+            del self.memory_tracking[module]
+        super()._pre_fw_hook(module, inputs)
 
     def _post_bw_hook(self, module: nn.Module, args: Any) -> None:
         """Of a module that was called; the head's parts are called without it."""
@@ -146,11 +158,12 @@ def traced(exp: Experiment, placement: Placement, number: int) -> dict[str, int]
         rack = rack_of(exp, placement, made[: number + 1])
         if apart is not None and number >= apart:
             rack.untie()
+        holding = holding_of(rack, stage, causal=is_causal(exp.objective))
         named = freeze_all_but(rack.parts(), stage)
         optimizer = Optimizer(exp.optim, named, rounding=exp.precision.rounding, shape=exp.rack)
         average = None if exp.optim.ema is None else Average(named, exp.optim.ema, optimizer)
         stepping = stepping_of(exp.optim, named, optimizer, rack, compiled=False)
-        trainee = Trainee(number, stage, named, optimizer, average, stepping)
+        trainee = Trainee(number, stage, named, optimizer, average, stepping, holding=holding)
         setting = setting_of(
             rack,
             as_run(stage),
@@ -162,12 +175,14 @@ def traced(exp: Experiment, placement: Placement, number: int) -> dict[str, int]
             clip=exp.optim.clip,
             border=border_of(exp.precision),
             in_backward=stepping,
+            holding=holding,
         )
         tracker = Tracker()
         batch = batch_of(exp, placement, stage, tracker, mode)
         others = batch.tensors().values()
         averages = [] if average is None else [*average.values.values()]
-        tracker.track_external(rack, *lent_to(rack), *others, *averages)
+        copies = [] if holding is None else [*holding.copies.values()]
+        tracker.track_external(rack, *copies, *lent_to(rack), *others, *averages)
         with tracker, workspace(small=True):
             for _ in range(STEPS):
                 training_step(rack, batch, setting, trainee, exp.optim.lr)

@@ -3,7 +3,8 @@
 Parts that the stage trains are kept as they were; those that are frozen are the rack's own. Where
 the rack before begins with the stage's trunk, it goes on from the output that the step has anyway.
 
-Shapes: B samples, T tokens, D width, N counted positions, V entries of the head.
+Shapes: B samples, T tokens (rows, where text is read block by block), D width, N counted positions,
+V entries of the head.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from stackwise.evaluation import LOGITS_AT_ONCE
+from stackwise.model.direction import start_of
 from stackwise.model.rack import Embedding, Head, Rack, Stack
 from stackwise.objective import Corrupted, loss_at
 from stackwise.preserving import copied_parts, distils, path_read, shares_trunk
@@ -72,11 +74,12 @@ class Holding:
         """
         if not self.distils:
             return None
-        x_BTD = first_BTD.detach() if self.shares else self.embedding(noisy.input_BT)
+        x_BTD = first_BTD.detach() if self.shares else self.embedding(noisy)
+        direction = noisy.direction(self.causal)
         time_B = self.rack.time_of(noisy.input_BT, noisy.level_B)
         for stack in self.path:
             part = self.copies.get(stack, self.rack.stacks[stack])
-            x_BTD = cast(Stack, part)(x_BTD, causal=self.causal, time_B=time_B)
+            x_BTD = cast(Stack, part)(x_BTD, causal=direction, time_B=time_B)
         return x_BTD[noisy.counted_BT]
 
     def loss(
@@ -104,8 +107,8 @@ class Holding:
         assert plain is not None
         if joint_BTD is not None:
             with torch.no_grad():
-                wanted_BTD = self.embedding(noisy.input_BT)
-            terms["consistency"] = strayed(joint_BTD, wanted_BTD, positions)
+                wanted_BTD = self.embedding(noisy)
+            terms["consistency"] = strayed(joint_BTD, wanted_BTD, rows_of(noisy, positions))
         for name, value in {"loss": plain, **terms}.items():
             self.noted[name] = self.noted.get(name, 0.0) + value.detach()
         return plain + sum(getattr(self.preserve, name) * value for name, value in terms.items())
@@ -116,10 +119,10 @@ class Holding:
         self.noted = {}
         return found
 
-    def embedding(self, ids_BT: Tensor) -> Tensor:
-        """The embedding as it was."""
+    def embedding(self, noisy: Corrupted) -> Tensor:
+        """What the embedding as it was makes of a micro-batch."""
         part = self.copies.get("embedding", self.rack.embedding)
-        return cast(Tensor, part(ids_BT))
+        return cast(Tensor, part(noisy.input_BT, start_of(noisy.direction(self.causal))))
 
     def logits(self, x_ND: Tensor) -> Tensor:
         """Those of the head as it was."""
@@ -156,6 +159,12 @@ def softened(old_NV: Tensor, new_NV: Tensor, temperature: float) -> Tensor:
     old_NV = (old_NV / temperature).log_softmax(-1)
     new_NV = (new_NV / temperature).log_softmax(-1)
     return temperature**2 * (old_NV.exp() * (old_NV - new_NV)).sum(-1)
+
+
+def rows_of(noisy: Corrupted, positions: int) -> int:
+    """The rows in which a batch of so many positions is read."""
+    blocks = noisy.blocks
+    return positions if blocks is None else positions // blocks.noisy * blocks.rows
 
 
 def strayed(x_BTD: Tensor, wanted_BTD: Tensor, positions: int) -> Tensor:

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import stackwise as sw
+from stackwise.data.heldout import some_windows
+from stackwise.model.direction import BlockCausal
 from stackwise.probe import fixed_draws, path_loss
 from stackwise.training.opening import open_work
 from stackwise.training.run import execute
@@ -14,6 +16,11 @@ from stackwise.training.start import create_run
 
 NUMBERS = ["step", "stage", "stage_step", "tokens", "flops", "loss", "lr", "grad_norm"]
 KIND = "block_diffusion"
+GROWN = {  # what trains beside the stacks, and beside the loss
+    "plain": {},
+    "adapters": {"curriculum": "right_to_left", "adapters": {"on": "suffix", "rank": 3}},
+    "held": {"curriculum": "right_to_left", "preserve": {"consistency": 1.0, "distill": 2.0}},
+}
 
 
 def by_blocks(**knobs):
@@ -30,19 +37,23 @@ def stop_after(steps):
     return on_step
 
 
-def test_one_block_trains_as_diffusion_does_to_the_last_bit(tiny, place) -> None:
+@pytest.mark.parametrize("grown", GROWN)
+def test_one_block_trains_as_diffusion_does_to_the_last_bit(tiny, place, grown) -> None:
     one, whole = (
-        sw.train(tiny.replace(objective=objective), place)
+        sw.train(tiny.replace(objective=objective, **GROWN[grown]), place)
         for objective in (by_blocks(block=16), "diffusion")
     )
     assert one.weights_hash() == whole.weights_hash()
     assert one.metrics()[NUMBERS].equals(whole.metrics()[NUMBERS])
     assert one.result()["bits_per_byte"] == whole.result()["bits_per_byte"]
     assert one.result()["probe_flops"] == whole.result()["probe_flops"]
+    terms = [[e["distill"] for e in run.events("preserved")] for run in (one, whole)]
+    assert terms[0] == terms[1] and bool(terms[0]) == (grown == "held")
 
 
-def test_blocks_of_one_are_scored_exactly_and_count_every_token(tiny, place) -> None:
-    run = sw.train(tiny.replace(objective=by_blocks(block=1)), place)
+@pytest.mark.parametrize("grown", GROWN)
+def test_blocks_of_one_are_scored_exactly_and_count_every_token(tiny, place, grown) -> None:
+    run = sw.train(tiny.replace(objective=by_blocks(block=1), **GROWN[grown]), place)
     found = run.result()
     assert (found["estimate"], found["stderr"]) == ("exact", 0)
     assert (run.metrics().masked_frac == 1).all()
@@ -51,6 +62,22 @@ def test_blocks_of_one_are_scored_exactly_and_count_every_token(tiny, place) -> 
     # at the end the same windows are scored, at looks some of them
     again = evaluate_run(run)
     assert again.bits_per_byte == found["bits_per_byte"]
+    assert again.nats_per_token == pytest.approx(chain_rule(run), rel=1e-5)
+
+
+@torch.no_grad()
+def chain_rule(run) -> float:
+    """Nats per token of the windows that are scored: each alone, after those before it."""
+    rack, nats = run.rack(), []
+    with open_work(run) as work:
+        ids_NT = torch.as_tensor(some_windows(work.dataset, work.exp.eval.final)[0])
+    for place in range(ids_NT.shape[1]):
+        read_NT = ids_NT[:, : place + 1].clone()
+        read_NT[:, place] = rack.mask_id
+        x_NTD = rack.hidden(read_NT, causal=BlockCausal(1, 0, place + 1))
+        logits_NV = rack.logits(x_NTD[:, place])
+        nats.append(torch.nn.functional.cross_entropy(logits_NV, ids_NT[:, place].long()))
+    return float(sum(nats)) / len(nats)
 
 
 @pytest.fixture
@@ -58,6 +85,32 @@ def tiny(tiny) -> sw.Experiment:
     """Two stacks are enough here, and few looks."""
     few = {"points": 2, "windows": 4, "final": 4}
     return tiny.replace(rack={"stacks": 2}, eval=few, budget={"tokens": 12 * 4 * 16})
+
+
+@pytest.mark.parametrize("grown", ["adapters", "held"])
+def test_what_trains_beside_goes_on_after_a_stop(tiny, place, grown) -> None:
+    """To the last bit, with the trunk in place or lent; looks, drift and ledger know of it."""
+    exp = tiny.replace(objective=by_blocks(block=3), **GROWN[grown])
+    exp = exp.replace(precision={"frozen": "int8"}) if grown == "adapters" else exp
+    whole = sw.train(exp, place)
+    pieces = create_run(exp, place, rerun=True)
+    while pieces.state != "finished":
+        execute(pieces, on_step=stop_after(5))
+    for run in (pieces, sw.train(exp, place.replace(trunk="streamed"), rerun=True)):
+        assert run.weights_hash() == whole.weights_hash()
+        assert run.metrics()[NUMBERS].equals(whole.metrics()[NUMBERS])
+        assert run.result()["bits_per_byte"] == whole.result()["bits_per_byte"]
+        assert run.result()["probe_flops"] == whole.result()["probe_flops"]
+    assert evaluate_run(whole).bits_per_byte == whole.result()["bits_per_byte"]
+    assert whole.drift()["kl"].notna().any() and whole.evals()["loss"].notna().all()
+    planned = sum(row["flops"] for row in whole.plan())
+    assert whole.result()["flops"] == pytest.approx(planned, rel=0.1)  # by positions that counted
+    for row, event in zip(whole.plan(), whole.events("memory"), strict=True):
+        assert event["weights"] == row["bytes"]["weights"]
+        assert event["activations"] <= 1.3 * row["bytes"]["activations"]
+    terms = [{*event} & {"consistency", "distill"} for event in whole.events("preserved")]
+    assert all(each == {"consistency", "distill"} for each in terms)
+    assert bool(terms) == (grown == "held")
 
 
 @pytest.fixture(params=["warm-up", "grown"])

@@ -89,6 +89,45 @@ def test_a_stage_has_blocks_where_its_objective_has_them(monkeypatch):
     assert stage.block == 2
 
 
+def test_adapters_and_terms_of_the_rack_before_go_with_it():
+    exp = sw.Experiment(
+        objective=KIND,
+        curriculum="right_to_left",
+        adapters="suffix",
+        preserve={"consistency": 1.0, "distill": 0.5},
+    )
+    first, *rest = sw.stages(exp)
+    assert not first.adapters and first.preserve is None
+    assert all(stage.adapters and stage.preserve.asks for stage in rest)
+
+
+def test_blocks_of_another_size_are_no_target():
+    """As other noise is none; what the embedding puts out stays one, and one block is one block."""
+    exp = sw.Experiment(
+        objective={"kind": KIND, "block_by_stage": [2, 2, 4, 200, 300]},
+        rack={"stacks": 5},
+        data={"seq_len": 128},
+        curriculum="right_to_left",
+        preserve={"consistency": 1.0, "distill": 0.5},
+    )
+    held = [stage.preserve for stage in sw.stages(exp)[1:]]
+    assert [each.distill for each in held] == [0.5, 0.0, 0.0, 0.5]
+    assert all(each.consistency == 1.0 for each in held)
+    with pytest.raises(ExperimentError) as found:
+        sw.stages(
+            sw.Experiment(
+                objective={"kind": KIND, "block_by_stage": [1, 2]},
+                curriculum="end_to_end",
+                preserve={"distill": 0.5},
+            )
+        )
+    assert str(found.value) == (
+        "preserve.distill: 0.5 has a meaning in no stage of curriculum=end_to_end: the stage "
+        "before read blocks of another size, for which its predictions are no target; leave it at "
+        "0, or use left_to_right, right_to_left or grow"
+    )
+
+
 def test_stages_without_blocks_are_written_as_they_were():
     stage = sw.Stage(path=("s0",))
     assert "block" not in stage.identity() and "block" not in stage.model_dump()

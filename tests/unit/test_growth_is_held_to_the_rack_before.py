@@ -12,11 +12,16 @@ from torch.utils.flop_counter import FlopCounterMode
 import stackwise as sw
 from stackwise.errors import ExperimentError
 from stackwise.memory.flops import stage_flops_per_token
+from stackwise.model.direction import BlockCausal, start_of
 from stackwise.preserving import copied_parts, joint_of, path_read
 from stackwise.training import holding as module
 from stackwise.training.holding import holding_of, softened, strayed
 from stackwise.training.step import micro_loss, setting_of
 from stackwise.training.trained import freeze_all_but
+
+
+def in_blocks(size):
+    return {"objective": {"kind": "block_diffusion", "block": size}}
 
 
 def exp_of(**change):
@@ -71,21 +76,43 @@ def batch_of(exp):
     return sw.fixed_draws(rule, ids_BT)
 
 
+def texts(noisy):
+    """What is read by itself, how, and from where on it is looked at: in blocks, one by one."""
+    if noisy.blocks is None:
+        return [(noisy.input_BT, False, 0)]
+    size, length = noisy.blocks.size, noisy.blocks.noisy
+    noisy_BT, clean_BC = noisy.input_BT.split([length, noisy.blocks.clean], 1)
+    found = [
+        (torch.cat([clean_BC[:, :at], noisy_BT[:, at : at + size]], 1), at)
+        for at in range(0, length, size)
+    ]
+    return [(ids, BlockCausal(size, 0, ids.shape[1]), at) for ids, at in (*found, (clean_BC, 0))]
+
+
+def depths(rack, path, noisy):
+    """What the embedding and each stack of a path put out, at all rows."""
+    found, time_B = [], rack.time_of(noisy.input_BT, noisy.level_B)
+    for ids_BT, how, at in texts(noisy):
+        x_BTD = rack.embedding(ids_BT, start_of(how))
+        out = [x_BTD[:, at:]]
+        for stack in path:
+            x_BTD = rack.stacks[stack](x_BTD, causal=how, time_B=time_B)
+            out.append(x_BTD[:, at:])
+        found.append(out)
+    return [torch.cat(parts, 1) for parts in zip(*found, strict=True)]
+
+
 def slow(rack, old, stage, noisy, preserve):
     """The same loss and terms, written out position by position."""
-    time_B = rack.time_of(noisy.input_BT, noisy.level_B)
-    x_BTD, first = rack.embedding(noisy.input_BT), len(stage.path) - len(stage.before)
-    total, positions = 0.0, noisy.input_BT.numel()
-    for place, stack in enumerate(stage.path):
-        if place == first and preserve.consistency:
-            e_BTD = old.embedding(noisy.input_BT).detach()
-            for x_TD, e_TD in zip(x_BTD, e_BTD, strict=True):
-                for x_D, e_D in zip(x_TD, e_TD, strict=True):
-                    far = ((x_D - e_D) ** 2).sum() / (e_D**2).sum()
-                    total = total + preserve.consistency * far / positions
-        x_BTD = rack.stacks[stack](x_BTD, causal=False, time_B=time_B)
-    logits_NV = rack.logits(x_BTD[noisy.counted_BT])
-    old_NV = old(noisy.input_BT, path=stage.before)[noisy.counted_BT].detach()
+    now, first = depths(rack, stage.path, noisy), len(stage.path) - len(stage.before)
+    was = [x_BTD.detach() for x_BTD in depths(old, stage.before, noisy)]
+    total, positions = 0.0, noisy.positions
+    if preserve.consistency:
+        for x_D, e_D in zip(now[first].flatten(0, 1), was[0].flatten(0, 1), strict=True):
+            far = ((x_D - e_D) ** 2).sum() / (e_D**2).sum()
+            total = total + preserve.consistency * far / noisy.input_BT.numel()
+    logits_NV = rack.logits(now[-1][noisy.counted_BT])
+    old_NV = old.logits(was[-1][noisy.counted_BT]).detach()
     temperature = preserve.temperature
     for new, before, target, weight in zip(
         logits_NV, old_NV, noisy.target_N, noisy.weight_N, strict=True
@@ -108,6 +135,11 @@ def slow(rack, old, stage, noisy, preserve):
         ({"preserve.consistency": 0.0, "curriculum": "grow"}, 1),
         ({"rack.tied": False}, 2),
         ({"rack.time": "sinusoidal"}, 1),
+        (in_blocks(1), 1),
+        (in_blocks(3), 2),
+        ({**in_blocks(3), "rack.positions": "learned", "rack.max_positions": 16}, 1),
+        ({**in_blocks(4), "preserve.consistency": 0.0, "curriculum": "left_to_right"}, 2),
+        ({**in_blocks(4), "preserve.consistency": 0.0, "curriculum": "grow"}, 1),
     ],
 )
 def test_losses_and_gradients_are_those_of_a_slow_reading(change, number):
@@ -116,7 +148,7 @@ def test_losses_and_gradients_are_those_of_a_slow_reading(change, number):
     noisy = batch_of(exp)
     want = slow(rack, old, stage, noisy, stage.preserve)
     want_grads = torch.autograd.grad(want, named.values(), allow_unused=True)
-    got = micro_loss(rack, noisy, setting(rack, stage, held), noisy.input_BT.numel())
+    got = micro_loss(rack, noisy, setting(rack, stage, held), noisy.positions)
     grads = torch.autograd.grad(got, named.values(), allow_unused=True)
     assert float(got) == pytest.approx(float(want), rel=2e-5)
     for a, b in zip(grads, want_grads, strict=True):
@@ -125,8 +157,9 @@ def test_losses_and_gradients_are_those_of_a_slow_reading(change, number):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * float(b.abs().max()))
 
 
-def test_micro_batches_checkpoints_and_pieces_add_up(monkeypatch):
-    exp = exp_of()
+@pytest.mark.parametrize("change", [{}, in_blocks(3)], ids=["whole", "in blocks"])
+def test_micro_batches_checkpoints_and_pieces_add_up(monkeypatch, change):
+    exp = exp_of(**change)
     rack, stage, held, _, _ = parts_of(exp)
     noisy, positions = batch_of(exp), 64
     whole = micro_loss(rack, noisy, setting(rack, stage, held), positions)
@@ -172,7 +205,12 @@ def test_softened_divergence_has_the_gradient_of_hinton():
 
 @pytest.mark.parametrize(
     ("change", "number"),
-    [({}, 1), ({"curriculum": "left_to_right", "preserve.consistency": 0.0}, 2)],
+    [
+        ({}, 1),
+        ({"curriculum": "left_to_right", "preserve.consistency": 0.0}, 2),
+        (in_blocks(3), 1),
+        ({**in_blocks(1), "curriculum": "left_to_right", "preserve.consistency": 0.0}, 2),
+    ],
 )
 def test_what_it_takes_is_in_the_ledger(change, number):
     exp = exp_of(**change)
@@ -183,7 +221,7 @@ def test_what_it_takes_is_in_the_ledger(change, number):
     cost = stage_flops_per_token(exp, stage)
     counted = int(noisy.counted_BT.sum())
     said = (cost.total - cost.head) * 64 + cost.head_per_position * counted
-    assert counter.get_total_flops() == said
+    assert said == pytest.approx(counter.get_total_flops(), rel=1e-12 if noisy.blocks else 0)
     free = stage_flops_per_token(exp, stage.model_copy(update={"preserve": None, "before": None}))
     assert cost.total > free.total  # the head before, if nothing else
 

@@ -25,6 +25,7 @@ FEW = {"corpus": {"kind": "markov", "size_bytes": 100_000}, "seq_len": 24}
 TIMED = {"rack": {"time": "sinusoidal"}, "objective": "diffusion"}
 STILL = {"frozen_up": True}
 BLOCKS = {"objective": {"kind": "block_diffusion", "block": 8}}
+HELD = {"consistency": 1.0, "distill": 1.0}
 CASES = {
     "float32": ({"curriculum": LEFT}, {}),
     "end to end, autocast": ({"curriculum": "end_to_end", "precision": AUTOCAST}, {}),
@@ -128,6 +129,12 @@ CASES = {
         {"checkpointing": True, "micro_batch": 3},
     ),
     "blocks of text, cached": ({"curriculum": LEFT, **BLOCKS}, {"trunk": "cached"}),
+    "blocks of text, adapters, autocast": (
+        {"adapters": {"on": "both", "rank": 32}, "precision": AUTOCAST, **BLOCKS},
+        {},
+    ),
+    "held, micro-batches": ({"preserve": HELD, "objective": "diffusion"}, {"micro_batch": 3}),
+    "blocks of text, held": ({"preserve": HELD, **BLOCKS}, {}),
     "window by spans": ({"attention": "window:8"}, {}),
     "window by spans, both ways, autocast": (
         {"attention": "window:8", "objective": "diffusion", "precision": AUTOCAST},
