@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from stackwise.adapters import SUFFIX
 from stackwise.block_diffusion import read_as
 from stackwise.by_stage import as_read, in_blocks
 from stackwise.errors import ExperimentError
@@ -120,6 +121,7 @@ def copied_parts(stage: Stage) -> set[str]:
         needed |= {"embedding"}
     if stage.preserve is not None and stage.preserve.distill:
         needed |= {"embedding", "head", *(stage.before or ())}
+        needed |= {stack + SUFFIX for stack in path_read(stage)}
     return needed & parts_trained(stage)
 
 

@@ -112,7 +112,7 @@ def stage_bytes(
             parts[part] += _carried(exp, placement, stage, part)
     parts["head"] += Bytes(activations=_head_activations(exp, placement, stage))
     if copies := held_copies(exp, stage, untied):
-        parts["before"] = Bytes(weights=sum(copies.values()))
+        parts["before"] = Bytes(weights=sum(trained_bytes(exp, t) for t in copies.values()))
     lent = exp.rack.blocks_per_stack * sum(stack not in trains for stack in stage.path if lends)
     if lent:
         parts["slots"] = Bytes(weights=min(SLOTS, lent) * lent_bytes(exp, form))

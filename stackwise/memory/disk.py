@@ -134,8 +134,8 @@ def checkpoint_bytes(
         trains = parts_trained(stage)
         trained |= trains
         still = changing = after = best = 0
-        for part, count in held_copies(exp, stage, untied).items():
-            still += count + NAME_BYTES * len(part_tensors(exp, part, untied=untied))
+        for tensors in held_copies(exp, stage, untied).values():
+            still += trained_bytes(exp, tensors) + NAME_BYTES * len(tensors)
         changed += sum(
             count
             for part, count in at_border.items()

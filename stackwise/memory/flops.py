@@ -211,7 +211,7 @@ def stage_flops_per_token(
         **spent,
         head=each * counted_frac(exp, stage),
         head_per_position=each,
-        held=forward_flops_per_token(as_read(exp, stage), path_read(stage)),
+        held=forward_flops_per_token(as_read(exp, stage), path_read(stage), adapters_of(stage)),
         optimizer=step_flops_of(exp, stage) / (exp.optim.batch * as_read(exp, stage).data.seq_len),
     )
 

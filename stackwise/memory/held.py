@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stackwise.adapters import SUFFIX
 from stackwise.evaluation import LOGITS_AT_ONCE
-from stackwise.memory.stored import part_tensors, trained_bytes
+from stackwise.memory.stored import Tensors, part_tensors, trained_tensors
 from stackwise.preserving import copied_parts, distils, joint_of
 
 if TYPE_CHECKING:
@@ -21,10 +22,12 @@ FLOAT = 4
 AT_ONCE = 9  # of logits: both, softened, their probabilities and gradients
 
 
-def held_copies(exp: Experiment, stage: Stage, untied: bool) -> dict[str, int]:
-    """Bytes of the parts that are kept as they were, by name."""
+def held_copies(exp: Experiment, stage: Stage, untied: bool) -> dict[str, Tensors]:
+    """Numbers and axes of the tensors of the parts that are kept as they were, by name."""
     return {
-        part: trained_bytes(exp, part_tensors(exp, part, untied=untied))
+        part: trained_tensors(exp, part, stage=stage)
+        if part.endswith(SUFFIX)
+        else part_tensors(exp, part, untied=untied)
         for part in sorted(copied_parts(stage))
     }
 

@@ -181,7 +181,8 @@ def traced(exp: Experiment, placement: Placement, number: int) -> dict[str, int]
         batch = batch_of(exp, placement, stage, tracker, mode)
         others = batch.tensors().values()
         averages = [] if average is None else [*average.values.values()]
-        copies = [] if holding is None else [*holding.copies.values()]
+        before = {} if holding is None else holding.state()
+        copies = [tensor for part in before.values() for tensor in part.values()]
         tracker.track_external(rack, *copies, *lent_to(rack), *others, *averages)
         with tracker, workspace(small=True):
             for _ in range(STEPS):

@@ -181,6 +181,17 @@ def adapter_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in adapter_parameters(module)}
 
 
+def in_place_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Other A and B for a module, by the names of its parameters, as a functional call takes them.
+
+    Args:
+        module: It carries an adapter.
+        tensors: As `adapter_state` gives them.
+    """
+    names = (name for name, _ in module.named_parameters() if ".lora_" in name)
+    return {name: tensors[name.replace(f".{NAME}", "")] for name in names}
+
+
 def pairs_of(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name of each linear layer with its A (rank, inputs) and B (outputs, rank)."""
     for name, a_RI in tensors.items():

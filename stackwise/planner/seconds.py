@@ -200,6 +200,8 @@ def held_seconds(pass_: Pass, stage: Stage) -> float:
     flops = head_flops_per_position(exp) * counted
     head = pass_.products(flops, head_sides(exp), counted)
     head += 2 * seconds_for(pass_.hardware.loss[pass_.dtype], counted * vocab_size(exp))
+    beside = (each for each in stage.adapters or () if each.stack in read)
+    head += sum(pass_.beside(adapter)[0] for adapter in beside)
     return head + sum(
         count * pass_.block(block, "trunk", False)[0] for block, count in kinds.items()
     )

@@ -83,7 +83,7 @@ def holding_for(work: Work, stage: Stage, fresh: bool) -> Holding | None:
     """What a stage is held to; one that is resumed finds the rack before it in the checkpoint."""
     holding = holding_of(work.rack, stage, causal=is_causal(work.exp.objective))
     if holding is not None and not fresh:
-        holding.load(read_state(work, BEFORE, set(holding.copies)))
+        holding.load(read_state(work, BEFORE, set(holding.state())))
     return holding
 
 

@@ -1,7 +1,8 @@
 """The terms that hold a step to the rack before its stage; what they mean is in `preserving.py`.
 
-Parts that the stage trains are kept as they were; those that are frozen are the rack's own. Where
-the rack before begins with the stage's trunk, it goes on from the output that the step has anyway.
+Parts that the stage trains are kept as they were, of a frozen stack that carries an adapter its A
+and B; those that are frozen are the rack's own. Where the rack before begins with the stage's
+trunk, it goes on from the output that the step has anyway.
 
 Shapes: B samples, T tokens (rows, where text is read block by block), D width, N counted positions,
 V entries of the head.
@@ -15,9 +16,12 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from stackwise.adapters import SUFFIX
 from stackwise.evaluation import LOGITS_AT_ONCE
+from stackwise.model.adapters import adapter_state, in_place_of
 from stackwise.model.direction import start_of
 from stackwise.model.rack import Embedding, Head, Rack, Stack
 from stackwise.objective import Corrupted, loss_at
@@ -35,6 +39,7 @@ class Holding:
 
     Attributes:
         copies: The parts that are kept as they were.
+        adapters: A and B as they were, by the stack that carries them.
         noted: Sums over the micro-batches of a step: `loss`, and terms without their weights.
     """
 
@@ -42,27 +47,35 @@ class Holding:
         assert stage.preserve is not None and stage.before is not None
         self.rack, self.causal, self.preserve = rack, causal, stage.preserve
         self.path, self.shares, self.distils = path_read(stage), shares_trunk(stage), distils(stage)
-        parts = rack.parts()
+        parts, kept = rack.parts(), sorted(copied_parts(stage))
         self.copies = {
             name: copy.deepcopy(parts[name]).requires_grad_(False)
-            for name in sorted(copied_parts(stage))
+            for name in kept
+            if not name.endswith(SUFFIX)
+        }
+        self.adapters = {
+            stack: {key: tensor.clone() for key, tensor in adapter_state(parts[stack]).items()}
+            for stack in self.path
+            if stack + SUFFIX in kept
         }
         self.noted: dict[str, Tensor] = {}
 
     @property
     def bytes(self) -> int:
         """Of what is kept as it was."""
-        kept = self.copies.values()
-        return sum(t.nbytes for part in kept for t in (*part.parameters(), *part.buffers()))
+        return sum(t.nbytes for part in self.state().values() for t in part.values())
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """The parts that are kept, by name."""
-        return {name: dict(part.state_dict()) for name, part in self.copies.items()}
+        beside = {stack + SUFFIX: tensors for stack, tensors in self.adapters.items()}
+        return {name: dict(part.state_dict()) for name, part in self.copies.items()} | beside
 
     def load(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Put back what `state` gave."""
         for name, part in self.copies.items():
             part.load_state_dict(dict(state[name]))
+        for stack in self.adapters:
+            self.adapters[stack] = dict(state[stack + SUFFIX])
 
     @torch.no_grad()
     def hidden(self, noisy: Corrupted, first_BTD: Tensor) -> Tensor | None:
@@ -78,8 +91,11 @@ class Holding:
         direction = noisy.direction(self.causal)
         time_B = self.rack.time_of(noisy.input_BT, noisy.level_B)
         for stack in self.path:
-            part = self.copies.get(stack, self.rack.stacks[stack])
-            x_BTD = cast(Stack, part)(x_BTD, causal=direction, time_B=time_B)
+            part = cast(Stack, self.copies.get(stack, self.rack.stacks[stack]))
+            beside = self.adapters.get(stack)
+            tensors = {} if beside is None else in_place_of(part, beside)
+            how = {"causal": direction, "time_B": time_B}
+            x_BTD = functional_call(part, tensors, (x_BTD,), how) if tensors else part(x_BTD, **how)
         return x_BTD[noisy.counted_BT]
 
     def loss(

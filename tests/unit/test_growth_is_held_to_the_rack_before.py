@@ -12,12 +12,18 @@ from torch.utils.flop_counter import FlopCounterMode
 import stackwise as sw
 from stackwise.errors import ExperimentError
 from stackwise.memory.flops import stage_flops_per_token
+from stackwise.memory.held import held_copies
+from stackwise.memory.stored import trained_bytes
+from stackwise.model.adapters import adapter_parameters, put_on
 from stackwise.model.direction import BlockCausal, start_of
 from stackwise.preserving import copied_parts, joint_of, path_read
 from stackwise.training import holding as module
 from stackwise.training.holding import holding_of, softened, strayed
 from stackwise.training.step import micro_loss, setting_of
 from stackwise.training.trained import freeze_all_but
+
+LEFT = {"curriculum": "left_to_right"}
+ADAPTERS = {"on": "both", "rank": 3}
 
 
 def in_blocks(size):
@@ -46,6 +52,10 @@ def parts_of(exp, number=1):
     torch.manual_seed(0)
     for p in rack.parameters():
         p.data.normal_(0, 0.2)
+    for adapter in stage.adapters or ():
+        put_on(rack.stacks[adapter.stack], adapter, generator=torch.Generator().manual_seed(0))
+        for _, p in adapter_parameters(rack.stacks[adapter.stack]):
+            p.data.normal_(0, 0.2)
     old = copy.deepcopy(rack)
     held = holding_of(rack, stage, causal=False)
     named = freeze_all_but(rack.parts(), stage)
@@ -135,8 +145,10 @@ def slow(rack, old, stage, noisy, preserve):
         ({"preserve.consistency": 0.0, "curriculum": "grow"}, 1),
         ({"rack.tied": False}, 2),
         ({"rack.time": "sinusoidal"}, 1),
+        ({"adapters": ADAPTERS}, 2),
         (in_blocks(1), 1),
         (in_blocks(3), 2),
+        ({**in_blocks(3), "adapters": ADAPTERS, "preserve.consistency": 0.0, **LEFT}, 2),
         ({**in_blocks(3), "rack.positions": "learned", "rack.max_positions": 16}, 1),
         ({**in_blocks(4), "preserve.consistency": 0.0, "curriculum": "left_to_right"}, 2),
         ({**in_blocks(4), "preserve.consistency": 0.0, "curriculum": "grow"}, 1),
@@ -210,6 +222,8 @@ def test_softened_divergence_has_the_gradient_of_hinton():
         ({"curriculum": "left_to_right", "preserve.consistency": 0.0}, 2),
         (in_blocks(3), 1),
         ({**in_blocks(1), "curriculum": "left_to_right", "preserve.consistency": 0.0}, 2),
+        ({"adapters": ADAPTERS}, 2),
+        ({**in_blocks(3), "adapters": ADAPTERS}, 2),
     ],
 )
 def test_what_it_takes_is_in_the_ledger(change, number):
@@ -240,6 +254,16 @@ def test_stages_have_the_terms_that_mean_something():
     assert path_read(appended) == ()  # its trunk is what the rack before is
     grown = sw.stages(exp_of(curriculum="grow", preserve={"consistency": 0.0}))[1]
     assert copied_parts(grown) == {"embedding", *grown.before, "head"}
+
+
+def test_what_adapters_were_is_kept_and_counted():
+    exp = exp_of(adapters=ADAPTERS)
+    _, stage, held, _, _ = parts_of(exp, 2)
+    assert copied_parts(stage) == {"embedding", "s1.adapter", "s2.adapter"} == {*held.state()}
+    counted = held_copies(exp, stage, True).values()
+    assert held.bytes == sum(trained_bytes(exp, tensors) for tensors in counted)
+    alone = sw.stages(exp.replace(preserve={"distill": 0.0, "temperature": 1.0}))[2]
+    assert copied_parts(alone) == {"embedding"}
 
 
 REFUSED = {
