@@ -100,6 +100,8 @@ class Phase:
         changes: Norm of what each block's weights moved by; exactly 0 where nothing moved.
         relative: The same, over the norm of the weights before.
         memory: Bytes in use after the phase, by category; None where it cannot be seen.
+        preserved: Terms beside the loss that hold the stage to the rack before it, without their
+            weights.
     """
 
     stage: int
@@ -123,6 +125,7 @@ class Phase:
     changes: Mapping[str, float]
     relative: Mapping[str, float]
     memory: Mapping[str, int | None]
+    preserved: Mapping[str, float]
 
     @property
     def kept_bytes(self) -> int | None:

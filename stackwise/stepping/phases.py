@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from stackwise.errors import ExperimentError
 from stackwise.evaluation import LOGITS_AT_ONCE, nats_at
 from stackwise.objective import Corrupted
 from stackwise.stage import Stage, roles, trunk_of
@@ -48,6 +47,7 @@ from stackwise.training.step import (
     Trainee,
     autocast,
     backward,
+    end_loss,
     refuse_infinite,
     take_step,
     trunk_output,
@@ -76,13 +76,7 @@ def phases_of_step(work: Work, trainee: Trainee, setting: Setting) -> Iterator[P
 
     Raises:
         FloatingPointError: As `training_step`.
-        ExperimentError: If the stage is held to the rack before it.
     """
-    if setting.holding is not None:
-        raise ExperimentError(
-            f"preserve: holds stage {trainee.number} to the rack before it by terms that a step in "
-            "phases does not show; leave preserve out, or look at another stage"
-        )
     stage = stage_at(trainee.stage, work.exp.seed, work.at.total_steps)
     step = StepInHand(work, trainee, setting.on(stage.path), stage)
     yield step.tell("batch", ())
@@ -109,6 +103,11 @@ class StepInHand:
         self.micros = [micro.to(setting.device) for micro in noisy.split(size)]
         self.xs: list[Tensor] = []
         self.losses: list[Tensor] = []
+        self.before: list[Tensor | None] = []  # what the rack before puts out, where it is asked
+        self.joints: list[Tensor | None] = [None] * len(self.micros)  # what goes into the suffix
+        self.preserved: dict[str, float] = {}
+        if setting.holding is not None:
+            setting.holding.take()
         self.kept = KeptTensors(work.rack)
         self.outputs, self.arriving = Squares(), Squares()
         self.told = 0
@@ -132,6 +131,10 @@ class StepInHand:
             for micro in self.micros:
                 with autocast(self.setting.device, self.setting.compute):
                     self.xs.append(trunk_output(rack, micro, self.setting))
+        holding = self.setting.holding
+        with autocast(self.setting.device, self.setting.compute):
+            for micro, x_BTD in zip(self.micros, self.xs, strict=True):
+                self.before.append(None if holding is None else holding.hidden(micro, x_BTD))
         for x_BTD in self.xs:
             self._watch("embedding", x_BTD)
         return self.tell("trunk" if trunk else "embedding", ("embedding", *trunk))
@@ -147,7 +150,9 @@ class StepInHand:
                 causal = micro.direction(setting.causal)
                 time_B = self.work.rack.time_of(micro.input_BT, micro.level_B)
                 with autocast(setting.device, setting.compute):
-                    for name, layer in zip(found, layers, strict=True):
+                    for number, (name, layer) in enumerate(zip(found, layers, strict=True), first):
+                        if number == setting.joint:
+                            self.joints[at] = x_BTD
                         if setting.checkpointing:
                             x_BTD = checkpoint(
                                 layer, x_BTD, causal=causal, time_B=time_B, use_reentrant=False
@@ -162,22 +167,21 @@ class StepInHand:
         """Final norm, head and loss at the positions that count."""
         total = torch.zeros((), device=self.setting.device)
         with self.kept:
-            for micro, x_BTD in zip(self.micros, self.xs, strict=True):
+            for given in zip(self.micros, self.xs, self.before, self.joints, strict=True):
                 with autocast(self.setting.device, self.setting.compute):
-                    chosen_ND = x_BTD[micro.counted_BT]
-                    loss = self.setting.head(
-                        chosen_ND, micro.target_N, micro.weight_N, self.positions
-                    )
+                    loss = end_loss(self.setting, *given, self.positions)
                 self.losses.append(loss)
                 total += loss.detach()
         refuse_infinite("loss", value := float(total))
-        self.loss = value
+        terms = {} if self.setting.holding is None else self.setting.holding.take()
+        self.loss = terms.pop("loss", value)
+        self.preserved = terms
         self.tokens = self._with_losses()
         return self.tell("loss", ("head",))
 
     def go_back(self) -> Phase:
         """Backward; with steps in backward, what trains moves meanwhile."""
-        self.before = weights_of(self.work.rack)
+        self.weights = weights_of(self.work.rack)
         for loss in self.losses:
             backward(self.trainee, loss, self.rate)
         stepping = self.trainee.in_backward
@@ -188,14 +192,14 @@ class StepInHand:
         self.grad_norms = {name: found.get(name) for name in names}
         arriving = self.arriving.norms()
         self.flow = {name: arriving.get(name) for name in names if name != "head"}
-        self.xs, self.losses = [], []
+        self.xs, self.losses, self.before, self.joints = [], [], [], []
         return self.tell("gradients", self._crossed())
 
     def update(self) -> Phase:
         """Clip, optimizer, average."""
         take_step(self.trainee, self.rate, self.setting.clip)
-        self.changes, self.relative = moved(self.work.rack, self.before)
-        del self.before
+        self.changes, self.relative = moved(self.work.rack, self.weights)
+        del self.weights
         at = self.work.at
         at.step, at.total_steps = at.step + 1, at.total_steps + 1
         at.tokens += self.positions
@@ -230,6 +234,7 @@ class StepInHand:
             changes=MappingProxyType(self.changes),
             relative=MappingProxyType(self.relative),
             memory=MappingProxyType(self._memory()),
+            preserved=MappingProxyType(self.preserved),
         )
         return replace(made, words=words.words_of(made, self.work.exp, self.stage))
 
@@ -253,8 +258,9 @@ class StepInHand:
         averages = trainee.average.state() if trainee.average is not None else {}
         whole = sum(p.grad.nbytes for p in trainee.named.values() if p.grad is not None)
         held = trainee.in_backward.gradient_bytes if trainee.in_backward is not None else whole
+        before = trainee.holding.bytes if trainee.holding is not None else 0
         return {
-            "weights": weight_bytes(self.work),
+            "weights": weight_bytes(self.work) + before,
             "gradients": held,
             "optimizer": sum(t.nbytes for part in moments.values() for t in part.values()),
             "average": sum(t.nbytes for part in averages.values() for t in part.values()),

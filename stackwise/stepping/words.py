@@ -17,6 +17,10 @@ from stackwise.stepping.phase import Phase
 if TYPE_CHECKING:
     from stackwise.config import Experiment
 
+TERMS = {
+    "consistency": "how far from the embedding's output what goes into the frozen suffix is",
+    "distill": "the divergence from what that rack predicts",
+}
 Told = Callable[[Phase, "Experiment", Stage], str]
 MANY = 3  # stacks in a row that are named one by one
 MOST_ROWS = 6  # of stacks that are named
@@ -138,7 +142,7 @@ def loss(phase: Phase, exp: Experiment, stage: Stage) -> str:
     return (
         f"The head makes {vocab:,} logits at {which}. Their weighted cross-entropies, over all "
         f"{phase.tokens.ids_BT.size:,} positions, are a loss of {phase.loss:.4f} nats a token. "
-        f"The likeliest token is the right one at {right:,} of {count:,}."
+        f"The likeliest token is the right one at {right:,} of {count:,}.{_held(phase, stage)}"
     )
 
 
@@ -211,6 +215,15 @@ def _reached(parts: Sequence[str], stage: Stage) -> str:
     found = _before(parts, stage)
     ends = found[:1] if found[:1] == ["the embedding"] else []
     return listed([*ends, *runs(found[len(ends) :])])
+
+
+def _held(phase: Phase, stage: Stage) -> str:
+    """What is added to the loss, where the stage is held to the rack before it."""
+    terms = [
+        f"{getattr(stage.preserve, name):g} times {TERMS[name]} ({value:.4g})"
+        for name, value in phase.preserved.items()
+    ]
+    return f" Added to it, to hold the stage to the rack before: {listed(terms)}." if terms else ""
 
 
 def _kept(phase: Phase) -> str:

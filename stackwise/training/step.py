@@ -257,13 +257,25 @@ def micro_loss(rack: Rack, noisy: Corrupted, setting: Setting, positions: int) -
                 x_BTD = checkpoint(layer, x_BTD, causal=causal, time_B=time_B, use_reentrant=False)
             else:
                 x_BTD = layer(x_BTD, causal=causal, time_B=time_B)
-        chosen_ND = x_BTD[noisy.counted_BT]
-        if holding is not None and before_ND is not None:  # one pass of the head gives both
-            return holding.loss(noisy, chosen_ND, before_ND, joint_BTD, positions, None)
-        loss = setting.head(chosen_ND, noisy.target_N, noisy.weight_N, positions)
-        if holding is None:
-            return loss
-        return holding.loss(noisy, chosen_ND, None, joint_BTD, positions, loss)
+        return end_loss(setting, noisy, x_BTD, before_ND, joint_BTD, positions)
+
+
+def end_loss(
+    setting: Setting,
+    noisy: Corrupted,
+    x_BTD: Tensor,
+    before_ND: Tensor | None,
+    joint_BTD: Tensor | None,
+    positions: int,
+) -> Tensor:
+    """The same of what the last layer puts out, and what `Holding.loss` is told beside."""
+    chosen_ND, holding = x_BTD[noisy.counted_BT], setting.holding
+    if holding is not None and before_ND is not None:  # one pass of the head gives both
+        return holding.loss(noisy, chosen_ND, before_ND, joint_BTD, positions, None)
+    loss = setting.head(chosen_ND, noisy.target_N, noisy.weight_N, positions)
+    if holding is None:
+        return loss
+    return holding.loss(noisy, chosen_ND, None, joint_BTD, positions, loss)
 
 
 def trunk_output(rack: Rack, noisy: Corrupted, setting: Setting) -> Tensor:

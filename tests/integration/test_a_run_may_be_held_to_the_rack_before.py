@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import stackwise as sw
-from stackwise.errors import ExperimentError
 from stackwise.stepping import Stepper
 from stackwise.training.saved import BEFORE
 
@@ -30,6 +29,11 @@ def weights(run):
         (
             {"curriculum": "left_to_right", "preserve": DISTILLED, "eval.depths": "last"},
             {"trunk": "cached", "checkpointing": True},
+        ),
+        (
+            {"curriculum": "right_to_left", "preserve": HELD, "adapters.on": "suffix"}
+            | {"objective": {"kind": "block_diffusion", "block": 3}, "precision.frozen": "int8"},
+            {"trunk": "streamed"},
         ),
         (
             {"curriculum": "right_to_left", "preserve": HELD, "precision.frozen": "int8"}
@@ -91,6 +95,7 @@ def test_a_large_weight_holds_what_is_held(tiny, place):
         ({"curriculum": "right_to_left"}, HELD),
         ({"curriculum": "grow"}, DISTILLED),
         ({"curriculum": "right_to_left", "rack.tied": False}, {"consistency": 1.0}),
+        ({"curriculum": "right_to_left", "adapters": {"on": "suffix", "rank": 3}}, HELD),
     ],
 )
 def test_copies_are_in_the_plan_and_the_ledger(tiny, place, change, preserve):
@@ -106,14 +111,27 @@ def test_copies_are_in_the_plan_and_the_ledger(tiny, place, change, preserve):
     assert sum(row["peak_bytes"] for row in run.plan()) > plain.rows[0]["peak_bytes"]
 
 
-def test_a_step_in_phases_is_refused(tiny, place):
-    exp = tiny.replace(curriculum="right_to_left", preserve=HELD)
-    said = "preserve: holds stage 1 to the rack before it"
-    with (
-        Stepper(exp, 1, place, lead_steps=1) as stepper,
-        pytest.raises(ExperimentError, match=said),
-    ):
-        next(stepper)
+def test_a_step_in_phases_says_what_it_is_held_to(tiny, place):
+    exp, seen = tiny.replace(curriculum="right_to_left", preserve=HELD), []
+
+    def noted(work, numbers):
+        if work.at.stage == 1:
+            seen.append((numbers.loss, dict(numbers.preserved)))
+
+    run = sw.train(exp, place, on_step=noted)
+    with Stepper(run, 1) as stepper:
+        steps = [stepper.next_step() for _ in range(2)]
+    for phases, (loss, terms) in zip(steps, seen, strict=False):
+        told = {phase.name: phase for phase in phases}
+        assert not told["suffix"].preserved
+        assert (told["loss"].loss, dict(told["loss"].preserved)) == (loss, terms)
+        assert told["loss"].words.endswith(
+            " Added to it, to hold the stage to the rack before: 2 times the divergence from what "
+            f"that rack predicts ({terms['distill']:.4g}) and 1 times how far from the embedding's "
+            f"output what goes into the frozen suffix is ({terms['consistency']:.4g})."
+        )
+    (event, *_) = (e for e in run.events("memory") if e["stage"] == 1)
+    assert told["batch"].memory["weights"] == event["weights"]
 
 
 def test_compiled_blocks_are_held_too(tiny, place):

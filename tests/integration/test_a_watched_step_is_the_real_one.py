@@ -15,6 +15,12 @@ from stackwise.training.kept_stages import folder_of
 from stackwise.training.saved import read_rack
 from stackwise.training.step import training_step
 
+BY_BLOCKS = {
+    "objective": {"kind": "block_diffusion", "block": 3},
+    "curriculum": "right_to_left",
+    "preserve": {"consistency": 1.0, "distill": 2.0},
+}
+
 
 @pytest.fixture(autouse=True, scope="module")
 def cold():
@@ -92,6 +98,9 @@ def test_a_curriculum_stepped_through_to_its_end_is_the_trained_run(arm, alone) 
             {"rack": {"time": "learned", "frozen_up": True, "spectral_norm": True}},
             {"micro_batch": 3},
         ),
+        ({"preserve": {"distill": 1.0}}, {}),
+        ({**BY_BLOCKS, "adapters": "suffix"}, {"micro_batch": 3}),
+        ({**BY_BLOCKS, "optim": {"grads": "in_backward", "clip": None}}, {"checkpointing": True}),
         ({}, {"micro_batch": 3}),
         ({}, {"checkpointing": True}),
     ],

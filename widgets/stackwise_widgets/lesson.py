@@ -176,6 +176,7 @@ def row_of(phase: Phase) -> dict[str, Any]:
         "kept_bytes": phase.kept_bytes,
         "loss": phase.loss,
         "grad_norm": phase.grad_norm,
+        **phase.preserved,
         **{f"{name}_bytes": size for name, size in phase.memory.items()},
         **blocks,
     }
