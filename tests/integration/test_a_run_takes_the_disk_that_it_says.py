@@ -49,6 +49,11 @@ CASES = {
         "curriculum": {"name": "grow"},
         "preserve": {"distill": 1.0},
     },
+    "adapters, held to the rack before": {
+        "curriculum": "right_to_left",
+        "adapters": "suffix",
+        "preserve": {"distill": 1.0},
+    },
     "end to end": {"curriculum": "end_to_end"},
     "end to end, bfloat16": {"curriculum": "end_to_end", "precision": BF16},
 }

@@ -55,7 +55,9 @@ def test_blocks_of_text(tiny, place, monkeypatch, block):
     check(exp if block == 1 else exp.replace(**{"eval.draws": 3}), place, monkeypatch)
 
 
-@pytest.mark.parametrize("objective", ["diffusion", "clm"])
+@pytest.mark.parametrize(
+    "objective", ["diffusion", "clm", {"kind": "block_diffusion", "block": 4}], ids=str
+)
 def test_what_stacks_carry(tiny, place, monkeypatch, objective):
     exp = tiny.replace(curriculum="right_to_left", adapters={"on": "suffix", "rank": 3})
     check(exp.replace(objective=objective), place, monkeypatch)
