@@ -58,7 +58,9 @@ needs the file and a card, about two days of one H200 by `stackwise plan text8 -
 | MDLM | ≤ 1.40 | for arXiv 2406.07524, in RDLM's table 1 (arXiv 2502.11564) |
 | MD4 | ≤ 1.37 | arXiv 2406.04329, table 2 |
 
-The figures are quoted. What differs from the papers: StackWise's block (RMSNorm, SwiGLU, RoPE) and
+The figures are quoted. In a shorter setting of its own, not to be compared with these,
+DiffusionBlocks reports 1.45 for three blocks on bands of noise beside 1.56 end to end (arXiv
+2506.14202, table 3). What differs from the papers: StackWise's block (RMSNorm, SwiGLU, RoPE) and
 its AdamW at a rate of 3e-4 under warmup-stable-decay; no dropout; ids are bytes, of which 27 occur.
 The field splits 90, 5 and 5 million characters. A run holds out the last 10 million; what it
 reports is on both parts, and this is the test part alone:
