@@ -90,23 +90,19 @@ def curriculum_problems(shape: RackShape, options: Params) -> Iterator[str]:
 
 def _checked(entry: Curriculum, shape: RackShape, options: Params) -> Iterator[str]:
     """The lines of a curriculum's check; what is wrong with the check itself is one, too."""
+    which = f"curriculum: the check of {options.choice!r}"
     asked = "yield a line of text for each problem, and nothing if there is none"
     try:
         made: Any = entry.check(shape, options)
         if isinstance(made, str) or not isinstance(made, Iterable):
-            yield f"curriculum: the check of {options.choice!r} returned {short(made)}; {asked}"
+            yield f"{which} returned {short(made)}; {asked}"
             return
         for line in made:
-            good = isinstance(line, str)
-            yield (
-                line
-                if good
-                else (f"curriculum: the check of {options.choice!r} gave {short(line)}; {asked}")
-            )
+            yield line if isinstance(line, str) else f"{which} gave {short(line)}; {asked}"
     except Exception as error:
         yield (
-            f"curriculum: the check of {options.choice!r} raised {type(error).__name__}: {error}; "
-            "it is called with a rack's shape and the curriculum's parameters"
+            f"{which} raised {type(error).__name__}: {error}; it is called with a rack's shape and "
+            "the curriculum's parameters"
         )
 
 
