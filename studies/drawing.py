@@ -56,8 +56,8 @@ def paired_panels(
     return figure, panels
 
 
-def draw_arms(axes: Axes, frame: pd.DataFrame, kind: str) -> None:
-    """A mark for each seed, a bar for the mean."""
+def draw_arms(axes: Axes, frame: pd.DataFrame, kind: str, letter: str = "a") -> None:
+    """A mark for each seed, a bar for the mean, at equal FLOPs or tokens (`kind`)."""
     rows = compared(frame, kind)
     names_on(axes, rows)
     for place, row in enumerate(rows.to_dict("records")):
@@ -68,10 +68,10 @@ def draw_arms(axes: Axes, frame: pd.DataFrame, kind: str) -> None:
         axes.plot([row["mean"]], [place], "|", color=INK, ms=16, mew=1.6)
     seeds = frame[frame["kind"] == kind]["seed"].nunique()
     what = f"each of {seeds} seeds; bar: mean" if seeds > 1 else "one seed"
-    titled(axes, f"a   {what}", "bits per byte, lower is better")
+    titled(axes, f"{letter}   {what}", "bits per byte, lower is better")
 
 
-def draw_differences(axes: Axes, frame: pd.DataFrame, kind: str) -> None:
+def draw_differences(axes: Axes, frame: pd.DataFrame, kind: str, letter: str = "b") -> None:
     """The mean difference from the control with its 95 % interval, and the judgement."""
     rows = compared(frame, kind)
     names_on(axes, rows)
@@ -91,7 +91,7 @@ def draw_differences(axes: Axes, frame: pd.DataFrame, kind: str) -> None:
         )  # fmt: skip
     titled(
         axes,
-        f"b   paired differences, 95 %, at equal {UNITS.get(kind, kind)}",
+        f"{letter}   paired differences, 95 %, at equal {UNITS.get(kind, kind)}",
         f"bits per byte less those of {control}",
     )
 

@@ -45,9 +45,9 @@ def claims(frame: pd.DataFrame) -> list[Claim]:
 def draw(frame: pd.DataFrame) -> PaperFigure:
     """Seeds and paired differences, at equal FLOPs above and at equal tokens below."""
     figure, panels = panels_of(2, 5.4, rows=2)
-    for (left, right), kind in zip(panels, KINDS, strict=True):
-        draw_arms(left, frame, kind)
-        draw_differences(right, frame, kind)
+    for (left, right), kind, letters in zip(panels, KINDS, ("ab", "cd"), strict=True):
+        draw_arms(left, frame, kind, letters[0])
+        draw_differences(right, frame, kind, letters[1])
     return figure
 
 
