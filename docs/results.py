@@ -244,10 +244,15 @@ def cell(value: Any) -> str:
 
 def verdict(frame: pd.DataFrame) -> str:
     """What may be said of each arm; losses are named like wins."""
-    found = []
+    found, twice = [], frame["arm"].duplicated().any()
+
+    def called(row: dict[Any, Any]) -> str:
+        of = f" of {count_text(row['parameters'])} parameters" if twice else ""
+        return f"{row['arm']}{of}"
+
     for judged, words in JUDGED.items():
         mine = frame[frame["judged"] == judged].to_dict("records")
-        said = [f"{r['arm']} ({r['low']:+.3f} to {r['high']:+.3f})" for r in mine]
+        said = [f"{called(r)} ({r['low']:+.3f} to {r['high']:+.3f})" for r in mine]
         if said:
             found.append(f"{words}: {', '.join(said)}.")
     return "**Verdict.** " + (" ".join(found) or "One arm: there is no control to compare it with.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -16,10 +17,15 @@ import numpy as np
 import pandas as pd
 from common import Claim, below, compared, difference, every, rows_of
 from drawing import by_factors, panels_of, titled
+from matplotlib.ticker import NullLocator
 
+from stackwise.report import count_text
 from stackwise.study.statistics import LEVEL, Paired, edge_of
 from stackwise_widgets import PaperFigure
 from stackwise_widgets.paper import COLOURS, INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ARM, CONTROL = "left_to_right", "end_to_end"
 measure = rows_of
@@ -86,7 +92,7 @@ def draw(frame: pd.DataFrame) -> PaperFigure:
         mine = rows[rows["arm"] == name]
         left.errorbar(mine["parameters"], mine["mean"], mine["sd"].fillna(0), fmt="o-",
                       color=COLOURS[place], label=name, ms=5)  # fmt: skip
-    by_factors(left)
+    by_size(left, rows)
     left.legend(frameon=False, fontsize=9)
     titled(left, "a   loss at equal FLOPs, by size", "parameters", "bits per byte")
     found, (slope, base) = gaps(frame), trend(frame)
@@ -97,12 +103,20 @@ def draw(frame: pd.DataFrame) -> PaperFigure:
         gap = difference(part, ARM, CONTROL)
         right.plot([part["parameters"].iloc[0]] * 2, [gap.low, gap.high], color=INK, lw=1)
     right.axhline(0, color=INK, lw=0.8, ls=":")
-    by_factors(right)
+    by_size(right, rows)
     said = f"slope {slope.mean:+.3f} [{slope.low:+.3f}, {slope.high:+.3f}] per tenfold"
-    right.text(0.02, 0.03, said, transform=right.transAxes, fontsize=9)
+    right.text(0.98, 0.03, said, transform=right.transAxes, fontsize=9, ha="right")
     titled(right, "b   gap, paired by seed, 95 %; line: trend", "parameters",
            f"bits per byte less {CONTROL}")  # fmt: skip
     return figure
+
+
+def by_size(axes: Axes, rows: pd.DataFrame) -> None:
+    """A logarithmic axis whose ticks are the sizes."""
+    by_factors(axes)
+    sizes = sorted(rows["parameters"].unique())
+    axes.set_xticks(sizes, [count_text(size) for size in sizes])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 if __name__ == "__main__":
