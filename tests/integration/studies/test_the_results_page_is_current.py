@@ -2,11 +2,14 @@
 
 import importlib.util
 import math
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 DOCS = Path(__file__).parents[3] / "docs"
+README = DOCS.parent / "README.md"
 AGAIN = "write it again: python docs/results.py"
 
 
@@ -20,6 +23,27 @@ def page(studies_path):
 
 def test_the_page_is_what_the_results_make(page):
     assert (DOCS / "results.md").read_text("utf-8") == page.page(), AGAIN
+
+
+def test_the_readme_counts_what_came_of_the_predictions(page, common):
+    told = [page.state(folder) for folder in common.folders()]
+    counts = [re.findall(r"\d+", state) for state in told if state.startswith("run")]
+    right, wrong, undecided = (sum(map(int, each)) for each in zip(*counts, strict=True))
+    said = " ".join(README.read_text("utf-8").split())
+    assert f"{right} predictions were right, {wrong} wrong and {undecided} undecided" in said
+    assert ("of eight that have run" in said) == (len(counts) == 8)
+
+
+def test_an_arm_whose_best_rate_is_at_an_edge_is_named(page):
+    rates = [0.001, 0.002, 0.004]
+    tried = [("low", rates), ("middle", [0.002, 0.001, 0.004]), ("high", rates[::-1])]
+    rows = [
+        {"study": "one", "kind": "tuning", "arm": arm, "lr": rate, "bits_per_byte": 1.0 + place}
+        for arm, order in tried
+        for place, rate in enumerate(order)
+    ]
+    found = page.at_the_edge(pd.DataFrame(rows))
+    assert found == ["low (0.001, the lowest)", "high (0.004, the highest)"]
 
 
 def test_a_result_is_told_with_hash_seeds_flops_and_what_came_of_the_prediction(
