@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from stackwise.report import bytes_text, count_text, figure, number
+from stackwise.study.grid import edge_of_grid
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 
@@ -188,8 +189,7 @@ def at_the_edge(frame: pd.DataFrame) -> list[str]:
     several = frame["study"].nunique() > 1
     for (name, arm), rows in frame[frame["kind"] == "tuning"].groupby(["study", "arm"], sort=False):
         best = rows.loc[rows["bits_per_byte"].idxmin(), "lr"]
-        if rows["lr"].nunique() > 1 and best in (rows["lr"].min(), rows["lr"].max()):
-            edge = "lowest" if best == rows["lr"].min() else "highest"
+        if (edge := edge_of_grid(best, [*rows["lr"]])) is not None:
             found.append(f"{arm}{f' of {name}' if several else ''} ({best:g}, the {edge})")
     return found
 

@@ -7,6 +7,16 @@ from typing import Any
 
 from stackwise.errors import Problem, near_names
 
+BESIDE = {  # what is given beside an experiment, by the key that is tried
+    "placement": (
+        "it changes no number, and an experiment holds none; give sw.Placement(...) beside it"
+    ),
+    "preset": (
+        "a preset is named instead of a file (stackwise run toy seed=1, "
+        "sw.Experiment.preset('toy').replace(...)), or under base of a study's"
+    ),
+}
+
 
 def pointed(problem: Problem) -> Problem:
     """A problem of an experiment; if it is a key that lives elsewhere, with its place."""
@@ -14,17 +24,8 @@ def pointed(problem: Problem) -> Problem:
         return problem
     said, key = problem.text.partition(";")[0], problem.path.rpartition(".")[2]
     places = list(_places(key))
-    if problem.path == "placement":
-        way_out = (
-            "it changes no number, and an experiment holds none; give sw.Placement(...) beside it"
-        )
-        return Problem(problem.path, f"{said}; {way_out}")
-    if problem.path == "preset":
-        way_out = (
-            "a preset is named instead of a file (stackwise run toy seed=1, "
-            "sw.Experiment.preset('toy').replace(...)), or under base of a study's"
-        )
-        return Problem(problem.path, f"{said}; {way_out}")
+    if problem.path in BESIDE:
+        return Problem(problem.path, f"{said}; {BESIDE[problem.path]}")
     if not places and near_names(problem.path, ["placement"]):
         places = ["placement"]
     return Problem(problem.path, f"{said}; it is {' or '.join(places)}") if places else problem

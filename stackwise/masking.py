@@ -28,7 +28,7 @@ from stackwise.schedules import (
     schedule_kind,
     time_schedule,
 )
-from stackwise.stage import FULL_BAND
+from stackwise.stage import FULL_BAND, not_rising
 
 if TYPE_CHECKING:
     from stackwise.config import Masking
@@ -161,8 +161,8 @@ def _wrong_edges(bands: Bands | None, stacks: int) -> Iterator[str]:
 def check_band(objective: str, sampling: Sampling, band: tuple[float, float]) -> str | None:
     """What is wrong with corrupting inside `band`, or None."""
     low, high = band
-    if not 0 <= low < high <= 1:
-        return f"band: ({low}, {high}) must rise within 0 and 1, as (0.25, 0.5) does"
+    if said := not_rising("band", low, high):
+        return said
     if band == FULL_BAND:
         return None
     rows = [row for row in MATRIX if row.objective == objective]

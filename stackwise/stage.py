@@ -212,8 +212,15 @@ def _problems(stage: Stage) -> Iterator[str]:
         yield f"name: {short(stage.name)} holds characters that do not print; leave them out"
     for key in ("band", "lr_span", "progress"):
         low, high = getattr(stage, key)
-        if not 0 <= low < high <= 1:
-            yield f"{key}: ({low}, {high}) must rise within 0 and 1, as (0.25, 0.5) does"
+        if said := not_rising(key, low, high):
+            yield said
+
+
+def not_rising(key: str, low: float, high: float) -> str | None:
+    """What is wrong with a part of 0 to 1, or None."""
+    if 0 <= low < high <= 1:
+        return None
+    return f"{key}: ({low}, {high}) must rise within 0 and 1, as (0.25, 0.5) does"
 
 
 def _adapter_problems(stage: Stage, active: Sequence[str]) -> Iterator[str]:

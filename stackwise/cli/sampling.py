@@ -190,11 +190,12 @@ def check_sampling(
     """
     from stackwise.choice import parse
     from stackwise.errors import ExperimentError
-    from stackwise.sampling import SAMPLERS, takes_steps
+    from stackwise.sampling import SAMPLERS
     from stackwise.sampling.asked import (
         USUAL,
         check_blocks,
         check_direction,
+        check_steps,
         knobs_under,
         usual_method,
     )
@@ -214,12 +215,7 @@ def check_sampling(
         params = params.replace(**knobs(options.set))
     if block is not None:
         check_blocks("--method", params, block)
-    if options.steps is not None and not takes_steps(params):
-        asked = options.method or params.choice
-        raise ExperimentError(
-            f"--steps: {options.steps} is not read with --method {asked}, which says by itself how "
-            "many steps there are; leave it out"
-        )
+    check_steps("--steps", options.steps, params, f"--method {options.method or params.choice}")
     return params
 
 

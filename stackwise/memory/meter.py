@@ -34,11 +34,8 @@ from stackwise.model.shape import RackShape
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 NEEDED = ("VmHWM", "RssAnon", "RssFile", "RssShmem")
-NAMES, NAMES_AT_ONCE, GROWTH_BYTES = (
-    1 << 17,
-    64,
-    1 << 19,
-)  # more than fill a table that is half full
+NAMES = 1 << 17  # more than fill a table of interned strings that is half full
+NAMES_AT_ONCE, GROWTH_BYTES = 64, 1 << 19
 
 
 def status_bytes() -> dict[str, int]:
@@ -143,6 +140,8 @@ def warm_up(device: torch.device) -> None:
     number of threads.
     """
     settle()
+    if device.type == "cpu":  # a card's allocator knows nothing of them
+        room_for_names()
     _used_once(device, torch.get_num_threads())
 
 
@@ -150,7 +149,6 @@ def warm_up(device: torch.device) -> None:
 def _used_once(device: torch.device, threads: int) -> None:
     import pyarrow
 
-    room_for_names()
     pyarrow.RecordBatch.from_pylist([{"step": 0}])
     rack = Rack(RackShape(stacks=1, blocks_per_stack=1, d_model=64, heads=2), Mha(), 64).to(device)
     weights = [weight.detach() for weight in rack.parameters()]
@@ -166,6 +164,7 @@ def _used_once(device: torch.device, threads: int) -> None:
               beta2=0.999, lr=1e-3, weight_decay=0.01, eps=1e-8, maximize=False)  # fmt: skip
 
 
+@cache
 def room_for_names() -> None:
     """Have Python's table of interned strings grow now, and not at some step of a run.
 

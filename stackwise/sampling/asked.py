@@ -16,7 +16,7 @@ from stackwise.choice import Params, parse
 from stackwise.errors import ExperimentError, Problem
 from stackwise.model.rack import Rack
 from stackwise.objective import is_causal
-from stackwise.sampling.registry import SAMPLERS, is_causal_sampler, samplers_for
+from stackwise.sampling.registry import SAMPLERS, is_causal_sampler, samplers_for, takes_steps
 from stackwise.sampling.semi_autoregressive import WHOLE
 
 SEEDS = 1 << 63
@@ -69,6 +69,25 @@ def knobs_under(place: str) -> Iterator[None]:
     except ExperimentError as error:
         found = [Problem(place + p.path, p.text) if p.path else p for p in error.problems]
         raise ExperimentError(found) from None
+
+
+def check_steps(key: str, steps: int | None, params: Params, method: str) -> None:
+    """Refuse a number of steps that a sampler does not read.
+
+    Args:
+        key: What the caller calls the steps, for the message.
+        steps: As many as were asked for; None if none were.
+        params: The sampler's.
+        method: The sampler as the caller asked for it, for the message.
+
+    Raises:
+        ExperimentError: If it does not read them.
+    """
+    if steps is not None and not takes_steps(params):
+        raise ExperimentError(
+            f"{key}: {steps} is not read with {method}, which says by itself how many steps there "
+            "are; leave it out"
+        )
 
 
 def check_blocks(key: str, params: Params, block: int) -> None:

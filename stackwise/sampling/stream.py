@@ -27,9 +27,10 @@ from stackwise.sampling.asked import (
     check_choosing,
     check_prompt,
     check_start,
+    check_steps,
     method_for,
 )
-from stackwise.sampling.registry import SAMPLERS, takes_steps
+from stackwise.sampling.registry import SAMPLERS
 from stackwise.sampling.task import Task
 from stackwise.sampling.view import View
 
@@ -114,11 +115,7 @@ def stream(
         torch.Generator().manual_seed(seed),
     )
     moves = find(SAMPLERS, params.choice, "method").build(task, params)
-    if steps is not None and not takes_steps(params):
-        raise ValueError(
-            f"steps: {steps} is not read with method={params.choice}, which says by itself how "
-            "many steps there are; leave it out"
-        )
+    check_steps("steps", steps, params, f"method={params.choice}")
     return _steps(task, moves)
 
 

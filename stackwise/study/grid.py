@@ -11,7 +11,7 @@ A best rate at the edge of the grid says that a better one may lie outside, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stackwise.errors import ExperimentError, short
@@ -116,10 +116,17 @@ def at_the_edge(tried: Sequence[Tried]) -> dict[str, str]:
     """The arms whose best rate is the lowest or the highest that was tried."""
     said = {}
     for name, rate in best_rates(tried).items():
-        rates = sorted(each.rate for each in tried if each.arm == name)
-        if len(rates) > 1 and rate in (rates[0], rates[-1]):
-            said[name] = "lowest" if rate == rates[0] else "highest"
+        edge = edge_of_grid(rate, [each.rate for each in tried if each.arm == name])
+        if edge is not None:
+            said[name] = edge
     return said
+
+
+def edge_of_grid(rate: float, rates: Collection[float]) -> str | None:
+    """Whether a rate is the `lowest` or the `highest` of several; None if it is neither."""
+    if min(rates) == max(rates) or min(rates) < rate < max(rates):
+        return None
+    return "lowest" if rate == min(rates) else "highest"
 
 
 def tuning_flops(tried: Sequence[Tried]) -> dict[str, float]:
