@@ -54,6 +54,20 @@ class Placement(Section):
     keep_stages: bool = Field(
         True, description="keep the rack as each stage left it, so that a run can be forked there"
     )
+    keep_last: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="how many checkpoints are kept, the newest included, so that a run can go back "
+        "to one before",
+    )
+    keep_best: int = Field(
+        1,
+        ge=0,
+        le=1000,
+        description="of how many looks in the last stage the weights are kept, those of the lowest "
+        "held-out loss; 0: none",
+    )
 
     @field_validator("runs_dir", "data_dir", "cache_dir", mode="before")
     @classmethod

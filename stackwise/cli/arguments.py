@@ -110,6 +110,13 @@ def parser() -> argparse.ArgumentParser:
         help="how it is carried out from here on: placement.device=cuda",
     )
     again.add_argument(
+        "--from",
+        dest="checkpoint",
+        type=int,
+        metavar="STEP",
+        help="go back to the checkpoint of this step; a wrong one is answered with those there are",
+    )
+    again.add_argument(
         "--detach", action="store_true", help="in a process of its own, and return at once"
     )
     runs = add("runs", runs_command, "list the runs, newest first")

@@ -30,10 +30,13 @@ def run_command(options: argparse.Namespace) -> int:
 def resume_command(options: argparse.Namespace) -> int:
     """Go on with a run, here or in a process of its own; a paused one where it is."""
     from stackwise.runs import attach
+    from stackwise.training.earlier import go_back
     from stackwise.training.moving import changed_placement
 
     keys = placement_keys(options.changes)
     run = attach(options.run, options.runs_dir)
+    if options.checkpoint is not None:
+        go_back(run, options.checkpoint)
     if run.state == "paused" or options.detach:
         run.resume(keys)
         print(f"{run.id}: goes on in its own process")
@@ -54,6 +57,7 @@ def carry_out(run: Any, placement: Any, given: Mapping[str, Any]) -> int:
     from stackwise.report import beside, bytes_text, called, count_text, number, program
     from stackwise.runs import RunError
     from stackwise.runs.folder import RESTORE
+    from stackwise.training.checkpoint import CheckpointError
     from stackwise.training.run import execute
 
     print(f"{run.id}: {run.experiment}")
@@ -68,6 +72,10 @@ def carry_out(run: Any, placement: Any, given: Mapping[str, Any]) -> int:
                 execute(run, placement, on_step=bar.on_step)
                 if run.state == "finished":  # also where all steps were taken before
                     bar.end()
+        except CheckpointError as error:
+            for note in getattr(error, "__notes__", ()):
+                print(f"stackwise: {note}", file=sys.stderr)
+            raise
         except KeyboardInterrupt:
             print(
                 "stackwise: interrupted before the state was saved; go on from the last "

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from stackwise.adapters import SUFFIX, carried_after
 from stackwise.block_diffusion import rows_read
+from stackwise.budget import steps_of
 from stackwise.by_stage import in_blocks
 from stackwise.completion import packing
 from stackwise.data.heldout import rows_at_once
+from stackwise.memory.earlier import Earlier
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.held import held_copies
 from stackwise.memory.lowrank import adapter_tensors
@@ -103,6 +105,8 @@ def checkpoint_bytes(
     since: int = 0,
     kept: bool = False,
     ends: Collection[int] | None = None,
+    last: int = 1,
+    bests: int = 1,
 ) -> int:
     """The most that checkpoints take at a time, from a stage on: while one replaces the last.
 
@@ -110,7 +114,7 @@ def checkpoint_bytes(
     the rack before it, and what its drift is measured against; what trains, with its states, and a
     second time while it is written anew, or is frozen and its master is written; and the best
     weights of the last stage. Where the end of each stage is kept, also what stages since have
-    changed of it.
+    changed of it; where earlier checkpoints are, what each has of its own.
 
     Args:
         exp: The experiment.
@@ -119,10 +123,28 @@ def checkpoint_bytes(
         kept: Whether the ends of stages are kept (`placement.keep_stages`).
         ends: The stages before `since` whose end is kept, as a fork has fewer than it has stages
             done; None for all of them if ends are kept, and none otherwise.
+        last: Checkpoints that are kept (`placement.keep_last`).
+        bests: Looks whose weights are kept (`placement.keep_best`).
 
     Source: `tests/integration/test_a_run_takes_the_disk_that_it_says.py`.
     """
-    most, held, trained = 0, set[str](), set[str]()
+    rows = checkpoint_rows(exp, made, since=since, kept=kept, ends=ends, last=last, bests=bests)
+    return max(rows[since:], default=0) + drift_bytes(exp, made)
+
+
+def checkpoint_rows(
+    exp: Experiment,
+    made: Sequence[Stage],
+    *,
+    since: int = 0,
+    kept: bool = False,
+    ends: Collection[int] | None = None,
+    last: int = 1,
+    bests: int = 1,
+) -> list[int]:
+    """The same for each stage, without what drift is measured against."""
+    rows, before = list[int](), Earlier(last)
+    held, trained = set[str](), set[str]()
     at_border, changed = dict[str, int](), 0  # bytes of each part's file; of those replaced since
     written = dict[str, int]()  # the first stage whose end has that file
     known = kept_ends(len(made), since, kept, ends)
@@ -136,11 +158,12 @@ def checkpoint_bytes(
         still = changing = after = best = 0
         for tensors in held_copies(exp, stage, untied).values():
             still += trained_bytes(exp, tensors) + NAME_BYTES * len(tensors)
-        changed += sum(
-            count
-            for part, count in at_border.items()
-            if part in trains and known.intersection(range(written[part], number))
-        )
+        copies, replaced = still, 0
+        for part, count in at_border.items():
+            if part in trains and known.intersection(range(written[part], number)):
+                changed += count
+            elif part in trains:
+                replaced += count
         written |= dict.fromkeys(trains, number)
         for part in ("embedding", "head", *sorted(held)):
             tensors = part_tensors(exp, part, untied=untied)
@@ -165,7 +188,11 @@ def checkpoint_bytes(
         carried = carried_after(made[: number + 1])
         gone = {name for name in at_border if name.endswith(SUFFIX)}
         for name in gone - {adapter.part for adapter in carried.values()}:  # merged since
-            changed += at_border.pop(name) * bool(known.intersection(range(written[name], number)))
+            count = at_border.pop(name)
+            if known.intersection(range(written[name], number)):
+                changed += count
+            else:
+                replaced += count
         for adapter in carried.values():
             tensors = adapter_tensors(exp, adapter)
             weights = trained_bytes(exp, tensors) + NAME_BYTES * len(tensors)
@@ -179,9 +206,10 @@ def checkpoint_bytes(
             at_border[adapter.part] = weights + _for_later(
                 exp, made, number, adapter.part, tensors, untied
             )
-        if number >= since:
-            most = max(most, still + changing + after + best + changed)
-    return most + drift_bytes(exp, made)
+        before.enter(after, steps_of(exp, stage), replaced, copies)
+        looks = min(bests, exp.eval.points + 1)
+        rows.append(still + changing + after + best * looks + changed + before.bytes)
+    return rows
 
 
 def drift_bytes(exp: Experiment, made: Sequence[Stage]) -> int:

@@ -138,6 +138,12 @@ def needs(
         made=made,
         rows=plan_rows(exp, placement, made, card=card),
         cache_bytes=cache_bytes(exp, placement, made, epoch_samples),
-        checkpoint_bytes=checkpoint_bytes(exp, made, kept=placement.keep_stages),
+        checkpoint_bytes=checkpoint_bytes(
+            exp,
+            made,
+            kept=placement.keep_stages,
+            last=placement.keep_last,
+            bests=placement.keep_best,
+        ),
         cache_limit=None if placement.cache_gb is None else placement.cache_gb * 1e9,
     )

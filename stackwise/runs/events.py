@@ -17,6 +17,7 @@ from typing import Any
 
 from stackwise.atomic import append
 from stackwise.jsontext import dumps, loads
+from stackwise.runs import status
 
 Event = dict[str, Any]
 OURS = ("seq", "time", "attempt", "kind")
@@ -59,6 +60,20 @@ class EventLog:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+
+def append_event(folder: Path, kind: str, **fields: Any) -> None:
+    """Append one event to a run that nobody trains; its lock must be held.
+
+    Raises:
+        ValueError, TypeError, OSError: As `EventLog.write`.
+    """
+    attempt = status.read(folder).get("attempt")
+    log = EventLog(folder / "events.jsonl", attempt if isinstance(attempt, int) else 1)
+    try:
+        log.write(kind, fields)
+    finally:
+        log.close()
 
 
 def whole_lines(path: Path) -> tuple[int, int]:

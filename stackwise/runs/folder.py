@@ -9,6 +9,7 @@
                                                      processes said, and who looks after it
       labels.json                                    name, note and tags
       rack/  state/  best/                           weights, one safetensors file per part
+      earlier/  bests/                               checkpoints before, more than one best
       tokenizer.json  metrics.parquet                made at the start; at the end
       start/                                         of the model that it began with, if any
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
     from stackwise.data.tokenizer import Tokenizer
     from stackwise.model.rack import Rack
+    from stackwise.training.earlier import Kept
 
 READS, WAIT_SECONDS = 5, 0.05
 STAGES = "stages.json"
@@ -223,10 +225,11 @@ class Run:
     def rack(
         self,
         *,
-        best: bool = False,
+        best: bool | int = False,
         raw: bool = False,
         device: str = "cpu",
         lent: Literal["disk", "host"] | None = None,
+        checkpoint: int | None = None,
     ) -> Rack:
         """The model as the last checkpoint holds it, or the best one of the last stage.
 
@@ -234,34 +237,55 @@ class Run:
         is measured; a finished run has no other weights.
 
         Args:
-            best: The weights of the lowest held-out loss in the last stage, not the last ones.
+            best: The weights of the lowest held-out loss in the last stage, not the last ones; 2
+                for those of the second lowest, ..., as far as placement.keep_best keeps them.
             raw: Of a run that is not finished, the weights themselves and not their average.
             device: Where to.
             lent: For a rack that does not fit: leave the matrices of stacks that do not train any
                 more in their files (`disk`), or in a copy in host memory, and read a few blocks at
                 a time as they are needed. Every file is read through once before, to compare its
                 hash.
+            checkpoint: The step of an earlier one, of those that `checkpoints` lists; None for the
+                last.
 
         Raises:
             CheckpointError: If there is none yet, or it is damaged.
+            ValueError: If both an earlier checkpoint and the best weights are asked for.
         """
         import torch
 
         from stackwise.training.checkpoint import CheckpointError, CheckpointReplaced
         from stackwise.training.saved import read_rack
 
-        if not self.has_weights():
+        if checkpoint is not None and best:
+            raise ValueError("rack: best weights are of the last checkpoint; ask for one of both")
+        if checkpoint is None and not self.has_weights():
             state = self.state
             lost = f"is finished, but its rack/{MANIFEST} is missing; {RESTORE}"
             why = lost if state == "finished" else f"has no checkpoint yet; it is {state}"
             raise CheckpointError(f"run {self.id}: {why}")
 
+        read = partial(
+            read_rack,
+            self,
+            best=best,
+            raw=raw,
+            device=torch.device(device),
+            lent=lent,
+            checkpoint=checkpoint,
+        )
         for _ in range(READS - 1):
             try:
-                return read_rack(self, best=best, raw=raw, device=torch.device(device), lent=lent)
+                return read()
             except CheckpointReplaced:
                 continue  # the run goes on, and wrote a newer one meanwhile
-        return read_rack(self, best=best, raw=raw, device=torch.device(device), lent=lent)
+        return read()
+
+    def checkpoints(self) -> list[Kept]:
+        """The checkpoints that there are, the newest first; each is named by its step."""
+        from stackwise.training.earlier import checkpoints_of
+
+        return checkpoints_of(self)
 
     def stages_done(self) -> int:
         """How many stages are done and saved."""

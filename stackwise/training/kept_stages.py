@@ -15,8 +15,14 @@ from pathlib import Path
 
 from stackwise.atomic import PART, flush, write_text
 from stackwise.jsontext import dumps
-from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest, verify_part
-from stackwise.training.saved import RACK
+from stackwise.training.checkpoint import (
+    MANIFEST,
+    CheckpointError,
+    home_of,
+    read_manifest,
+    verify_part,
+)
+from stackwise.training.ownership import RACK
 from stackwise.training.work import Work
 
 FOLDER = "stages"
@@ -31,9 +37,28 @@ def keep_stage(work: Work) -> None:
     if not work.placement.keep_stages or work.at.step or not work.at.stage:
         return
     kept = folder_of(work.run.path, work.at.stage - 1)
-    if not (kept / RACK / MANIFEST).exists():
+    if not is_kept(work.run.path / RACK, kept):
         keep(work.run.path / RACK, kept)
         work.writer.event("stage_kept", stage=work.at.stage - 1)
+
+
+def is_kept(rack: Path, kept: Path) -> bool:
+    """Whether a folder has the files of a checkpoint; not what was there before it was gone back.
+
+    Of files that were damaged there are others by then, of the same names.
+    """
+    if not (kept / RACK / MANIFEST).exists():
+        return False
+    try:
+        manifest = read_manifest(rack)
+        return read_manifest(kept / RACK) == manifest and all(
+            (home_of(rack, name) / entry["file"]).samefile(
+                home_of(kept / RACK, name) / entry["file"]
+            )
+            for name, entry in manifest["parts"].items()
+        )
+    except (CheckpointError, FileNotFoundError):
+        return False
 
 
 def folder_of(run: Path, number: int) -> Path:

@@ -28,6 +28,7 @@ from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
 from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.checkpoint import MANIFEST
+from stackwise.training.earlier import forget_earlier
 from stackwise.training.parts import empty_rack
 from stackwise.training.placing import check_disk
 from stackwise.training.residence import begin_ends
@@ -86,6 +87,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         say_what_is_cut(work)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
+            forget_earlier(work)
         begin_ends(work)
         if placement != before:
             write_placement(work, before)

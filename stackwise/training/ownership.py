@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from stackwise.runs import Run, RunError
 from stackwise.training.checkpoint import MANIFEST, RESTORE, CheckpointError, read_manifest
 
-HOLDS = {"rack": "counters", "best": "loss"}  # what only the manifest in this folder holds
+RACK, BEST = "rack", "best"
+HOLDS = {RACK: "counters", BEST: "loss"}  # what only the manifest in this folder holds
 FILES = ("experiment.yaml", "stages.json")
 
 
@@ -40,18 +42,20 @@ def identity_of(run: Run) -> dict[str, str | None]:
     return began | {k: hashlib.sha256(text.encode()).hexdigest() for k, text in texts.items()}
 
 
-def own_manifest(run: Run, name: str) -> dict[str, Any]:
+def own_manifest(run: Run, name: str, home: Path | None = None) -> dict[str, Any]:
     """The manifest of one of a run's checkpoints.
 
     Args:
         run: The run.
         name: The checkpoint's folder in it: `rack` or `best`.
+        home: The folder that this lies in; None for the run's own.
 
     Raises:
         CheckpointError: If there is none, or it is damaged or of another run.
         RunError: If the run's own provenance.json is missing or damaged.
     """
-    manifest, where = read_manifest(run.path / name), f"{name}/{MANIFEST}"
+    folder = (home or run.path) / name
+    manifest, where = read_manifest(folder), f"{name}/{MANIFEST}"
     theirs = manifest.get("run", {})
     for key, own in identity_of(run).items():
         if key in FILES and theirs.get(key) not in (None, own):

@@ -35,6 +35,7 @@ from stackwise.trunk.room import bytes_held
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
 
+KEPT = ("stages", "earlier", "bests")
 SHOWN = 4  # stages that a message names
 
 
@@ -171,6 +172,8 @@ def check_disk(
     run: Path | None = None,
     home: Path | None = None,
     leaves: Path | None = None,
+    *,
+    mirrored: bool = False,
 ) -> None:
     """Raise if the folders of a run have no room for what it will still write, by arithmetic.
 
@@ -183,6 +186,7 @@ def check_disk(
             one that is new.
         home: The folder of its caches.
         leaves: A folder of caches that goes before anything is written.
+        mirrored: Whether a checkpoint is held while it is copied elsewhere.
 
     Raises:
         ExperimentError: If so, or if the caches take more than `placement.cache_gb`.
@@ -193,7 +197,15 @@ def check_disk(
     cached = caches_in(home if placement.trunk == "cached" else None)
     older = sum(count for name, count in cached.items() if name.partition(".")[0] != str(stage))
     ends = None if run is None else ends_kept(run, placement, stage)
-    kept = checkpoint_bytes(exp, made, since=stage, kept=placement.keep_stages, ends=ends)
+    kept = checkpoint_bytes(
+        exp,
+        made,
+        since=stage,
+        kept=placement.keep_stages,
+        ends=ends,
+        last=placement.keep_last + mirrored,
+        bests=placement.keep_best,
+    )
     caches = cache_bytes(exp, placement, made, epoch_samples, since=stage, lingering=older)
     if placement.cache_gb is not None and caches > round(placement.cache_gb * 1e9):
         ways = ""
@@ -257,10 +269,11 @@ def ends_kept(run: Path, placement: Placement, stage: int) -> set[int]:
 
 
 def bytes_of_kept(run: Path) -> int:
-    """What the kept ends of stages take beside checkpoints: files that have no other name."""
+    """What is kept beside the present checkpoint takes: files that have no other name."""
     places = [run / "rack", run / "state", run / "best"]
     known = {file.stat().st_ino for place in places if place.is_dir() for file in place.iterdir()}
-    found = {stat.st_ino: stat.st_size for stat in map(os.stat, (run / "stages").rglob("*.*"))}
+    files = (file for name in KEPT for file in (run / name).rglob("*.*"))
+    found = {stat.st_ino: stat.st_size for stat in map(os.stat, files)}
     return sum(count for inode, count in found.items() if inode not in known)
 
 

@@ -29,6 +29,7 @@ from stackwise.runs import Run, attach
 from stackwise.runs.control import newest
 from stackwise.training.borders import enter_stage, leave_stage, measured, setting_for
 from stackwise.training.caching import caches_of, drop_caches, is_cached, mend, open_caches
+from stackwise.training.earlier import go_back, way_back_named
 from stackwise.training.in_backward import PartlyTaken
 from stackwise.training.kept_stages import keep_stage
 from stackwise.training.moving import changed_placement
@@ -94,6 +95,7 @@ def resume(
     *,
     placement: Placement | Mapping[str, Any] | None = None,
     on_step: OnStep | None = None,
+    checkpoint: int | None = None,
 ) -> Run:
     """Go on from a run's last checkpoint; to the same weights as if it had never stopped.
 
@@ -102,6 +104,8 @@ def resume(
         placement: How to carry it out from here on: keys that change, as `{"device": "cuda"}`, or
             a whole placement, whose folders are not read; None for as before.
         on_step: Called after every step.
+        checkpoint: The step of an earlier one to go back to, of those that `run.checkpoints()`
+            lists; None for the last.
 
     Raises:
         ExperimentError: If the placement cannot be had here, or its disk has too little room.
@@ -112,6 +116,8 @@ def resume(
     """
     run = run if isinstance(run, Run) else attach(run, Placement().runs_dir)
     new = None if placement is None else changed_placement(run, placement)
+    if checkpoint is not None:
+        go_back(run, checkpoint)
     return execute(run, new, on_step=on_step)
 
 
@@ -143,6 +149,7 @@ def execute(
     if run.state == "finished":
         return run
     with (
+        way_back_named(run),
         open_work(run, placement) as work,
         nullcontext() if holds_device else in_queue(work),
         workspace(small=True),

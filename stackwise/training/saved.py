@@ -6,10 +6,10 @@ its moving average (`s0.average`), and as the stage before left it, where the st
 bfloat16 weights that train again, the lower halves of their exact values. Where masters are kept,
 `s0.master` has the weights that a stack frozen to less trains on with and is exported from. The
 counters stand in the manifest. `best/` has the weights that the last stage trains, where their
-held-out loss was lowest.
+held-out loss was lowest (`bests.py`).
 
-How their files are written and committed is in `checkpoint.py`, how a part's tensors become a
-module again in `parts.py`.
+How their files are written and committed is in `checkpoint.py`, which older ones stay in
+`earlier.py`, how a part's tensors become a module again in `parts.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from stackwise.model.adapters import put_on, take_off
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
 from stackwise.stage import Stage, keeps_state, paths_so_far, trained_next, trains
+from stackwise.training.bests import best_home
 from stackwise.training.checkpoint import (
     MANIFEST,
     CheckpointError,
@@ -40,7 +41,10 @@ from stackwise.training.checkpoint import (
     save,
     verify_part,
 )
+from stackwise.training.earlier import forget_earlier, home_at, keep_present
 from stackwise.training.optim import carried, optimizer_state
+from stackwise.training.ownership import BEST as BEST
+from stackwise.training.ownership import RACK as RACK
 from stackwise.training.ownership import own_manifest
 from stackwise.training.parts import built_alike, empty_rack, fill, put
 from stackwise.training.start import stages_of
@@ -51,7 +55,6 @@ from stackwise.trunk.shelf import Shelf
 
 Parts = Mapping[str, Part]
 
-RACK, BEST = "rack", "best"
 MOMENTS, AVERAGE, MASTER, BEFORE = "optimizer", "average", "master", "before"
 MASTERS = {"none": None, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -119,6 +122,7 @@ def listed(work: Work) -> set[str]:
 def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
     """Write a checkpoint of these parts, and of those of the last one that are `unchanged`."""
     work.writer.flush()  # no step that a checkpoint stands on may be missing from the metrics
+    keep_present(work)
     save(
         work.run.path / RACK,
         parts,
@@ -128,6 +132,7 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
         run=work.identity,
         counters=asdict(work.at),
     )
+    forget_earlier(work)
     work.on_disk |= {name for name in parts if holds_weights(name)}
     work.saved_at = time.monotonic()
 
@@ -248,23 +253,25 @@ def averages_in(manifest: Mapping[str, Any]) -> Iterator[str]:
 def read_rack(
     run: Run,
     *,
-    best: bool = False,
+    best: bool | int = False,
     raw: bool = False,
     device: torch.device | None = None,
     lent: Literal["disk", "host"] | None = None,
+    checkpoint: int | None = None,
 ) -> Rack:
-    """The model of a run's last checkpoint, or the best one of its last stage.
+    """The model of a run's last checkpoint or an earlier one, or the best one of its last stage.
 
     What trains is read at its moving average where there is one, unless `raw` weights are wanted.
     Its noise paths are those of the stages that have begun; at a border the next one has not.
 
     Args:
         run: The run.
-        best: Its best weights.
+        best: Its best weights; 2 for the second best, ...
         raw: Weights without averaging.
         device: Where to; None for the CPU.
         lent: Leave the matrices of stacks that do not train any more where they lie, read as they
             are needed: in their files, or in a copy in memory.
+        checkpoint: The step after which it was written; None for the last one.
 
     Raises:
         CheckpointError: If there is none of a training step yet, or it is damaged or of another
@@ -272,14 +279,16 @@ def read_rack(
         RunError: If the run's own files are missing or damaged.
         ExperimentError: If a frozen stack's format needs a package that is not here.
     """
-    exp, folder, device = run.experiment, run.path / RACK, device or torch.device("cpu")
-    manifest, stages = own_manifest(run, RACK), stages_of(run)
+    exp, device = run.experiment, device or torch.device("cpu")
+    home = run.path if checkpoint is None else home_at(run, checkpoint)
+    folder, better_home = home / RACK, best_home(run, best)
+    manifest, stages = own_manifest(run, RACK, home), stages_of(run)
     at = Counters(**manifest["counters"])
     if not at.total_steps:  # only stacks that wait for their stage were put away
         raise CheckpointError(f"run {run.id}: has no checkpoint yet; it is {run.state}")
     rack = empty_rack(exp, device)
     averaged = set() if raw else {*averages_in(manifest)}
-    better = own_manifest(run, BEST) if best else {"parts": {}}
+    better = own_manifest(run, BEST, better_home) if best else {"parts": {}}
     whole = {"embedding", "head"} | averaged | better["parts"].keys()
     shelf = Shelf(rack, folder, device, lent) if lent is not None else None
     for name, entry in manifest["parts"].items():
@@ -296,8 +305,8 @@ def read_rack(
         put(rack, part, {**rack.parts()[part].state_dict(), **tensors}, folder)
     begun = stages[: at.stage + (at.step > 0)]
     if best:
-        fill(rack, run.path / BEST, better)
+        fill(rack, better_home / BEST, better)
     put_adapters(rack, folder, manifest, begun, raw=raw)
-    put_adapters(rack, run.path / BEST, better, begun)
+    put_adapters(rack, better_home / BEST, better, begun)
     rack.paths, rack.objective = paths_so_far(begun), in_blocks(exp, begun[-1]).objective
     return rack.to(device).eval()

@@ -29,14 +29,12 @@ from stackwise.model.rack import Rack
 from stackwise.objective import is_causal
 from stackwise.probe import entry_losses, exit_losses, fixed_draws
 from stackwise.stage import FULL_BAND, band_paths
+from stackwise.training.bests import keep_if_best
 from stackwise.training.block_statistics import Moves, of_step, watching, weight_norms
-from stackwise.training.checkpoint import save
 from stackwise.training.looks import loss_now
-from stackwise.training.saved import BEST
 from stackwise.training.score import score
 from stackwise.training.stage_drift import timed
 from stackwise.training.step import StepNumbers, Trainee, autocast
-from stackwise.training.trained import tensors_of
 from stackwise.training.work import AT_THE_END, Work
 
 
@@ -151,19 +149,8 @@ def look(work: Work, trainee: Trainee) -> None:
         bits_per_byte=bits,
         exit_losses=exits,
     )
-    last = trainee.number == len(work.stages) - 1
-    if last and (work.at.best is None or loss < work.at.best):
-        work.at.best = loss
-        trained = {part for part, _ in trainee.named}
-        parts = tensors_of(work.rack.parts(), lambda part: part in trained)
-        save(
-            work.run.path / BEST,
-            parts,
-            written_in=trainee.number,
-            run=work.identity,
-            step=work.at.total_steps,
-            loss=loss,
-        )
+    if trainee.number == len(work.stages) - 1:
+        keep_if_best(work, trainee, loss)
 
 
 def losses_by_exit(work: Work, number: int) -> list[float]:

@@ -98,6 +98,46 @@ def test_of_checkpoints(wide, place, monkeypatch, case, kept) -> None:
     assert max(seen) <= said <= 1.3 * max(seen), max(seen) / said
 
 
+def noting(run: sw.Run, monkeypatch) -> list[int]:
+    """What the checkpoints of a run take, each time before an older one goes."""
+    seen, stale = list[int](), checkpoint._remove_stale
+
+    def noted(folder, entries) -> None:
+        drift = sum(path.stat().st_size for path in run.path.glob("drift.*"))
+        seen.append(
+            drift
+            + bytes_in(*(run.path / name for name in ("rack", "state", *placing.KEPT, "best")))
+        )
+        stale(folder, entries)
+
+    monkeypatch.setattr(checkpoint, "_remove_stale", noted)
+    return seen
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("case", ["left to right, nf4", "cycling, moments kept", "end to end"])
+def test_of_earlier_checkpoints_and_more_than_one_best(
+    wide, place, monkeypatch, case, kept
+) -> None:
+    exp = wide.replace(**CASES[case])
+    place = place.replace(checkpoint_seconds=1e-9, keep_stages=kept, keep_last=4, keep_best=3)
+    run = create_run(exp, place)
+    seen = noting(run, monkeypatch)
+    sw.train(exp, place)
+    assert len({found.step for found in run.checkpoints() if found.kind != "stage"}) == 4
+    said = checkpoint_bytes(exp, sw.stages(exp), kept=kept, last=4, bests=3)
+    assert max(seen) <= said <= 1.3 * max(seen), max(seen) / said
+
+
+def test_of_no_best_at_all(wide, place, monkeypatch) -> None:
+    place = place.replace(checkpoint_seconds=1e-9, keep_best=0)
+    run = create_run(wide, place)
+    seen = noting(run, monkeypatch)
+    sw.train(wide, place)
+    said = checkpoint_bytes(wide, sw.stages(wide), bests=0)
+    assert max(seen) <= said <= 1.3 * max(seen), max(seen) / said
+
+
 CACHED = {
     "each made from the last": {"curriculum": "left_to_right", "data": {"restart": True}},
     # As s0 trains again it has no trunk, and the cache of the stage before stays.
@@ -295,18 +335,6 @@ def test_a_finished_run_asks_for_nothing(tiny, place, monkeypatch) -> None:
     run = sw.train(tiny, place)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(0, 0, 0))
     assert sw.train(tiny, place).id == sw.resume(run).id == run.id
-
-
-def noting(run: sw.Run, monkeypatch) -> list[int]:
-    """What the checkpoints of a run take, each time before an older one goes."""
-    seen, stale = list[int](), checkpoint._remove_stale
-
-    def noted(folder, entries) -> None:
-        seen.append(bytes_in(*(run.path / name for name in ("rack", "state", "best", "stages"))))
-        stale(folder, entries)
-
-    monkeypatch.setattr(checkpoint, "_remove_stale", noted)
-    return seen
 
 
 def test_a_late_fork_does_not_take_what_the_run_before_it_kept(wide, place, monkeypatch) -> None:
