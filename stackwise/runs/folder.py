@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stackwise.jsontext import loads
 from stackwise.runs.control import ask, is_stopping
+from stackwise.runs.disk_use import disk_of
 from stackwise.runs.events import Event, read_events
 from stackwise.runs.frames import evals_of, memory_of
 from stackwise.runs.labels import Labels, read_labels, write_labels
@@ -191,14 +192,14 @@ class Run:
         """One line of a list of runs. Never raises: what is damaged is named under `problem`.
 
         Keys: id, name, state, problem, stage and stages (done so far, of how many), step, loss,
-        seconds_left, heartbeat_age_seconds, bits_per_byte, parameters, flops, peak_bytes, seconds;
-        None where it is not known.
+        seconds_left, heartbeat_age_seconds, bits_per_byte, parameters, flops, peak_bytes, seconds,
+        disk_bytes, disk_predicted_bytes (of `disk`); None where it is not known.
         """
         try:
             status, result, stages, problem = self.status(), self.result(), self.stages(), None
         except (RunError, OSError) as error:
             status, result, stages, problem = {}, {}, [], str(error)
-        silence = silent_seconds(status)
+        silence, disk = silent_seconds(status), self.disk()
         return {
             "id": self.id,
             "name": read_labels(self.path).name,
@@ -211,6 +212,8 @@ class Run:
                 key: result.get(key)
                 for key in ("bits_per_byte", "parameters", "flops", "peak_bytes", "seconds")
             },
+            "disk_bytes": disk["bytes"],
+            "disk_predicted_bytes": disk["predicted_bytes"],
         }
 
     def tokenizer(self) -> Tokenizer:
@@ -221,6 +224,16 @@ class Run:
         if not path.exists():
             raise RunError(f"run {self.id}: tokenizer.json is missing; {RESTORE}")
         return read_tokenizer(path)
+
+    def disk(self) -> dict[str, Any]:
+        """What its folder takes on disk now, and the most that was predicted.
+
+        Returns:
+            `bytes`, in blocks of the disk, a file with two names once; `by`, the same by folder of
+            the run, `records` for what lies in none; `predicted_bytes`, of checkpoints and caches
+            at their worst moment, None of a run of an older version.
+        """
+        return disk_of(self)
 
     def rack(
         self,

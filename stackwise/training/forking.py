@@ -24,6 +24,8 @@ from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError, Problem
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
+from stackwise.memory.disk_rows import with_disk
+from stackwise.probing import as_probed
 from stackwise.runs import Run, RunError
 from stackwise.runs.asked import flat
 from stackwise.runs.folder import is_run
@@ -80,6 +82,7 @@ def fork(
     if is_run(target):
         return Run(target)
     sweep_drafts(home)
+    rows = with_disk(plan_rows(exp, place, made), as_probed(exp, made), place, made)
     drafts = Path(tempfile.mkdtemp(prefix=DRAFT, dir=home))
     try:
         draft = make_run(
@@ -88,7 +91,7 @@ def fork(
             experiment=exp.to_yaml(),
             placement=place.to_yaml(),
             stages=[stage.model_dump(mode="json") for stage in made],
-            plan=[*run.plan()[: after_stage + 1], *plan_rows(exp, place, made)[after_stage + 1 :]],
+            plan=[*run.plan()[: after_stage + 1], *rows[after_stage + 1 :]],
             facts={
                 "seed": exp.seed,
                 "experiment": exp.hash,

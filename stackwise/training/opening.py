@@ -18,6 +18,7 @@ from stackwise.config import Experiment, Placement
 from stackwise.data.batches import epoch_order, samples_per_epoch
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
+from stackwise.memory.disk_rows import with_disk
 from stackwise.memory.meter import Meter
 from stackwise.model.adapters import check_package
 from stackwise.model.codes import operators
@@ -140,7 +141,13 @@ def write_placement(work: Work, before: Placement) -> None:
     old, new = before.model_dump(mode="json"), work.placement.model_dump(mode="json")
     write_text(work.run.path / "placement.yaml", work.placement.to_yaml())
     done = work.run.plan()[: work.at.stage]
-    rows = plan_rows(work.exp, work.placement, work.stages)[work.at.stage :]
+    rows = with_disk(
+        plan_rows(work.exp, work.placement, work.stages),
+        work.exp,
+        work.placement,
+        work.stages,
+        work.epoch_samples,
+    )[work.at.stage :]
     write_text(work.run.path / "plan.json", dumps([*done, *rows], indent=1))
     changed = {key: [old[key], new[key]] for key in new if new[key] != old[key]}
     work.writer.event("placement_changed", changed=changed)

@@ -23,6 +23,7 @@ from stackwise.data.dataset import Dataset, open_dataset
 from stackwise.data.tokenizer import load_tokenizer
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import plan_rows
+from stackwise.memory.disk_rows import with_disk
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.room import check_room
 from stackwise.probing import as_probed
@@ -87,7 +88,7 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
             experiment=exp.to_yaml(),
             placement=seen_from(Path(placement.runs_dir, run_id), placement).to_yaml(),
             stages=[stage.model_dump(mode="json") for stage in made],
-            plan=plan,
+            plan=with_disk(plan, as_probed(exp, made), placement, made, epoch_samples),
             facts=facts,
             rerun=rerun,
         )
