@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stackwise.cli.checking import doctor_command
+from stackwise.cli.keeping import PRUNE_MORE, add_fetch, add_keeping, add_prune
 from stackwise.cli.looking import (
     eval_command,
     lab_command,
@@ -119,7 +120,10 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument(
         "--detach", action="store_true", help="in a process of its own, and return at once"
     )
-    runs = add("runs", runs_command, "list the runs, newest first")
+    add_keeping(run)
+    add_keeping(again, launched="--detach")
+    runs = add("runs", runs_command, "list the runs, newest first", PRUNE_MORE)
+    add_prune(runs)
     score = add("eval", eval_command, "bits per byte of a run's rack on its held-out text")
     _takes_a_run(score)
     score.add_argument("--draws", type=int, help="masks per window; default: the run's eval.draws")
@@ -149,6 +153,7 @@ def parser() -> argparse.ArgumentParser:
     _add_export(out)
     for command in (again, runs, score, text, out):
         command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
+    add_fetch(add)
     add_running(add)
     add_study(add)
     for command_of in (add_plan, add_lr_find, add_advise, add_calibrate):

@@ -9,13 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stackwise.cli.keeping import prune_command
+
 
 def runs_command(options: argparse.Namespace) -> int:
     """List the runs, newest first."""
     from stackwise.printing import printable
-    from stackwise.report import program, table
+    from stackwise.report import bytes_text, program, table
     from stackwise.runs import runs_in
+    from stackwise.runs.disk_use import bytes_of
 
+    if options.prune:
+        return prune_command(options)
     folder = Path(options.runs_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{options.runs_dir}: is no folder; name the one that holds the runs")
@@ -23,8 +28,9 @@ def runs_command(options: argparse.Namespace) -> int:
     if not found:
         print(f"no runs in {options.runs_dir}; make one with: {program()} run toy")
         return 0
-    head = ["run", "state", "stage", "step", "bits per byte", "peak memory"]
+    head = ["run", "state", "stage", "step", "bits per byte", "peak memory", "disk", "predicted"]
     print(table(head, [run_row(run.summary()) for run in found]))
+    print(f"on disk together: {bytes_text(bytes_of(found))}")
     for run in found:
         why = run.error()
         if why:
@@ -42,15 +48,17 @@ def run_row(found: Mapping[str, Any]) -> list[str]:
         if found["problem"] is None:
             return [
                 printable(called),
-                printable(str(found["state"])),
+                printable(str(found["state"])) + (", pruned" if found["pruned"] else ""),
                 f"{(found['stage'] or 0) + 1}/{found['stages']}",
                 str(found["step"] or 0),
                 number(found["bits_per_byte"]),
                 bytes_text(found["peak_bytes"]),
+                bytes_text(found["disk_bytes"]),
+                bytes_text(found["disk_predicted_bytes"]),
             ]
     except TypeError:  # a file of it holds something else than numbers
         pass
-    return [printable(called), "damaged", "", "", "", ""]
+    return [printable(called), "damaged", "", "", "", "", bytes_text(found["disk_bytes"]), ""]
 
 
 def eval_command(options: argparse.Namespace) -> int:

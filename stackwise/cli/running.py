@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from stackwise.cli.keeping import add_keeping, watchdog_in
 from stackwise.cli.settings import said, settings
 
 WATCH_SECONDS, LINE_SECONDS, STOP_SECONDS = 0.5, 10.0, 600.0
@@ -46,6 +47,7 @@ def add_running(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     launch.add_argument("--no-queue", action="store_true", help="do not wait for the device")
     launch.add_argument("--name", help="what to call it in lists")
+    add_keeping(launch, launched="launch")
     _for_a_run(add, "pause", pause_command, "hold a launched run, in memory; resume lets it go on")
     stop = _for_a_run(add, "stop", stop_command, "end a launched run, saved, and wait until it has")
     stop.add_argument("--now", action="store_true", help="at once, back to its last checkpoint")
@@ -95,6 +97,9 @@ def launch_command(options: argparse.Namespace) -> int:
         rerun=options.rerun,
         queue=not options.no_queue,
         name=options.name,
+        mirror=options.mirror,
+        alert=options.alert,
+        watchdog=watchdog_in(options),
     )
     print(f"{run.id}: {run.state}")
     print(f"watch it with: {program()} watch {called(run)}")

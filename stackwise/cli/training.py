@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from stackwise.cli.keeping import watchdog_in
 from stackwise.cli.settings import placement_keys, said, settings
 
 STOPPED = 130
@@ -24,7 +25,8 @@ def run_command(options: argparse.Namespace) -> int:
     exp, placement = settled(exp, placement)
     run = create_run(exp, placement, rerun=options.rerun)
     seen = seen_from(run.path, placement)
-    return carry_out(run, seen if given else None, {key: getattr(seen, key) for key in given})
+    keys = {key: getattr(seen, key) for key in given}
+    return carry_out(run, seen if given else None, keys, options)
 
 
 def resume_command(options: argparse.Namespace) -> int:
@@ -37,26 +39,33 @@ def resume_command(options: argparse.Namespace) -> int:
     run = attach(options.run, options.runs_dir)
     if options.checkpoint is not None:
         go_back(run, options.checkpoint)
+    if watchdog_in(options) and not options.detach:
+        raise ValueError("--watchdog, --restart-died: of a launched run; add --detach")
     if run.state == "paused" or options.detach:
-        run.resume(keys)
+        run.resume(keys, mirror=options.mirror, alert=options.alert, watchdog=watchdog_in(options))
         print(f"{run.id}: goes on in its own process")
         return 0
     changed = None if run.state == "finished" else changed_placement(run, keys)
-    return carry_out(run, changed, keys or {})
+    return carry_out(run, changed, keys or {}, options)
 
 
-def carry_out(run: Any, placement: Any, given: Mapping[str, Any]) -> int:
+def carry_out(
+    run: Any, placement: Any, given: Mapping[str, Any], options: argparse.Namespace
+) -> int:
     """Execute a run under a progress bar and say what came of it.
 
     Args:
         run: The run.
         placement: How; None for as before.
         given: What was asked for of the placement, key by key.
+        options: Says where it is mirrored to, and what is called at its end.
     """
+    from stackwise.alerts import alerting
     from stackwise.progress import bar_over
     from stackwise.report import beside, bytes_text, called, count_text, number, program
     from stackwise.runs import RunError
     from stackwise.runs.folder import RESTORE
+    from stackwise.runs.pruned import pruned_text
     from stackwise.training.checkpoint import CheckpointError
     from stackwise.training.run import execute
 
@@ -66,10 +75,16 @@ def carry_out(run: Any, placement: Any, given: Mapping[str, Any]) -> int:
         print(f"note: {note}")
     if run.state == "finished" and (late := ", ".join(changes_of(run, given))):
         print(f"note: it is finished already, so {late} had no effect; run --rerun trains it again")
-    if run.state != "finished":
+    if run.state == "finished":
+        execute(run, mirror=options.mirror)
+    else:
         try:
-            with bar_over(sum(row["flops"] for row in run.plan())) as bar, hangup_saves():
-                execute(run, placement, on_step=bar.on_step)
+            with (
+                alerting(run, options.alert),
+                bar_over(sum(row["flops"] for row in run.plan())) as bar,
+                hangup_saves(),
+            ):
+                execute(run, placement, on_step=bar.on_step, mirror=options.mirror)
                 if run.state == "finished":  # also where all steps were taken before
                     bar.end()
         except CheckpointError as error:
@@ -99,6 +114,9 @@ def carry_out(run: Any, placement: Any, given: Mapping[str, Any]) -> int:
     )
     print(beside(run))
     if not run.has_weights():
+        if "weights" in run.pruned():
+            print(f"note: it {pruned_text(run.path)}")
+            return 0
         raise RunError(f"run {run.id}: its weights are gone: rack/ holds none; {RESTORE}")
     print(f'look at it with: {program()} sample {called(run)} "In the beginning"')
     return 0

@@ -50,7 +50,12 @@ def verdict(folder: Path, code: int, asked: bool) -> tuple[str, str | None]:
     if asked:
         return "stopped", None
     if code < 0:
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        more = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-        return "died", f"its process was ended by {name}{more}"
+        return "died", ended_by(code)
     return "failed", last_line(folder) or f"its process ended with code {code} before it began"
+
+
+def ended_by(code: int) -> str:
+    """Which signal ended a process, by its negative number."""
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    more = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f"its process was ended by {name}{more}"

@@ -23,6 +23,9 @@ class Job:
         through: The stage after which it stops; None for the last one.
         placement: Another placement from here on, its folders seen from the run's; None for the one
             that is there.
+        mirror: The address that each checkpoint is copied to; empty for none.
+        alert: The command that is called when it ends or is restarted; None for none.
+        watchdog: The fields of `Watchdog`; None for none.
     """
 
     run: str
@@ -32,6 +35,9 @@ class Job:
     follows: bool = False
     through: int | None = None
     placement: dict[str, Any] | None = None
+    mirror: str = ""
+    alert: str | None = None
+    watchdog: dict[str, Any] | None = None
 
     def line(self) -> str:
         """As it goes through a pipe."""

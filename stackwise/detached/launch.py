@@ -10,15 +10,20 @@ import select
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from stackwise.alerts import alert_of
 from stackwise.asked import a_placement, an_experiment, usual_placement
 from stackwise.config import Experiment, Placement
 from stackwise.detached.foreign import check_known_elsewhere
 from stackwise.detached.job import BUSY, TAKEN, Job
 from stackwise.detached.warm import start_supervisor, take_warm
+from stackwise.detached.watchdog import Watchdog, watchdog_of
 from stackwise.errors import ExperimentError
+from stackwise.mirrors.copying import Copies
+from stackwise.mirrors.mirror import mirror_of
 from stackwise.runs import Run, RunError, attach
 from stackwise.runs.control import is_stopping, newest
 from stackwise.runs.log import last_line
@@ -38,6 +43,9 @@ def launch(
     name: str | None = None,
     note: str | None = None,
     tags: Iterable[str] = (),
+    mirror: str | None = None,
+    alert: str | None = None,
+    watchdog: Watchdog | float | None = None,
 ) -> Run:
     """Train an experiment in a process of its own, and return as soon as that has its job.
 
@@ -54,6 +62,10 @@ def launch(
         name: What to call it in lists.
         note: A text to find in its folder later.
         tags: Words to group runs by.
+        mirror: As for `train`.
+        alert: As for `train`.
+        watchdog: When it is killed and started again from its last checkpoint: minutes without a
+            sign of work, or a `Watchdog`; None: never (docs/keeping.md).
 
     Raises:
         ExperimentError: If stages, rack, data and budget do not go together, a kind is known to
@@ -68,7 +80,15 @@ def launch(
     if name is not None or note is not None or tags:
         run.label(name=name, note=note, tags=tuple(tags) or None)
     seen = seen_from(run.path, whole) if placement else None
-    return start(run, seen, through=last_of(run, stages), queue=queue)
+    return start(
+        run,
+        seen,
+        through=last_of(run, stages),
+        queue=queue,
+        mirror=mirror,
+        alert=alert,
+        watchdog=watchdog,
+    )
 
 
 def relaunch(
@@ -77,6 +97,9 @@ def relaunch(
     *,
     stages: Sequence[int] | Literal["next"] | None = None,
     queue: bool = True,
+    mirror: str | None = None,
+    alert: str | None = None,
+    watchdog: Watchdog | float | None = None,
 ) -> Run:
     """Go on with a run from its last checkpoint, in a process of its own.
 
@@ -85,6 +108,9 @@ def relaunch(
         placement: How to carry it out from here on, as for `resume`.
         stages: As for `launch`.
         queue: As for `launch`.
+        mirror: As for `launch`.
+        alert: As for `launch`.
+        watchdog: As for `launch`.
 
     Raises:
         ExperimentError: As `launch`, or if the placement cannot be had here.
@@ -93,7 +119,15 @@ def relaunch(
     run = run if isinstance(run, Run) else attach(run, Placement().runs_dir)
     check_known_elsewhere(run.experiment)
     new = None if placement is None else changed_placement(run, placement)
-    return start(run, new, through=last_of(run, stages), queue=queue)
+    return start(
+        run,
+        new,
+        through=last_of(run, stages),
+        queue=queue,
+        mirror=mirror,
+        alert=alert,
+        watchdog=watchdog,
+    )
 
 
 def last_of(run: Run, stages: Sequence[int] | Literal["next"] | None) -> int | None:
@@ -124,7 +158,14 @@ def last_of(run: Run, stages: Sequence[int] | Literal["next"] | None) -> int | N
 
 
 def start(
-    run: Run, placement: Placement | None = None, *, through: int | None = None, queue: bool = True
+    run: Run,
+    placement: Placement | None = None,
+    *,
+    through: int | None = None,
+    queue: bool = True,
+    mirror: str | None = None,
+    alert: str | None = None,
+    watchdog: Watchdog | float | None = None,
 ) -> Run:
     """Hand a run to a supervisor, unless it is finished or in good hands.
 
@@ -133,11 +174,17 @@ def start(
         placement: Another one from here on, its folders seen from the run's.
         through: The stage after which it stops.
         queue: Whether it waits for its turn.
+        mirror: As for `launch`.
+        alert: As for `launch`.
+        watchdog: As for `launch`.
 
     Raises:
-        ExperimentError: If the device is not here.
+        ExperimentError: If the device is not here, or a command or a number of minutes is none.
         RunError: If no process could be started.
     """
+    rule, address, command = watchdog_of(watchdog), mirror_of(mirror), alert_of(alert)
+    if address:
+        Copies.at(run, address)  # which raises if it cannot be
     if run.state == "finished" or (through is not None and through < run.stages_done()):
         return run
     follows = run.is_live
@@ -152,6 +199,9 @@ def start(
         follows=follows,
         through=through,
         placement=None if placement is None else placement.model_dump(mode="json"),
+        mirror=address or "",
+        alert=command,
+        watchdog=None if rule is None else asdict(rule),
     )
     for pair in (take_warm(), None):
         answer = handed(pair or start_supervisor(), job)

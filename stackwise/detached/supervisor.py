@@ -1,9 +1,10 @@
 """The process that looks after one detached run: a light one, in a session of its own.
 
 It waits for the run's turn on its device, starts the process that trains, sees to it that a stop
-is obeyed, and writes down how the run ended. It reads one job from standard input and answers one
-word. With `--warm` it starts the trainer first, which imports what takes long while no job is there
-yet; both end when their input does.
+is obeyed, starts a run again that hangs if it is asked to (`watchdog.py`), writes down how the run
+ended, and calls the user's command then (`stackwise/alerts.py`). It reads one job from standard
+input and answers one word. With `--warm` it starts the trainer first, which imports what takes long
+while no job is there yet; both end when their input does.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from stackwise.alerts import EVENTS, failure, note_failure, tell
 from stackwise.detached.device_queue import Ticket, before, give_back, hand_on, take_ticket
-from stackwise.detached.ending import write_end, write_last
+from stackwise.detached.ending import EXIT, ended_by, write_end, write_last
 from stackwise.detached.job import BUSY, TAKEN, Job
 from stackwise.detached.patience import patience_for
+from stackwise.detached.watchdog import Restarts, Watch, Watchdog, saved_step
+from stackwise.jsontext import read_mapping
 from stackwise.runs import status
 from stackwise.runs.control import Order, orders, stop_asked
+from stackwise.runs.events import append_event
 from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, Lock, RunBusy, is_held, take
 from stackwise.runs.log import LOG
 from stackwise.runs.standing import LIVE, state_of
@@ -42,6 +48,7 @@ def main(arguments: list[str]) -> int:
         return 0
     job = Job.of_line(line)
     folder = Path(job.run)
+    ended: str | None = None
     lock = succeeded(folder) if job.follows else taken(folder)
     if lock is None or status.read(folder).get("state") == "finished":
         answer(BUSY)
@@ -53,14 +60,23 @@ def main(arguments: list[str]) -> int:
     try:
         status.begin(folder, "starting", heard=job.obeyed, through=job.through)
         answer(TAKEN)
-        supervise(folder, job, trainer)
+        ended = supervise(folder, job, trainer)
     except Exception as error:  # nobody reads what this process raises
         say(folder, f"it cannot be looked after: {type(error).__name__}: {error}")
+        ended = "failed"
         if not is_held(folder, LOCK):
             write_last(folder, "failed", f"its supervisor failed: {type(error).__name__}: {error}")
     finally:
         lock.release()
+    if ended in EVENTS:
+        tell(job.alert, folder, ended, said_of_end(folder))
     return 0
+
+
+def said_of_end(folder: Path) -> str | None:
+    """Why a run ended, as exit.json says it."""
+    why = read_mapping(folder / EXIT).get("error")
+    return None if why is None else str(why)
 
 
 def succeeded(folder: Path) -> Lock | None:
@@ -104,8 +120,12 @@ def answer(word: str) -> None:
     os.close(null)
 
 
-def supervise(folder: Path, job: Job, trainer: subprocess.Popen[str] | None) -> None:
-    """Carry a run through its queue and its training, to its end."""
+def supervise(folder: Path, job: Job, trainer: subprocess.Popen[str] | None) -> str | None:
+    """Carry a run through its queue and its training, to its end.
+
+    Returns:
+        How it ended, as status.json says; None if it never began, or another process has it.
+    """
     ticket = ticket_for(folder, job)
     try:
         if not wait_for_turn(folder, job, ticket):
@@ -113,13 +133,27 @@ def supervise(folder: Path, job: Job, trainer: subprocess.Popen[str] | None) -> 
             say(folder, "it was stopped while it waited for its turn")
             if trainer is not None:
                 trainer.kill()
-            return
+            return None
         if is_held(folder, LOCK) or status.read(folder).get("state") == "finished":
             say(folder, "another process has taken it over meanwhile")
             if trainer is not None:
                 trainer.kill()
-            return
+            return None
         status.begin(folder, "starting", heard=job.obeyed, through=job.through)
+        carry_through(folder, job, trainer, ticket)
+    finally:
+        if ticket is not None:
+            give_back(ticket)
+    return None if is_held(folder, LOCK) else str(status.read(folder).get("state"))
+
+
+def carry_through(
+    folder: Path, job: Job, trainer: subprocess.Popen[str] | None, ticket: Ticket | None
+) -> None:
+    """Let a process train a run, and another one where the watchdog asks for it."""
+    rule = Watchdog(**job.watchdog) if job.watchdog else Watchdog()
+    restarts, untold = Restarts(folder, rule), list[str]()
+    while True:
         if trainer is None or trainer.poll() is not None:
             with (folder / LOG).open("ab") as log:
                 trainer = start_trainer(log.fileno())
@@ -127,11 +161,37 @@ def supervise(folder: Path, job: Job, trainer: subprocess.Popen[str] | None) -> 
         if ticket is not None:
             hand_on(ticket, trainer.pid)  # what waits for it waits for that, whatever comes of this
         hand_over(trainer, job)
-        asked = see_through(folder, job, trainer)
-        write_end(folder, trainer.wait(), asked)
-    finally:
+        asked, hung = see_through(folder, job, trainer, Watch(folder, rule))
+        code = trainer.wait()
+        why = hung or (ended_by(code) if rule.died and code < 0 and not asked else None)
+        if why is None or is_held(folder, LOCK) or stop_asked(folder, job.obeyed):
+            write_end(folder, code, asked)
+            break
+        if not restarts.allowed():
+            gave_up = f"{why}; it was started again {rule.times} times and came no further"
+            say(folder, f"it is given up: {gave_up}")
+            write_last(folder, "failed", gave_up)
+            break
         if ticket is not None:
-            give_back(ticket)
+            hand_on(ticket, os.getpid())
+        say(folder, f"{why}; it is started again from its last checkpoint")
+        note(folder, "restarted", why=why, step=saved_step(folder), times=restarts.count)
+        status.begin(folder, "starting", heard=job.obeyed, through=job.through)
+        trainer = None
+        if job.alert is not None and (trouble := failure(job.alert, folder, "restarted", why)):
+            untold.append(trouble)
+    for trouble in untold:
+        note_failure(folder, "restarted", trouble)
+
+
+def note(folder: Path, kind: str, **fields: Any) -> None:
+    """Add an event to a run that nobody trains at the moment."""
+    with suppress(OSError, RunBusy):  # the log has it, too
+        held = take(folder)
+        try:
+            append_event(folder, kind, **fields)
+        finally:
+            held.release()
 
 
 def ticket_for(folder: Path, job: Job) -> Ticket | None:
@@ -176,11 +236,13 @@ def hand_over(trainer: subprocess.Popen[str], job: Job) -> None:
         trainer.stdin.close()
 
 
-def see_through(folder: Path, job: Job, trainer: subprocess.Popen[str]) -> bool:
-    """Wait for the trainer's end, and end it where it does not obey.
+def see_through(
+    folder: Path, job: Job, trainer: subprocess.Popen[str], watch: Watch
+) -> tuple[bool, str | None]:
+    """Wait for the trainer's end, and end it where it does not obey, or hangs.
 
     Returns:
-        Whether it was made to stop.
+        Whether it was made to stop, and why it hung, if it did.
     """
     known, ending = job.obeyed, Ending(trainer, lambda text: say(folder, text))
     while trainer.poll() is None:
@@ -190,9 +252,12 @@ def see_through(folder: Path, job: Job, trainer: subprocess.Popen[str]) -> bool:
         if ending.is_pressing and has_obeyed(folder, known):
             ending.relent()
         ending.press()
+        if not ending.is_asked and (why := watch.hangs()) is not None:
+            trainer.kill()
+            return False, why
         with suppress(subprocess.TimeoutExpired):
             trainer.wait(LOOK_SECONDS)
-    return ending.began is not None
+    return ending.began is not None, None
 
 
 def has_obeyed(folder: Path, number: int) -> bool:
@@ -210,16 +275,18 @@ class Ending:
 
     Attributes:
         began: When it was interrupted; None before.
+        is_asked: Whether a stop was asked for, of either kind.
     """
 
     def __init__(self, trainer: subprocess.Popen[str], say: Callable[[str], None]) -> None:
         self.trainer, self.say = trainer, say
         self.deadline: float | None = None
         self.began: float | None = None
-        self.killed = self.now = False
+        self.killed = self.now = self.is_asked = False
 
     def hear(self, order: Order, patience: float) -> None:
         """Take an order into account: a stop must be obeyed in `patience` seconds."""
+        self.is_asked = self.is_asked or order.command.startswith("stop")
         if order.command == "stop-now":
             self.deadline, self.now = time.monotonic(), True
         elif order.command == "stop":

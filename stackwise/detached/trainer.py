@@ -35,7 +35,12 @@ def main() -> int:
     try:
         placement = None if job.placement is None else Placement(**job.placement)
         run = execute(
-            Run(job.run), placement, through=job.through, obeyed=job.obeyed, holds_device=True
+            Run(job.run),
+            placement,
+            mirror=job.mirror,
+            through=job.through,
+            obeyed=job.obeyed,
+            holds_device=True,
         )
     except KeyboardInterrupt as stop:
         print(f"stopped at once; it goes on from its last checkpoint ({stop})", file=sys.stderr)

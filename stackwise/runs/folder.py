@@ -37,6 +37,7 @@ from stackwise.runs.lock import SUPERVISOR, is_held
 from stackwise.runs.log import last_lines
 from stackwise.runs.metrics import read_metrics
 from stackwise.runs.parting import delete_run, zip_run
+from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.runs.standing import LIVE, silent_seconds, state_of, way_out
 from stackwise.runs.statistics import drift_of, statistics_of
 from stackwise.runs.tail import last_event
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from stackwise.config import Experiment, Placement
     from stackwise.data.tokenizer import Tokenizer
+    from stackwise.detached.watchdog import Watchdog
     from stackwise.model.rack import Rack
     from stackwise.training.earlier import Kept
 
@@ -193,7 +195,7 @@ class Run:
 
         Keys: id, name, state, problem, stage and stages (done so far, of how many), step, loss,
         seconds_left, heartbeat_age_seconds, bits_per_byte, parameters, flops, peak_bytes, seconds,
-        disk_bytes, disk_predicted_bytes (of `disk`); None where it is not known.
+        disk_bytes, disk_predicted_bytes (of `disk`), pruned; None where it is not known.
         """
         try:
             status, result, stages, problem = self.status(), self.result(), self.stages(), None
@@ -212,6 +214,7 @@ class Run:
                 key: result.get(key)
                 for key in ("bits_per_byte", "parameters", "flops", "peak_bytes", "seconds")
             },
+            "pruned": list(self.pruned()),
             "disk_bytes": disk["bytes"],
             "disk_predicted_bytes": disk["predicted_bytes"],
         }
@@ -234,6 +237,10 @@ class Run:
             at their worst moment, None of a run of an older version.
         """
         return disk_of(self)
+
+    def pruned(self) -> tuple[str, ...]:
+        """What was removed of it by `sw.prune`: state, earlier, stages, ..., weights."""
+        return pruned_of(self.path)
 
     def rack(
         self,
@@ -273,6 +280,8 @@ class Run:
         if checkpoint is not None and best:
             raise ValueError("rack: best weights are of the last checkpoint; ask for one of both")
         if checkpoint is None and not self.has_weights():
+            if "weights" in self.pruned():
+                raise CheckpointError(f"run {self.id}: {pruned_text(self.path)}; train it again")
             state = self.state
             lost = f"is finished, but its rack/{MANIFEST} is missing; {RESTORE}"
             why = lost if state == "finished" else f"has no checkpoint yet; it is {state}"
@@ -345,7 +354,13 @@ class Run:
             ask(self.path, "pause")
 
     def resume(
-        self, placement: Placement | Mapping[str, Any] | None = None, *, queue: bool = True
+        self,
+        placement: Placement | Mapping[str, Any] | None = None,
+        *,
+        queue: bool = True,
+        mirror: str | None = None,
+        alert: str | None = None,
+        watchdog: Watchdog | float | None = None,
     ) -> Run:
         """Let it go on: a paused one as it is, a stopped, failed or dead one in a new process.
 
@@ -353,6 +368,9 @@ class Run:
             placement: How to carry it out from here on, as for `sw.resume`; only of one that is
                 not live.
             queue: Wait while another run has the device; False: start beside it.
+            mirror: As for `sw.launch`; only of one that is not live.
+            alert: As for `sw.launch`; only of one that is not live.
+            watchdog: As for `sw.launch`; only of one that is not live.
 
         Raises:
             ExperimentError: If the placement cannot be had here.
@@ -361,9 +379,13 @@ class Run:
         from stackwise.detached.launch import relaunch
 
         if not self.is_live or is_stopping(self.path, self.status()):
-            return relaunch(self, placement, queue=queue)
+            return relaunch(
+                self, placement, queue=queue, mirror=mirror, alert=alert, watchdog=watchdog
+            )
         if placement is not None:
             raise RunError(f"run {self.id}: is {self.state}; stop it first, then move it")
+        if mirror or alert or watchdog:
+            raise RunError(f"run {self.id}: is {self.state}; stop it first, then say so again")
         ask(self.path, "resume")
         return self
 

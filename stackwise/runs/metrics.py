@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +122,13 @@ def read_segment(path: Path) -> pa.Table | None:
 
 
 def read_table(folder: Path) -> pa.Table:
-    """All steps of a run, each once; a later attempt wins from its first step on."""
+    """All steps of a run, each once; a later attempt wins from its first step on.
+
+    Where the segments have been pruned, metrics.parquet has them.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
     kept: list[pa.Table] = []
     first = None
@@ -138,6 +143,8 @@ def read_table(folder: Path) -> pa.Table:
             kept.append(table)
             first = table["step"][0].as_py()
     if not kept:
+        with suppress(OSError, pa.ArrowInvalid):
+            return pq.read_table(folder / "metrics.parquet")
         return schema().empty_table()
     return pa.concat_tables(reversed(kept), promote_options="default")
 

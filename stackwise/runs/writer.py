@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from stackwise.atomic import sweep, write_text
 from stackwise.jsontext import dumps
+from stackwise.pulse import beats
 from stackwise.runs import lock, status
 from stackwise.runs.events import EventLog
 from stackwise.runs.lock import RunBusy
@@ -164,6 +165,7 @@ class RunWriter:
                 "attempt": self.attempt,
                 "pid": os.getpid(),
                 "heartbeat": time.time(),
+                "work": beats(),
             }
         status.write(self.folder, facts)
 

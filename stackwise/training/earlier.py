@@ -23,6 +23,7 @@ from stackwise.jsontext import dumps
 from stackwise.report import called
 from stackwise.runs import Run, RunError, lock, status
 from stackwise.runs.events import append_event
+from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.training.checkpoint import (
     MANIFEST,
     CheckpointError,
@@ -176,9 +177,11 @@ def go_back(run: Run, step: int) -> None:
 
     Raises:
         CheckpointError: If there is none of that step, or every one is damaged or another run's.
+        RunError: If the run was pruned.
         RunBusy: If the run is being trained.
         OSError: If it cannot be written.
     """
+    check_unpruned(run)
     home_at(run, step)
     held = lock.take(run.path)
     try:
@@ -220,6 +223,19 @@ def newest_whole(run: Run) -> int | None:
             whole_at(run, step)
             return step
     return None
+
+
+def check_unpruned(run: Run) -> None:
+    """Raise if what a run would go on with was removed.
+
+    Raises:
+        RunError: If so.
+    """
+    if pruned_of(run.path):
+        raise RunError(
+            f"run {run.id}: {pruned_text(run.path)}, so it cannot go on; train it again "
+            "(rerun=True, --rerun)"
+        )
 
 
 def whole_at(run: Run, step: int) -> Path:

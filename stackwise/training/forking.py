@@ -31,6 +31,7 @@ from stackwise.runs.asked import flat
 from stackwise.runs.folder import is_run
 from stackwise.runs.history import copy_history
 from stackwise.runs.listing import make_run
+from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.stage import FULL_BAND, Stage, keeps_state, parts_trained, trained_next
 from stackwise.training.checkpoint import MANIFEST, read_manifest, sealed, verify_part
 from stackwise.training.kept_stages import copy_checkpoint, folder_of, kept_stages
@@ -125,6 +126,8 @@ def check_kept(run: Run, number: int) -> None:
     came = run.provenance().get("forked")
     if isinstance(came, Mapping) and number < came.get("after_stage", 0):
         why = f"this run began after stage {came['after_stage']} of {came['run']}; fork that one"
+    elif "stages" in pruned_of(run.path):
+        why = f"this run {pruned_text(run.path)}"
     elif number < run.stages_done():
         why = "its end was not kept, as with placement.keep_stages=false"
     else:

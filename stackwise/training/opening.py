@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -46,15 +47,21 @@ from stackwise.training.updates import OPTIMIZERS
 from stackwise.training.work import Work
 from stackwise.trunk.shelf import Shelf
 
+if TYPE_CHECKING:
+    from stackwise.mirrors.mirror import Mirror
+
 
 @contextmanager
-def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
+def open_work(
+    run: Run, placement: Placement | None = None, *, mirror: Mirror | None = None
+) -> Iterator[Work]:
     """Bring a run folder to life, from its last checkpoint or from nothing.
 
     Args:
         run: The run.
         placement: How to carry it out from here on, its folders seen from the run's; None for the
             one in the folder.
+        mirror: What copies its checkpoints elsewhere, if anything does.
 
     Raises:
         ExperimentError: If the placement names a device that is not here, or a package is missing,
@@ -73,7 +80,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     old, new = caches_of(run, before), caches_of(run, placement)
     leaves = None if old == new else old
     here, samples = seen_from_here(run.path, placement), samples_per_epoch(dataset, exp.optim.batch)
-    check_disk(exp, here, stages, samples, run.path, new, leaves)
+    copied = mirror is not None
+    check_disk(exp, here, stages, samples, run.path, new, leaves, mirrored=copied)
     with threads_of(placement), RunWriter(run.path) as writer:
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         load_packages(exp, placement, stages)
@@ -85,6 +93,9 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         lent = lent_from(placement)
         shelf = None if lent is None else Shelf(rack, run.path / RACK, device, lent)
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf)
+        if mirror is not None:
+            work.mirror = mirror
+            mirror.speak(writer.event)
         say_what_is_cut(work)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)

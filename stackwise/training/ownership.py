@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.runs import Run, RunError
+from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.training.checkpoint import MANIFEST, RESTORE, CheckpointError, read_manifest
 
 RACK, BEST = "rack", "best"
@@ -55,6 +56,8 @@ def own_manifest(run: Run, name: str, home: Path | None = None) -> dict[str, Any
         RunError: If the run's own provenance.json is missing or damaged.
     """
     folder = (home or run.path) / name
+    if not (folder / MANIFEST).exists() and "weights" in pruned_of(run.path):
+        raise CheckpointError(f"run {run.id}: {pruned_text(run.path)}; train it again (--rerun)")
     manifest, where = read_manifest(folder), f"{name}/{MANIFEST}"
     theirs = manifest.get("run", {})
     for key, own in identity_of(run).items():

@@ -19,17 +19,19 @@ from typing import Any
 
 import torch
 
+from stackwise.alerts import alerting
 from stackwise.asked import a_placement, an_experiment, usual_placement
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import prefetch
 from stackwise.detached.device_queue import holding
+from stackwise.mirrors.mirror import copy_now, mirror_of, mirrored
 from stackwise.model.workspace import workspace
 from stackwise.objective import Corrupted
 from stackwise.runs import Run, attach
 from stackwise.runs.control import newest
 from stackwise.training.borders import enter_stage, leave_stage, measured, setting_for
 from stackwise.training.caching import caches_of, drop_caches, is_cached, mend, open_caches
-from stackwise.training.earlier import go_back, way_back_named
+from stackwise.training.earlier import check_unpruned, go_back, way_back_named
 from stackwise.training.in_backward import PartlyTaken
 from stackwise.training.kept_stages import keep_stage
 from stackwise.training.moving import changed_placement
@@ -63,6 +65,8 @@ def train(
     *,
     rerun: bool = False,
     on_step: OnStep | None = None,
+    mirror: str | None = None,
+    alert: str | None = None,
 ) -> Run:
     """Train an experiment in this process, to its end.
 
@@ -75,6 +79,9 @@ def train(
             if it has any, or for a run that is there already what it has been carried out with.
         rerun: Make another run even if one is there.
         on_step: Called after every step.
+        mirror: An fsspec address that each checkpoint is copied to; None for STACKWISE_MIRROR,
+            empty for none (docs/keeping.md).
+        alert: A command that is called when the run ends; None for STACKWISE_ALERT, empty for none.
 
     Returns:
         The run; `run.rack()` is its model.
@@ -87,7 +94,9 @@ def train(
     placement = a_placement(placement)
     made, whole = settled(an_experiment(exp), placement or usual_placement(exp))
     run = create_run(made, whole, rerun=rerun)
-    return execute(run, seen_from(run.path, whole) if placement else None, on_step=on_step)
+    new = seen_from(run.path, whole) if placement else None
+    with alerting(run, alert):
+        return execute(run, new, on_step=on_step, mirror=mirror)
 
 
 def resume(
@@ -96,6 +105,8 @@ def resume(
     placement: Placement | Mapping[str, Any] | None = None,
     on_step: OnStep | None = None,
     checkpoint: int | None = None,
+    mirror: str | None = None,
+    alert: str | None = None,
 ) -> Run:
     """Go on from a run's last checkpoint; to the same weights as if it had never stopped.
 
@@ -106,6 +117,8 @@ def resume(
         on_step: Called after every step.
         checkpoint: The step of an earlier one to go back to, of those that `run.checkpoints()`
             lists; None for the last.
+        mirror: As for `train`.
+        alert: As for `train`.
 
     Raises:
         ExperimentError: If the placement cannot be had here, or its disk has too little room.
@@ -118,7 +131,8 @@ def resume(
     new = None if placement is None else changed_placement(run, placement)
     if checkpoint is not None:
         go_back(run, checkpoint)
-    return execute(run, new, on_step=on_step)
+    with alerting(run, alert):
+        return execute(run, new, on_step=on_step, mirror=mirror)
 
 
 def execute(
@@ -126,6 +140,7 @@ def execute(
     placement: Placement | None = None,
     *,
     on_step: OnStep | None = None,
+    mirror: str | None = None,
     through: int | None = None,
     obeyed: int | None = None,
     holds_device: bool = False,
@@ -140,17 +155,23 @@ def execute(
         placement: Another one from here on, its folders seen from the run's; None for the one
             that is there.
         on_step: Called after every step.
+        mirror: As for `train`.
         through: The stage after which it stops; None for the last one.
         obeyed: The number of the last order that was for an earlier attempt; None for all that
             there are.
         holds_device: Whether it is its turn in the queue of its device already; else it joins that,
             so that launched runs wait for it, and waits for nobody.
     """
+    mirror = mirror_of(mirror)
     if run.state == "finished":
+        if mirror:
+            copy_now(run, mirror)
         return run
+    check_unpruned(run)
     with (
+        mirrored(run, mirror) as copies,
         way_back_named(run),
-        open_work(run, placement) as work,
+        open_work(run, placement, mirror=copies) as work,
         nullcontext() if holds_device else in_queue(work),
         workspace(small=True),
         stop_signals(work),

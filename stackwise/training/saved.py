@@ -135,6 +135,8 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
     forget_earlier(work)
     work.on_disk |= {name for name in parts if holds_weights(name)}
     work.saved_at = time.monotonic()
+    if work.mirror is not None:
+        work.mirror.note()
 
 
 def still_wanted(work: Work, number: int, name: str) -> bool:

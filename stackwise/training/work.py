@@ -37,6 +37,7 @@ from stackwise.trunk.shelf import Shelf
 
 if TYPE_CHECKING:
     from stackwise.interop.kept import Beginning
+    from stackwise.mirrors.mirror import Mirror
 
 AT_THE_END = 1.0  # where schedules over progress stand at every look
 
@@ -91,6 +92,7 @@ class Work:
         stop_requested: Whether it is to end after the step in hand, saved.
         paused: Whether it is to wait after the step in hand.
         obeyed: The number of the last order that was taken (`stackwise/runs/control.py`).
+        mirror: What copies each checkpoint elsewhere, if anything does.
     """
 
     run: Run
@@ -113,6 +115,7 @@ class Work:
     stop_requested: bool = False
     paused: bool = False
     obeyed: int = 0
+    mirror: Mirror | None = None
     saved_at: float = field(default_factory=time.monotonic)
 
     @cached_property

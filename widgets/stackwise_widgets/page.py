@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,8 +160,16 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "parameters", count_said(found["parameters"])
     yield "peak memory", bytes_said(found["peak_bytes"])
     yield "time in steps", said(found["seconds"], duration)
+    yield "disk", disk_said(found)
     if done is not None:
         yield "stages done", f"{done} of {stages}"
+
+
+def disk_said(found: Mapping[str, Any]) -> str:
+    """What a run's folder takes, beside the most that was predicted."""
+    most = found["disk_predicted_bytes"]
+    predicted = "" if most is None else f", {bytes_said(most)} at most predicted"
+    return f"{bytes_said(found['disk_bytes'])} now{predicted}"
 
 
 def _trouble(run: Run, state: str) -> str:

@@ -14,12 +14,14 @@ from stackwise_widgets.charts.brief import Brief, briefs_in, briefs_of, differin
 from stackwise_widgets.charts.listing import CAME_TO
 from stackwise_widgets.views.markup import FORBIDDEN, REPLACEMENT, bytes_said, flops_said, shortened
 
+DISK = "disk_bytes"
 LONGEST = 60  # letters of one cell
 TITLES = {
     "bits_per_byte": ("bits per byte", "final loss, on all held-out text"),
     "flops": ("FLOPs", "spent on training, head included"),
     "peak_bytes": ("peak memory", "the most that training held at once, measured"),
     "seconds": ("time", "in training steps"),
+    DISK: ("disk", "what its folder takes now; a file with two names counts once"),
 }
 
 
@@ -31,12 +33,14 @@ class Listed:
         key: Names it among the others: its id, with its folder where two have the same.
         brief: What was read of it.
         tags, note: Its labels.
+        disk_bytes: What its folder takes; None where it cannot be read.
     """
 
     key: str
     brief: Brief
     tags: tuple[str, ...] = ()
     note: str = ""
+    disk_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,9 @@ def listed(where: Sequence[str | Path | sw.Run]) -> list[Listed]:
             continue
         seen.add(key)
         labels = brief.run.labels if brief.run is not None else None
-        out.append(Listed(key, brief, labels.tags if labels else (), labels.note if labels else ""))
+        tags, note = (labels.tags, labels.note) if labels else ((), "")
+        disk = brief.run.disk()["bytes"] if brief.run is not None else None
+        out.append(Listed(key, brief, tags, note, disk))
     return out
 
 
@@ -121,7 +127,7 @@ def shown(found: Sequence[Listed]) -> Shown:
     briefs = [one.brief for one in found]
     keys = differing(briefs)
     last = [_last_word(key) for key in keys]
-    columns = [_column(key, *TITLES[key], number=True) for key in CAME_TO]
+    columns = [_column(key, *TITLES[key], number=True) for key in (*CAME_TO, DISK)]
     columns += [
         _column(key, word if last.count(word) == 1 else key, key)
         for key, word in zip(keys, last, strict=True)
@@ -143,8 +149,8 @@ def _row(one: Listed, keys: Sequence[str]) -> dict[str, Any]:
     brief = one.brief
     cells = {key: _text(brief.asked[key]) for key in keys if key in brief.asked}
     sort: dict[str, Any] = {key: _sortable(brief.asked[key]) for key in cells}
-    for key in CAME_TO:
-        value = brief.number(key)
+    for key in (*CAME_TO, DISK):
+        value = brief.number(key) if key != DISK else float(one.disk_bytes or math.nan)
         cells[key] = _figure(key, value)
         sort[key] = value if math.isfinite(value) else None
     return {
@@ -167,6 +173,7 @@ def _figure(key: str, value: float) -> str:
         "bits_per_byte": lambda v: f"{v:.4f}",
         "flops": flops_said,
         "peak_bytes": bytes_said,
+        DISK: bytes_said,
         "seconds": duration,
     }
     return str(said[key](value))

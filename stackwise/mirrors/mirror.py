@@ -1,0 +1,135 @@
+"""A mirror that follows a run: a thread of its own copies each checkpoint, the newest first.
+
+It never holds up the run and never ends it. What fails is an event, `mirror_failed`, and is tried
+again with the next checkpoint; while one is copied, those that come meanwhile are one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from stackwise.mirrors.copying import Copies, sweep
+from stackwise.mirrors.errors import redacted
+from stackwise.runs import Run, RunBusy, lock
+from stackwise.runs.events import append_event
+
+VARIABLE = "STACKWISE_MIRROR"
+LAST_SECONDS = 600.0  # that the end of a run waits for its last copy
+Tell = Callable[..., None]
+
+
+class Mirror:
+    """Copies a run whenever it is told that there is something new.
+
+    Args:
+        run: The run.
+        url: An fsspec address; the run has a folder of its own there.
+
+    Raises:
+        RunError: If fsspec does not know the address.
+    """
+
+    def __init__(self, run: Run, url: str) -> None:
+        self.copies = Copies.at(run, url)
+        self.tell: Tell | None = None
+        self.unsaid: list[tuple[str, dict[str, Any]]] = []
+        self.due, self.ending, self.guard = threading.Event(), threading.Event(), threading.Lock()
+        self.thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
+        self.thread.start()
+
+    def note(self) -> None:
+        """Say that a checkpoint was written; returns at once."""
+        self.due.set()
+
+    def speak(self, tell: Tell | None) -> None:
+        """Where events go from here on; None while nobody can write them."""
+        with self.guard:
+            self.tell = tell
+
+    def end(self, seconds: float = LAST_SECONDS) -> None:
+        """Copy how the run ended, and wait for that, but no longer than `seconds`."""
+        self.speak(None)
+        self.ending.set()
+        self.due.set()
+        self.thread.join(seconds)
+        if self.thread.is_alive():
+            why = f"the last copy was not there after {seconds:.0f} s"
+            self._say("mirror_failed", error=why)
+        elif self.copies.run.path.is_dir():
+            sweep(self.copies.run.path)
+        self._write_unsaid()
+
+    def _follow(self) -> None:
+        while True:
+            self.due.wait()
+            last = self.ending.is_set()
+            self.due.clear()
+            try:
+                done = self.copies.send()
+            except Exception as error:  # an address may raise anything, and no copy ends a run
+                self._say("mirror_failed", error=redacted(f"{type(error).__name__}: {error}"))
+            else:
+                self._say("mirrored", to=self.copies.store.shown, **done)
+            if last:
+                return
+            if self.ending.is_set():
+                self.due.set()
+
+    def _say(self, kind: str, **fields: Any) -> None:
+        with self.guard:
+            if self.tell is None:
+                self.unsaid.append((kind, fields))
+                return
+            try:
+                self.tell(kind, **fields)
+            except (OSError, ValueError):  # the disk is full, or the run has just been closed
+                self.unsaid.append((kind, fields))
+
+    def _write_unsaid(self) -> None:
+        """Write down what was not said while the run was open, if nobody trains it by now."""
+        run = self.copies.run.path
+        with self.guard:
+            said, self.unsaid = [e for e in self.unsaid if e[0] == "mirror_failed"], []
+        try:
+            if said:
+                held = lock.take(run)
+                try:
+                    for kind, fields in said:
+                        append_event(run, kind, **fields)
+                finally:
+                    held.release()
+        except (OSError, RunBusy) as error:
+            print(f"mirror_failed: {said} ({error})", file=sys.stderr)
+
+
+@contextmanager
+def mirrored(run: Run, url: str | None) -> Iterator[Mirror | None]:
+    """Inside, a run is mirrored; at the end its last state is copied, in a bounded time."""
+    if not url:
+        yield None
+        return
+    mirror = Mirror(run, url)
+    try:
+        yield mirror
+    finally:
+        mirror.end()
+
+
+def mirror_of(given: str | None) -> str | None:
+    """The address that this user names: here, or by the environment; empty or None for none."""
+    return os.environ.get(VARIABLE) if given is None else given
+
+
+def copy_now(run: Run, url: str) -> None:
+    """Copy a run that nobody trains.
+
+    Raises:
+        RunError, MirrorError, OSError: As `Copies`; what else an address may raise.
+    """
+    Copies.at(run, url).send()
+    sweep(run.path)
