@@ -33,6 +33,7 @@ from stackwise.choice import Params, parse
 from stackwise.draws import Stream, smallest, uniform_BT
 from stackwise.model.direction import BlockCausal
 from stackwise.objective import OBJECTIVES, is_causal
+from stackwise.pulse import beat
 from stackwise.stage import FULL_BAND
 
 if TYPE_CHECKING:
@@ -281,6 +282,7 @@ def _runs(paths: Sequence[tuple[str, ...]], batch: int) -> Iterator[tuple[tuple[
 
 def nats_at(rack: Rack, x_ND: Tensor, target_N: Tensor) -> Tensor:
     """Cross-entropy of each target from its hidden state, float64, logits never held whole."""
+    beat()
     size = max(1, LOGITS_AT_ONCE // rack.vocab)
     parts = [
         F.cross_entropy(rack.logits(x_PD).float(), target_P, reduction="none").double()

@@ -15,6 +15,7 @@ from pathlib import Path
 from stackwise.errors import ExperimentError
 from stackwise.jsontext import read_mapping
 from stackwise.runs import status
+from stackwise.runs.control import orders
 
 STEPS = 10.0  # of the usual length, at least, before one counts as hanging
 STARTING_SECONDS = 1800.0  # at least, for reading data and the last checkpoint
@@ -80,11 +81,18 @@ class Watch:
         self.waited += min(now - self.looked, LONGEST_LOOK)
         self.looked, said = now, status.read(self.folder)
         mark = tuple(said.get(key) for key in ("state", "attempt", "step", "work", "pid"))
-        if mark != self.mark or said.get("state") not in ("running", "starting"):
+        if mark != self.mark or not self.is_to_work(said):
             self.mark, self.waited = mark, 0.0
         if self.waited <= self.patience(said):
             return None
         return f"no sign of work for {self.waited:.0f} s at step {said.get('step') or 0}"
+
+    def is_to_work(self, said: dict[str, object]) -> bool:
+        """Whether it trains, or is to: one that is held is not, until it is told to go on."""
+        if said.get("state") != "paused":
+            return said.get("state") in ("running", "starting")
+        held = [order.command for order in orders(self.folder)]
+        return bool(held) and held[-1] != "pause"
 
     def patience(self, said: dict[str, object]) -> float:
         """Seconds without a sign of work."""

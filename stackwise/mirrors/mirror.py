@@ -9,18 +9,17 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from stackwise.mirrors.copying import Copies, sweep
 from stackwise.mirrors.errors import redacted
-from stackwise.runs import Run, RunBusy, lock
+from stackwise.runs import Run, RunBusy, RunWriter, lock
 from stackwise.runs.events import append_event
 
 VARIABLE = "STACKWISE_MIRROR"
 LAST_SECONDS = 600.0  # that the end of a run waits for its last copy
-Tell = Callable[..., None]
 
 
 class Mirror:
@@ -36,7 +35,8 @@ class Mirror:
 
     def __init__(self, run: Run, url: str) -> None:
         self.copies = Copies.at(run, url)
-        self.tell: Tell | None = None
+        self.writer: RunWriter | None = None
+        self.well = False  # whether the last copy was made
         self.unsaid: list[tuple[str, dict[str, Any]]] = []
         self.due, self.ending, self.guard = threading.Event(), threading.Event(), threading.Lock()
         self.thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
@@ -46,10 +46,10 @@ class Mirror:
         """Say that a checkpoint was written; returns at once."""
         self.due.set()
 
-    def speak(self, tell: Tell | None) -> None:
-        """Where events go from here on; None while nobody can write them."""
+    def speak(self, writer: RunWriter | None) -> None:
+        """Who writes events from here on; None while nobody can."""
         with self.guard:
-            self.tell = tell
+            self.writer = writer
 
     def end(self, seconds: float = LAST_SECONDS) -> None:
         """Copy how the run ended, and wait for that, but no longer than `seconds`."""
@@ -72,23 +72,33 @@ class Mirror:
             try:
                 done = self.copies.send()
             except Exception as error:  # an address may raise anything, and no copy ends a run
+                self.well = False
                 self._say("mirror_failed", error=redacted(f"{type(error).__name__}: {error}"))
             else:
-                self._say("mirrored", to=self.copies.store.shown, **done)
+                self._say_done(done)
             if last:
                 return
             if self.ending.is_set():
                 self.due.set()
 
+    def _say_done(self, done: dict[str, Any]) -> None:
+        """An event the first time and after a failure; status.json says each time how far it is."""
+        if not self.well:
+            self._say("mirrored", to=self.copies.store.shown, **done)
+        self.well = True
+        with self.guard:
+            if self.writer is not None:
+                self.writer.status(mirrored_step=done["step"])
+
     def _say(self, kind: str, **fields: Any) -> None:
         with self.guard:
-            if self.tell is None:
-                self.unsaid.append((kind, fields))
-                return
             try:
-                self.tell(kind, **fields)
+                if self.writer is not None:
+                    self.writer.event(kind, **fields)
+                    return
             except (OSError, ValueError):  # the disk is full, or the run has just been closed
-                self.unsaid.append((kind, fields))
+                pass
+            self.unsaid.append((kind, fields))
 
     def _write_unsaid(self) -> None:
         """Write down what was not said while the run was open, if nobody trains it by now."""

@@ -28,6 +28,7 @@ from stackwise.config import Placement
 from stackwise.memory.disk import layout_of, looks_at_ends
 from stackwise.model.direction import start_of
 from stackwise.objective import direction_of
+from stackwise.pulse import beat
 from stackwise.runs import Run
 from stackwise.stage import trunk_of
 from stackwise.training.checkpoint import CheckpointError, read_manifest
@@ -235,4 +236,5 @@ def outputs(
             else:
                 assert part is not None
                 x_BTD = work.rack.embedding(part.input_BT, start_of(causal))
+            beat()
             yield row, through(x_BTD, rest, causal=causal, border=border, time_B=time_B)

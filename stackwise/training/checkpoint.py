@@ -30,6 +30,7 @@ from torch import Tensor
 from stackwise.adapters import SUFFIX
 from stackwise.atomic import PART, flush, sha256_of, write_text
 from stackwise.jsontext import dumps, loads
+from stackwise.pulse import beat
 from stackwise.runs.folder import MANIFEST as MANIFEST
 from stackwise.runs.folder import RESTORE as RESTORE
 from stackwise.training.tensorfile import Tensors, holds, save_file
@@ -297,6 +298,7 @@ def verify_part(
             )
     except FileNotFoundError:
         raise _gone(folder, manifest, where) from None
+    beat()
     return path
 
 

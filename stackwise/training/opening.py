@@ -95,7 +95,7 @@ def open_work(
         work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf)
         if mirror is not None:
             work.mirror = mirror
-            mirror.speak(writer.event)
+            mirror.speak(writer)
         say_what_is_cut(work)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)

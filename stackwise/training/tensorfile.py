@@ -19,6 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from stackwise.pulse import beat
+
 PIECE_BYTES = 1 << 20
 MADE_BYTES = 8 << 20  # of a lazy tensor, at a time; one row at least
 DTYPES = {
@@ -114,6 +116,7 @@ def pieces(tensors: Tensors) -> Iterator[memoryview]:
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     yield memoryview(header(tensors, names))
     for name in names:
+        beat()
         tensor = tensors[name]
         if not tensor.numel():
             continue

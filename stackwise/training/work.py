@@ -27,6 +27,7 @@ from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
 from stackwise.objective import Corrupted, Corruption, corrupt
 from stackwise.probe import fixed_draws
+from stackwise.pulse import beat
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
 from stackwise.training.ownership import identity_of
@@ -270,6 +271,7 @@ class Work:
         cost, at, norms = self.costs[number], self.at, numbers.block_norms
         tokens = noisy.positions
         body = (cost.total - cost.head) * tokens
+        beat()
         at.step += 1
         at.total_steps += 1
         at.tokens += tokens
