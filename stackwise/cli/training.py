@@ -17,12 +17,14 @@ FOLDERS = {"runs_dir", "data_dir"}  # by which a run that is there is found
 
 def run_command(options: argparse.Namespace) -> int:
     """Train, with a progress bar; Ctrl-C stops and keeps everything."""
+    from stackwise.own_code import load_code
     from stackwise.training.start import create_run, seen_from, settled
 
+    code = load_code(*options.code)
     exp, placement = settings(options.experiment, options.changes)
     given = placement.model_fields_set
     exp, placement = settled(exp, placement)
-    run = create_run(exp, placement, rerun=options.rerun)
+    run = create_run(exp, placement, rerun=options.rerun, code=code)
     seen = seen_from(run.path, placement)
     return carry_out(run, seen if given else None, {key: getattr(seen, key) for key in given})
 
@@ -30,14 +32,16 @@ def run_command(options: argparse.Namespace) -> int:
 def resume_command(options: argparse.Namespace) -> int:
     """Go on with a run, here or in a process of its own; a paused one where it is."""
     from stackwise.runs import attach
+    from stackwise.runs.carried import check_trusted
     from stackwise.training.moving import changed_placement
 
     keys = placement_keys(options.changes)
     run = attach(options.run, options.runs_dir)
     if run.state == "paused" or options.detach:
-        run.resume(keys)
+        run.resume(keys, trust=options.trust)
         print(f"{run.id}: goes on in its own process")
         return 0
+    check_trusted(run, options.trust)
     changed = None if run.state == "finished" else changed_placement(run, keys)
     return carry_out(run, changed, keys or {})
 

@@ -23,6 +23,8 @@ class Job:
         through: The stage after which it stops; None for the last one.
         placement: Another placement from here on, its folders seen from the run's; None for the one
             that is there.
+        trusted: Hashes of the files of code that this user gave or trusts; the trainer imports no
+            others of the run's.
     """
 
     run: str
@@ -32,6 +34,7 @@ class Job:
     follows: bool = False
     through: int | None = None
     placement: dict[str, Any] | None = None
+    trusted: tuple[str, ...] = ()
 
     def line(self) -> str:
         """As it goes through a pipe."""

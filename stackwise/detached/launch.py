@@ -19,7 +19,9 @@ from stackwise.detached.foreign import check_known_elsewhere
 from stackwise.detached.job import BUSY, TAKEN, Job
 from stackwise.detached.warm import start_supervisor, take_warm
 from stackwise.errors import ExperimentError
+from stackwise.own_code import Paths, carried_by, loaded
 from stackwise.runs import Run, RunError, attach
+from stackwise.runs.carried import check_trusted
 from stackwise.runs.control import is_stopping, newest
 from stackwise.runs.log import last_line
 from stackwise.training.moving import changed_placement
@@ -35,6 +37,7 @@ def launch(
     stages: Sequence[int] | Literal["next"] | None = None,
     rerun: bool = False,
     queue: bool = True,
+    code: Paths = (),
     name: str | None = None,
     note: str | None = None,
     tags: Iterable[str] = (),
@@ -51,6 +54,7 @@ def launch(
             not done. None: all.
         rerun: Make another run even if one is there.
         queue: Wait while another run has the device; False: start beside it.
+        code: Files of your own that bring its kinds; the run carries them.
         name: What to call it in lists.
         note: A text to find in its folder later.
         tags: Words to group runs by.
@@ -62,9 +66,10 @@ def launch(
         RunError: If no process could be started.
     """
     placement = a_placement(placement)
-    check_known_elsewhere(an_experiment(exp))
+    files = carried_by(an_experiment(exp), code)
+    check_known_elsewhere(an_experiment(exp), {each.sha256 for each in files})
     made, whole = settled(an_experiment(exp), placement or usual_placement(exp))
-    run = create_run(made, whole, rerun=rerun)
+    run = create_run(made, whole, rerun=rerun, code=files)
     if name is not None or note is not None or tags:
         run.label(name=name, note=note, tags=tuple(tags) or None)
     seen = seen_from(run.path, whole) if placement else None
@@ -77,6 +82,7 @@ def relaunch(
     *,
     stages: Sequence[int] | Literal["next"] | None = None,
     queue: bool = True,
+    trust: bool = False,
 ) -> Run:
     """Go on with a run from its last checkpoint, in a process of its own.
 
@@ -85,13 +91,16 @@ def relaunch(
         placement: How to carry it out from here on, as for `resume`.
         stages: As for `launch`.
         queue: As for `launch`.
+        trust: Import the code that it carries, if it does: it runs as you, so read it first.
 
     Raises:
+        TrustError: If it carries code that is neither known here nor trusted.
         ExperimentError: As `launch`, or if the placement cannot be had here.
         RunError: If there is no such run, or no process could be started.
     """
     run = run if isinstance(run, Run) else attach(run, Placement().runs_dir)
-    check_known_elsewhere(run.experiment)
+    check_trusted(run, trust)
+    check_known_elsewhere(run.experiment, set(run.carries().values()) & loaded())
     new = None if placement is None else changed_placement(run, placement)
     return start(run, new, through=last_of(run, stages), queue=queue)
 
@@ -152,6 +161,7 @@ def start(
         follows=follows,
         through=through,
         placement=None if placement is None else placement.model_dump(mode="json"),
+        trusted=tuple(sorted(code)) if (code := set(run.carries().values())) <= loaded() else (),
     )
     for pair in (take_warm(), None):
         answer = handed(pair or start_supervisor(), job)

@@ -8,6 +8,7 @@
       control/0001.json  log.txt  supervisor         what it was asked; of a detached run, what its
                                                      processes said, and who looks after it
       labels.json                                    name, note and tags
+      code/                                          files of the user's own that bring kinds
       rack/  state/  best/                           weights, one safetensors file per part
       tokenizer.json  metrics.parquet                made at the start; at the end
       start/                                         of the model that it began with, if any
@@ -23,7 +24,7 @@ import time
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from stackwise.jsontext import loads
 from stackwise.runs.control import ask, is_stopping
@@ -107,10 +108,56 @@ class Run:
 
     @cached_property
     def experiment(self) -> Experiment:
-        """What was asked; a curriculum that lived in a notebook cell is known by name only."""
-        from stackwise.config import Experiment
+        """What was asked; a curriculum that lived in a notebook cell is known by name only.
 
-        return Experiment.load(self.path / "experiment.yaml", opening_run=True)
+        Raises:
+            TrustError: If it names a kind of code that the run carries and that is not imported.
+            ExperimentError: If it is damaged.
+        """
+        from stackwise.config import Experiment
+        from stackwise.errors import ExperimentError, TrustError
+
+        try:
+            return Experiment.load(self.path / "experiment.yaml", opening_run=True)
+        except ExperimentError as error:
+            from stackwise.runs.carried import lacks_code, untrusted
+
+            if not lacks_code(self):
+                raise
+            raise TrustError([*untrusted(self).problems, *error.problems]) from None
+
+    def forget_experiment(self) -> None:
+        """Read experiment.yaml again when it is next asked for: more kinds are known by now."""
+        self.__dict__.pop("experiment", None)
+
+    def carries(self) -> dict[str, str]:
+        """The files of code in its folder `code/`, each with its sha256; most runs have none.
+
+        Raises:
+            RunError: If provenance.json is missing or damaged.
+        """
+        from stackwise.runs.carried import listed
+
+        try:
+            return listed(self.provenance())
+        except RunError:
+            raise
+        except ValueError as error:
+            raise RunError(
+                f"run {self.id}: provenance.json is damaged: {error}; {RESTORE}"
+            ) from None
+
+    def trust(self) -> Self:
+        """Import the code that it carries: it runs as you, so read it first.
+
+        Raises:
+            RunError: If a file is not the one that the run began with.
+            ExperimentError: If one cannot be imported, or replaces what StackWise ships.
+        """
+        from stackwise.runs.carried import check_trusted
+
+        check_trusted(self, trust=True)
+        return self
 
     def stages(self) -> list[dict[str, Any]]:
         """What is executed."""
@@ -308,7 +355,11 @@ class Run:
             ask(self.path, "pause")
 
     def resume(
-        self, placement: Placement | Mapping[str, Any] | None = None, *, queue: bool = True
+        self,
+        placement: Placement | Mapping[str, Any] | None = None,
+        *,
+        queue: bool = True,
+        trust: bool = False,
     ) -> Run:
         """Let it go on: a paused one as it is, a stopped, failed or dead one in a new process.
 
@@ -316,15 +367,17 @@ class Run:
             placement: How to carry it out from here on, as for `sw.resume`; only of one that is
                 not live.
             queue: Wait while another run has the device; False: start beside it.
+            trust: Import the code that it carries, if it does.
 
         Raises:
             ExperimentError: If the placement cannot be had here.
+            TrustError: If it carries code that is neither known here nor trusted.
             RunError: If no process could be started, or one that is live is to be moved.
         """
         from stackwise.detached.launch import relaunch
 
         if not self.is_live or is_stopping(self.path, self.status()):
-            return relaunch(self, placement, queue=queue)
+            return relaunch(self, placement, queue=queue, trust=trust)
         if placement is not None:
             raise RunError(f"run {self.id}: is {self.state}; stop it first, then move it")
         ask(self.path, "resume")
@@ -366,6 +419,7 @@ class Run:
         placement: Placement | Mapping[str, Any] | None = None,
         launch: bool = True,
         queue: bool = True,
+        trust: bool = False,
         **changes: Any,
     ) -> Run:
         """Branch from a finished stage: a new run that goes on from there under other settings.
@@ -376,6 +430,7 @@ class Run:
             launch: Start it in a process of its own; else only make its folder, which
                 `sw.resume` trains here.
             queue: As for `resume`.
+            trust: As for `resume`; the new run carries the same code.
             changes: What its experiment has otherwise, as for `Experiment.replace`.
 
         Raises:
@@ -383,12 +438,14 @@ class Run:
                 or the stages after it do not follow on it.
         """
         from stackwise.detached.launch import relaunch
+        from stackwise.runs.carried import check_trusted
         from stackwise.training.forking import fork
         from stackwise.training.moving import changed_placement
 
+        check_trusted(self, trust)
         place = None if placement is None else changed_placement(self, placement)
         made = fork(self, after_stage, changes, place)
-        return relaunch(made, queue=queue) if launch else made
+        return relaunch(made, queue=queue, trust=trust) if launch else made
 
     def delete(self) -> list[Path]:
         """Remove its folder; of a link to a run's folder, the link alone.

@@ -26,6 +26,7 @@ from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.runs import Run, RunError
 from stackwise.runs.asked import flat
+from stackwise.runs.carried import own_files
 from stackwise.runs.folder import is_run
 from stackwise.runs.history import copy_history
 from stackwise.runs.listing import make_run
@@ -71,8 +72,9 @@ def fork(
     made = spliced(run, exp, after_stage)
     notes = beginnings(exp, stages_of(run), made, after_stage)
     facts = run.provenance()
-    weights = manifest["sha256"]
-    run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, weights)}"
+    weights, code = manifest["sha256"], own_files(run)
+    hashes = [weights, *(each.sha256 for each in code)]
+    run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, *hashes)}"
     place = placement or Placement.load(run.path / "placement.yaml")
     check_trunk(exp, place, made)
     home = run.path.resolve().parent
@@ -98,6 +100,7 @@ def fork(
                 "forked": {"run": run.id, "after_stage": after_stage, "weights": weights}
                 | {"changes": differences(old, exp)},
             },
+            code=code,
         )
         fill(draft, run, kept, after_stage)
         flush(draft.path)

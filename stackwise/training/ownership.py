@@ -36,6 +36,8 @@ def identity_of(run: Run) -> dict[str, str | None]:
         }
     except (LookupError, TypeError):
         raise RunError(f"run {run.id}: provenance.json is damaged; {RESTORE}") from None
+    if carried := run.carries():
+        began["code"] = hashlib.sha256("".join(carried.values()).encode()).hexdigest()
     texts = {name: (run.path / name).read_text("utf-8") for name in FILES}
     return began | {k: hashlib.sha256(text.encode()).hexdigest() for k, text in texts.items()}
 
