@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 MOST_BYTES = 16 << 20  # of JSON; the plan of 126 stages of 405 billion parameters takes 2.5 MB
 MOST_ENTRIES = 100_000
@@ -21,20 +22,31 @@ def read_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
 
     Raises:
         FileNotFoundError: If there is none.
-        OSError: If it is a link, or cannot be read.
-        ValueError: If it is no file, or longer than that.
+        OSError: If it is a link, a pipe or a device, or cannot be read.
+        ValueError: If it is longer than that.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    with open(handle, "rb") as file:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise ValueError(f"{path.name}: is no file")
-        if facts.st_size > most_bytes:
-            raise ValueError(f"{path.name}: is over {most_bytes} bytes long")
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = b"" if size > most_bytes else file.read(most_bytes + 1)
+    if max(size, len(content)) > most_bytes:
         raise ValueError(f"{path.name}: is over {most_bytes} bytes long")
     return content
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file to read from its beginning; never a link, nor what is none.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        OSError: If it is a link, a pipe or a device, or cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(number, "is no file", path.name)
+    return open(handle, "rb")
 
 
 def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
@@ -44,6 +56,14 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
         OSError, ValueError: As `read_bytes`, or if it is not UTF-8.
     """
     return read_bytes(path, most_bytes).decode("utf-8")
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether it is a file, and no link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def check_no_links(folder: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stackwise.asked import a_placement, an_experiment, usual_placement
+from stackwise.bounded import check_no_links
 from stackwise.config import Experiment, Placement
 from stackwise.detached.foreign import check_known_elsewhere
 from stackwise.detached.job import BUSY, TAKEN, Job
@@ -145,6 +146,7 @@ def start(
 
     Raises:
         ExperimentError: If the device is not here.
+        OSError: If a link in its folder leads out of it.
         RunError: If no process could be started.
     """
     if run.state == "finished" or (through is not None and through < run.stages_done()):
@@ -152,6 +154,7 @@ def start(
     follows = run.is_live
     if follows and not is_stopping(run.path, run.status()) and not goes_beyond(run, through):
         return run
+    check_no_links(run.path)
     where = placement or Placement.load(run.path / "placement.yaml")
     job = Job(
         run=str(run.path.resolve()),

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from stackwise.adapters import carried_after
+from stackwise.bounded import is_plain_file
 from stackwise.interop.errors import ModelError
 from stackwise.interop.importing import main_dtype, size_bytes
 from stackwise.interop.kept import config_kept, files_kept
@@ -132,7 +133,7 @@ def of_model(folder: Path) -> Export:
         folder=folder,
         config=config_of(model.rack, model.vocab, model.source.config, length=LENGTH, dtype=None),
         tensors=tensors,
-        copied={name: folder / name for name in KEPT if (folder / name).is_file()},
+        copied={name: folder / name for name in KEPT if is_plain_file(folder / name)},
         weights=f"the weights of {folder.name}, as they were imported from {model.source.name}",
         notes=mixed(tensors),
         origin={"model": model.source.name, "checkpoint": model.weights_hash},

@@ -19,6 +19,7 @@ made and found in `listing.py`, written by `writer.py`, and asked to pause or st
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from stackwise.bounded import is_plain_file, read_text
 from stackwise.jsontext import loads
 from stackwise.runs.control import ask, is_stopping
 from stackwise.runs.events import Event, read_events
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from stackwise.model.rack import Rack
 
 READS, WAIT_SECONDS = 5, 0.05
+LARGEST = 32 << 20  # bytes of a JSON file
+NO_FILE = (errno.ELOOP, errno.EINVAL)  # a link, a pipe or a device where a file should be
 STAGES = "stages.json"
 MANIFEST = "manifest.json"  # of a checkpoint; what is in it is said in `training/checkpoint.py`
 
@@ -499,10 +503,12 @@ class Run:
         """A JSON file of the run."""
         path = self.path / name
         try:
-            value = loads(path.read_text("utf-8"))
+            value = loads(read_text(path, LARGEST))
         except FileNotFoundError:
             raise RunError(f"run {self.id}: {name} is missing; {RESTORE}") from None
-        except ValueError:
+        except (ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_FILE:
+                raise
             value = None
         if not isinstance(value, kind):
             raise RunError(f"run {self.id}: {name} is damaged; {RESTORE}")
@@ -515,6 +521,6 @@ RESTORE = "restore it from a copy of the run, or train again (rerun=True, --reru
 def is_run(path: Path) -> bool:
     """Whether a folder is a run: stages.json, which is made last, is there."""
     try:
-        return (path / STAGES).is_file()
-    except OSError:  # a name too long, a folder that may not be read
+        return is_plain_file(path / STAGES)
+    except ValueError:  # a name with a zero in it
         return False

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
+from stackwise import bounded
 from stackwise.atomic import write_text
 from stackwise.config import Experiment, Placement
 from stackwise.errors import ExperimentError, Problem, TrustError, closest, said_in, short
@@ -253,7 +254,7 @@ def read_result(kind: type[Result], folder: Path) -> Result:
     """
     path = folder / RUNS
     try:
-        facts = loads(path.read_text("utf-8"))
+        facts = loads(bounded.read_text(path))
         rows = facts["runs"]
     except FileNotFoundError:
         raise ExperimentError(

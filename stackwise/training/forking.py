@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import flush, write_text
+from stackwise.bounded import check_no_links
 from stackwise.budget import placed, with_spans
 from stackwise.choice import Unknown
 from stackwise.completion import complete, packing
@@ -61,7 +62,9 @@ def fork(
         ExperimentError: If the stage's end is not kept, the changes would alter what it holds, or
             the stages after it do not follow on it.
         CheckpointError: If what is kept is damaged.
+        OSError: If a link in its folder leads out of it.
     """
+    check_no_links(run.path)
     check_kept(run, after_stage)
     old, exp = run.experiment, run.experiment.replace(**changes)
     kept = folder_of(run.path, after_stage) / RACK

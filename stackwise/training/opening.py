@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, nullcontext
 import torch
 
 from stackwise.atomic import write_text
+from stackwise.bounded import check_no_links
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import epoch_order, samples_per_epoch
@@ -58,9 +59,11 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         ExperimentError: If the placement names a device that is not here, or a package is missing,
             or a disk has no room for what is left of the run.
         RunBusy: If another process is training it.
+        OSError: If a link in its folder leads out of it.
         TrainingError: If the corpus is no longer the one that the run began with.
         CheckpointError: If its checkpoint is damaged.
     """
+    check_no_links(run.path)
     before = Placement.load(run.path / "placement.yaml")
     placement = placement or before
     stages = stages_of(run)

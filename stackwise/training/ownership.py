@@ -11,7 +11,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from stackwise.bounded import read_text
 from stackwise.runs import Run, RunError
+from stackwise.runs.folder import LARGEST
 from stackwise.training.checkpoint import MANIFEST, RESTORE, CheckpointError, read_manifest
 
 HOLDS = {"rack": "counters", "best": "loss"}  # what only the manifest in this folder holds
@@ -38,7 +40,7 @@ def identity_of(run: Run) -> dict[str, str | None]:
         raise RunError(f"run {run.id}: provenance.json is damaged; {RESTORE}") from None
     if carried := run.carries():
         began["code"] = hashlib.sha256("".join(carried.values()).encode()).hexdigest()
-    texts = {name: (run.path / name).read_text("utf-8") for name in FILES}
+    texts = {name: read_text(run.path / name, LARGEST) for name in FILES}
     return began | {k: hashlib.sha256(text.encode()).hexdigest() for k, text in texts.items()}
 
 

@@ -141,11 +141,11 @@ def test_opening_a_run_imports_nothing_and_trusting_it_goes_on_to_the_same_bits(
 def test_only_what_the_run_began_with_is_imported(tiny, mine):
     path, *_ = trained(tiny, mine, stop=True)
     (Path(path) / "code" / "mine.py").write_text("open('imported', 'w')")
-    with pytest.raises(RunError, match="code/mine.py: is not what the run began with"):
+    with pytest.raises(RunError, match=r"code/mine.py: is not what the run began with"):
         resume(path, trust=True)
     (Path(path) / "code" / "mine.py").unlink()
     (Path(path) / "code" / "mine.py").symlink_to(mine)
-    with pytest.raises(RunError, match="code/mine.py: cannot be read"):
+    with pytest.raises(RunError, match=r"code/mine.py: cannot be read"):
         resume(path, trust=True)
     assert not Path("imported").exists()
 
@@ -219,7 +219,7 @@ def test_a_file_has_to_bring_what_the_experiment_names(tiny, mine, place):
     exp = tiny.replace(**{"masking.schedule": "root"})
     other = mine.with_name("other.py")
     other.write_text("")
-    with pytest.raises(sw.ExperimentError, match="'root' is brought by none of other.py"):
+    with pytest.raises(sw.ExperimentError, match=r"'root' is brought by none of other\.py"):
         sw.train(exp, place, code=other)
     mine.write_text(f"{MINE}\n")
     with pytest.raises(sw.ExperimentError, match=r"mine.py has changed since masking.schedule"):
@@ -245,7 +245,7 @@ def test_a_study_carries_code_too(tiny, mine, place, capsys):
 
 
 def test_the_command_line_takes_code_before_it_reads_the_experiment(mine, capsys):
-    small = "rack.stacks=3 rack.d_model=16 rack.heads=2 curriculum=two masking=root".split()
+    small = ["rack.stacks=3", "rack.d_model=16", "rack.heads=2", "curriculum=two", "masking=root"]
     assert main(["plan", "toy", *small]) == 2
     assert "unknown name 'two'" in capsys.readouterr().err
     assert main(["plan", "toy", *small, "--code", str(mine)]) == 0
@@ -259,5 +259,5 @@ def test_a_provenance_that_lists_other_files_is_damaged(tiny, mine, place):
     for name in ("../mine.py", "/etc/mine.py", "mine.txt", "", "a\0.py", 3):
         facts["carries"] = [{"file": name, "sha256": "0" * 64}]
         (run.path / "provenance.json").write_text(json.dumps(facts))
-        with pytest.raises(RunError, match="provenance.json is damaged"):
+        with pytest.raises(RunError, match=r"provenance.json is damaged"):
             Run(run.path).carries()
