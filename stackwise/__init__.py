@@ -16,6 +16,8 @@ _HOME = {
     "Placement": "config",
     "presets": "config",
     "ExperimentError": "errors",
+    "TrustError": "errors",
+    "load_code": "own_code",
     "Choice": "choice",
     "Params": "choice",
     "Stage": "stage",

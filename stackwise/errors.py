@@ -83,6 +83,10 @@ class ExperimentError(ValueError):
         return ExperimentError([problem.under(key) for problem in self.problems])
 
 
+class TrustError(ExperimentError):
+    """A run, or a study, carries code that its user has not said to trust; nothing was imported."""
+
+
 @contextmanager
 def said_in(source: str) -> Iterator[None]:
     """Name the file in the errors of what it says."""

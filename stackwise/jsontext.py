@@ -14,6 +14,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from stackwise import bounded
+
 NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -43,7 +45,7 @@ def loads(text: str) -> Any:
 def read_mapping(path: Path) -> dict[str, Any]:
     """What `dumps` wrote of a mapping into a file; empty if it is not there or holds none."""
     try:
-        found = loads(path.read_text("utf-8"))
+        found = loads(bounded.read_text(path))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -15,10 +15,33 @@ import yaml
 from stackwise.errors import ExperimentError, short
 
 MOST_BYTES = 1 << 20  # an experiment is a page of text
+MOST_VALUES = 100_000
 
 
 class _Plain(yaml.SafeLoader):
     """PyYAML's safe loader, stricter: it says no instead of guessing."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._values, self._sizes = 0, dict[str, int]()
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """One node, counted; aliases count each time for all that they repeat."""
+        if self.check_event(yaml.AliasEvent):
+            self._count(self._sizes.get(self.peek_event().anchor, 1))
+            return super().compose_node(parent, index)
+        anchor, before = self.peek_event().anchor, self._values
+        self._count(1)
+        node = super().compose_node(parent, index)
+        if anchor is not None:
+            self._sizes[anchor] = self._values - before
+        return node
+
+    def _count(self, values: int) -> None:
+        self._values += values
+        if self._values > MOST_VALUES:
+            raise yaml.YAMLError(f"holds over {MOST_VALUES} values, those that aliases repeat "
+                                 "counted each time")  # fmt: skip
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen = set[str]()
@@ -126,7 +149,7 @@ def read_text(path: str | Path) -> str:
     if not path.is_file():
         raise ExperimentError(f"{path}: no such file")
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file:  # a pipe is no file, so that this ends
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise ExperimentError(f"{path}: is over {MOST_BYTES} bytes long; name a YAML file")

@@ -2,7 +2,7 @@
 
 Each command is a small function over the public names. Exit codes: 0 done, 1 failed, 2 the command
 or the experiment is wrong, 3 what was planned does not fit, 130 stopped with Ctrl-C (the run is
-saved and can be resumed).
+saved and can be resumed), 8 the run carries code that is not trusted.
 Commands and options are listed in `arguments.py`; those that train are in `training.py`, those that
 look at what is there in `looking.py`, those that move models in `moving.py`, those that check the
 machine in `checking.py`, the one that looks for learning rates in `lr_finding.py`, the one that
@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 from stackwise.cli.arguments import read
 from stackwise.cli.training import STOPPED
+
+UNTRUSTED = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +36,7 @@ def answered(arguments: Sequence[str] | None) -> int:
     """The same; Ctrl-C outside of training is raised."""
     options = read(arguments)
     from stackwise.data.errors import DataError
+    from stackwise.errors import TrustError
     from stackwise.runs import RunBusy, RunError
     from stackwise.training.checkpoint import CheckpointError
     from stackwise.training.run import Stopped
@@ -41,6 +44,9 @@ def answered(arguments: Sequence[str] | None) -> int:
 
     try:
         return int(options.command(options))
+    except TrustError as error:
+        print(f"stackwise: {error}", file=sys.stderr)
+        return UNTRUSTED
     except (ValueError, RunError, DataError) as error:
         print(f"stackwise: {error}", file=sys.stderr)
         return 2

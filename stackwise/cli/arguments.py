@@ -19,7 +19,7 @@ from stackwise.cli.moving import export_command, import_command
 from stackwise.cli.planning import add_advise, add_calibrate, add_plan
 from stackwise.cli.running import add_running
 from stackwise.cli.sampling import SAMPLE_MORE, add_sample_options, sample_command
-from stackwise.cli.settings import add_settings
+from stackwise.cli.settings import add_settings, add_trust
 from stackwise.cli.studying import add_study
 from stackwise.cli.training import demo_command, resume_command, run_command
 
@@ -151,6 +151,8 @@ def parser() -> argparse.ArgumentParser:
         EXPORT_MORE,
     )
     _add_export(out)
+    for command in (again, score, text, out):
+        add_trust(command)
     for command in (again, runs, score, text, out):
         command.add_argument("--runs-dir", default="runs", help="folder of the runs (default runs)")
     add_fetch(add)

@@ -79,6 +79,7 @@ def eval_command(options: argparse.Namespace) -> int:
         seed=options.seed,
         draws=options.draws,
         device=options.device,
+        trust=options.trust,
     )
     print(
         f"{score.bits_per_byte:.4f} ± {score.stderr:.4f} bits per byte, "

@@ -51,8 +51,10 @@ def lr_find_command(options: argparse.Namespace) -> int:
     from stackwise.cli.settings import settings
     from stackwise.jsontext import dumps
     from stackwise.lr_range import lr_find
+    from stackwise.own_code import load_code
     from stackwise.runs import attach
 
+    load_code(*options.code)
     exp, placement = settings(options.experiment, options.changes)
     tell = partial(print, flush=True, file=sys.stderr if options.json else sys.stdout)
     found = lr_find(

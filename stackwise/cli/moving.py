@@ -48,7 +48,13 @@ def export_command(options: argparse.Namespace) -> int:
     from stackwise.interop.exporting import written
 
     shard_bytes = size(options.shard_size)
-    export = prepared(options.source, runs_dir=options.runs_dir, raw=options.raw, best=options.best)
+    export = prepared(
+        options.source,
+        runs_dir=options.runs_dir,
+        raw=options.raw,
+        best=options.best,
+        trust=options.trust,
+    )
     with bar() as moved:
         path = written(export, options.target, shard_bytes=shard_bytes, on_bytes=moved.update)
     print(f"{path}: {export.weights}")

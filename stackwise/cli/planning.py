@@ -128,12 +128,14 @@ def plan_command(options: argparse.Namespace) -> int:
     """Print a plan; say by the exit code whether it fits."""
     from stackwise.cli.settings import settings
     from stackwise.jsontext import dumps
+    from stackwise.own_code import load_code
     from stackwise.planner.fit import fits
     from stackwise.planner.plan import plan
     from stackwise.planner.shown import fits_text, plan_text
 
     if options.fit and options.all:
         raise ValueError("--all: shows all stages of a plan, and --fit shows none; leave one out")
+    load_code(*options.code)
     exp, placement = settings(options.experiment, options.changes)
     machine, samples = machine_of(options), samples_of(exp, placement, options.text_tokens)
     if options.fit:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stackwise.cli.keeping import add_keeping, watchdog_in
-from stackwise.cli.settings import said, settings
+from stackwise.cli.settings import add_code, add_trust, said, settings
 
 WATCH_SECONDS, LINE_SECONDS, STOP_SECONDS = 0.5, 10.0, 600.0
 ENDED_BADLY = ("failed", "died", "damaged")
@@ -45,6 +45,7 @@ def add_running(add: Callable[..., argparse.ArgumentParser]) -> None:
         help="only this stage, which follows on those that are done; may be given again; next: the "
         "first that is not done",
     )
+    add_code(launch)
     launch.add_argument("--no-queue", action="store_true", help="do not wait for the device")
     launch.add_argument("--name", help="what to call it in lists")
     add_keeping(launch, launched="launch")
@@ -61,6 +62,7 @@ def add_running(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     fork.add_argument("after_stage", type=int, metavar="STAGE", help="the stage's number")
     fork.add_argument("changes", nargs="*", default=[], metavar="key=value", help="what changes")
+    add_trust(fork)
     label = _for_a_run(add, "label", label_command, "name a run, note something of it, tag it")
     label.add_argument("--name", help="what to call it in lists; empty: its id")
     label.add_argument("--note", help="any text; empty: none")
@@ -86,8 +88,10 @@ def _for_a_run(
 def launch_command(options: argparse.Namespace) -> int:
     """Train in a process of its own, which outlives this terminal."""
     from stackwise.detached.launch import launch
+    from stackwise.own_code import load_code
     from stackwise.report import called, program
 
+    load_code(*options.code)
     exp, placement = settings(options.experiment, options.changes)
     given = placement if placement.model_fields_set else None
     run = launch(
@@ -96,6 +100,7 @@ def launch_command(options: argparse.Namespace) -> int:
         stages="next" if options.stage == ["next"] else options.stage or None,
         rerun=options.rerun,
         queue=not options.no_queue,
+        code=options.code,
         name=options.name,
         mirror=options.mirror,
         alert=options.alert,
@@ -173,12 +178,15 @@ def fork_command(options: argparse.Namespace) -> int:
     from stackwise.changes import nested
     from stackwise.detached.launch import relaunch
     from stackwise.report import called, program
+    from stackwise.runs.carried import check_trusted
     from stackwise.training.forking import fork
 
-    run = fork(_of(options), options.after_stage, nested(said(options.changes)))
+    old = _of(options)
+    check_trusted(old, options.trust)
+    run = fork(old, options.after_stage, nested(said(options.changes)))
     for note in run.provenance().get("notes", ()):
         print(f"note: {note}")
-    relaunch(run)
+    relaunch(run, trust=options.trust)
     print(f"{run.id}: {run.state}")
     print(f"watch it with: {program()} watch {called(run)}")
     return 0

@@ -98,12 +98,14 @@ def sample_command(options: argparse.Namespace) -> int:
     from stackwise.config import Placement
     from stackwise.objective import is_causal
     from stackwise.runs import attach
+    from stackwise.runs.carried import check_trusted
     from stackwise.sampling.asked import block_in, check_choosing, check_prompt
     from stackwise.sampling.stream import stream
     from stackwise.training.start import lent_from
 
     check_text(options.prompt)
     run = attach(options.run, options.runs_dir)
+    check_trusted(run, options.trust)
     objective = run.experiment.objective
     method = check_sampling(options, objective.choice, is_causal(objective))
     top = {"top_k": options.top_k, "top_p": options.top_p}

@@ -18,6 +18,28 @@ def add_settings(command: argparse.ArgumentParser, changes: str = "changes, as f
         help="a name that `stackwise presets` lists, a YAML file, or a folder of `import`",
     )
     command.add_argument("changes", nargs="*", default=[], metavar="key=value", help=changes)
+    add_code(command)
+
+
+def add_code(command: argparse.ArgumentParser) -> None:
+    """The option by which a user names files of their own."""
+    command.add_argument(
+        "--code",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file of yours that brings kinds; it is imported first, and a run carries "
+        "it; may be given again",
+    )
+
+
+def add_trust(command: argparse.ArgumentParser) -> None:
+    """The option by which a user trusts what came with a run."""
+    command.add_argument(
+        "--trust",
+        action="store_true",
+        help="import the code that it carries: it runs as you, so read it first",
+    )
 
 
 def settings(source: str, changes: Sequence[str]) -> tuple[Any, Any]:

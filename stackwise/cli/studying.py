@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from stackwise.cli.settings import add_code, add_trust
 from stackwise.cli.training import hangup_saves
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def add_study(add: Callable[..., argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--threads", type=int, metavar="N", help="of the CPU for each run; they decide last bits"
     )
+    add_code(command)
+    add_trust(command)
     command.add_argument("--json", action="store_true", help="print plan or result as JSON")
 
 
@@ -62,11 +65,14 @@ def workers_of(text: str) -> int | str:
 def study_command(options: argparse.Namespace) -> int:
     """Print what a study takes, carry it out, and print what it says."""
     from stackwise.jsontext import dumps
+    from stackwise.own_code import load_code
     from stackwise.report import program
     from stackwise.study import Study
     from stackwise.training.run import Stopped
 
-    study = Study.load(options.file)
+    given = load_code(*options.code)
+    code = {"code": options.code} if given else {}
+    study = Study.load(options.file, trust=options.trust, **code)
     planned = study.plan()
     if options.plan or not options.json:
         print(dumps(planned.to_json()) if options.json else planned)

@@ -18,12 +18,14 @@ FOLDERS = {"runs_dir", "data_dir"}  # by which a run that is there is found
 
 def run_command(options: argparse.Namespace) -> int:
     """Train, with a progress bar; Ctrl-C stops and keeps everything."""
+    from stackwise.own_code import load_code
     from stackwise.training.start import create_run, seen_from, settled
 
+    code = load_code(*options.code)
     exp, placement = settings(options.experiment, options.changes)
     given = placement.model_fields_set
     exp, placement = settled(exp, placement)
-    run = create_run(exp, placement, rerun=options.rerun)
+    run = create_run(exp, placement, rerun=options.rerun, code=code)
     seen = seen_from(run.path, placement)
     keys = {key: getattr(seen, key) for key in given}
     return carry_out(run, seen if given else None, keys, options)
@@ -32,6 +34,7 @@ def run_command(options: argparse.Namespace) -> int:
 def resume_command(options: argparse.Namespace) -> int:
     """Go on with a run, here or in a process of its own; a paused one where it is."""
     from stackwise.runs import attach
+    from stackwise.runs.carried import check_trusted
     from stackwise.training.earlier import go_back
     from stackwise.training.moving import changed_placement
 
@@ -42,9 +45,16 @@ def resume_command(options: argparse.Namespace) -> int:
     if watchdog_in(options) and not options.detach:
         raise ValueError("--watchdog, --restart-died: of a launched run; add --detach")
     if run.state == "paused" or options.detach:
-        run.resume(keys, mirror=options.mirror, alert=options.alert, watchdog=watchdog_in(options))
+        run.resume(
+            keys,
+            mirror=options.mirror,
+            alert=options.alert,
+            watchdog=watchdog_in(options),
+            trust=options.trust,
+        )
         print(f"{run.id}: goes on in its own process")
         return 0
+    check_trusted(run, options.trust)
     changed = None if run.state == "finished" else changed_placement(run, keys)
     return carry_out(run, changed, keys or {}, options)
 

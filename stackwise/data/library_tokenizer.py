@@ -18,7 +18,7 @@ import numpy as np
 
 from stackwise.data.errors import DataError, missing_package
 from stackwise.data.files import first_line
-from stackwise.data.tokenizer import Ids, byte_characters, decode_known
+from stackwise.data.tokenizer import MOST_IDS, Ids, byte_characters, decode_known
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -63,6 +63,11 @@ class LibraryTokenizer:
         if not vocabulary:
             raise DataError(f"{source}: the tokenizer has no entries; train it first")
         self.size = max(vocabulary.values()) + 1
+        if self.size > MOST_IDS:
+            raise DataError(
+                f"{source}: an entry has the id {self.size - 1}, and {MOST_IDS - 1} is the highest "
+                "that is read; number the entries without gaps"
+            )
         self._bytes_V = _token_bytes(parsed, vocabulary, self.size)
         self._unknown = _unknown_id(parsed["model"], vocabulary)
 

@@ -25,6 +25,8 @@ from stackwise.data.errors import DataError, readable
 Ids = NDArray[np.int64]
 Texts = Callable[[], Iterator[str]]
 
+MOST_BYTES = 128 << 20  # of a tokenizer.json; those of large models have 30 MB
+MOST_IDS = 1 << 24
 REPLACEMENT = "\ufffd"
 
 
@@ -192,9 +194,11 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     """
     path = readable(Path(), str(path), "the tokenizer's path")
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"over {MOST_BYTES} bytes long")
         text = path.read_bytes().decode()
         content: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON: {error}; name a tokenizer.json") from None
     if content == json.loads(ByteTokenizer().to_json()):
         return ByteTokenizer()

@@ -26,6 +26,8 @@ class Job:
         mirror: The address that each checkpoint is copied to; empty for none.
         alert: The command that is called when it ends or is restarted; None for none.
         watchdog: The fields of `Watchdog`; None for none.
+        trusted: Hashes of the files of code that this user gave or trusts; the trainer imports no
+            others of the run's.
     """
 
     run: str
@@ -38,6 +40,7 @@ class Job:
     mirror: str = ""
     alert: str | None = None
     watchdog: dict[str, Any] | None = None
+    trusted: tuple[str, ...] = ()
 
     def line(self) -> str:
         """As it goes through a pipe."""

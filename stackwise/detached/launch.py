@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from stackwise.alerts import alert_of
 from stackwise.asked import a_placement, an_experiment, usual_placement
+from stackwise.bounded import check_no_links
 from stackwise.config import Experiment, Placement
 from stackwise.detached.foreign import check_known_elsewhere
 from stackwise.detached.job import BUSY, TAKEN, Job
@@ -24,7 +25,9 @@ from stackwise.detached.watchdog import Watchdog, watchdog_of
 from stackwise.errors import ExperimentError
 from stackwise.mirrors.copying import Copies
 from stackwise.mirrors.mirror import mirror_of
+from stackwise.own_code import Paths, carried_by, loaded
 from stackwise.runs import Run, RunError, attach
+from stackwise.runs.carried import check_trusted
 from stackwise.runs.control import is_stopping, newest
 from stackwise.runs.log import last_line
 from stackwise.training.moving import changed_placement
@@ -40,6 +43,7 @@ def launch(
     stages: Sequence[int] | Literal["next"] | None = None,
     rerun: bool = False,
     queue: bool = True,
+    code: Paths = (),
     name: str | None = None,
     note: str | None = None,
     tags: Iterable[str] = (),
@@ -59,6 +63,7 @@ def launch(
             not done. None: all.
         rerun: Make another run even if one is there.
         queue: Wait while another run has the device; False: start beside it.
+        code: Files of your own that bring its kinds; the run carries them.
         name: What to call it in lists.
         note: A text to find in its folder later.
         tags: Words to group runs by.
@@ -74,9 +79,10 @@ def launch(
         RunError: If no process could be started.
     """
     placement = a_placement(placement)
-    check_known_elsewhere(an_experiment(exp))
+    files = carried_by(an_experiment(exp), code)
+    check_known_elsewhere(an_experiment(exp), {each.sha256 for each in files})
     made, whole = settled(an_experiment(exp), placement or usual_placement(exp))
-    run = create_run(made, whole, rerun=rerun)
+    run = create_run(made, whole, rerun=rerun, code=files)
     if name is not None or note is not None or tags:
         run.label(name=name, note=note, tags=tuple(tags) or None)
     seen = seen_from(run.path, whole) if placement else None
@@ -97,6 +103,7 @@ def relaunch(
     *,
     stages: Sequence[int] | Literal["next"] | None = None,
     queue: bool = True,
+    trust: bool = False,
     mirror: str | None = None,
     alert: str | None = None,
     watchdog: Watchdog | float | None = None,
@@ -108,16 +115,19 @@ def relaunch(
         placement: How to carry it out from here on, as for `resume`.
         stages: As for `launch`.
         queue: As for `launch`.
+        trust: Import the code that it carries, if it does: it runs as you, so read it first.
         mirror: As for `launch`.
         alert: As for `launch`.
         watchdog: As for `launch`.
 
     Raises:
+        TrustError: If it carries code that is neither known here nor trusted.
         ExperimentError: As `launch`, or if the placement cannot be had here.
         RunError: If there is no such run, or no process could be started.
     """
     run = run if isinstance(run, Run) else attach(run, Placement().runs_dir)
-    check_known_elsewhere(run.experiment)
+    check_trusted(run, trust)
+    check_known_elsewhere(run.experiment, set(run.carries().values()) & loaded())
     new = None if placement is None else changed_placement(run, placement)
     return start(
         run,
@@ -180,6 +190,7 @@ def start(
 
     Raises:
         ExperimentError: If the device is not here, or a command or a number of minutes is none.
+        OSError: If a link in its folder leads out of it.
         RunError: If no process could be started.
     """
     rule, address, command = watchdog_of(watchdog), mirror_of(mirror), alert_of(alert)
@@ -190,6 +201,7 @@ def start(
     follows = run.is_live
     if follows and not is_stopping(run.path, run.status()) and not goes_beyond(run, through):
         return run
+    check_no_links(run.path)
     where = placement or Placement.load(run.path / "placement.yaml")
     job = Job(
         run=str(run.path.resolve()),
@@ -202,6 +214,7 @@ def start(
         mirror=address or "",
         alert=command,
         watchdog=None if rule is None else asdict(rule),
+        trusted=tuple(sorted(code)) if (code := set(run.carries().values())) <= loaded() else (),
     )
     for pair in (take_warm(), None):
         answer = handed(pair or start_supervisor(), job)

@@ -24,6 +24,7 @@ def main() -> int:
     from stackwise.config import Placement
     from stackwise.memory.meter import warm_up
     from stackwise.runs import Run
+    from stackwise.runs.carried import import_carried
     from stackwise.training.run import execute
 
     warm_up(torch.device("cpu"))  # a card's memory is not taken before it is the run's turn
@@ -34,8 +35,11 @@ def main() -> int:
     into_log(Path(job.run))
     try:
         placement = None if job.placement is None else Placement(**job.placement)
+        run = Run(job.run)
+        if job.trusted:
+            import_carried(run, only=job.trusted)
         run = execute(
-            Run(job.run),
+            run,
             placement,
             mirror=job.mirror,
             through=job.through,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from stackwise.adapters import carried_after
+from stackwise.bounded import is_plain_file
 from stackwise.interop.errors import ModelError
 from stackwise.interop.importing import main_dtype, size_bytes
 from stackwise.interop.kept import config_kept, files_kept
@@ -28,6 +29,7 @@ from stackwise.interop.unpacking import weights_of, with_adapter
 from stackwise.memory.flops import vocab_size
 from stackwise.model.shape import RackShape, stack_ids
 from stackwise.runs import Run, RunError, attach
+from stackwise.runs.carried import check_trusted
 from stackwise.stage import paths_so_far
 from stackwise.training.checkpoint import verify_part, weights_hash
 from stackwise.training.ownership import own_manifest
@@ -72,6 +74,7 @@ def prepared(
     runs_dir: str | Path = "runs",
     raw: bool = False,
     best: bool = False,
+    trust: bool = False,
 ) -> Export:
     """Look at what is to be exported, and refuse what cannot be; files are read once, for hashes.
 
@@ -80,17 +83,20 @@ def prepared(
         runs_dir: Folder in which an id is looked up.
         raw: Of a run that is not finished, the weights themselves and not their average.
         best: Of a run, the weights of the lowest held-out loss in its last stage.
+        trust: Import the code that a run carries, if it does.
 
     Raises:
+        TrustError: If a run carries code that is neither known here nor trusted.
         ModelError: If it is no model and no run, damaged, or no Llama, with every reason.
         RunError: If there is no such run.
         CheckpointError: If a run's weights are damaged, or there are none yet.
     """
     if isinstance(source, Run):
+        check_trusted(source, trust)
         return of_run(source, raw=raw, best=best)
     folder = Path(source)
     if not is_model(folder):
-        return of_run(run_of(folder, runs_dir), raw=raw, best=best)
+        return prepared(run_of(folder, runs_dir), raw=raw, best=best, trust=trust)
     for name, asked in (("raw", raw), ("best", best)):
         if asked:
             raise ModelError(f"{name}: a model folder has one set of weights; leave it out")
@@ -127,7 +133,7 @@ def of_model(folder: Path) -> Export:
         folder=folder,
         config=config_of(model.rack, model.vocab, model.source.config, length=LENGTH, dtype=None),
         tensors=tensors,
-        copied={name: folder / name for name in KEPT if (folder / name).is_file()},
+        copied={name: folder / name for name in KEPT if is_plain_file(folder / name)},
         weights=f"the weights of {folder.name}, as they were imported from {model.source.name}",
         notes=mixed(tensors),
         origin={"model": model.source.name, "checkpoint": model.weights_hash},

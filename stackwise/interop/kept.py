@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stackwise.bounded import check_no_links, is_plain_file
 from stackwise.data.tokenizer import Tokenizer, read_tokenizer
 from stackwise.errors import ExperimentError
 from stackwise.interop.errors import ModelError
@@ -39,13 +40,14 @@ def keep(model: Beginning, tokenizer: Tokenizer, run: Path) -> None:
     folder, own = run / START, model.path / TOKENIZER
     if isinstance(model, FinishedRun):
         if (model.path / START).is_dir():
+            check_no_links(model.path / START)
             shutil.copytree(model.path / START, folder, dirs_exist_ok=True)
         return
     folder.mkdir(exist_ok=True)
     shutil.copyfile(model.path / MODEL, folder / MODEL)
     if own.is_file() and read_tokenizer(own).to_json() == tokenizer.to_json():
         for name in KEPT:
-            if (model.path / name).is_file():
+            if is_plain_file(model.path / name):
                 shutil.copyfile(model.path / name, folder / name)
 
 
@@ -74,4 +76,4 @@ def config_kept(run: Run, length: int) -> Mapping[str, Any]:
 def files_kept(run: Run) -> dict[str, Path]:
     """The model's tokenizer files, by name; none if the run reads text in another way."""
     folder = run.path / START
-    return {name: folder / name for name in KEPT if (folder / name).is_file()}
+    return {name: folder / name for name in KEPT if is_plain_file(folder / name)}

@@ -18,9 +18,11 @@ from typing import Any
 
 import torch
 
+from stackwise import bounded
 from stackwise.atomic import write_text
 from stackwise.data.cache import cache_folder
 from stackwise.errors import ExperimentError
+from stackwise.jsontext import loads
 from stackwise.planner.curve import Curve, Curves
 from stackwise.planner.hardware import Hardware
 from stackwise.planner.together import with_blocks
@@ -90,7 +92,7 @@ class Calibration:
         """
         again = f"; measure this machine with: {program()} calibrate"
         try:
-            whole = json.loads(path.read_text("utf-8"))
+            whole = loads(bounded.read_text(path.resolve()))
             version, rates = whole.pop("format"), tuple(Rate(**each) for each in whole.pop("rates"))
             sound = all(math.isfinite(each.rate) and each.rate > 0 for each in rates)
             sound = sound and whole.keys() >= FACTS

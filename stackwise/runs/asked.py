@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from stackwise.bounded import read_text
 from stackwise.runs.folder import RESTORE, RunError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # Written by ourselves and never executed, so libyaml's loader will do, seven times as fast.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_BYTES = 1 << 20
+DEEPEST = 50
 MOST_VALUES = 10_000  # aliases of aliases grow without end
 
 
@@ -30,20 +32,29 @@ def asked_of(run: Run) -> dict[str, Any]:
         RunError: If the file is missing, or is no mapping.
     """
     try:
-        text = (run.path / "experiment.yaml").read_text("utf-8")
+        text = read_text(run.path / "experiment.yaml", MOST_BYTES)
     except FileNotFoundError:
         raise RunError(f"run {run.id}: experiment.yaml is missing; {RESTORE}") from None
     except (OSError, ValueError) as error:
         raise RunError(f"run {run.id}: experiment.yaml cannot be read: {error}") from error
-    found = None
-    if len(text) <= MOST_BYTES:
-        try:
-            found = yaml.load(text, Loader=LOADER)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            found = None
+    try:
+        found = yaml.load(text, Loader=LOADER) if _is_shallow(text) else None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        found = None
     if not isinstance(found, dict) or not _is_small(found):
         raise RunError(f"run {run.id}: experiment.yaml is damaged; {RESTORE}")
     return found
+
+
+def _is_shallow(text: str) -> bool:
+    """Whether it is nested as an experiment is: libyaml's loader dies of more, with the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            return False
+    return True
 
 
 def _is_small(value: Any) -> bool:

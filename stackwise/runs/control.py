@@ -9,6 +9,7 @@ in order, and says in status.json which number it came to (`obeyed`). Nothing is
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from stackwise.atomic import numbers_in, write_next
+from stackwise.bounded import read_text
 from stackwise.jsontext import dumps, loads
 
 Command = Literal["pause", "resume", "stop", "stop-now"]
@@ -59,6 +61,8 @@ def ask(run: Path, command: Command, *, patience: float | None = None) -> Order:
     """
     if command not in COMMANDS:
         raise ValueError(f"command: {command!r} is not one of {', '.join(COMMANDS)}")
+    if (run / FOLDER).is_symlink():
+        raise OSError(errno.ELOOP, "is a link, which leads out of the run's folder", FOLDER)
     now = time.time()
     facts = {"command": command, "time": now, "pid": os.getpid(), "patience": patience}
     path = write_next(run / FOLDER, dumps(facts), DIGITS)
@@ -100,7 +104,7 @@ def orders(run: Path, after: int = 0) -> list[Order]:
 
 def _read(run: Path, number: int) -> Order | None:
     try:
-        facts = loads((run / FOLDER / f"{number:0{DIGITS}d}.json").read_text("utf-8"))
+        facts = loads(read_text(run / FOLDER / f"{number:0{DIGITS}d}.json", 1 << 16))
         patience = facts.get("patience")
         return Order(
             number=number,

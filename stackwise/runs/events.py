@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import append
+from stackwise.bounded import opened
 from stackwise.jsontext import dumps, loads
 from stackwise.runs import status
 
@@ -96,7 +97,8 @@ def read_events(path: Path) -> list[Event]:
     """
     if not path.exists():
         return []
-    lines = path.read_text("utf-8", errors="replace").split("\n")[:-1]
+    with opened(path) as file:
+        lines = file.read().decode("utf-8", errors="replace").split("\n")[:-1]
     return _all_at_once(lines) or [_event(line) for line in lines]
 
 

@@ -8,6 +8,7 @@
       control/0001.json  log.txt  supervisor         what it was asked; of a detached run, what its
                                                      processes said, and who looks after it
       labels.json                                    name, note and tags
+      code/                                          files of the user's own that bring kinds
       rack/  state/  best/                           weights, one safetensors file per part
       earlier/  bests/                               checkpoints before, more than one best
       tokenizer.json  metrics.parquet                made at the start; at the end
@@ -19,13 +20,15 @@ made and found in `listing.py`, written by `writer.py`, and asked to pause or st
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from stackwise.bounded import is_plain_file, read_text
 from stackwise.jsontext import loads
 from stackwise.runs.control import ask, is_stopping
 from stackwise.runs.disk_use import disk_of
@@ -52,6 +55,8 @@ if TYPE_CHECKING:
     from stackwise.training.earlier import Kept
 
 READS, WAIT_SECONDS = 5, 0.05
+LARGEST = 32 << 20  # bytes of a JSON file
+NO_FILE = (errno.ELOOP, errno.EINVAL)  # a link, a pipe or a device where a file should be
 STAGES = "stages.json"
 MANIFEST = "manifest.json"  # of a checkpoint; what is in it is said in `training/checkpoint.py`
 
@@ -112,10 +117,56 @@ class Run:
 
     @cached_property
     def experiment(self) -> Experiment:
-        """What was asked; a curriculum that lived in a notebook cell is known by name only."""
-        from stackwise.config import Experiment
+        """What was asked; a curriculum that lived in a notebook cell is known by name only.
 
-        return Experiment.load(self.path / "experiment.yaml", opening_run=True)
+        Raises:
+            TrustError: If it names a kind of code that the run carries and that is not imported.
+            ExperimentError: If it is damaged.
+        """
+        from stackwise.config import Experiment
+        from stackwise.errors import ExperimentError, TrustError
+
+        try:
+            return Experiment.load(self.path / "experiment.yaml", opening_run=True)
+        except ExperimentError as error:
+            from stackwise.runs.carried import lacks_code, untrusted
+
+            if not lacks_code(self):
+                raise
+            raise TrustError([*untrusted(self).problems, *error.problems]) from None
+
+    def forget_experiment(self) -> None:
+        """Read experiment.yaml again when it is next asked for: more kinds are known by now."""
+        self.__dict__.pop("experiment", None)
+
+    def carries(self) -> dict[str, str]:
+        """The files of code in its folder `code/`, each with its sha256; most runs have none.
+
+        Raises:
+            RunError: If provenance.json is missing or damaged.
+        """
+        from stackwise.runs.carried import listed
+
+        try:
+            return listed(self.provenance())
+        except RunError:
+            raise
+        except ValueError as error:
+            raise RunError(
+                f"run {self.id}: provenance.json is damaged: {error}; {RESTORE}"
+            ) from None
+
+    def trust(self) -> Self:
+        """Import the code that it carries: it runs as you, so read it first.
+
+        Raises:
+            RunError: If a file is not the one that the run began with.
+            ExperimentError: If one cannot be imported, or replaces what StackWise ships.
+        """
+        from stackwise.runs.carried import check_trusted
+
+        check_trusted(self, trust=True)
+        return self
 
     def stages(self) -> list[dict[str, Any]]:
         """What is executed."""
@@ -361,6 +412,7 @@ class Run:
         mirror: str | None = None,
         alert: str | None = None,
         watchdog: Watchdog | float | None = None,
+        trust: bool = False,
     ) -> Run:
         """Let it go on: a paused one as it is, a stopped, failed or dead one in a new process.
 
@@ -371,16 +423,24 @@ class Run:
             mirror: As for `sw.launch`; only of one that is not live.
             alert: As for `sw.launch`; only of one that is not live.
             watchdog: As for `sw.launch`; only of one that is not live.
+            trust: Import the code that it carries, if it does.
 
         Raises:
             ExperimentError: If the placement cannot be had here.
+            TrustError: If it carries code that is neither known here nor trusted.
             RunError: If no process could be started, or one that is live is to be moved.
         """
         from stackwise.detached.launch import relaunch
 
         if not self.is_live or is_stopping(self.path, self.status()):
             return relaunch(
-                self, placement, queue=queue, mirror=mirror, alert=alert, watchdog=watchdog
+                self,
+                placement,
+                queue=queue,
+                mirror=mirror,
+                alert=alert,
+                watchdog=watchdog,
+                trust=trust,
             )
         if placement is not None:
             raise RunError(f"run {self.id}: is {self.state}; stop it first, then move it")
@@ -425,6 +485,7 @@ class Run:
         placement: Placement | Mapping[str, Any] | None = None,
         launch: bool = True,
         queue: bool = True,
+        trust: bool = False,
         **changes: Any,
     ) -> Run:
         """Branch from a finished stage: a new run that goes on from there under other settings.
@@ -435,6 +496,7 @@ class Run:
             launch: Start it in a process of its own; else only make its folder, which
                 `sw.resume` trains here.
             queue: As for `resume`.
+            trust: As for `resume`; the new run carries the same code.
             changes: What its experiment has otherwise, as for `Experiment.replace`.
 
         Raises:
@@ -442,12 +504,14 @@ class Run:
                 or the stages after it do not follow on it.
         """
         from stackwise.detached.launch import relaunch
+        from stackwise.runs.carried import check_trusted
         from stackwise.training.forking import fork
         from stackwise.training.moving import changed_placement
 
+        check_trusted(self, trust)
         place = None if placement is None else changed_placement(self, placement)
         made = fork(self, after_stage, changes, place)
-        return relaunch(made, queue=queue) if launch else made
+        return relaunch(made, queue=queue, trust=trust) if launch else made
 
     def delete(self) -> list[Path]:
         """Remove its folder; of a link to a run's folder, the link alone.
@@ -501,10 +565,12 @@ class Run:
         """A JSON file of the run."""
         path = self.path / name
         try:
-            value = loads(path.read_text("utf-8"))
+            value = loads(read_text(path, LARGEST))
         except FileNotFoundError:
             raise RunError(f"run {self.id}: {name} is missing; {RESTORE}") from None
-        except ValueError:
+        except (ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_FILE:
+                raise
             value = None
         if not isinstance(value, kind):
             raise RunError(f"run {self.id}: {name} is damaged; {RESTORE}")
@@ -517,6 +583,6 @@ RESTORE = "restore it from a copy of the run, or train again (rerun=True, --reru
 def is_run(path: Path) -> bool:
     """Whether a folder is a run: stages.json, which is made last, is there."""
     try:
-        return (path / STAGES).is_file()
-    except OSError:  # a name too long, a folder that may not be read
+        return is_plain_file(path / STAGES)
+    except ValueError:  # a name with a zero in it
         return False

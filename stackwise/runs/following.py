@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackwise.bounded import opened
 from stackwise.jsontext import loads
 from stackwise.runs.coarse import Coarse
 from stackwise.runs.events import Event
@@ -86,7 +87,7 @@ class Follower:
         path = self.folder / "events.jsonl"
         if not path.exists():
             return
-        with path.open("rb") as file:
+        with opened(path) as file:
             size = file.seek(0, 2)
             if size < self.events_end:  # another file of that name
                 self.forget()
@@ -142,15 +143,16 @@ class Follower:
     def _read_compacted(self) -> None:
         """From metrics.parquet, where somebody left only that."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
+
+        from stackwise.runs.arrow import read_parquet
 
         path = self.folder / "metrics.parquet"
         if not path.exists() or self.ends.get(path) == path.stat().st_size:
             return
         self._forget_metrics()
         try:
-            table = pq.read_table(path)
-        except pa.ArrowInvalid:
+            table = read_parquet(path)
+        except (pa.ArrowException, OSError):
             return  # damaged, and there is nothing else
         self.ends[path] = path.stat().st_size
         for batch in table.to_batches():
@@ -159,6 +161,8 @@ class Follower:
     def _batches(self, path: Path) -> Iterator[pa.RecordBatch]:
         """The batches behind the place where the last reading ended; empty ones are left out."""
         import pyarrow as pa
+
+        from stackwise.runs.arrow import batch_of, checked
 
         begin = self.ends.get(path, 0)
         new_bytes = path.stat().st_size - begin
@@ -169,11 +173,11 @@ class Follower:
                 try:
                     message = pa.ipc.read_message(source)
                     if message.type == "schema":
-                        self.schemas[path] = pa.ipc.read_schema(message)
+                        self.schemas[path] = checked(pa.ipc.read_schema(message))
                         found = None
                     else:
-                        found = pa.ipc.read_record_batch(message, self.schemas[path])
-                except (EOFError, pa.ArrowInvalid, OSError, KeyError):
+                        found = batch_of(message, self.schemas[path])
+                except (EOFError, pa.ArrowException, OSError, KeyError):
                     return  # its end, or a batch that is being written or was cut
                 self.ends[path] = before + source.tell()
                 if found is not None and found.num_rows:
@@ -208,7 +212,7 @@ def _opened(path: Path, begin: int, new_bytes: int) -> Iterator[tuple[Any, int]]
             source.seek(begin)
             yield source, 0
     else:
-        with path.open("rb") as file:
+        with opened(path) as file:
             file.seek(begin)
             yield pa.BufferReader(file.read(new_bytes)), begin
 

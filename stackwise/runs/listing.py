@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import write_text
 from stackwise.jsontext import dumps
+from stackwise.own_code import CodeFile
+from stackwise.runs.carried import facts_of, write_code
 from stackwise.runs.folder import STAGES, Run, RunError, is_run
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -25,6 +28,7 @@ def make_run(
     plan: list[dict[str, Any]],
     facts: dict[str, Any],
     rerun: bool = False,
+    code: Sequence[CodeFile] = (),
 ) -> Run:
     """Make a run folder, or find the one of that name.
 
@@ -37,6 +41,7 @@ def make_run(
         plan: What each is predicted to take.
         facts: What provenance.json says beside versions and machine: seed, data fingerprint.
         rerun: Make another, `-2`, `-3`, ..., even if there is one.
+        code: Files of the user's own that bring kinds.
 
     Raises:
         RunError: If the name cannot be a folder's, or the folder cannot be made.
@@ -55,7 +60,9 @@ def make_run(
         write_text(folder / "experiment.yaml", experiment)
         write_text(folder / "placement.yaml", placement)
         write_text(folder / "plan.json", dumps(plan, indent=1))
-        write_text(folder / "provenance.json", dumps({**provenance_of(folder), **facts}, indent=1))
+        write_code(folder, code)
+        facts = {**provenance_of(folder), **facts, **facts_of(code)}
+        write_text(folder / "provenance.json", dumps(facts, indent=1))
         write_text(folder / STAGES, dumps(stages, indent=1))
     except OSError as error:
         raise RunError(

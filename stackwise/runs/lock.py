@@ -17,6 +17,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stackwise.bounded import read_text
 from stackwise.jsontext import loads
 
 LOCK, SUPERVISOR, NEXT = "lock", "supervisor", "supervisor.next"
@@ -105,7 +106,7 @@ def _taken(handle: int, folder: Path, name: str) -> bool:
 def owner_of(folder: Path, name: str = LOCK) -> Owner | None:
     """Who wrote its name into the lock; None if it is free, or the name was cut."""
     try:
-        return Owner(**loads((folder / name).read_text("utf-8")))
+        return Owner(**loads(read_text(folder / name, 1 << 16)))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stackwise.bounded import opened
+
 LOG = "log.txt"
 LAST_BYTES = 1 << 14
 
@@ -11,7 +13,7 @@ LAST_BYTES = 1 << 14
 def last_lines(folder: Path, count: int = 20) -> list[str]:
     """The end of a run's log; nothing if it has none."""
     try:
-        with (folder / LOG).open("rb") as file:
+        with opened(folder / LOG) as file:
             file.seek(max(0, file.seek(0, 2) - LAST_BYTES))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:

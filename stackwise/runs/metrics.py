@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise.atomic import append, replacing
+from stackwise.bounded import opened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,12 +112,15 @@ def read_segment(path: Path) -> pa.Table | None:
     """The whole batches of one attempt, mapped from its file; None if there are none yet."""
     import pyarrow as pa
 
-    batches = []
+    from stackwise.runs.arrow import messages
+
+    batches: list[pa.RecordBatch] = []
     try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
-            for batch in stream:
-                batches.append(batch)
-    except (pa.ArrowInvalid, OSError):
+        opened(path).close()
+        with pa.memory_map(str(path)) as source:
+            for batch in messages(source):
+                batches += [] if batch is None else [batch]
+    except (pa.ArrowException, OSError, EOFError):
         pass  # the batch that is being written, or was cut, is not there
     return pa.Table.from_batches(batches) if batches else None
 
@@ -151,12 +155,13 @@ def read_table(folder: Path) -> pa.Table:
 
 def read_metrics(folder: Path) -> pd.DataFrame:
     """All steps of a run as a frame: from metrics.parquet, or else from the segments."""
-    import pandas as pd
     import pyarrow as pa
 
+    from stackwise.runs.arrow import read_parquet
+
     try:
-        return pd.read_parquet(folder / "metrics.parquet")
-    except (OSError, pa.ArrowInvalid):  # not there, or damaged: the segments hold all
+        return read_parquet(folder / "metrics.parquet").to_pandas()
+    except (OSError, pa.ArrowException):  # not there, or damaged: the segments hold all
         return read_table(folder).to_pandas()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackwise.atomic import PART, replacing
+from stackwise.bounded import check_no_links
 from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR
 
 if TYPE_CHECKING:
@@ -79,8 +80,9 @@ def zip_run(run: Run, path: Path, *, weights: bool = True) -> None:
 
     Raises:
         CheckpointReplaced: If each time a newer checkpoint was written while it was copied.
-        OSError: If it cannot be written.
+        OSError: If it cannot be written, or a link in its folder leads out of it.
     """
+    check_no_links(run.path)
     with replacing(path) as part, zipfile.ZipFile(
         part, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False
     ) as packed:  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from stackwise.bounded import opened
 from stackwise.jsontext import loads
 from stackwise.runs.events import Event, read_events
 
@@ -28,7 +29,7 @@ def last_event(path: Path, kind: str, *, whole: bool = False) -> Event | None:
         OSError: If the file is there and cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             size = file.seek(0, os.SEEK_END)
             start = file.seek(max(0, size - TAIL_BYTES))
             text = file.read().decode("utf-8", errors="replace")

@@ -22,11 +22,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
+from stackwise import bounded
 from stackwise.atomic import write_text
 from stackwise.config import Experiment, Placement
-from stackwise.errors import ExperimentError, Problem, closest, said_in, short
+from stackwise.errors import ExperimentError, Problem, TrustError, closest, said_in, short
 from stackwise.jsontext import dumps, loads
+from stackwise.own_code import import_files, loaded
 from stackwise.runs import Run, RunError
+from stackwise.runs.carried import FOLDER as CODE
+from stackwise.runs.carried import KEY as CARRIES
+from stackwise.runs.carried import listed, read_carried
 from stackwise.study.arms import Arm
 from stackwise.study.budgets import Calibrated
 from stackwise.study.grid import Tried
@@ -42,7 +47,7 @@ KEYS = (
     "base", "vary", "seeds", "equal", "more", "name", "placement", "lr_grid", "tuning_seed",
     "same_bytes", "both", "effect", "hardware",
 )  # fmt: skip
-OURS = ("schema_version", "folders", "calibration")  # what only a study writes
+OURS = ("schema_version", "folders", "calibration", CARRIES)  # what only a study writes
 SEEDLESS = ("base", "vary", "equal", "more", "name", "lr_grid", "same_bytes", "both")
 FOLDERS = ("runs_dir", "data_dir", "cache_dir")
 Result = TypeVar("Result", bound="StudyResult")
@@ -53,7 +58,9 @@ def study_id(asked: Mapping[str, Any]) -> str:
 
     Keys that experiments have got since, and that are at their defaults, change no name.
     """
-    text = json.dumps({key: _named(key, asked[key]) for key in SEEDLESS}, sort_keys=True)
+    named = {key: _named(key, asked[key]) for key in SEEDLESS}
+    named |= {CARRIES: asked[CARRIES]} if CARRIES in asked else {}
+    text = json.dumps(named, sort_keys=True)
     return f"study-{asked['base']['title']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -93,6 +100,33 @@ def write_record(
         "calibration": None if known is None else asdict(known),
     }
     write_text(folder / RECORD, yaml.safe_dump(record, sort_keys=False))
+
+
+def code_of(path: Path, trust: bool) -> dict[str, Any]:
+    """The argument `code` of a study whose folder carries some; nothing of any other.
+
+    Args:
+        path: The study's file.
+        trust: Whether its user trusts that code.
+
+    Raises:
+        TrustError: If not, and it is not known here already.
+        ExperimentError: If it is damaged.
+    """
+    values = read_record(path)
+    try:
+        wanted = listed(values)
+        files = read_carried(path.parent, wanted)
+    except ValueError as error:
+        raise ExperimentError(f"{path}: {error}") from None
+    if not trust and not {each.sha256 for each in files} <= loaded():
+        said = ", ".join(f"{each.source} (sha256 {each.sha256})" for each in files)
+        raise TrustError(
+            f"{path.parent}: carries code of its own, which is not imported unless you trust it: "
+            f"{said}. Read it; then say --trust on the command line, or trust=True"
+        )
+    import_files(files)
+    return {"code": [path.parent / CODE / each.name for each in files]} if files else {}
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -220,7 +254,7 @@ def read_result(kind: type[Result], folder: Path) -> Result:
     """
     path = folder / RUNS
     try:
-        facts = loads(path.read_text("utf-8"))
+        facts = loads(bounded.read_text(path))
         rows = facts["runs"]
     except FileNotFoundError:
         raise ExperimentError(

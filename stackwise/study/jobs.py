@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from stackwise.config import Experiment, Placement
+from stackwise.own_code import CodeFile
 from stackwise.runs import Run
 from stackwise.study.arms import Arm
 from stackwise.study.sharing import Source, begun, sources_of
@@ -73,17 +74,20 @@ class Runs:
         placement: How they are carried out.
         sources: From which of the jobs each may branch.
         made: The runs by the place of their job.
+        code: The files of code that they carry.
     """
 
     jobs: Sequence[Job]
     placement: Placement
     sources: list[Source | None]
     made: dict[int, Run]
+    code: Sequence[CodeFile] = ()
 
     @classmethod
-    def of(cls, jobs: Sequence[Job], placement: Placement) -> Runs:
+    def of(cls, jobs: Sequence[Job], placement: Placement, code: Sequence[CodeFile] = ()) -> Runs:
         """Nothing is made yet."""
-        return cls(jobs, placement, sources_of([job.experiment for job in jobs], placement), {})
+        sources = sources_of([job.experiment for job in jobs], placement)
+        return cls(jobs, placement, sources, {}, code)
 
     def begin(self, number: int) -> Run:
         """The run of a job, made if it is not there."""
@@ -94,6 +98,7 @@ class Runs:
             self.placement,
             other,
             0 if source is None else source.stages,
+            self.code,
         )
         self.made[number] = run
         return run
@@ -103,6 +108,7 @@ def carry_out(
     jobs: Sequence[Job],
     placement: Placement,
     *,
+    code: Sequence[CodeFile] = (),
     on_step: OnStep | None = None,
     on_arm: OnArm | None = None,
 ) -> list[Done]:
@@ -111,7 +117,7 @@ def carry_out(
     Raises:
         Stopped: If the user stopped one; it is saved.
     """
-    runs, done = Runs.of(jobs, placement), list[Done]()
+    runs, done = Runs.of(jobs, placement, code), list[Done]()
     for number, job in enumerate(jobs):
         if on_arm is not None:
             on_arm(job.arm, job.seed)

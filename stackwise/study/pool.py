@@ -17,6 +17,7 @@ from stackwise.config import Placement
 from stackwise.detached.foreign import check_known_elsewhere
 from stackwise.detached.launch import start
 from stackwise.errors import ExperimentError, short
+from stackwise.own_code import CodeFile
 from stackwise.runs import Run
 from stackwise.runs.lock import SUPERVISOR, is_held
 from stackwise.study.jobs import Done, Job, OnArm, Runs, stopped_text
@@ -69,6 +70,7 @@ def carry_out_in_pool(
     placement: Placement,
     workers: int,
     *,
+    code: Sequence[CodeFile] = (),
     on_arm: OnArm | None = None,
     start: Start = launched,
 ) -> list[Done]:
@@ -81,6 +83,7 @@ def carry_out_in_pool(
         jobs: The jobs.
         placement: How they are carried out.
         workers: How many at a time.
+        code: The files of code that the runs carry.
         on_arm: Called as each begins.
         start: Hands a run to a process.
 
@@ -89,8 +92,8 @@ def carry_out_in_pool(
         Stopped: If one was stopped, or Ctrl-C was pressed: then all are, saved.
     """
     for job in jobs:
-        check_known_elsewhere(job.experiment)
-    pool = Pool(jobs, placement, on_arm, start)
+        check_known_elsewhere(job.experiment, {each.sha256 for each in code})
+    pool = Pool(jobs, placement, on_arm, start, code)
     try:
         while pool.is_busy:
             pool.look()
@@ -118,9 +121,14 @@ class Pool:
     """
 
     def __init__(
-        self, jobs: Sequence[Job], placement: Placement, on_arm: OnArm | None, start: Start
+        self,
+        jobs: Sequence[Job],
+        placement: Placement,
+        on_arm: OnArm | None,
+        start: Start,
+        code: Sequence[CodeFile] = (),
     ) -> None:
-        self.jobs, self.runs = jobs, Runs.of(jobs, placement)
+        self.jobs, self.runs = jobs, Runs.of(jobs, placement, code)
         self.placement, self.on_arm, self.start = placement, on_arm, start
         self.waiting = list(range(len(jobs)))
         self.live: dict[int, Run] = {}

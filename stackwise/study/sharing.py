@@ -18,6 +18,7 @@ from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError
 from stackwise.memory.flops import stage_flops_per_token
+from stackwise.own_code import CodeFile
 from stackwise.runs import Run
 from stackwise.runs.folder import is_run
 from stackwise.stage import Stage
@@ -93,14 +94,20 @@ def flops_shared(exp: Experiment, count: int) -> float:
     return sum((s.tokens or 0) * stage_flops_per_token(exp, s).total for s in made)
 
 
-def alone(exp: Experiment, placement: Placement) -> Path:
+def alone(exp: Experiment, placement: Placement, code: Sequence[CodeFile] = ()) -> Path:
     """The folder of a run that trains all its stages itself, whether it is there or not."""
     exp, place = settled(exp, placement)
     dataset, model = dataset_of(exp, place.data_dir), model_of(exp, place.data_dir)
-    return Path(place.runs_dir, run_id_of(exp, stages(exp), dataset, model))
+    return Path(place.runs_dir, run_id_of(exp, stages(exp), dataset, model, code))
 
 
-def begun(exp: Experiment, placement: Placement, source: Run | None, count: int) -> Run:
+def begun(
+    exp: Experiment,
+    placement: Placement,
+    source: Run | None,
+    count: int,
+    code: Sequence[CodeFile] = (),
+) -> Run:
     """The folder of a run: the one that is there, a branch of another run, or a new one.
 
     Args:
@@ -108,10 +115,11 @@ def begun(exp: Experiment, placement: Placement, source: Run | None, count: int)
         placement: How it is carried out.
         source: A run that has its first stages alike; None for none.
         count: How many of them.
+        code: The files of code that it carries.
     """
     there = source is not None and count - 1 in kept_stages(source.path)
-    if source is None or not there or is_run(alone(exp, placement)):
-        return create_run(exp, placement)
+    if source is None or not there or is_run(alone(exp, placement, code)):
+        return create_run(exp, placement, code=code)
     exp, place = settled(exp, placement)
     changes = {"curriculum": exp.curriculum, "title": exp.title}
     seen = seen_from(Path(place.runs_dir, source.id), place)

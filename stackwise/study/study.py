@@ -22,14 +22,17 @@ from stackwise.asked import a_placement, an_experiment, arms_named, seeds_of, va
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.errors import ExperimentError, short
+from stackwise.own_code import Paths, carried_by_all
 from stackwise.planner.hardware import Hardware
 from stackwise.runs import Run
+from stackwise.runs.carried import facts_of, write_code
 from stackwise.study.arms import Arm, arms_of, check_data, check_names
 from stackwise.study.budgets import EQUALS, Calibrated, Equal, budget_of, in_seconds, unequal
 from stackwise.study.controls import control_of, new_control, same_bytes_arm
 from stackwise.study.folder import (
     RECORD,
     arguments_of,
+    code_of,
     frozen_in,
     plain,
     read_result,
@@ -78,6 +81,7 @@ class Study:
         effect: The smallest difference that matters, in bits per byte, by which the seeds that are
             asked for are worked out; None: the one that is measured.
         hardware: For `seconds`: a measured machine (`this`), a name, a file or a `Hardware`.
+        code: Files of your own that bring kinds of its arms; its runs carry them.
         folder: Of the study itself; None: in `placement.runs_dir`, named by what decides its arms.
 
     Attributes:
@@ -109,6 +113,7 @@ class Study:
         both: bool = False,
         effect: float | None = None,
         hardware: Hardware | str | Path = "this",
+        code: Paths = (),
         folder: str | Path | None = None,
     ) -> None:
         if equal not in EQUALS:
@@ -120,6 +125,7 @@ class Study:
         self.seeds = seeds_of(seeds)
         self.placement = a_placement(placement) or Placement()
         given = arms_of(base, keys, added, name)
+        self.code = carried_by_all([arm.experiment for arm in given], code)
         self.rates = rates_of(lr_grid, given, list(keys))
         self.tuning_seed = seed_of_tuning(tuning_seed, self.seeds)
         self.asked = {
@@ -136,6 +142,7 @@ class Study:
             "effect": effect,
             "hardware": hardware.name if isinstance(hardware, Hardware) else str(hardware),
         }
+        self.asked |= facts_of(self.code)
         self.folder = Path(folder or Path(self.placement.runs_dir, study_id(self.asked)))
         self.calibrated: Calibrated | None = frozen_in(self.folder, self.asked)
         self.arms = self._spending(given)
@@ -187,19 +194,22 @@ class Study:
             raise ExperimentError("\n".join(problems))
 
     @classmethod
-    def load(cls, path: str | Path, **changes: Any) -> Self:
+    def load(cls, path: str | Path, *, trust: bool = False, **changes: Any) -> Self:
         """A study of a file's, or of a study's own folder; it goes on where that stopped.
 
         Args:
             path: A YAML file with the arguments above as keys, or a folder that a study wrote.
+            trust: Import the code that the folder carries: it runs as you, so read it first.
             changes: Arguments that are otherwise.
 
         Raises:
+            TrustError: If the folder carries code that is neither known here nor trusted.
             ExperimentError: If anything of it is wrong.
         """
         path = Path(path)
         file = path / RECORD if path.is_dir() else path
-        return cls(**{**arguments_of(file), **changes})
+        code = code_of(file, trust)
+        return cls(**{**arguments_of(file), **code, **changes})
 
     def plan(self, hardware: Hardware | str | Path | None = None) -> StudyPlan:
         """What it will take, before anything is trained.
@@ -272,9 +282,9 @@ class Study:
 
         def carried(jobs: Sequence[Job]) -> list[Done]:
             if count is None:
-                return carry_out(jobs, place, on_step=on_step, on_arm=on_arm)
+                return carry_out(jobs, place, code=self.code, on_step=on_step, on_arm=on_arm)
             each = placed_for(place, count, threads)
-            return carry_out_in_pool(jobs, each, count, on_arm=on_arm)
+            return carry_out_in_pool(jobs, each, count, code=self.code, on_arm=on_arm)
 
         done = carried(self.tuning_jobs())
         self._write(done)
@@ -288,6 +298,7 @@ class Study:
     def save(self) -> Path:
         """Write study.yaml, with equal seconds as they were worked out; returns the folder."""
         write_record(self.folder, self.asked, self.placement, self.calibrated)
+        write_code(self.folder, self.code)
         return self.folder
 
     def result(self) -> StudyResult:

@@ -116,10 +116,12 @@ def caches_of(run: Run, placement: Placement) -> Path:
 
 
 def drop_caches(home: Path) -> None:
-    """Remove what is left of a run's caches."""
-    for folder in home.iterdir() if home.is_dir() else ():
+    """Remove what is left of a run's caches; a folder that holds anything else stays, with that."""
+    if home.is_symlink() or not home.is_dir():
+        return
+    for folder in home.iterdir():
         remove(folder)
-    if home.is_dir():
+    if not any(home.iterdir()):
         home.rmdir()
 
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from stackwise.adapters import SUFFIX
 from stackwise.atomic import PART, flush, sha256_of, write_text
+from stackwise.bounded import read_text
 from stackwise.jsontext import dumps, loads
 from stackwise.pulse import beat
 from stackwise.runs.folder import MANIFEST as MANIFEST
@@ -219,7 +220,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if path.stat().st_size > LARGEST_MANIFEST:
         raise CheckpointError(f"{where}: is over {LARGEST_MANIFEST} bytes; it is not ours")
     try:
-        manifest = loads(path.read_text("utf-8"))
+        manifest = loads(read_text(path, LARGEST_MANIFEST))
         version, parts = manifest["format"], manifest["parts"]
         ours = version != FORMAT or all(_is_ours(name, parts[name]) for name in parts)
         whole = sealed(manifest)["sha256"] == manifest.get("sha256")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import flush, write_text
+from stackwise.bounded import check_no_links
 from stackwise.budget import placed, with_spans
 from stackwise.choice import Unknown
 from stackwise.completion import complete, packing
@@ -28,6 +29,7 @@ from stackwise.memory.disk_rows import with_disk
 from stackwise.probing import as_probed
 from stackwise.runs import Run, RunError
 from stackwise.runs.asked import flat
+from stackwise.runs.carried import own_files
 from stackwise.runs.folder import is_run
 from stackwise.runs.history import copy_history
 from stackwise.runs.listing import make_run
@@ -63,7 +65,9 @@ def fork(
         ExperimentError: If the stage's end is not kept, the changes would alter what it holds, or
             the stages after it do not follow on it.
         CheckpointError: If what is kept is damaged.
+        OSError: If a link in its folder leads out of it.
     """
+    check_no_links(run.path)
     check_kept(run, after_stage)
     old, exp = run.experiment, run.experiment.replace(**changes)
     kept = folder_of(run.path, after_stage) / RACK
@@ -74,8 +78,9 @@ def fork(
     made = spliced(run, exp, after_stage)
     notes = beginnings(exp, stages_of(run), made, after_stage)
     facts = run.provenance()
-    weights = manifest["sha256"]
-    run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, weights)}"
+    weights, code = manifest["sha256"], own_files(run)
+    hashes = [weights, *(each.sha256 for each in code)]
+    run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, *hashes)}"
     place = placement or Placement.load(run.path / "placement.yaml")
     check_trunk(exp, place, made)
     home = run.path.resolve().parent
@@ -102,6 +107,7 @@ def fork(
                 "forked": {"run": run.id, "after_stage": after_stage, "weights": weights}
                 | {"changes": differences(old, exp)},
             },
+            code=code,
         )
         fill(draft, run, kept, after_stage)
         flush(draft.path)

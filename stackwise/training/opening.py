@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from stackwise.atomic import write_text
+from stackwise.bounded import check_no_links
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import epoch_order, samples_per_epoch
@@ -67,9 +68,11 @@ def open_work(
         ExperimentError: If the placement names a device that is not here, or a package is missing,
             or a disk has no room for what is left of the run.
         RunBusy: If another process is training it.
+        OSError: If a link in its folder leads out of it.
         TrainingError: If the corpus is no longer the one that the run began with.
         CheckpointError: If its checkpoint is damaged.
     """
+    check_no_links(run.path)
     before = Placement.load(run.path / "placement.yaml")
     placement = placement or before
     stages = stages_of(run)

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stackwise.bounded import read_text
 from stackwise.runs import Run, RunError
+from stackwise.runs.folder import LARGEST
 from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.training.checkpoint import MANIFEST, RESTORE, CheckpointError, read_manifest
 
@@ -39,7 +41,9 @@ def identity_of(run: Run) -> dict[str, str | None]:
         }
     except (LookupError, TypeError):
         raise RunError(f"run {run.id}: provenance.json is damaged; {RESTORE}") from None
-    texts = {name: (run.path / name).read_text("utf-8") for name in FILES}
+    if carried := run.carries():
+        began["code"] = hashlib.sha256("".join(carried.values()).encode()).hexdigest()
+    texts = {name: read_text(run.path / name, LARGEST) for name in FILES}
     return began | {k: hashlib.sha256(text.encode()).hexdigest() for k, text in texts.items()}
 
 

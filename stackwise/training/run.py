@@ -27,7 +27,9 @@ from stackwise.detached.device_queue import holding
 from stackwise.mirrors.mirror import copy_now, mirror_of, mirrored
 from stackwise.model.workspace import workspace
 from stackwise.objective import Corrupted
+from stackwise.own_code import Paths, carried_by
 from stackwise.runs import Run, attach
+from stackwise.runs.carried import check_trusted
 from stackwise.runs.control import newest
 from stackwise.training.borders import enter_stage, leave_stage, measured, setting_for
 from stackwise.training.caching import caches_of, drop_caches, is_cached, mend, open_caches
@@ -64,6 +66,7 @@ def train(
     placement: Placement | str | None = None,
     *,
     rerun: bool = False,
+    code: Paths = (),
     on_step: OnStep | None = None,
     mirror: str | None = None,
     alert: str | None = None,
@@ -78,6 +81,8 @@ def train(
         placement: How to carry it out, or the device alone; None for the defaults, a preset's own
             if it has any, or for a run that is there already what it has been carried out with.
         rerun: Make another run even if one is there.
+        code: Files of your own that bring its kinds; the run carries them, so that it goes on
+            elsewhere.
         on_step: Called after every step.
         mirror: An fsspec address that each checkpoint is copied to; None for STACKWISE_MIRROR,
             empty for none (docs/keeping.md).
@@ -93,7 +98,7 @@ def train(
     """
     placement = a_placement(placement)
     made, whole = settled(an_experiment(exp), placement or usual_placement(exp))
-    run = create_run(made, whole, rerun=rerun)
+    run = create_run(made, whole, rerun=rerun, code=carried_by(made, code))
     new = seen_from(run.path, whole) if placement else None
     with alerting(run, alert):
         return execute(run, new, on_step=on_step, mirror=mirror)
@@ -103,6 +108,7 @@ def resume(
     run: Run | str | Path,
     *,
     placement: Placement | Mapping[str, Any] | None = None,
+    trust: bool = False,
     on_step: OnStep | None = None,
     checkpoint: int | None = None,
     mirror: str | None = None,
@@ -114,6 +120,7 @@ def resume(
         run: The run; or its folder, its id in `runs`, or the beginning of its id.
         placement: How to carry it out from here on: keys that change, as `{"device": "cuda"}`, or
             a whole placement, whose folders are not read; None for as before.
+        trust: Import the code that it carries, if it does: it runs as you, so read it first.
         on_step: Called after every step.
         checkpoint: The step of an earlier one to go back to, of those that `run.checkpoints()`
             lists; None for the last.
@@ -123,11 +130,13 @@ def resume(
     Raises:
         ExperimentError: If the placement cannot be had here, or its disk has too little room.
         RunError: If there is no such run, or several.
+        TrustError: If it carries code that is neither known here nor trusted.
         RunBusy: If another process is training it.
         CheckpointError: If its checkpoint is damaged.
         TrainingError: As for `train`, or if the corpus has changed.
     """
     run = run if isinstance(run, Run) else attach(run, Placement().runs_dir)
+    check_trusted(run, trust)
     new = None if placement is None else changed_placement(run, placement)
     if checkpoint is not None:
         go_back(run, checkpoint)

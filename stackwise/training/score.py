@@ -14,6 +14,7 @@ from stackwise.data.heldout import rows_at_once, some_windows
 from stackwise.evaluation import Evaluation, evaluate
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
+from stackwise.runs.carried import check_trusted
 from stackwise.training.moving import changed_placement
 from stackwise.training.start import data_of, device_of, lent_from, threads_of
 from stackwise.training.step import autocast
@@ -27,6 +28,7 @@ def evaluate_run(
     seed: int | None = None,
     draws: int | None = None,
     device: str | None = None,
+    trust: bool = False,
 ) -> Evaluation:
     """Score a run's rack on its held-out text, as its end does: a finished run's own figure.
 
@@ -37,13 +39,16 @@ def evaluate_run(
         seed: Of the masks; None for the experiment's.
         draws: Masks per window; None for `eval.draws`.
         device: `auto`, `cpu` or `cuda`; None for the placement's.
+        trust: Import the code that it carries, if it does: it runs as you, so read it first.
 
     Raises:
         ExperimentError: If the device is not here.
+        TrustError: If it carries code that is neither known here nor trusted.
         DataError: If the corpus cannot be read.
         TrainingError: If it is no longer the one that the run began with.
         CheckpointError: If there is no checkpoint, or it is damaged.
     """
+    check_trusted(run, trust)
     placement = changed_placement(run, None if device is None else {"device": device})
     dataset, target = data_of(run, placement), device_of(placement)
     with threads_of(placement):

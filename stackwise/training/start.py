@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -35,6 +35,7 @@ from stackwise.training.placing import check_disk, check_trunk, without_effect
 
 if TYPE_CHECKING:
     from stackwise.interop.kept import Beginning
+    from stackwise.own_code import CodeFile
 
 
 MEMBERS = "data.corpus.corpora["
@@ -44,11 +45,18 @@ class TrainingError(RuntimeError):
     """Training that cannot go on."""
 
 
-def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) -> Run:
+def create_run(
+    exp: Experiment,
+    placement: Placement,
+    *,
+    rerun: bool = False,
+    code: Sequence[CodeFile] = (),
+) -> Run:
     """Make the folder of a run, or find the one that is there.
 
-    Nothing in the folder is an absolute path: the corpus is named relative to
-    `placement.data_dir`, and that folder relative to the run's own.
+    It carries the files of code that bring its kinds, if it is given any. Nothing in the folder is
+    an absolute path: the corpus is named relative to `placement.data_dir`, and that folder relative
+    to the run's own.
 
     Raises:
         ExperimentError: If stages, rack, data and budget do not go together, or the placement
@@ -78,7 +86,7 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
         if isinstance(model, FinishedRun):
             check_tokenizer(model, dataset.tokenizer)
         facts["start"] = {"model": model.name, "weights": model.weights_hash, "of": of}
-    run_id = run_id_of(exp, made, dataset, model)
+    run_id = run_id_of(exp, made, dataset, model, code)
     if rerun or not is_run(Path(placement.runs_dir, run_id)):  # else asked as it goes on
         check_disk(as_probed(exp, made), placement, made, epoch_samples)
     with threads_of(placement):
@@ -91,6 +99,7 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
             plan=with_disk(plan, as_probed(exp, made), placement, made, epoch_samples),
             facts=facts,
             rerun=rerun,
+            code=code,
         )
     dataset.tokenizer.save(run.path / "tokenizer.json")
     if model is not None:
@@ -270,15 +279,20 @@ def stages_of(run: Run) -> tuple[Stage, ...]:
 
 
 def run_id_of(
-    exp: Experiment, made: tuple[Stage, ...], dataset: Dataset, model: Beginning | None = None
+    exp: Experiment,
+    made: tuple[Stage, ...],
+    dataset: Dataset,
+    model: Beginning | None = None,
+    code: Sequence[CodeFile] = (),
 ) -> str:
     """What a run that begins at its first stage is called."""
     names = [dataset.fingerprint, *([model.weights_hash] if model is not None else [])]
+    names += [each.sha256 for each in code]
     return f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, *names)}"
 
 
 def run_hash(exp: Experiment, made: tuple[Stage, ...], *read: str) -> str:
-    """Eight hex digits of experiment, stages, and hashes of what they read: data, a model."""
+    """Eight hex digits of experiment, stages, and hashes of what they read: data, a model, code."""
     values = [
         exp.identity(),
         [stage.identity() for stage in made],

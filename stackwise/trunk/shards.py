@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from stackwise.atomic import write_text
+from stackwise.bounded import read_text
 from stackwise.jsontext import dumps, loads
 from stackwise.trunk.rounding import STORED, check_dtype, row_bytes
 
@@ -163,7 +164,7 @@ def read_manifest(folder: Path, key: str) -> Manifest | None:
     try:
         if path.stat().st_size > LARGEST_MANIFEST:
             raise CacheError(f"{where}: is over {LARGEST_MANIFEST} bytes; it is not ours")
-        facts = loads(path.read_text("utf-8"))
+        facts = loads(read_text(path, LARGEST_MANIFEST))
         version, found = facts["format"], facts["key"]
         manifest = _manifest(facts) if version == FORMAT else None
     except FileNotFoundError:
@@ -180,6 +181,15 @@ def read_manifest(folder: Path, key: str) -> Manifest | None:
             "remove the cache"
         )
     return manifest
+
+
+def is_manifest(folder: Path) -> bool:
+    """Whether a folder holds the manifest of a cache, of this version or another."""
+    try:
+        facts = loads(read_text(folder / MANIFEST, LARGEST_MANIFEST))
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and {"format", "key", "shards"} <= facts.keys()
 
 
 def _manifest(facts: dict[str, Any]) -> Manifest:

@@ -266,7 +266,8 @@ def test_what_only_this_process_knows_is_refused(long, place) -> None:
         del SCHEDULES["sqrt"]
     assert str(error.value) == (
         "masking.schedule: 'sqrt' is known to this process alone, and a launched run has one of "
-        "its own; train it here with sw.train"
+        "its own; name the file that registers it with code= (--code), or train it here with "
+        "sw.train"
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 import stackwise as sw
 from stackwise.atomic import write_text
+from stackwise.bounded import read_bytes
 from stackwise.objective import is_causal
 from stackwise.report import duration
 from stackwise.sampling.asked import block_in, method_for
@@ -253,7 +254,7 @@ def _yaml(run: Run) -> str:
     """The experiment and its placement, as they were written down."""
     out = []
     for file in ("experiment.yaml", "placement.yaml"):
-        text = (run.path / file).read_text("utf-8", errors="replace")
+        text = read_bytes(run.path / file).decode("utf-8", errors="replace")
         cut = text if len(text) <= LONGEST else f"{text[:LONGEST]}\n…"
         out.append(f'<p class="sw-note">{file}</p><pre>{escaped(cut)}</pre>')
     return "".join(out)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from stackwise import bounded
 from stackwise.atomic import write_text
 from stackwise.choice import Checked
 from stackwise.data.cache import cache_folder
@@ -111,7 +112,7 @@ def read(file: Path) -> Record:
     try:
         if file.stat().st_size > LARGEST:
             raise DoctorError(f"{file}: is larger than a file of the doctor's; {again}")
-        value = loads(file.read_text("utf-8"))
+        value = loads(bounded.read_text(file.resolve()))
     except FileNotFoundError:
         raise DoctorError(f"{file}: is not there; {again}") from None
     except OSError as error:

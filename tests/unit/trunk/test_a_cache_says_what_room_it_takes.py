@@ -74,3 +74,22 @@ def test_a_cache_that_was_removed_by_half_is_none(tmp_path, written, monkeypatch
     assert (folder / "rows-000000.bin").exists()
     with pytest.raises(CacheError, match="holds no cache"):
         TrunkCache(folder, "key")
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "not json", '{"files": {}}'])
+def test_a_file_of_that_name_is_no_cache(tmp_path, text):
+    folder = tmp_path / "site" / "public"
+    folder.mkdir(parents=True)
+    (folder / "cache.json").write_text(text)
+    remove(folder)
+    assert (folder / "cache.json").read_text() == text
+    (tmp_path / "link").symlink_to(folder)
+    remove(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (folder / "cache.json").exists()
+
+
+def test_a_cache_whose_manifest_is_damaged_is_removed(tmp_path, written):
+    folder = written(tmp_path / "trunk", SMALL, torch.zeros(4, 2, 3))
+    (folder / "cache.json").write_text("{")
+    remove(folder)
+    assert not folder.exists()

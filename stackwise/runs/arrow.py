@@ -1,0 +1,116 @@
+"""Arrow streams and Parquet files of a run that may be a stranger's, as far as they can be ours.
+
+Ours are columns of whole numbers, floats and lists of floats, not compressed; in Parquet with
+Snappy. Anything else could claim to be larger than any memory: a million million rows of nothing
+are a few bytes. Lists are validated before they are looked into. What is no such file raises
+`pyarrow.ArrowInvalid`, as a damaged one does; rows, and which of them count, are in `metrics.py`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stackwise.bounded import opened
+
+MOST_COLUMNS = 1000
+LEAST_ROW_BYTES = 4  # of a step's random floats in Parquet; ours take over 40
+COMPRESSIONS = {"SNAPPY", "UNCOMPRESSED"}
+RECORD_BATCH_COMPRESSION, MESSAGE_HEADER = 3, 2  # numbers of fields in Arrow's flatbuffers
+
+
+def messages(source: Any) -> Iterator[pa.RecordBatch | None]:
+    """The batches of a stream from where it stands, its schema first, as None.
+
+    Raises:
+        pa.ArrowInvalid, OSError: Where it is cut, or is no stream of ours.
+    """
+    schema = checked(pa.ipc.read_schema(whole(pa.ipc.read_message(source))))
+    yield None
+    while True:
+        try:
+            message = pa.ipc.read_message(source)
+        except EOFError:
+            return
+        yield batch_of(message, schema)
+
+
+def checked(schema: pa.Schema) -> pa.Schema:
+    """A schema, if its columns are of kinds that a row of metrics has."""
+    kinds = {pa.int64(), pa.float64(), pa.list_(pa.float64())}
+    odd = [field.name for field in schema if field.type not in kinds]
+    if odd or len(schema) > MOST_COLUMNS or len(set(schema.names)) < len(schema):
+        raise pa.ArrowInvalid("columns that are none of metrics")
+    return schema.remove_metadata()
+
+
+def batch_of(message: pa.Message, schema: pa.Schema) -> pa.RecordBatch:
+    """A batch, its lists validated."""
+    if message.type != "record batch" or is_compressed(message):
+        raise pa.ArrowInvalid("a batch that is none of ours")
+    batch = pa.ipc.read_record_batch(whole(message), schema)
+    batch.validate(full=True)
+    return batch
+
+
+def whole(message: pa.Message) -> pa.Message:
+    """A message, if there is one."""
+    if message is None:
+        raise pa.ArrowInvalid("no message")
+    return message
+
+
+def is_compressed(message: pa.Message) -> bool:
+    """Whether a batch says that its body is compressed."""
+    data = memoryview(message.metadata)
+    try:
+        (root,) = struct.unpack_from("<I", data, 0)
+        at = _field(data, root, MESSAGE_HEADER)
+        header = at + struct.unpack_from("<I", data, at)[0]
+        return bool(_field(data, header, RECORD_BATCH_COMPRESSION))
+    except struct.error:
+        raise pa.ArrowInvalid("a message that is damaged") from None
+
+
+def _field(data: memoryview, table: int, number: int) -> int:
+    """Where a field of a flatbuffer's table lies; 0 if it is not there."""
+    vtable = table - struct.unpack_from("<i", data, table)[0]
+    if vtable < 0:
+        raise struct.error
+    (size,) = struct.unpack_from("<H", data, vtable)
+    at = 4 + 2 * number
+    place = struct.unpack_from("<H", data, vtable + at)[0] if at + 2 <= size else 0
+    return table + place if place else 0
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """The table of a Parquet file.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        pa.ArrowInvalid, OSError: If it is damaged, or none of ours.
+    """
+    with opened(path) as file, pq.ParquetFile(pa.PythonFile(file, mode="r")) as found:
+        facts, size = found.metadata, path.stat().st_size
+        schema = checked(found.schema_arrow)
+        chunks = [
+            facts.row_group(group).column(column)
+            for group in range(facts.num_row_groups)
+            for column in range(facts.num_columns)
+        ]
+        rows = facts.num_rows
+        counted = sum(facts.row_group(group).num_rows for group in range(facts.num_row_groups))
+        if rows != counted or not 0 <= rows * LEAST_ROW_BYTES <= size + 4096:
+            raise pa.ArrowInvalid("more rows than it has bytes for")
+        if any(chunk.compression not in COMPRESSIONS for chunk in chunks):
+            raise pa.ArrowInvalid("compressed otherwise than ours")
+        if any(chunk.num_values > size for chunk in chunks):
+            raise pa.ArrowInvalid("more values than it has bytes for")
+        table = found.read(use_threads=False).cast(schema)
+    table.validate(full=True)
+    return table
