@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from stackwise.runs.folder import RESTORE, RunError
+from stackwise.runs.folder import RESTORE, DamagedRun, RunError
 
 if TYPE_CHECKING:
     from stackwise.runs.folder import Run
@@ -32,7 +32,7 @@ def asked_of(run: Run) -> dict[str, Any]:
     try:
         text = (run.path / "experiment.yaml").read_text("utf-8")
     except FileNotFoundError:
-        raise RunError(f"run {run.id}: experiment.yaml is missing; {RESTORE}") from None
+        raise DamagedRun(f"run {run.id}: experiment.yaml is missing; {RESTORE}") from None
     except (OSError, ValueError) as error:
         raise RunError(f"run {run.id}: experiment.yaml cannot be read: {error}") from error
     found = None
@@ -42,7 +42,7 @@ def asked_of(run: Run) -> dict[str, Any]:
         except (yaml.YAMLError, ValueError, RecursionError):
             found = None
     if not isinstance(found, dict) or not _is_small(found):
-        raise RunError(f"run {run.id}: experiment.yaml is damaged; {RESTORE}")
+        raise DamagedRun(f"run {run.id}: experiment.yaml is damaged; {RESTORE}")
     return found
 
 

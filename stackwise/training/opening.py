@@ -27,13 +27,14 @@ from stackwise.rules import check_placement
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
 from stackwise.training.caching import caches_of, drop_caches
+from stackwise.training.changed import data_of
 from stackwise.training.checkpoint import MANIFEST
 from stackwise.training.parts import empty_rack
 from stackwise.training.placing import check_disk
+from stackwise.training.refusing import memory_named
 from stackwise.training.residence import begin_ends
 from stackwise.training.saved import RACK, restore
 from stackwise.training.start import (
-    data_of,
     device_of,
     lent_from,
     seen_from_here,
@@ -58,7 +59,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         ExperimentError: If the placement names a device that is not here, or a package is missing,
             or a disk has no room for what is left of the run.
         RunBusy: If another process is training it.
-        TrainingError: If the corpus is no longer the one that the run began with.
+        Changed: If the corpus, or the model, is no longer the one that the run began with.
+        NoMemory: If memory runs out.
         CheckpointError: If its checkpoint is damaged.
     """
     before = Placement.load(run.path / "placement.yaml")
@@ -72,7 +74,11 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     leaves = None if old == new else old
     here, samples = seen_from_here(run.path, placement), samples_per_epoch(dataset, exp.optim.batch)
     check_disk(exp, here, stages, samples, run.path, new, leaves)
-    with threads_of(placement), RunWriter(run.path) as writer:
+    with (
+        threads_of(placement),
+        RunWriter(run.path) as writer,
+        memory_named(run, placement),
+    ):
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         load_packages(exp, placement, stages)
         epoch_order(dataset.n_samples, exp.seed, 0)  # kept; it is the data's, not the rack's
@@ -86,6 +92,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         say_what_is_cut(work)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
+        if work.needs_model():  # said now, and not when its stage comes
+            assert work.model is not None
         begin_ends(work)
         if placement != before:
             write_placement(work, before)

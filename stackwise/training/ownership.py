@@ -11,7 +11,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from stackwise.runs import Run, RunError
+from stackwise.runs import Run
+from stackwise.runs.folder import DamagedRun
 from stackwise.training.checkpoint import MANIFEST, RESTORE, CheckpointError, read_manifest
 
 HOLDS = {"rack": "counters", "best": "loss"}  # what only the manifest in this folder holds
@@ -25,7 +26,7 @@ def identity_of(run: Run) -> dict[str, str | None]:
     files that are carried out, the text counts.
 
     Raises:
-        RunError: If provenance.json is missing or damaged.
+        DamagedRun: If provenance.json is missing or damaged.
     """
     facts = run.provenance()
     try:
@@ -35,7 +36,7 @@ def identity_of(run: Run) -> dict[str, str | None]:
             "start weights": facts["start"]["weights"] if "start" in facts else None,
         }
     except (LookupError, TypeError):
-        raise RunError(f"run {run.id}: provenance.json is damaged; {RESTORE}") from None
+        raise DamagedRun(f"run {run.id}: provenance.json is damaged; {RESTORE}") from None
     texts = {name: (run.path / name).read_text("utf-8") for name in FILES}
     return began | {k: hashlib.sha256(text.encode()).hexdigest() for k, text in texts.items()}
 
@@ -49,7 +50,7 @@ def own_manifest(run: Run, name: str) -> dict[str, Any]:
 
     Raises:
         CheckpointError: If there is none, or it is damaged or of another run.
-        RunError: If the run's own provenance.json is missing or damaged.
+        DamagedRun: If the run's own provenance.json is missing or damaged.
     """
     manifest, where = read_manifest(run.path / name), f"{name}/{MANIFEST}"
     theirs = manifest.get("run", {})

@@ -14,8 +14,9 @@ from stackwise.data.heldout import rows_at_once, some_windows
 from stackwise.evaluation import Evaluation, evaluate
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
+from stackwise.training.changed import data_of
 from stackwise.training.moving import changed_placement
-from stackwise.training.start import data_of, device_of, lent_from, threads_of
+from stackwise.training.start import device_of, lent_from, threads_of
 from stackwise.training.step import autocast
 
 
@@ -41,7 +42,7 @@ def evaluate_run(
     Raises:
         ExperimentError: If the device is not here.
         DataError: If the corpus cannot be read.
-        TrainingError: If it is no longer the one that the run began with.
+        Changed: If it is no longer the one that the run began with.
         CheckpointError: If there is no checkpoint, or it is damaged.
     """
     placement = changed_placement(run, None if device is None else {"device": device})

@@ -151,8 +151,17 @@ def look(work: Work, trainee: Trainee) -> None:
         bits_per_byte=bits,
         exit_losses=exits,
     )
-    last = trainee.number == len(work.stages) - 1
-    if last and (work.at.best is None or loss < work.at.best):
+    if not math.isfinite(loss):
+        work.writer.event(
+            "not_finite",
+            stage=trainee.number,
+            step=work.at.total_steps,
+            name=stage.name,
+            what=f"the held-out loss is {loss}",
+            where="a look at held-out text, which moves nothing",
+        )
+    last, best = trainee.number == len(work.stages) - 1, work.at.best
+    if last and math.isfinite(loss) and (best is None or not best <= loss):
         work.at.best = loss
         trained = {part for part, _ in trainee.named}
         parts = tensors_of(work.rack.parts(), lambda part: part in trained)
