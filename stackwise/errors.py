@@ -83,6 +83,14 @@ class ExperimentError(ValueError):
         return ExperimentError([problem.under(key) for problem in self.problems])
 
 
+class DoesNotFit(ExperimentError):
+    """What was asked for takes more memory than there is."""
+
+
+class FolderError(ExperimentError):
+    """A folder that was named has no room for what is to be written, or may not be written to."""
+
+
 class TrustError(ExperimentError):
     """A run, or a study, carries code that its user has not said to trust; nothing was imported."""
 

@@ -97,7 +97,8 @@ def beside(run: Run) -> str:
     from stackwise.config import Placement
     from stackwise.data.baselines import baseline_lines
     from stackwise.data.errors import DataError
-    from stackwise.training.start import TrainingError, data_of
+    from stackwise.training.changed import data_of
+    from stackwise.training.start import TrainingError
 
     placement = Placement.load(run.path / "placement.yaml")
     try:

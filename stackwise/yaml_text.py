@@ -155,7 +155,7 @@ def read_text(path: str | Path) -> str:
             raise ExperimentError(f"{path}: is over {MOST_BYTES} bytes long; name a YAML file")
         return content.decode("utf-8")
     except OSError as error:
-        raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ExperimentError(
             f"{path}: byte {error.start} is not UTF-8 text; save the file as UTF-8"

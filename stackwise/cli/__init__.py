@@ -1,8 +1,7 @@
 """The command line: `stackwise run | resume | runs | eval | sample | import | doctor | ...`.
 
-Each command is a small function over the public names. Exit codes: 0 done, 1 failed, 2 the command
-or the experiment is wrong, 3 what was planned does not fit, 130 stopped with Ctrl-C (the run is
-saved and can be resumed), 8 the run carries code that is not trusted.
+Each command is a small function over the public names. What it says by its exit code stands in
+`stackwise/exit_codes.py`; when Ctrl-C and SIGTERM take effect, in `stackwise/stopping.py`.
 Commands and options are listed in `arguments.py`; those that train are in `training.py`, those that
 look at what is there in `looking.py`, those that move models in `moving.py`, those that check the
 machine in `checking.py`, the one that looks for learning rates in `lr_finding.py`, the one that
@@ -15,9 +14,8 @@ import sys
 from collections.abc import Sequence
 
 from stackwise.cli.arguments import read
-from stackwise.cli.training import STOPPED
-
-UNTRUSTED = 8
+from stackwise.exit_codes import code_of, stop_code
+from stackwise.stopping import listening, was_interrupted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,34 +23,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     What takes long to import is imported inside, so that Ctrl-C is answered from the start.
     """
-    try:
-        return answered(arguments)
-    except KeyboardInterrupt:
-        print("stackwise: interrupted", file=sys.stderr)
-        return STOPPED
+    with listening(program=True):
+        try:
+            return answered(arguments)
+        except KeyboardInterrupt as stop:
+            print("stackwise: interrupted", file=sys.stderr)
+            return stop_code(stop)
+        except Exception:
+            if not was_interrupted():
+                raise
+            print("stackwise: interrupted", file=sys.stderr)  # what it broke, as an import
+            return stop_code()
 
 
 def answered(arguments: Sequence[str] | None) -> int:
     """The same; Ctrl-C outside of training is raised."""
     options = read(arguments)
-    from stackwise.data.errors import DataError
-    from stackwise.errors import TrustError
-    from stackwise.runs import RunBusy, RunError
+    from stackwise.memory.ran_out import ran_out
+    from stackwise.runs import RunBusy
     from stackwise.training.checkpoint import CheckpointError
     from stackwise.training.run import Stopped
     from stackwise.training.start import TrainingError
+    from stackwise.trunk.shards import CacheError
 
+    said = (ValueError, RunBusy, CheckpointError, CacheError, TrainingError, OSError, Stopped)
     try:
         return int(options.command(options))
-    except TrustError as error:
+    except said as error:
         print(f"stackwise: {error}", file=sys.stderr)
-        return UNTRUSTED
-    except (ValueError, RunError, DataError) as error:
-        print(f"stackwise: {error}", file=sys.stderr)
-        return 2
-    except (RunBusy, CheckpointError, TrainingError, OSError) as error:
-        print(f"stackwise: {error}", file=sys.stderr)
-        return 1
-    except Stopped as stopped:
-        print(f"stackwise: {stopped}", file=sys.stderr)
-        return STOPPED
+        return code_of(error)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        print(f"stackwise: memory ran out: {error or 'no more could be had'}", file=sys.stderr)
+        return code_of(error)

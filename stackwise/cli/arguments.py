@@ -22,8 +22,9 @@ from stackwise.cli.sampling import SAMPLE_MORE, add_sample_options, sample_comma
 from stackwise.cli.settings import add_settings, add_trust
 from stackwise.cli.studying import add_study
 from stackwise.cli.training import demo_command, resume_command, run_command
+from stackwise.exit_codes import TEXT
 
-FIRST_STEPS = """first steps:
+FIRST_STEPS = f"""first steps:
   stackwise presets                      what can be trained as it is
   stackwise plan toy --hardware h200     what it will take, before anything is made
   stackwise run toy curriculum=grow      minutes on two cores; Ctrl-C stops it, and nothing is lost
@@ -32,8 +33,8 @@ FIRST_STEPS = """first steps:
   stackwise runs                         what is there, and how far it is
   stackwise sample RUN "In the beginning"
 
-RUN is a run's id, or the beginning of one, or its folder. Exit codes: 0 done, 1 failed, 2 the
-command or the experiment is wrong, 3 a plan does not fit, 130 stopped with Ctrl-C and saved."""
+RUN is a run's id, or the beginning of one, or its folder.
+{TEXT}"""
 RUN_MORE = """The run is a folder in placement.runs_dir, named by what decides its numbers. The
 same command again finds the run that is there, and goes on with it if it is unfinished. Keys are
 those of a run's experiment.yaml and, after placement., of its placement.yaml; an unknown key is

@@ -9,12 +9,11 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from stackwise.cli.settings import add_code, add_trust
-from stackwise.cli.training import hangup_saves
+from stackwise.exit_codes import DONE, FAILED
 
 if TYPE_CHECKING:
     from stackwise.study import Arm, Study, StudyResult
 
-FAILED = 1
 STUDY_MORE = """FILE is YAML with the keys of sw.Study, or the folder that a study wrote:
 
   base: toy                      a preset, an experiment's file, or keys; {preset: toy, ...}: both
@@ -25,8 +24,7 @@ STUDY_MORE = """FILE is YAML with the keys of sw.Study, or the folder that a stu
   lr_grid: {times: [0.5, 1, 2]}  or rates; null: none
   placement: {runs_dir: runs}
 
-The same command again goes on where it stopped. Exit codes: 0 done, 1 a run failed, 2 the file is
-wrong, 130 stopped with Ctrl-C and saved.
+The same command again goes on where it stopped. Exit code 1 says that a run failed.
 
 examples:
   stackwise study growth.yaml --plan
@@ -83,7 +81,7 @@ def study_command(options: argparse.Namespace) -> int:
     except Stopped as stopped:
         raise Stopped(f"{stopped}: {program()} study {options.file}") from None
     print(dumps(result.to_json()) if options.json else f"\n{result}\n\nstudy: {study.folder}")
-    return FAILED if result.failures else 0
+    return FAILED if result.failures else DONE
 
 
 def carried_out(study: Study, options: argparse.Namespace) -> StudyResult:
@@ -93,8 +91,7 @@ def carried_out(study: Study, options: argparse.Namespace) -> StudyResult:
         def told(arm: Arm, seed: int) -> None:
             print(f"{arm.name}, seed {seed}", file=sys.stderr, flush=True)
 
-        with hangup_saves():
-            return study.run(workers=options.workers, threads=options.threads, on_arm=told)
+        return study.run(workers=options.workers, threads=options.threads, on_arm=told)
     from stackwise.progress import bar_over
     from stackwise.study import spent
     from stackwise.training.start import settled
@@ -102,7 +99,7 @@ def carried_out(study: Study, options: argparse.Namespace) -> StudyResult:
     jobs = [*study.tuning_jobs(), *study.jobs({})]
     planned = [spent(settled(job.experiment, study.placement)[0])["flops"] for job in jobs]
     before = accumulate(planned, initial=0.0)
-    with hangup_saves(), bar_over(sum(planned)) as bar:
+    with bar_over(sum(planned)) as bar:
         result = study.run(
             threads=options.threads,
             on_step=bar.on_step,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from stackwise.cli.keeping import watchdog_in
 from stackwise.cli.settings import placement_keys, said, settings
+from stackwise.exit_codes import stop_code
 
-STOPPED = 130
 FOLDERS = {"runs_dir", "data_dir"}  # by which a run that is there is found
 
 
@@ -73,8 +71,7 @@ def carry_out(
     from stackwise.alerts import alerting
     from stackwise.progress import bar_over
     from stackwise.report import beside, bytes_text, called, count_text, number, program
-    from stackwise.runs import RunError
-    from stackwise.runs.folder import RESTORE
+    from stackwise.runs.folder import RESTORE, DamagedRun
     from stackwise.runs.pruned import pruned_text
     from stackwise.training.checkpoint import CheckpointError
     from stackwise.training.run import execute
@@ -92,7 +89,6 @@ def carry_out(
             with (
                 alerting(run, options.alert),
                 bar_over(sum(row["flops"] for row in run.plan())) as bar,
-                hangup_saves(),
             ):
                 execute(run, placement, on_step=bar.on_step, mirror=options.mirror)
                 if run.state == "finished":  # also where all steps were taken before
@@ -101,19 +97,19 @@ def carry_out(
             for note in getattr(error, "__notes__", ()):
                 print(f"stackwise: {note}", file=sys.stderr)
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             print(
                 "stackwise: interrupted before the state was saved; go on from the last "
                 f"checkpoint with: {program()} resume {called(run)}",
                 file=sys.stderr,
             )
-            return STOPPED
+            return stop_code(stop)
     if run.state == "stopped":
         print(f"stopped and saved; go on with: {program()} resume {called(run)}")
-        return STOPPED
+        return stop_code()
     result = run.result()
     if not result:
-        raise RunError(
+        raise DamagedRun(
             f"run {run.id}: is finished, but its events.jsonl is damaged and holds no result; "
             f"{program()} eval {called(run)} measures its weights again"
         )
@@ -127,7 +123,7 @@ def carry_out(
         if "weights" in run.pruned():
             print(f"note: it {pruned_text(run.path)}")
             return 0
-        raise RunError(f"run {run.id}: its weights are gone: rack/ holds none; {RESTORE}")
+        raise DamagedRun(f"run {run.id}: its weights are gone: rack/ holds none; {RESTORE}")
     print(f'look at it with: {program()} sample {called(run)} "In the beginning"')
     return 0
 
@@ -140,20 +136,6 @@ def changes_of(run: Any, given: Mapping[str, Any]) -> list[str]:
     new = present.replace(**given)
     chosen = sorted(given.keys() - FOLDERS)
     return [f"placement.{key}" for key in chosen if getattr(new, key) != getattr(present, key)]
-
-
-@contextmanager
-def hangup_saves() -> Iterator[None]:
-    """A closed terminal stops a run as SIGTERM does, with its state saved; not under nohup."""
-    hangup = getattr(signal, "SIGHUP", None)
-    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
-        yield
-        return
-    before = signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(hangup, before)
 
 
 def demo_command(options: argparse.Namespace) -> int:

@@ -63,7 +63,7 @@ def draft(cache: Path, kind: str) -> Iterator[Path]:
         raise DataError(
             f"{cache}: prepared data cannot be written there: {error.strerror}; "
             f"set {VARIABLE} to a folder with room"
-        ) from None
+        ) from error
     finally:
         if path is not None:
             shutil.rmtree(path, ignore_errors=True)

@@ -44,7 +44,7 @@ def readable(data_dir: Path, name: str, key: str) -> Path:
         with path.open("rb") as file:
             head = file.read(4)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if not head:
         raise DataError(f"{path}: the file is empty; name one that holds text")
     if head.startswith(GZIP) or head == ZIP:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stackwise.atomic import write_text
+from stackwise.exit_codes import is_stop, of_process
 from stackwise.jsontext import dumps, read_mapping
 from stackwise.runs import status
 from stackwise.runs.lock import LOCK, is_held
@@ -25,7 +26,8 @@ def write_end(folder: Path, code: int, asked: bool) -> None:
 
     Args:
         folder: The run's.
-        code: Its exit code; of a killed one, minus the signal.
+        code: Its exit code; of a killed one, minus the signal. Of one that a signal to stop ended
+            before it could listen, that of a stop is written down.
         asked: Whether it was made to stop.
     """
     if is_held(folder, LOCK):
@@ -33,21 +35,21 @@ def write_end(folder: Path, code: int, asked: bool) -> None:
     if status.read(folder).get("state") in LIVE:
         write_last(folder, *verdict(folder, code, asked))
     found = read_mapping(folder / EXIT)
-    write_text(folder / EXIT, dumps({**found, "code": code}, indent=1))
+    write_text(folder / EXIT, dumps({**found, "code": of_process(code)}, indent=1))
 
 
-def write_last(folder: Path, state: str, why: str | None) -> None:
+def write_last(folder: Path, state: str, why: str | None, **more: int) -> None:
     """Say in status.json and exit.json how a run ended that could not say it itself."""
     facts = status.read(folder)
     status.write(folder, {**facts, "state": state})
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    found = {"state": state, "error": why, "attempt": facts.get("attempt"), "time": now}
+    found = {"state": state, "error": why, "attempt": facts.get("attempt"), "time": now, **more}
     write_text(folder / EXIT, dumps(found, indent=1))
 
 
 def verdict(folder: Path, code: int, asked: bool) -> tuple[str, str | None]:
     """The state of a run whose process ended without a word, and why."""
-    if asked:
+    if asked or is_stop(code):
         return "stopped", None
     if code < 0:
         return "died", ended_by(code)

@@ -5,6 +5,9 @@ is obeyed, starts a run again that hangs if it is asked to (`watchdog.py`), writ
 ended, and calls the user's command then (`stackwise/alerts.py`). It reads one job from standard
 input and answers one word. With `--warm` it starts the trainer first, which imports what takes long
 while no job is there yet; both end when their input does.
+
+A signal to stop that comes to this process, as when the machine is shut down, is an order to the
+run like any other: it is saved, and this process stays to see it end.
 """
 
 from __future__ import annotations
@@ -26,9 +29,10 @@ from stackwise.detached.ending import EXIT, ended_by, write_end, write_last
 from stackwise.detached.job import BUSY, TAKEN, Job
 from stackwise.detached.patience import patience_for
 from stackwise.detached.watchdog import Restarts, Watch, Watchdog, saved_step
+from stackwise.exit_codes import INTERRUPTED, of_process
 from stackwise.jsontext import read_mapping
 from stackwise.runs import status
-from stackwise.runs.control import Order, orders, stop_asked
+from stackwise.runs.control import Order, ask, orders, stop_asked
 from stackwise.runs.events import append_event
 from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, Lock, RunBusy, is_held, take
 from stackwise.runs.log import LOG
@@ -36,6 +40,8 @@ from stackwise.runs.standing import LIVE, state_of
 
 LOOK_SECONDS, ENDING_SECONDS = 0.05, 30.0
 GRACE_SECONDS = 8.0  # between an interrupt that is not answered and a kill
+STOPS = (signal.SIGINT, signal.SIGTERM)
+TOLD: list[int] = []  # the signals that told this process to end
 
 
 def main(arguments: list[str]) -> int:
@@ -49,6 +55,8 @@ def main(arguments: list[str]) -> int:
     job = Job.of_line(line)
     folder = Path(job.run)
     ended: str | None = None
+    for number in STOPS:
+        signal.signal(number, lambda signum, frame: TOLD.append(signum))
     lock = succeeded(folder) if job.follows else taken(folder)
     if lock is None or status.read(folder).get("state") == "finished":
         answer(BUSY)
@@ -90,6 +98,8 @@ def succeeded(folder: Path) -> Lock | None:
         while True:
             with suppress(RunBusy):
                 return take(folder, SUPERVISOR)
+            if TOLD:
+                return None
             time.sleep(LOOK_SECONDS)
     finally:
         following.release()
@@ -130,6 +140,7 @@ def supervise(folder: Path, job: Job, trainer: subprocess.Popen[str] | None) -> 
     try:
         if not wait_for_turn(folder, job, ticket):
             status.begin(folder, "stopped")
+            write_last(folder, "stopped", None, code=of_process(-TOLD[0]) if TOLD else INTERRUPTED)
             say(folder, "it was stopped while it waited for its turn")
             if trainer is not None:
                 trainer.kill()
@@ -211,10 +222,10 @@ def wait_for_turn(folder: Path, job: Job, ticket: Ticket | None) -> bool:
         if names != said:
             status.begin(folder, "queued", waits_for=names, heard=job.obeyed, through=job.through)
             said = names
-        if stop_asked(folder, job.obeyed):
+        if TOLD or stop_asked(folder, job.obeyed):
             return False
         time.sleep(LOOK_SECONDS)
-    return not stop_asked(folder, job.obeyed)
+    return not (TOLD or stop_asked(folder, job.obeyed))
 
 
 def start_trainer(output: int) -> subprocess.Popen[str]:
@@ -245,7 +256,12 @@ def see_through(
         Whether it was made to stop, and why it hung, if it did.
     """
     known, ending = job.obeyed, Ending(trainer, lambda text: say(folder, text))
+    passed_on = False
     while trainer.poll() is None:
+        if TOLD and not passed_on:
+            passed_on = True
+            with suppress(OSError):  # a folder that cannot be written: the trainer is told itself
+                ask(folder, "stop")
         for order in orders(folder, known):
             known = order.number
             ending.hear(order, patience_for(folder, order))

@@ -1,7 +1,7 @@
 """The process that trains a detached run: imports what takes long, reads a job, carries it out.
 
-Its output is the run's log.txt. Exit codes are those of `stackwise run`: 0 finished, 130 stopped,
-1 failed, with the reason as the last line.
+Its output is the run's log.txt, with the reason as the last line if it fails. Exit codes are those
+of `stackwise run` (`stackwise/exit_codes.py`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,27 @@ import traceback
 from pathlib import Path
 
 from stackwise.detached.job import Job
+from stackwise.exit_codes import DONE, code_of, stop_code
 from stackwise.runs.log import LOG
-
-STOPPED, FAILED = 130, 1
+from stackwise.stopping import listening, was_interrupted
 
 
 def main() -> int:
     """Carry out the job that comes on standard input; without one, do nothing."""
+    with listening(program=True):
+        try:
+            return carry_out()
+        except KeyboardInterrupt as stop:
+            print(f"stopped at once; it goes on from its last checkpoint ({stop})", file=sys.stderr)
+            return stop_code(stop)
+        except Exception:
+            if not was_interrupted():
+                raise
+            return stop_code()  # what it broke, as an import
+
+
+def carry_out() -> int:
+    """The same; what stops it on the spot is raised."""
     import torch
 
     from stackwise.config import Placement
@@ -30,7 +44,7 @@ def main() -> int:
     warm_up(torch.device("cpu"))  # a card's memory is not taken before it is the run's turn
     line = sys.stdin.readline()
     if not line.strip():
-        return 0
+        return DONE
     job = Job.of_line(line)
     into_log(Path(job.run))
     try:
@@ -46,14 +60,11 @@ def main() -> int:
             obeyed=job.obeyed,
             holds_device=True,
         )
-    except KeyboardInterrupt as stop:
-        print(f"stopped at once; it goes on from its last checkpoint ({stop})", file=sys.stderr)
-        return STOPPED
     except Exception as error:
         traceback.print_exc()
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
-        return FAILED
-    return 0 if run.state == "finished" else STOPPED
+        return code_of(error)
+    return DONE if run.state == "finished" else stop_code()
 
 
 def into_log(folder: Path) -> None:

@@ -11,6 +11,10 @@ class ModelError(ValueError):
     """A model folder, or one of Hugging Face's, that cannot be read or written as asked."""
 
 
+class DamagedModel(ModelError):
+    """A model folder whose files are not what was written."""
+
+
 def refuse(problems: Sequence[str]) -> None:
     """Raise with all the problems at once, one line each; the first few where they are many.
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stackwise.choice import Params, parse
 from stackwise.errors import ExperimentError, said_in
-from stackwise.interop.errors import ModelError, refuse
+from stackwise.interop.errors import DamagedModel, ModelError, refuse
 from stackwise.interop.model_file import MODEL, ModelFile, Origin
 from stackwise.interop.source import CONFIG
 from stackwise.interop.stored import tensors_in
@@ -155,7 +155,7 @@ def blamed(folder: Path) -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
-        raise ModelError(f"{folder}: {str(error).replace(RESTORE, AGAIN)}") from None
+        raise DamagedModel(f"{folder}: {str(error).replace(RESTORE, AGAIN)}") from None
 
 
 def check_parts(

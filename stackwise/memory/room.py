@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stackwise.errors import ExperimentError
+from stackwise.errors import DoesNotFit
 from stackwise.memory.bytes import on_card
 from stackwise.memory.limits import memory_limit
 from stackwise.report import bytes_text
@@ -27,18 +27,18 @@ def check_room(plan: Sequence[Mapping[str, Any]], placement: Placement) -> None:
         placement: The placement that it was made for.
 
     Raises:
-        ExperimentError: If it does.
+        DoesNotFit: If it does.
     """
     takes, has = most_bytes(plan), device_bytes(placement)
     device = "card" if on_card(placement) else "machine"
     if has is not None and takes > has:
-        raise ExperimentError(
+        raise DoesNotFit(
             f"rack: training takes {bytes_text(takes)} by arithmetic, and this {device} has "
             f"{bytes_text(has)}; {ways_left(placement)}"
         )
     lent, has = max(row["host_bytes"] for row in plan), machine_bytes()
     if has is not None and lent > has:
-        raise ExperimentError(
+        raise DoesNotFit(
             f"placement.stream_from: 'host', whose copy takes {bytes_text(lent)} by arithmetic, "
             f"and this machine has {bytes_text(has)}; give stream_from=disk, or freeze to less "
             "with precision.frozen"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from stackwise.bounded import read_text
-from stackwise.runs.folder import RESTORE, RunError
+from stackwise.runs.folder import RESTORE, DamagedRun, RunError
 
 if TYPE_CHECKING:
     from stackwise.runs.folder import Run
@@ -34,7 +34,7 @@ def asked_of(run: Run) -> dict[str, Any]:
     try:
         text = read_text(run.path / "experiment.yaml", MOST_BYTES)
     except FileNotFoundError:
-        raise RunError(f"run {run.id}: experiment.yaml is missing; {RESTORE}") from None
+        raise DamagedRun(f"run {run.id}: experiment.yaml is missing; {RESTORE}") from None
     except (OSError, ValueError) as error:
         raise RunError(f"run {run.id}: experiment.yaml cannot be read: {error}") from error
     try:
@@ -42,7 +42,7 @@ def asked_of(run: Run) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not _is_small(found):
-        raise RunError(f"run {run.id}: experiment.yaml is damaged; {RESTORE}")
+        raise DamagedRun(f"run {run.id}: experiment.yaml is damaged; {RESTORE}")
     return found
 
 

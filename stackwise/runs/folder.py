@@ -34,14 +34,15 @@ from stackwise.runs.control import ask, is_stopping
 from stackwise.runs.disk_use import disk_of
 from stackwise.runs.events import Event, read_events
 from stackwise.runs.frames import evals_of, memory_of
+from stackwise.runs.heartbeat import silent_seconds
 from stackwise.runs.labels import Labels, read_labels, write_labels
 from stackwise.runs.layers import layers_of
-from stackwise.runs.lock import SUPERVISOR, is_held
+from stackwise.runs.lock import SUPERVISOR, boot, is_held
 from stackwise.runs.log import last_lines
 from stackwise.runs.metrics import read_metrics
 from stackwise.runs.parting import delete_run, zip_run
 from stackwise.runs.pruned import pruned_of, pruned_text
-from stackwise.runs.standing import LIVE, silent_seconds, state_of, way_out
+from stackwise.runs.standing import LIVE, state_of, way_out
 from stackwise.runs.statistics import drift_of, statistics_of
 from stackwise.runs.tail import last_event
 
@@ -63,6 +64,10 @@ MANIFEST = "manifest.json"  # of a checkpoint; what is in it is said in `trainin
 
 class RunError(ValueError):
     """A run that is not there, a folder that is not a run, or a file in it that is damaged."""
+
+
+class DamagedRun(RunError):
+    """A file of a run's own is missing or damaged."""
 
 
 class Run:
@@ -252,7 +257,7 @@ class Run:
             status, result, stages, problem = self.status(), self.result(), self.stages(), None
         except (RunError, OSError) as error:
             status, result, stages, problem = {}, {}, [], str(error)
-        silence, disk = silent_seconds(status), self.disk()
+        silence, disk = silent_seconds(status, self.path, boot()), self.disk()
         return {
             "id": self.id,
             "name": read_labels(self.path).name,
@@ -276,7 +281,7 @@ class Run:
 
         path = self.path / "tokenizer.json"
         if not path.exists():
-            raise RunError(f"run {self.id}: tokenizer.json is missing; {RESTORE}")
+            raise DamagedRun(f"run {self.id}: tokenizer.json is missing; {RESTORE}")
         return read_tokenizer(path)
 
     def disk(self) -> dict[str, Any]:
@@ -325,7 +330,11 @@ class Run:
         """
         import torch
 
-        from stackwise.training.checkpoint import CheckpointError, CheckpointReplaced
+        from stackwise.training.checkpoint import (
+            CheckpointError,
+            CheckpointReplaced,
+            NoCheckpoint,
+        )
         from stackwise.training.saved import read_rack
 
         if checkpoint is not None and best:
@@ -334,9 +343,10 @@ class Run:
             if "weights" in self.pruned():
                 raise CheckpointError(f"run {self.id}: {pruned_text(self.path)}; train it again")
             state = self.state
-            lost = f"is finished, but its rack/{MANIFEST} is missing; {RESTORE}"
-            why = lost if state == "finished" else f"has no checkpoint yet; it is {state}"
-            raise CheckpointError(f"run {self.id}: {why}")
+            if state == "finished":
+                lost = f"is finished, but its rack/{MANIFEST} is missing; {RESTORE}"
+                raise CheckpointError(f"run {self.id}: {lost}")
+            raise NoCheckpoint(f"run {self.id}: has no checkpoint yet; it is {state}")
 
         read = partial(
             read_rack,
@@ -369,7 +379,7 @@ class Run:
         counters = self._read(f"rack/{MANIFEST}").get("counters")
         done = counters.get("stage") if isinstance(counters, dict) else None
         if isinstance(done, bool) or not isinstance(done, int):
-            raise RunError(f"run {self.id}: rack/{MANIFEST} is damaged; {RESTORE}")
+            raise DamagedRun(f"run {self.id}: rack/{MANIFEST} is damaged; {RESTORE}")
         return done
 
     @property
@@ -567,13 +577,13 @@ class Run:
         try:
             value = loads(read_text(path, LARGEST))
         except FileNotFoundError:
-            raise RunError(f"run {self.id}: {name} is missing; {RESTORE}") from None
+            raise DamagedRun(f"run {self.id}: {name} is missing; {RESTORE}") from None
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in NO_FILE:
                 raise
             value = None
         if not isinstance(value, kind):
-            raise RunError(f"run {self.id}: {name} is damaged; {RESTORE}")
+            raise DamagedRun(f"run {self.id}: {name} is damaged; {RESTORE}")
         return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,9 @@ from stackwise.jsontext import dumps
 from stackwise.own_code import CodeFile
 from stackwise.runs.carried import facts_of, write_code
 from stackwise.runs.folder import STAGES, Run, RunError, is_run
+from stackwise.runs.lock import Lock, RunBusy, take
 
+MAKING_SECONDS, LOOK_SECONDS = 60.0, 0.02
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -31,6 +34,8 @@ def make_run(
     code: Sequence[CodeFile] = (),
 ) -> Run:
     """Make a run folder, or find the one of that name.
+
+    Of two processes that make the same one at once, the second waits and finds it.
 
     Args:
         runs_dir: Folder of the runs; made if it is not there.
@@ -53,9 +58,11 @@ def make_run(
             f"run id {run_id!r}: only letters, digits, '.', '_' and '-' are allowed, 128 at most, "
             "the first a letter or digit"
         )
+    held: Lock | None = None
     try:
         folder = _claim(Path(runs_dir), run_id, rerun)
-        if is_run(folder):
+        held = _alone(folder)
+        if held is None:
             return Run(folder)
         write_text(folder / "experiment.yaml", experiment)
         write_text(folder / "placement.yaml", placement)
@@ -69,7 +76,27 @@ def make_run(
             f"{runs_dir}: cannot hold a new run: {error.strerror}; name another folder with "
             "placement.runs_dir"
         ) from error
+    finally:
+        if held is not None:
+            held.release()
     return Run(folder)
+
+
+def _alone(folder: Path) -> Lock | None:
+    """The right to make a run's folder; None once it is one, by another process perhaps."""
+    until = time.monotonic() + MAKING_SECONDS
+    while not is_run(folder):
+        try:
+            held = take(folder)
+        except RunBusy as busy:
+            if time.monotonic() > until:
+                raise RunError(f"{busy}; it has not made its folder whole yet") from None
+            time.sleep(LOOK_SECONDS)
+            continue
+        if not is_run(folder):
+            return held
+        held.release()
+    return None
 
 
 def _claim(runs_dir: Path, run_id: str, rerun: bool) -> Path:

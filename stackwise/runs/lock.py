@@ -4,7 +4,8 @@ The file `lock` names its owner: process, when that started, boot, process space
 advisory lock on it decides between two that want it at once, and falls when its holder dies; the
 name tells readers, which never touch the kernel's lock, whether the owner is alive. The process
 that supervises a detached run holds `supervisor` in the same way, and one that will do so once the
-present attempt has ended, `supervisor.next`.
+present attempt has ended, `supervisor.next`. Of an owner on another machine, or of another boot,
+only the heartbeat tells, which is judged in `heartbeat.py`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from pathlib import Path
 
 from stackwise.bounded import read_text
 from stackwise.jsontext import loads
+from stackwise.runs.heartbeat import beats, is_silent
 
 LOCK, SUPERVISOR, NEXT = "lock", "supervisor", "supervisor.next"
-STALE_SECONDS = 60.0
 ENDING_SECONDS = 5.0
 _held: set[int] = set()
 
@@ -78,16 +79,27 @@ def take(folder: Path, name: str = LOCK) -> Lock:
 
     Raises:
         RunBusy: If another process holds it, or seems to from here.
+        OSError: If the lock cannot be written; so, too, if it is a link, which may lead anywhere.
     """
-    handle, mine = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666), this_process()
-    free = _taken(handle, folder, name)
-    owner = owner_of(folder, name)
-    if not free or (owner is not None and owner != mine and is_held(folder, name)):
-        os.close(handle)
-        raise RunBusy(f"run {folder.resolve().name}: {_who(owner)}")
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(asdict(mine)).encode(), 0)
+    handle = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    mine, taken = this_process(), False
+    try:
+        free = _taken(handle, folder, name)
+        owner = owner_of(folder, name)
+        if not free or (owner is not None and owner != mine and _lives(owner, folder)):
+            raise RunBusy(f"run {folder.resolve().name}: {_who(owner)}")
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(asdict(mine)).encode(), 0)
+        taken = True
+    finally:
+        if not taken:
+            os.close(handle)
     return Lock(handle, owner)
+
+
+def _lives(owner: Owner, folder: Path) -> bool:
+    """Whether the owner of a lock that the kernel gave away lives: one elsewhere may."""
+    return is_alive(owner) if is_here(owner) else not is_silent(folder)
 
 
 def _taken(handle: int, folder: Path, name: str) -> bool:
@@ -104,26 +116,25 @@ def _taken(handle: int, folder: Path, name: str) -> bool:
 
 
 def owner_of(folder: Path, name: str = LOCK) -> Owner | None:
-    """Who wrote its name into the lock; None if it is free, or the name was cut."""
+    """Who wrote its name into the lock; None if it is free, or what it holds is no name."""
     try:
-        return Owner(**loads(read_text(folder / name, 1 << 16)))
+        owner = Owner(**loads(read_text(folder / name, 1 << 16)))
     except (OSError, ValueError, TypeError):
         return None
+    texts = (owner.started, owner.boot, owner.space, owner.host)
+    whole = type(owner.pid) is int and owner.pid > 0 and all(isinstance(t, str) for t in texts)
+    return owner if whole else None
 
 
 def is_held(folder: Path, name: str = LOCK) -> bool:
     """Whether a live process trains the run, or supervises it.
 
-    One in another container or on another machine is judged by its heartbeat, which is at most a
-    minute old.
+    One in another container or on another machine is judged by its heartbeat.
     """
     owner = owner_of(folder, name)
     if owner is None:
         return False
-    if is_here(owner):
-        return is_alive(owner)
-    beat = folder / "status.json"
-    return beat.exists() and time.time() - beat.stat().st_mtime < STALE_SECONDS
+    return is_alive(owner) if is_here(owner) else beats(folder)
 
 
 def is_here(owner: Owner) -> bool:
@@ -144,14 +155,19 @@ def this_process() -> Owner:
 
 def process_called(pid: int) -> Owner:
     """The owner that a process of this machine is."""
-    return Owner(pid, _start_of(pid) or "", _boot(), _space(), socket.gethostname())
+    return Owner(pid, _start_of(pid) or "", boot(), _space(), socket.gethostname())
 
 
 def _who(owner: Owner | None) -> str:
     if owner is None:
         return "a process that did not leave its name holds it; stop that one first"
-    place = "" if owner.host == socket.gethostname() else f" on {owner.host}"
-    return f"process {owner.pid}{place} is training it; watch it, or stop it first"
+    if is_here(owner):
+        return f"process {owner.pid} is training it; watch it, or stop it first"
+    place = f" on {owner.host}" if owner.host != socket.gethostname() else ""
+    return (
+        f"process {owner.pid}{place} is training it, by its heartbeat; watch it, or stop it first. "
+        "If it is gone, as after a restart of its machine, try again in a minute"
+    )
 
 
 def _start_of(pid: int) -> str | None:
@@ -175,7 +191,8 @@ def _start_without_proc(pid: int) -> str | None:
     return ""
 
 
-def _boot() -> str:
+def boot() -> str:
+    """What the kernel calls this boot."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.exists() else socket.gethostname()
 

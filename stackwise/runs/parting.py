@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from stackwise.atomic import PART, replacing
 from stackwise.bounded import check_no_links
-from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR
+from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, RunBusy, take
 
 if TYPE_CHECKING:
     from stackwise.runs.folder import Run
@@ -36,11 +36,9 @@ def delete_run(run: Run) -> list[Path]:
         What is left elsewhere: the folder of its caches, what a link led to.
 
     Raises:
-        RunBusy: If it is live.
+        RunBusy: If it is live, or another process takes it up at this moment.
         OSError: If it cannot be removed.
     """
-    from stackwise.runs.lock import RunBusy
-
     if run.path.is_symlink():
         target = run.path.resolve()
         run.path.unlink()
@@ -50,9 +48,28 @@ def delete_run(run: Run) -> list[Path]:
     path = run.path.resolve()  # `.` has no name to give another one
     left = caches_elsewhere(run)
     gone = path.with_name(f".deleted-{os.getpid()}-{time.monotonic_ns()}")
-    os.rename(path, gone)  # from here on it is no run, whatever happens
-    shutil.rmtree(gone)
+    with held(path):
+        os.rename(path, gone)  # from here on it is no run, whatever happens
+        shutil.rmtree(gone)
     return left
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Inside, nobody else begins to train a run.
+
+    Raises:
+        RunBusy: If another process does.
+    """
+    try:
+        lock = take(path)
+    except OSError:  # a folder that may not be written to: what is inside says so
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def caches_elsewhere(run: Run) -> list[Path]:

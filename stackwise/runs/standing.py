@@ -15,14 +15,13 @@ damaged     status.json cannot be read
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise.report import called
-from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, is_held
+from stackwise.runs.heartbeat import silent_seconds
+from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, boot, is_held
 
 if TYPE_CHECKING:
     from stackwise.runs.folder import Run
@@ -50,13 +49,7 @@ def state_of(folder: Path, status: Mapping[str, Any]) -> str:
         return state
     if not is_held(folder, LOCK):
         return "died"
-    return "stale" if silent_seconds(status) > SILENT_SECONDS else state
-
-
-def silent_seconds(status: Mapping[str, Any]) -> float:
-    """Seconds since the last heartbeat; NaN if there was none."""
-    beat = status.get("heartbeat")
-    return time.time() - beat if isinstance(beat, float) else math.nan
+    return "stale" if silent_seconds(status, folder, boot()) > SILENT_SECONDS else state
 
 
 def way_out(state: str, run: Run) -> str | None:

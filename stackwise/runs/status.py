@@ -7,12 +7,13 @@ supervises it does. What the states mean is said in `folder.py`.
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import write_text
 from stackwise.jsontext import dumps, read_mapping
+from stackwise.runs.heartbeat import now_facts
+from stackwise.runs.lock import boot
 
 STATUS = "status.json"
 
@@ -31,7 +32,7 @@ def begin(folder: Path, state: str, **facts: Any) -> None:
         facts: What else is said, until the state changes again.
     """
     found = {key: value for key, value in read(folder).items() if key not in ("waits_for", "state")}
-    write(folder, {**found, **facts, "state": state, "heartbeat": time.time(), "pid": os.getpid()})
+    write(folder, {**found, **facts, "state": state, **now_facts(boot()), "pid": os.getpid()})
 
 
 def write(folder: Path, facts: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,8 +19,10 @@ from stackwise.jsontext import dumps
 from stackwise.pulse import beats
 from stackwise.runs import lock, status
 from stackwise.runs.events import EventLog
+from stackwise.runs.heartbeat import now_facts
 from stackwise.runs.lock import RunBusy
 from stackwise.runs.metrics import COLUMNS, MetricLog, compact, segments
+from stackwise.stopping import undisturbed
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -44,15 +45,18 @@ class RunWriter:
 
     def __init__(self, folder: Path, columns: Mapping[str, str] = COLUMNS) -> None:
         self.folder = folder
-        self.lock = lock.take(folder)
+        self.lock: lock.Lock | None = None
         try:
+            with undisturbed():
+                self.lock = lock.take(folder)
             sweep(folder)
             (folder / "metrics.parquet").unlink(missing_ok=True)
             self.attempt = 1 + max((int(path.stem) for path in segments(folder)), default=0)
             self.events = EventLog(folder / "events.jsonl", self.attempt)
             self.metrics = MetricLog(folder / "metrics" / f"{self.attempt:04d}.arrows", columns)
         except BaseException:
-            self.lock.release()
+            if self.lock is not None:
+                self.lock.release()
             raise
         self.facts: dict[str, Any] = {}
         self.state = "running"
@@ -61,11 +65,17 @@ class RunWriter:
         self.pulse = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
+        assert self.lock is not None
         stale = self.lock.stale
-        if stale is not None:
-            self.event("lock_taken_over", pid=stale.pid, why="its process died")
-        self._write_status()
-        self.pulse.start()
+        try:
+            with undisturbed():
+                if stale is not None:
+                    self.event("lock_taken_over", pid=stale.pid, why="its process died")
+                self._write_status()
+                self.pulse.start()
+        except BaseException as error:  # nobody leaves what could not be entered
+            self.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(
@@ -134,9 +144,15 @@ class RunWriter:
         """
         if self.closing.is_set():
             return
-        self.closing.set()
-        if self.pulse.is_alive():
-            self.pulse.join()
+        with undisturbed():
+            self.closing.set()
+            if self.pulse.is_alive():
+                self.pulse.join()
+            self._end(state, error)
+
+    def _end(self, state: str, error: str | None) -> None:
+        """Say how it ended, and let go of the run whether that can be written or not."""
+        assert self.lock is not None
         try:
             self.state = state
             self.event(state, **({} if error is None else {"error": error}))
@@ -164,7 +180,7 @@ class RunWriter:
                 "state": self.state,
                 "attempt": self.attempt,
                 "pid": os.getpid(),
-                "heartbeat": time.time(),
+                **now_facts(lock.boot()),
                 "work": beats(),
             }
         status.write(self.folder, facts)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stackwise.completion import packing
+from stackwise.config import Placement
 from stackwise.memory.meter import Kept
 from stackwise.model.frozen import FrozenLinear
 from stackwise.objective import Corrupted, is_causal
@@ -26,7 +27,14 @@ from stackwise.training.optim import (
     with_copies,
 )
 from stackwise.training.residence import arrange, pack, take_masters
-from stackwise.training.saved import AVERAGE, BEFORE, MOMENTS, read_state, save_border
+from stackwise.training.saved import (
+    AVERAGE,
+    BEFORE,
+    MOMENTS,
+    check_weights,
+    read_state,
+    save_border,
+)
 from stackwise.training.stage_drift import tell_drift, timed
 from stackwise.training.step import Setting, Trainee, setting_of
 from stackwise.training.trained import State, freeze_all_but
@@ -95,9 +103,9 @@ def moments_for(work: Work, stage: Stage, trains: set[str], fresh: bool) -> Stat
     return with_copies(read_state(work, MOMENTS, trains | sources), stage)
 
 
-def setting_for(work: Work, trainee: Trainee) -> Setting:
-    """What stays the same over the steps of a stage that has been entered."""
-    exp, placement = work.exp, work.placement
+def setting_for(work: Work, trainee: Trainee, placement: Placement | None = None) -> Setting:
+    """What stays the same over the steps of a stage that has been entered, as it is carried out."""
+    exp, placement = work.exp, placement or work.placement
     return setting_of(
         work.rack,
         trainee.stage,
@@ -148,7 +156,12 @@ def weight_bytes(work: Work) -> int:
 
 
 def leave_stage(work: Work, trainee: Trainee) -> None:
-    """Freeze what the next stage does not train at its average, and save the rack."""
+    """Freeze what the next stage does not train at its average, and save the rack.
+
+    Raises:
+        BrokenWeights: If a weight is no number; the last checkpoint stays.
+    """
+    check_weights(trainee)
     if trainee.in_backward is not None:
         trainee.in_backward.close()
     number = trainee.number

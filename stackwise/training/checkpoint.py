@@ -46,6 +46,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint that is missing, damaged, or not one of ours."""
 
 
+class NoCheckpoint(CheckpointError):
+    """A run that has none yet."""
+
+
 class CheckpointReplaced(CheckpointError):
     """A newer checkpoint took the place of the one that was being read; read that one."""
 
@@ -215,7 +219,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise CheckpointError(f"{folder.name}: holds no {MANIFEST}; the run has no checkpoint yet")
+        raise NoCheckpoint(f"{folder.name}: holds no {MANIFEST}; the run has no checkpoint yet")
     where = f"{folder.name}/{MANIFEST}"
     if path.stat().st_size > LARGEST_MANIFEST:
         raise CheckpointError(f"{where}: is over {LARGEST_MANIFEST} bytes; it is not ours")

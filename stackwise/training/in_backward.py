@@ -42,7 +42,17 @@ def stepping_of(
 
 
 class PartlyTaken(FloatingPointError):
-    """A gradient that is no number, found when part of a step was taken."""
+    """A gradient that is no number, found when part of a step was taken.
+
+    Args:
+        message: What is no number.
+        part: Of which part: `s0`.
+        tensor: Of which tensor in it.
+    """
+
+    def __init__(self, message: str, part: str, tensor: str) -> None:
+        super().__init__(message)
+        self.part, self.tensor = part, tensor
 
 
 class InBackward:
@@ -68,6 +78,7 @@ class InBackward:
         self.squares: dict[str, float] = {}
         self.scratch, self.largest = Scratch(), 0
         self.blocks = {parameter: block_of(*key) for key, parameter in named.items()}
+        self.keys = {parameter: key for key, parameter in named.items()}
         beside = {p for (part, _), p in named.items() if part.endswith(SUFFIX)}
         self.hooks = [p.register_post_accumulate_grad_hook(self._move) for p in self.blocks]
         self.linears = [layer for layer in modules if self._is_ours(layer, beside)]
@@ -108,7 +119,8 @@ class InBackward:
         if not math.isfinite(square):
             raise PartlyTaken(
                 f"the gradient norm of {self.optimizer.names[parameter]} is {math.sqrt(square)}; "
-                "lower lr, or look at this batch"
+                "lower lr, or look at this batch",
+                *self.keys[parameter],
             )
         self.squares[block] = self.squares.get(block, 0.0) + square
         if not self.scratch.holds(parameter.grad):

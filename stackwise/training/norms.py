@@ -43,6 +43,14 @@ def clip_(named: Named, norm: float, bound: float | None) -> None:
         torch._foreach_mul_(grads, bound / norm)
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether all its numbers are numbers; takes no memory and little time."""
+    if not tensor.numel():
+        return True
+    low, high = torch.aminmax(tensor.detach())
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
 def takes_a_copy(grad: Tensor) -> bool:
     """Whether torch makes a float32 copy for the norm: of bfloat16, where no card is."""
     return grad.dtype == torch.bfloat16 and grad.device.type == "cpu"

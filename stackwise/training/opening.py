@@ -30,14 +30,15 @@ from stackwise.rules import check_placement
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
 from stackwise.training.caching import caches_of, drop_caches
+from stackwise.training.changed import data_of
 from stackwise.training.checkpoint import MANIFEST
 from stackwise.training.earlier import forget_earlier
 from stackwise.training.parts import empty_rack
 from stackwise.training.placing import check_disk
+from stackwise.training.refusing import memory_named
 from stackwise.training.residence import begin_ends
 from stackwise.training.saved import RACK, restore
 from stackwise.training.start import (
-    data_of,
     device_of,
     lent_from,
     seen_from_here,
@@ -69,7 +70,8 @@ def open_work(
             or a disk has no room for what is left of the run.
         RunBusy: If another process is training it.
         OSError: If a link in its folder leads out of it.
-        TrainingError: If the corpus is no longer the one that the run began with.
+        Changed: If the corpus, or the model, is no longer the one that the run began with.
+        NoMemory: If memory runs out.
         CheckpointError: If its checkpoint is damaged.
     """
     check_no_links(run.path)
@@ -85,7 +87,11 @@ def open_work(
     here, samples = seen_from_here(run.path, placement), samples_per_epoch(dataset, exp.optim.batch)
     copied = mirror is not None
     check_disk(exp, here, stages, samples, run.path, new, leaves, mirrored=copied)
-    with threads_of(placement), RunWriter(run.path) as writer:
+    with (
+        threads_of(placement),
+        RunWriter(run.path) as writer,
+        memory_named(run, placement),
+    ):
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         load_packages(exp, placement, stages)
         epoch_order(dataset.n_samples, exp.seed, 0)  # kept; it is the data's, not the rack's
@@ -103,6 +109,8 @@ def open_work(
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
             forget_earlier(work)
+        if work.needs_model():  # said now, and not when its stage comes
+            assert work.model is not None
         begin_ends(work)
         if placement != before:
             write_placement(work, before)

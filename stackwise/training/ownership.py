@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.bounded import read_text
-from stackwise.runs import Run, RunError
-from stackwise.runs.folder import LARGEST
+from stackwise.runs import Run
+from stackwise.runs.folder import LARGEST, DamagedRun
 from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.training.checkpoint import MANIFEST, RESTORE, CheckpointError, read_manifest
 
@@ -30,7 +30,7 @@ def identity_of(run: Run) -> dict[str, str | None]:
     files that are carried out, the text counts.
 
     Raises:
-        RunError: If provenance.json is missing or damaged.
+        DamagedRun: If provenance.json is missing or damaged.
     """
     facts = run.provenance()
     try:
@@ -40,7 +40,7 @@ def identity_of(run: Run) -> dict[str, str | None]:
             "start weights": facts["start"]["weights"] if "start" in facts else None,
         }
     except (LookupError, TypeError):
-        raise RunError(f"run {run.id}: provenance.json is damaged; {RESTORE}") from None
+        raise DamagedRun(f"run {run.id}: provenance.json is damaged; {RESTORE}") from None
     if carried := run.carries():
         began["code"] = hashlib.sha256("".join(carried.values()).encode()).hexdigest()
     texts = {name: read_text(run.path / name, LARGEST) for name in FILES}
@@ -57,7 +57,7 @@ def own_manifest(run: Run, name: str, home: Path | None = None) -> dict[str, Any
 
     Raises:
         CheckpointError: If there is none, or it is damaged or of another run.
-        RunError: If the run's own provenance.json is missing or damaged.
+        DamagedRun: If the run's own provenance.json is missing or damaged.
     """
     folder = (home or run.path) / name
     if not (folder / MANIFEST).exists() and "weights" in pruned_of(run.path):

@@ -17,7 +17,7 @@ from torch import nn
 
 from stackwise.completion import packing
 from stackwise.curriculum import stages
-from stackwise.errors import ExperimentError
+from stackwise.errors import ExperimentError, FolderError
 from stackwise.memory.bytes import on_card
 from stackwise.memory.disk import cache_bytes, checkpoint_bytes
 from stackwise.model.adapters import MISSING
@@ -230,7 +230,7 @@ def check_disk(
         goes = sum(caches_in(leaves if leaves and same_disk(folder, leaves) else None).values())
         if need > free + held + goes:
             has = f"; {bytes_text(held)} of it is there" if held else ""
-            raise ExperimentError(
+            raise FolderError(
                 f"placement.{key}: {folder} has {bytes_text(free)} free, and the run takes "
                 f"{bytes_text(need)} there by arithmetic (checkpoints {bytes_text(kept)}, cached "
                 f"outputs {bytes_text(caches)}{has}); make room, or name another folder"
@@ -287,7 +287,7 @@ def check_folder(folder: Path, key: str) -> None:
     if not found.is_dir():
         raise ExperimentError(f"placement.{key}: {found} is a file; name a folder")
     if not os.access(found, os.W_OK | os.X_OK):
-        raise ExperimentError(
+        raise FolderError(
             f"placement.{key}: {found} may not be written to; name another folder, or let it be"
         )
 

@@ -8,8 +8,6 @@ function that made them, so a curriculum typed in a notebook cell runs here too.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
@@ -31,26 +29,22 @@ from stackwise.own_code import Paths, carried_by
 from stackwise.runs import Run, attach
 from stackwise.runs.carried import check_trusted
 from stackwise.runs.control import newest
+from stackwise.stopping import gently, listening
 from stackwise.training.borders import enter_stage, leave_stage, measured, setting_for
 from stackwise.training.caching import caches_of, drop_caches, is_cached, mend, open_caches
 from stackwise.training.earlier import check_unpruned, go_back, way_back_named
-from stackwise.training.in_backward import PartlyTaken
 from stackwise.training.kept_stages import keep_stage
 from stackwise.training.moving import changed_placement
 from stackwise.training.obeying import take_orders, wait_while_paused
 from stackwise.training.opening import open_work
 from stackwise.training.picking import path_at
 from stackwise.training.rates import stage_lr
+from stackwise.training.refusing import refusals_named, saves_named
 from stackwise.training.residence import gather
 from stackwise.training.rows import rows_trained
 from stackwise.training.saved import save_work
 from stackwise.training.stage_drift import note_beginning
-from stackwise.training.start import (
-    TrainingError,
-    create_run,
-    seen_from,
-    settled,
-)
+from stackwise.training.start import create_run, seen_from, settled
 from stackwise.training.step import StepNumbers, training_step
 from stackwise.training.watch import finish, moves_of, watch
 from stackwise.training.work import Stopped as Stopped
@@ -157,7 +151,8 @@ def execute(
     """Run the stages that are left. A finished run is returned as it is.
 
     Ctrl-C and SIGTERM end it after the step in hand, with its state saved; so does what is asked
-    through its folder.
+    through its folder. Before the first step, after the last one, and when they come again, they
+    end it at once: it goes on from its last checkpoint.
 
     Args:
         run: The run.
@@ -178,21 +173,24 @@ def execute(
         return run
     check_unpruned(run)
     with (
+        listening(),
         mirrored(run, mirror) as copies,
         way_back_named(run),
         open_work(run, placement, mirror=copies) as work,
         nullcontext() if holds_device else in_queue(work),
         workspace(small=True),
-        stop_signals(work),
     ):
         work.obeyed = newest(run.path) if obeyed is None else obeyed
         work.writer.tell(obeyed=work.obeyed, heard=work.obeyed, through=through)
         try:
-            keep_stage(work)
-            for number in range(work.at.stage, len(work.stages)):
-                if through is not None and number > through:
-                    raise Stopped
-                train_stage(work, number, on_step)
+            with gently(work.ask_to_stop):
+                keep_stage(work)
+                for number in range(work.at.stage, len(work.stages)):
+                    if through is not None and number > through:
+                        raise Stopped
+                    train_stage(work, number, on_step)
+            if work.stop_requested:
+                raise Stopped
             gather(work)
             finish(work)
             drop_caches(caches_of(work.run, work.placement))
@@ -214,7 +212,7 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
             began = time.perf_counter()
             rate = stage_lr(exp.optim, stage, work.at.step, steps)
             now = setting.on(path_at(stage, exp.seed, work.at.total_steps))
-            with measured(work, trainee, noisy), refusals_named(work, number):
+            with measured(work, trainee, noisy), refusals_named(work, trainee, noisy):
                 numbers = training_step(work.rack, noisy, now, trainee, rate)
             work.count(number, noisy, numbers, rate, time.perf_counter() - began)
             if on_step is not None:
@@ -224,11 +222,13 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
             if work.at.step == steps:
                 break  # the border saves, whatever is asked
             if work.stop_requested or work.paused or work.checkpoint_due():
-                save_work(work, trainee)
+                with saves_named(work, trainee):
+                    save_work(work, trainee)
             wait_while_paused(work)
             if work.stop_requested:
                 raise Stopped
-    leave_stage(work, trainee)
+    with saves_named(work, trainee):
+        leave_stage(work, trainee)
     keep_stage(work)
     wait_while_paused(work)
     if work.stop_requested:
@@ -243,20 +243,6 @@ def in_queue(work: Work) -> Iterator[None]:
             names = [Path(other.run).name for other in others]
             work.writer.event("device_shared", device=work.device.type, runs=names)
         yield
-
-
-@contextmanager
-def refusals_named(work: Work, number: int) -> Iterator[None]:
-    """Say of which step it is that loss or gradient are no numbers; it ends the run."""
-    try:
-        yield
-    except FloatingPointError as error:
-        taken = "Part of the step" if isinstance(error, PartlyTaken) else "No step"
-        raise TrainingError(
-            f"step {work.at.total_steps + 1} (stage {number}, {work.stages[number].name}): {error}."
-            f" {taken} was taken and the last checkpoint is intact; with another optim.lr or "
-            "optim.clip it is another run"
-        ) from error
 
 
 def inputs(work: Work, number: int) -> Generator[Corrupted]:
@@ -293,25 +279,3 @@ def with_rows(
     with cache.batches(first, size, count, dtype=dtype) as rows:
         for batch, x_BTD in zip(noisy, rows, strict=True):
             yield replace(batch, trunk_BTD=x_BTD)
-
-
-@contextmanager
-def stop_signals(work: Work) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a request; a second one interrupts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {int(signum): signal.getsignal(signum) for signum in signals}
-
-    def ask(signum: int, frame: Any) -> None:
-        work.stop_requested = True
-        signal.signal(signum, before[signum])
-
-    for signum in signals:
-        signal.signal(signum, ask)
-    try:
-        yield
-    finally:
-        for signum in signals:
-            signal.signal(signum, before[int(signum)])

@@ -32,7 +32,7 @@ from stackwise.stage import Stage, keeps_state, paths_so_far, trained_next, trai
 from stackwise.training.bests import best_home
 from stackwise.training.checkpoint import (
     MANIFEST,
-    CheckpointError,
+    NoCheckpoint,
     Part,
     Written,
     holds_weights,
@@ -42,6 +42,7 @@ from stackwise.training.checkpoint import (
     verify_part,
 )
 from stackwise.training.earlier import forget_earlier, home_at, keep_present
+from stackwise.training.norms import all_finite
 from stackwise.training.optim import carried, optimizer_state
 from stackwise.training.ownership import BEST as BEST
 from stackwise.training.ownership import RACK as RACK
@@ -59,8 +60,37 @@ MOMENTS, AVERAGE, MASTER, BEFORE = "optimizer", "average", "master", "before"
 MASTERS = {"none": None, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
+class BrokenWeights(FloatingPointError):
+    """A weight that is no number, found before it was saved.
+
+    Args:
+        part: Of which part: `s0`.
+        tensor: Of which tensor in it.
+    """
+
+    def __init__(self, part: str, tensor: str) -> None:
+        super().__init__(f"a weight of {part}.{tensor} is no number")
+        self.part, self.tensor = part, tensor
+
+
+def check_weights(trainee: Trainee) -> None:
+    """Raise unless all that trains is made of numbers: nothing else may become a checkpoint.
+
+    Raises:
+        BrokenWeights: If it is not.
+    """
+    for (part, tensor), parameter in trainee.named.items():
+        if not all_finite(parameter):
+            raise BrokenWeights(part, tensor)
+
+
 def save_work(work: Work, trainee: Trainee) -> None:
-    """Write a checkpoint in the middle of a stage: weights, moments and averages."""
+    """Write a checkpoint in the middle of a stage: weights, moments and averages.
+
+    Raises:
+        BrokenWeights: If a weight is no number; the last checkpoint stays.
+    """
+    check_weights(trainee)
     states = optimizer_state(trainee.optimizer, trainee.named)
     parts: dict[str, Part] = {f"{part}.{MOMENTS}": state for part, state in states.items()}
     if trainee.average is not None:
@@ -287,7 +317,7 @@ def read_rack(
     manifest, stages = own_manifest(run, RACK, home), stages_of(run)
     at = Counters(**manifest["counters"])
     if not at.total_steps:  # only stacks that wait for their stage were put away
-        raise CheckpointError(f"run {run.id}: has no checkpoint yet; it is {run.state}")
+        raise NoCheckpoint(f"run {run.id}: has no checkpoint yet; it is {run.state}")
     rack = empty_rack(exp, device)
     averaged = set() if raw else {*averages_in(manifest)}
     better = own_manifest(run, BEST, better_home) if best else {"parts": {}}

@@ -15,8 +15,9 @@ from stackwise.evaluation import Evaluation, evaluate
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
 from stackwise.runs.carried import check_trusted
+from stackwise.training.changed import data_of
 from stackwise.training.moving import changed_placement
-from stackwise.training.start import data_of, device_of, lent_from, threads_of
+from stackwise.training.start import device_of, lent_from, threads_of
 from stackwise.training.step import autocast
 
 
@@ -45,7 +46,7 @@ def evaluate_run(
         ExperimentError: If the device is not here.
         TrustError: If it carries code that is neither known here nor trusted.
         DataError: If the corpus cannot be read.
-        TrainingError: If it is no longer the one that the run began with.
+        Changed: If it is no longer the one that the run began with.
         CheckpointError: If there is no checkpoint, or it is damaged.
     """
     check_trusted(run, trust)

@@ -45,6 +45,18 @@ class TrainingError(RuntimeError):
     """Training that cannot go on."""
 
 
+class NotFinite(TrainingError):
+    """A loss, a gradient or a weight that is no number."""
+
+
+class NoMemory(TrainingError):
+    """Memory ran out."""
+
+
+class Changed(TrainingError):
+    """What a run reads is not what it began with, or is gone."""
+
+
 def create_run(
     exp: Experiment,
     placement: Placement,
@@ -238,28 +250,6 @@ def attention_text(params: Params) -> str:
     rest = params.model_dump(exclude={"kind"})
     more = ", ".join(f"{key}={value}" for key, value in rest.items())
     return f"{params.choice} ({more})" if more else params.choice
-
-
-def data_of(run: Run, placement: Placement) -> Dataset:
-    """Open the data that a run was made with.
-
-    Args:
-        run: The run.
-        placement: Says where the data lies, seen from the run's folder.
-
-    Raises:
-        DataError: If the corpus cannot be read.
-        TrainingError: If it is no longer the one that the run began with.
-    """
-    dataset = dataset_of(run.experiment, run.path / placement.data_dir)
-    began_with = run.provenance()["data"]["fingerprint"]
-    if dataset.fingerprint != began_with:
-        raise TrainingError(
-            f"run {run.id}: the corpus has changed since the run began (fingerprint "
-            f"{dataset.fingerprint[:12]}, was {began_with[:12]}); put the old file back, "
-            "or start a new run"
-        )
-    return dataset
 
 
 def dataset_of(exp: Experiment, data_dir: str | Path) -> Dataset:

@@ -149,7 +149,16 @@ def look(work: Work, trainee: Trainee) -> None:
         bits_per_byte=bits,
         exit_losses=exits,
     )
-    if trainee.number == len(work.stages) - 1:
+    if not math.isfinite(loss):
+        work.writer.event(
+            "not_finite",
+            stage=trainee.number,
+            step=work.at.total_steps,
+            name=stage.name,
+            what=f"the held-out loss is {loss}",
+            where="a look at held-out text, which moves nothing",
+        )
+    elif trainee.number == len(work.stages) - 1:
         keep_if_best(work, trainee, loss)
 
 

@@ -30,8 +30,8 @@ from stackwise.probe import fixed_draws
 from stackwise.pulse import beat
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
+from stackwise.training.changed import begun_with
 from stackwise.training.ownership import identity_of
-from stackwise.training.start import TrainingError, model_of
 from stackwise.training.step import StepNumbers
 from stackwise.training.trained import State
 from stackwise.trunk.shelf import Shelf
@@ -124,6 +124,10 @@ class Work:
         """FLOPs per token of each stage."""
         return tuple(stage_flops_per_token(self.exp, stage) for stage in self.stages)
 
+    def ask_to_stop(self) -> None:
+        """End it after the step in hand, saved."""
+        self.stop_requested = True
+
     def steps_of(self, number: int) -> int:
         """Optimizer steps of a stage."""
         return steps_of(self.exp, self.stages[number])
@@ -179,17 +183,18 @@ class Work:
         """What new parts begin with, if not at random.
 
         Raises:
-            ModelError, ExperimentError: As `model_of`.
-            TrainingError: If it is no longer the model that the run began with.
+            CheckpointError, ExperimentError: As `begun_with`.
+            Changed: If it is no longer the model that the run began with.
         """
-        model = model_of(self.exp, self.run.path / self.placement.data_dir)
-        began = self.run.provenance().get("start", {})
-        if model is not None and model.weights_hash != began.get("weights"):
-            raise TrainingError(
-                f"run {self.run.id}: {self.exp.start} holds other weights than when the run began; "
-                "put the old model back, or start a new run"
-            )
-        return model
+        return begun_with(self.run, self.placement)
+
+    def needs_model(self) -> bool:
+        """Whether something is still to begin with the weights of the model that it starts from."""
+        if self.exp.start is None:
+            return False
+        left = self.stages[self.at.stage + (self.at.step > 0) :]
+        new = any(entry.init == "random" for stage in left for entry in stage.new or ())
+        return new or not {"embedding", "head"} <= self.on_disk
 
     @cached_property
     def identity(self) -> dict[str, str | None]:

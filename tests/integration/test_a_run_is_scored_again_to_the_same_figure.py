@@ -91,12 +91,13 @@ def test_a_changed_corpus_is_refused(tiny, place, tmp_path, capsys) -> None:
     run = sw.train(tiny.replace(data={"corpus": f"text:{text}"}), place)
     text.write_text("entirely different words stand here now, and many of them. " * 200)
     said = (
-        rf"^run {re.escape(run.id)}: the corpus has changed since the run began \(fingerprint "
-        r"[0-9a-f]{12}, was [0-9a-f]{12}\); put the old file back, or start a new run$"
+        rf"^run {re.escape(run.id)}: the corpus has changed since the run began: \S+text\.txt "
+        r"\(11800 bytes, was 9000, fingerprint [0-9a-f]{12}, was [0-9a-f]{12}\); put the old file "
+        r"back, or start a new run$"
     )
     with pytest.raises(TrainingError, match=said):
         evaluate_run(run)
-    assert main(["eval", str(run.path)]) == 1
+    assert main(["eval", str(run.path)]) == 6
     assert "the corpus has changed" in capsys.readouterr().err
 
 

@@ -131,6 +131,6 @@ def test_a_run_is_labelled_shared_and_deleted(capsys, here: Path) -> None:
 def test_a_live_run_is_not_deleted(capsys) -> None:
     said(capsys, "launch", *SMALL, LONG)
     (run,) = sw.runs_in("runs")
-    assert main(["delete", "small", "--yes"]) == 1
+    assert main(["delete", "small", "--yes"]) == 4
     assert "stop it first, then delete it" in capsys.readouterr().err
     assert run.path.exists()

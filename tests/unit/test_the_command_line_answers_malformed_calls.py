@@ -10,9 +10,9 @@ import pytest
 import stackwise as sw
 from stackwise import Experiment, ExperimentError, Placement
 from stackwise.cli import main
-from stackwise.cli.training import hangup_saves
 from stackwise.memory.room import check_room
 from stackwise.runs import RunError, make_run
+from stackwise.stopping import gently, listening
 
 CALLS = {
     "no command": ([], "COMMAND"),
@@ -160,7 +160,7 @@ def test_a_damaged_run_does_not_hide_the_others(capsys):
 def test_a_finished_run_whose_events_are_damaged_says_what_is_left(tmp_path, capsys):
     run = finished(tmp_path)
     (run.path / "events.jsonl").write_text("{bad\n")
-    assert main(["resume", run.id]) == 2
+    assert main(["resume", run.id]) == 6
     assert re.fullmatch(
         rf"stackwise: run {run.id}: is finished, but its events.jsonl is damaged and holds no "
         rf"result; .* eval {run.id} measures its weights again\n",
@@ -289,20 +289,21 @@ def test_the_list_says_why_a_run_failed_and_outlives_a_folder_in_place_of_a_file
 
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize(
-    ("state", "expected"),
+    ("state", "code", "expected"),
     [
         (
             "finished",
+            6,
             "run done: is finished, but its rack/manifest.json is missing; restore it from a copy "
             "of the run, or train again (rerun=True, --rerun)",
         ),
-        ("stopped", "run done: has no checkpoint yet; it is stopped"),
+        ("stopped", 1, "run done: has no checkpoint yet; it is stopped"),
     ],
 )
-def test_a_run_without_weights_says_how_it_stands(state, expected, tmp_path, capsys):
+def test_a_run_without_weights_says_how_it_stands(state, code, expected, tmp_path, capsys):
     run = finished(tmp_path)
     (run.path / "status.json").write_text(f'{{"state": "{state}", "stage": 0, "step": 1}}')
-    assert main(["sample", run.id]) == 1
+    assert main(["sample", run.id]) == code
     assert capsys.readouterr().err == f"stackwise: {expected}\n"
 
 
@@ -318,15 +319,14 @@ def test_a_run_without_its_tokenizer_says_so(tmp_path):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminal to close")
 def test_a_closed_terminal_stops_a_run_as_sigterm_does():
-    caught, before = [], signal.signal(signal.SIGTERM, lambda *_: caught.append("SIGTERM"))
+    asked = []
     outside = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where tests run under nohup
     try:
-        with hangup_saves():
+        with listening(program=True), gently(lambda: asked.append("a stop")):
             signal.raise_signal(signal.SIGHUP)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        with hangup_saves():
+        with listening(program=True), gently(lambda: asked.append("under nohup")):
             signal.raise_signal(signal.SIGHUP)
     finally:
-        signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGHUP, outside)
-    assert caught == ["SIGTERM"]
+    assert asked == ["a stop"]

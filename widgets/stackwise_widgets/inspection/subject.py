@@ -160,7 +160,7 @@ def heldout_text(run: sw.Run, number: int = 0) -> str:
     Raises:
         DataError: If the corpus cannot be read.
     """
-    from stackwise.training.start import data_of
+    from stackwise.training.changed import data_of
 
     placement = sw.Placement.load(run.path / "placement.yaml")
     dataset = data_of(run, placement)
