@@ -24,6 +24,7 @@ def make_run(
     stages: list[dict[str, Any]],
     plan: list[dict[str, Any]],
     facts: dict[str, Any],
+    pace: str | None = None,
     rerun: bool = False,
 ) -> Run:
     """Make a run folder, or find the one of that name.
@@ -36,6 +37,7 @@ def make_run(
         stages: The stages, as JSON.
         plan: What each is predicted to take.
         facts: What provenance.json says beside versions and machine: seed, data fingerprint.
+        pace: What pace.json holds; None where the budget is no time.
         rerun: Make another, `-2`, `-3`, ..., even if there is one.
 
     Raises:
@@ -56,6 +58,8 @@ def make_run(
         write_text(folder / "placement.yaml", placement)
         write_text(folder / "plan.json", dumps(plan, indent=1))
         write_text(folder / "provenance.json", dumps({**provenance_of(folder), **facts}, indent=1))
+        if pace is not None:
+            write_text(folder / "pace.json", pace)
         write_text(folder / STAGES, dumps(stages, indent=1))
     except OSError as error:
         raise RunError(

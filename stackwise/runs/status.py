@@ -15,6 +15,7 @@ from stackwise.atomic import write_text
 from stackwise.jsontext import dumps, read_mapping
 
 STATUS = "status.json"
+WORKED = "worked_seconds"  # in it: how long a run has been at work, where its budget is a time
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
 from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.checkpoint import MANIFEST
+from stackwise.training.pacer import pacer_of, take_up
 from stackwise.training.parts import empty_rack
 from stackwise.training.placing import check_disk
 from stackwise.training.residence import begin_ends
@@ -63,7 +64,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     """
     before = Placement.load(run.path / "placement.yaml")
     placement = placement or before
-    stages = stages_of(run)
+    pacer = pacer_of(run)
+    stages = stages_of(run) if pacer is None else pacer.launched
     exp = as_probed(run.experiment, stages)
     device = device_of(placement)
     check_placement(exp, placement, goes_on=True)
@@ -71,8 +73,9 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     old, new = caches_of(run, before), caches_of(run, placement)
     leaves = None if old == new else old
     here, samples = seen_from_here(run.path, placement), samples_per_epoch(dataset, exp.optim.batch)
-    check_disk(exp, here, stages, samples, run.path, new, leaves)
-    with threads_of(placement), RunWriter(run.path) as writer:
+    check_disk(exp, here, stages_of(run), samples, run.path, new, leaves)
+    worked = None if pacer is None else pacer.clock.seconds
+    with threads_of(placement), RunWriter(run.path, worked=worked) as writer:
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         load_packages(exp, placement, stages)
         epoch_order(dataset.n_samples, exp.seed, 0)  # kept; it is the data's, not the rack's
@@ -82,10 +85,11 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         rack = empty_rack(exp, device)
         lent = lent_from(placement)
         shelf = None if lent is None else Shelf(rack, run.path / RACK, device, lent)
-        work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf)
+        work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf, pacer)
         say_what_is_cut(work)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
+        take_up(work)
         begin_ends(work)
         if placement != before:
             write_placement(work, before)

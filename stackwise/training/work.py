@@ -37,6 +37,7 @@ from stackwise.trunk.shelf import Shelf
 
 if TYPE_CHECKING:
     from stackwise.interop.kept import Beginning
+    from stackwise.training.pacer import Pacer
 
 AT_THE_END = 1.0  # where schedules over progress stand at every look
 
@@ -61,6 +62,8 @@ class Counters:
         best: Lowest held-out loss of the last stage, nats per token.
         updates: Updates of the moving average in this stage.
         peak_bytes: Largest memory above the baseline so far.
+        decisions: Of the clock that have had their effect, where the budget is a time.
+        worked: Seconds that the run's process has been at work, there.
     """
 
     stage: int = 0
@@ -74,6 +77,8 @@ class Counters:
     best: float | None = None
     updates: int = 0
     peak_bytes: int | None = None
+    decisions: int = 0
+    worked: float = 0.0
 
 
 @dataclass
@@ -91,6 +96,7 @@ class Work:
         stop_requested: Whether it is to end after the step in hand, saved.
         paused: Whether it is to wait after the step in hand.
         obeyed: The number of the last order that was taken (`stackwise/runs/control.py`).
+        pacer: Its clock, where its budget is a time.
     """
 
     run: Run
@@ -103,6 +109,7 @@ class Work:
     writer: RunWriter
     meter: Meter
     shelf: Shelf | None = None
+    pacer: Pacer | None = None
     at: Counters = field(default_factory=Counters)
     on_disk: set[str] = field(default_factory=set)
     packed: set[str] = field(default_factory=set)
@@ -119,6 +126,12 @@ class Work:
     def costs(self) -> tuple[Flops, ...]:
         """FLOPs per token of each stage."""
         return tuple(stage_flops_per_token(self.exp, stage) for stage in self.stages)
+
+    def go_by(self, stages: tuple[Stage, ...]) -> None:
+        """Execute these stages from here on; only what is left of them differs."""
+        self.stages = stages
+        for known in ("costs", "total_steps"):
+            self.__dict__.pop(known, None)
 
     def steps_of(self, number: int) -> int:
         """Optimizer steps of a stage."""
@@ -305,7 +318,12 @@ class Work:
         return [f"{stack}.{i}" for stack in stack_ids(self.exp.rack) for i in each]
 
     def seconds_left(self) -> float:
-        """Time to the end of the run, by the FLOPs that are left at the rate so far."""
+        """Time to the end of the run, by the FLOPs that are left at the rate so far.
+
+        Where the budget is a time, what is left of that.
+        """
+        if self.pacer is not None:
+            return max(0.0, self.pacer.pace.seconds - self.pacer.clock.seconds())
         pairs = zip(self.stages, self.costs, strict=True)
         planned = sum((stage.tokens or 0) * cost.total for stage, cost in pairs)
         rate = self.at.flops / self.at.seconds if self.at.seconds else math.nan
