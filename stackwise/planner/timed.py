@@ -24,7 +24,7 @@ from stackwise.memory.disk import ENDLESS
 from stackwise.memory.stored import stack_bytes
 from stackwise.pacing import Forecast, Left, Pace, Speeds
 from stackwise.planner.bars import bars_for, between
-from stackwise.planner.hardware import Hardware, hardware_called
+from stackwise.planner.hardware import THIS, Hardware, hardware_called
 from stackwise.planner.needs import placed_on
 from stackwise.planner.stage_seconds import (
     StageOn,
@@ -247,10 +247,11 @@ def _too_short(budget: Budget, taken: float, machine: Hardware) -> str:
     from stackwise.config import SECONDS
 
     unit, size = budget.unit, SECONDS[budget.unit]
+    where = "this machine" if machine.name == THIS else machine.name
     enough = float(f"{1.01 * taken / size:.2g}")
     enough = enough if enough * size >= taken else float(f"{1.1 * taken / size:.2g}")
     return (
         f"budget.{unit}: {getattr(budget, unit):g} is {budget.seconds:.3g} seconds, less than one "
-        f"step of every stage takes on {machine.name}, {taken:.3g}; give at least {enough:g}, "
+        f"step of every stage takes on {where}, {taken:.3g}; give at least {enough:g}, "
         "lower optim.batch, or take a curriculum of fewer stages"
     )

@@ -10,10 +10,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from statistics import median
 
 from stackwise.pacing import Forecast, Speeds
 
-MOST, FEW = 64, 4  # steps that a speed is the mean of
+MOST, FEW = 1024, 8  # steps that a speed is the mean of
+SOME = 9  # looks, or checkpoints, of which the middle one counts
 FIRST = 2  # steps of a stage that are slower: tables grow, kernels are chosen
 LEAST = 1e-9
 
@@ -62,21 +64,17 @@ class Laps:
 
     def __init__(self, clock: Clock, forecasts: Sequence[Forecast], step: float = 1.0) -> None:
         self._clock, self._forecasts = clock, forecasts
-        self._number, self._step = 0, step
-        self._beside: dict[str, float] = {}  # over steps
-        self._first: list[float] = []
+        self._number, self._taken, self._before = 0, 0, step
         self._steps: deque[float] = deque(maxlen=MOST)
+        self._beside: dict[str, deque[float]] = {}  # over steps
         self._until = clock.seconds()
 
     def begin(self, number: int, *, border: bool) -> None:
         """A stage has been entered; what came since the last step was a border, if it is fresh."""
         spent, forecast = self.lap(), self._forecasts
-        if border and self.measured:
+        if border and self._taken:
             self._compare("border", spent, forecast[number - 1].leave + forecast[number].enter)
-        self._step = self._over(FEW)
-        self._number = number
-        self._first.clear()
-        self._steps.clear()
+        self._number, self._taken = number, 0
 
     def lap(self) -> float:
         """Seconds since the last piece of work ended."""
@@ -85,9 +83,13 @@ class Laps:
         return spent
 
     def step(self) -> None:
-        """A step has been taken."""
-        spent = self.lap()
-        (self._first if len(self._first) < FIRST else self._steps).append(spent)
+        """A step has been taken. The first ones of a stage count where there are no others."""
+        over = max(self.lap() / self._forecasts[self._number].step, LEAST)
+        self._taken += 1
+        if self._taken > FIRST:
+            self._steps.append(over)
+        elif not self._steps:
+            self._before = over
 
     def look(self) -> None:
         """Held-out text has been looked at."""
@@ -97,31 +99,29 @@ class Laps:
         """A checkpoint has been written within the stage."""
         self._compare("save", self.lap(), self._forecasts[self._number].save)
 
-    @property
-    def measured(self) -> bool:
-        """Whether a step of the stage in hand has been taken in this attempt."""
-        return bool(self._first)
-
     def speeds(self, rest: int) -> Speeds:
         """What is measured, over what was forecast.
 
-        Of few steps that are left, only the speed of the last ones counts. Looks, checkpoints and
-        borders slow down as steps do; what was not measured yet is at least as slow as forecast.
+        Looks, checkpoints and borders slow down as steps do; what was not measured yet is at least
+        as slow as it was forecast.
+
+        Args:
+            rest: Steps that are left of the run: the fewer they are, the fewer the last ones of
+                which the mean is taken, so that a machine that slows down is found out in time.
         """
         step = self._over(rest // 4)
         slow = {
-            kind: step * self._beside[kind] if kind in self._beside else max(step, 1.0)
+            kind: step * median(self._beside[kind]) if kind in self._beside else max(step, 1.0)
             for kind in ("look", "save", "border")
         }
         return Speeds(step=step, fill=step, **slow)
 
     def _over(self, count: int) -> float:
         """The mean of so many last steps."""
-        recent = [*self._steps][-max(FEW, count) :] or self._first
-        if not recent:
-            return self._step
-        return max(sum(recent) / len(recent) / self._forecasts[self._number].step, LEAST)
+        recent = [*self._steps][-max(FEW, count) :]
+        return sum(recent) / len(recent) if recent else self._before
 
     def _compare(self, kind: str, spent: float, planned: float) -> None:
         if planned > 0:
-            self._beside[kind] = spent / planned / self._over(FEW)
+            known = self._beside.setdefault(kind, deque(maxlen=SOME))
+            known.append(spent / planned / self._over(FEW))

@@ -5,8 +5,8 @@ is left is fitted to the seconds that are left (`pacing.py`). A decision is on t
 has an effect. A run that goes on takes the decisions that are written down where they were taken,
 and asks the clock only after the last of them.
 
-The clock (`clock.py`) stands in each checkpoint, and with each heartbeat in status.json: what a kill
-loses is counted all the same.
+The clock (`clock.py`) stands in each checkpoint, and with each heartbeat in status.json: what a
+kill loses is counted all the same.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stackwise.stage import Stage
     from stackwise.training.work import Work
 
-WITHIN, AT_BORDERS = 0.95, 0.99  # of the time for steps at the last decision: then comes the next
+WITHIN = 0.05  # of the time that is left for steps goes by until the clock is asked again
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Pacer:
         launched: The stages as the run was launched with them.
         laps: How fast it is.
         taken: Decisions that have had their effect.
-        asked: Time for steps that was left at the last decision.
+        again: When the clock is asked next within a stage.
     """
 
     pace: Pace
@@ -51,7 +51,7 @@ class Pacer:
     launched: tuple[Stage, ...]
     laps: Laps
     taken: int = 0
-    asked: float = math.inf
+    again: float = 0.0
 
     @property
     def factor(self) -> float:
@@ -103,6 +103,7 @@ def take_up(work: Work) -> None:
     pacer.clock.at_least(max(work.at.worked, work.at.seconds + work.at.probe_seconds))
     speed = pacer.pace.decisions[count - 1].speed if count else 1.0
     pacer.laps = Laps(pacer.clock, pacer.pace.forecasts, speed)
+    pacer.again = pacer.clock.seconds() + WITHIN * (pacer.pace.seconds - pacer.clock.seconds())
     work.go_by(paced_stages(work.run, pacer.pace, count))
 
 
@@ -145,38 +146,35 @@ def decide(work: Work, number: int) -> bool:
 
 def asked_now(work: Work, pacer: Pacer, number: int) -> Decision | None:
     """What the clock decides here; None if nothing is to be decided yet."""
-    step, last = work.at.step, pacer.pace.decisions[-1:]
-    begins = not (number or step)
-    again = bool(last) and (last[0].stage, last[0].step) == (number, step)
-    if begins or again or (step and not pacer.laps.measured):
+    step, worked = work.at.step, pacer.clock.seconds()
+    if worked < pacer.again if step else not number:
         return None
-    steps = [steps_of(work.exp, stage) for stage in work.stages]
-    speeds = pacer.laps.speeds(steps[number] - step)
-    left = Left(
-        forecasts=pacer.pace.forecasts,
-        launched=[steps_of(work.exp, stage) for stage in pacer.launched],
-        steps=steps,
-        number=number,
-        step=step,
-        factor=pacer.factor,
-        points=work.exp.eval.points,
-        every=work.placement.checkpoint_seconds,
-    )
-    worked = pacer.clock.seconds()
-    seconds = pacer.pace.seconds - worked
-    for_steps = max(0.0, seconds - left.beside(speeds))
-    if for_steps and for_steps > pacer.asked * (WITHIN if step else AT_BORDERS):
+    last = pacer.pace.decisions[-1:]
+    if last and (last[0].stage, last[0].step) == (number, step):
         return None
-    if step and math.isinf(pacer.asked) and worked < (1 - WITHIN) * pacer.pace.seconds:
-        pacer.asked = for_steps
-        return None
-    pacer.asked = for_steps
+    left = left_of(work, pacer, number)
+    speeds, seconds = pacer.laps.speeds(sum(left.present())), pacer.pace.seconds - worked
+    pacer.again = worked + WITHIN * max(0.0, seconds - left.beside(speeds))
     cached = is_cached(work, number)  # its rows are made before it begins
     count, factor = left.fitted(seconds, speeds, grows=not (cached and step))
-    if cached and count > steps[number] and not has_room(work, number, count):
+    if cached and count > left.steps[number] and not has_room(work, number, count):
         count, factor = left.fitted(seconds, speeds, grows=False)
     return Decision(
         stage=number, step=step, steps=count, factor=factor, seconds=worked, speed=speeds.step
+    )
+
+
+def left_of(work: Work, pacer: Pacer, number: int) -> Left:
+    """What is left of a run before a stage, or within it."""
+    return Left(
+        forecasts=pacer.pace.forecasts,
+        launched=[steps_of(work.exp, stage) for stage in pacer.launched],
+        steps=[steps_of(work.exp, stage) for stage in work.stages],
+        number=number,
+        step=work.at.step,
+        factor=pacer.factor,
+        points=work.exp.eval.points,
+        every=work.placement.checkpoint_seconds,
     )
 
 
