@@ -59,6 +59,7 @@ _HOME = {
     "HARDWARE": "planner.hardware",
     "Hardware": "planner.hardware",
     "hardware_called": "planner.hardware",
+    "timed": "planner.timed",
     "calibrate": "planner.calibrate",
     "Calibration": "planner.calibration",
     "StepSeconds": "planner.seconds",

@@ -96,6 +96,8 @@ def _problems(stage: Stage, known: Sequence[str], seen: set[str]) -> Iterator[st
             f"lr_span: {stage.lr_span} is filled in with lr={stage.lr}; leave it out, or use "
             "lr=per_stage"
         )
+    if stage.legs is not None:
+        yield "legs: are filled in while a run whose budget is a time trains; leave them out"
     if stage.progress != FULL_BAND:
         yield f"progress: {stage.progress} is filled in from the tokens; leave it out"
     for entry in new:

@@ -165,22 +165,53 @@ class Optim(Section):
     )
 
 
+SECONDS = {"days": 86_400.0, "hours": 3_600.0, "minutes": 60.0}  # of the units of a time
+
+
 class Budget(Section):
-    """How much is spent: exactly one of the two."""
+    """How much is spent: tokens, FLOPs, or time; exactly one of them.
+
+    A time is that in which the run's process is at work, all attempts together. `sw.timed` turns it
+    into tokens by the speed of a machine; while the run trains, its stages follow the clock.
+    """
 
     merges: ClassVar[bool] = False
+    newer = frozenset({"days", "hours", "minutes"})
 
     tokens: int | None = Field(None, ge=1, le=10**15, description="tokens read, over all stages")
     flops: float | None = Field(
         None, gt=0, le=1e30, description="FLOPs spent, head included, all stages"
     )
+    days: float | None = Field(
+        None, gt=0, le=10_000, description="of work on this machine, looks and saving included"
+    )
+    hours: float | None = Field(None, gt=0, le=240_000, description="the same in hours")
+    minutes: float | None = Field(None, gt=0, le=14_400_000, description="the same in minutes")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.tokens is None) == (self.flops is None):
-            which = "both tokens and flops are" if self.tokens else "neither tokens nor flops is"
-            raise ValueError(f"{which} given; give exactly one")
+        given = [key for key in type(self).model_fields if getattr(self, key) is not None]
+        if len(given) > 1:
+            both = "both " if len(given) == 2 else ""
+            raise ValueError(
+                f"{both}{', '.join(given[:-1])} and {given[-1]} are given; give exactly one"
+            )
+        if not given:
+            raise ValueError(
+                "neither tokens nor flops is given, and no days, hours or minutes; give exactly one"
+            )
         return self
+
+    @property
+    def unit(self) -> str:
+        """The key that is given."""
+        return next(key for key in type(self).model_fields if getattr(self, key) is not None)
+
+    @property
+    def seconds(self) -> float | None:
+        """The time that is given; None where none is."""
+        size = SECONDS.get(self.unit)
+        return None if size is None else float(getattr(self, self.unit)) * size
 
 
 class Precision(Section):

@@ -121,6 +121,12 @@ def stages(
     from stackwise.asked import an_experiment
 
     exp = an_experiment(exp)
+    if exp.budget.seconds is not None:
+        unit = exp.budget.unit
+        raise ExperimentError(
+            f"budget.{unit}: {getattr(exp.budget, unit):g} is a time, and how much is read in it "
+            "depends on the machine: sw.plan shows its stages, sw.timed gives it in tokens"
+        )
     made = _made(exp, build or find(CURRICULA, exp.curriculum.choice, "curriculum").build)
     return tuple(with_spans(with_tokens(exp, complete(exp, made))))
 
@@ -138,6 +144,12 @@ def _called(name: str, build: Any, exp: Experiment) -> Any:
     except ValueError:  # one that does not say what it takes
         pass
     return build(exp)
+
+
+def own_tokens(exp: Experiment) -> tuple[int, int] | None:
+    """The first stage to which the curriculum gives tokens of its own, and how many; else None."""
+    made = _made(exp, find(CURRICULA, exp.curriculum.choice, "curriculum").build)
+    return next(((i, stage.tokens) for i, stage in enumerate(made) if stage.tokens), None)
 
 
 def _made(exp: Experiment, build: Callable[[Any], Any]) -> list[Stage]:

@@ -109,10 +109,14 @@ def look_count(exp: Experiment, made: Sequence[Stage], number: int) -> int:
 def looks_in(steps: Sequence[int], number: int, points: int) -> int:
     """The same for stages of so many steps."""
     before, whole = sum(steps[:number]), sum(steps)
-    end = before + steps[number]
     if not steps[number]:
         return 0
-    spread = end * points // whole - before * points // whole
+    return looks_between(before, before + steps[number], whole, points)
+
+
+def looks_between(done: int, end: int, whole: int, points: int) -> int:
+    """Looks after step `done` of a run up to `end`, where a stage ends."""
+    spread = end * points // whole - done * points // whole
     last = end * points // whole > (end - 1) * points // whole
     return spread + (not last)
 

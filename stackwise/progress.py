@@ -43,6 +43,8 @@ class Bar:
         if work.run.id != self.run_id:
             self.run_id = work.run.id
             self._skip_to(self.before + planned_flops(work, work.at.step - 1))
+        if work.pacer is not None:  # the clock changes what is planned
+            self.bar.total = self.before + whole_flops(work)
         stage = work.stages[work.at.stage]
         self.bar.set_postfix_str(
             f"stage {work.at.stage + 1}/{len(work.stages)} {stage.name}, loss {numbers.loss:.3f}",
@@ -68,6 +70,12 @@ def planned_flops(work: Work, steps: int) -> float:
     pairs = zip(work.stages[: work.at.stage], costs, strict=False)
     tokens = steps * step_tokens(work.exp, work.stages[work.at.stage])
     return sum((stage.tokens or 0) * cost for stage, cost in pairs) + tokens * costs[work.at.stage]
+
+
+def whole_flops(work: Work) -> float:
+    """FLOPs planned for a run, by its stages as they are now."""
+    pairs = zip(work.stages, work.costs, strict=True)
+    return sum((stage.tokens or 0) * cost.total for stage, cost in pairs)
 
 
 @contextmanager

@@ -101,6 +101,24 @@ class Preserve(Section):
         return bool(self.consistency or self.distill)
 
 
+class Leg(Section):
+    """A part of a stage's learning-rate schedule, of which the clock changed the length."""
+
+    step: int = Field(ge=0, le=10**15, description="of the stage, from which it holds")
+    steps: int = Field(ge=1, le=10**15, description="of the stage, at which it would end")
+    begin: float = Field(ge=0, le=1, description="where the schedule stands at its first step")
+    end: float = Field(ge=0, le=1, description="where it would stand at the stage's end")
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if not (self.step < self.steps and self.begin <= self.end):
+            raise ValueError(
+                f"steps {self.step} to {self.steps} and positions {self.begin} to {self.end} "
+                "must rise"
+            )
+        return self
+
+
 class Stage(Section):
     """One step of a curriculum.
 
@@ -174,6 +192,12 @@ class Stage(Section):
     )
     before: tuple[str, ...] | None = Field(
         None, exclude_if=_is_none, description="path that it is held to; filled in"
+    )
+    legs: tuple[Leg, ...] | None = Field(
+        None,
+        min_length=2,
+        exclude_if=_is_none,
+        description="its schedule as begun, and as changed on the way (`pacing.py`); filled in",
     )
 
     @model_validator(mode="after")

@@ -137,7 +137,8 @@ def plan_command(options: argparse.Namespace) -> int:
         raise ValueError("--all: shows all stages of a plan, and --fit shows none; leave one out")
     load_code(*options.code)
     exp, placement = settings(options.experiment, options.changes)
-    machine, samples = machine_of(options), samples_of(exp, placement, options.text_tokens)
+    machine = machine_of(options)
+    samples = samples_of(exp, placement, options.text_tokens, machine)
     if options.fit:
         found = fits(exp, placement, machine, epoch_samples=samples)
         print(
@@ -159,15 +160,17 @@ def advise_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def samples_of(exp: Experiment, placement: Placement, tokens: int | None) -> int:
+def samples_of(exp: Experiment, placement: Placement, tokens: int | None, machine: Hardware) -> int:
     """Samples of a text of so many tokens: as many whole batches as there are."""
     from stackwise.curriculum import stages
     from stackwise.memory.disk import ENDLESS
+    from stackwise.planner.timed import timed
     from stackwise.stage import trunk_of
 
     if tokens is None:
         return ENDLESS
-    caches = placement.trunk == "cached" and any(map(trunk_of, stages(exp)))
+    made = stages(timed(exp, placement, hardware=machine))
+    caches = placement.trunk == "cached" and any(map(trunk_of, made))
     if not caches or exp.data.distinct_epochs is None:
         raise ValueError(
             "--text-tokens: only a cache of rows that repeat depends on it; leave it out, or set "

@@ -15,6 +15,7 @@ from stackwise.errors import ExperimentError
 from stackwise.memory.disk import ENDLESS
 from stackwise.model.shape import total_blocks
 from stackwise.planner.needs import Needs, needs, placed_on, with_disk
+from stackwise.planner.timed import in_tokens
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
@@ -85,7 +86,8 @@ def fits(
         for cut in cuts(exp):
             tried += 1
             try:
-                best = largest(cut, place, machine, epoch_samples)
+                spent = in_tokens(cut, place, machine, epoch_samples=epoch_samples)
+                best = largest(spent, place, machine, epoch_samples)
             except ExperimentError as error:  # as too few tokens for so many stages
                 refused.append(error)
                 continue

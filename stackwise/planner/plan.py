@@ -31,6 +31,7 @@ from stackwise.planner.bars import ErrorBars, bars_for
 from stackwise.planner.hardware import Hardware, hardware_called
 from stackwise.planner.needs import Needs, needs, placed_on, with_disk
 from stackwise.planner.stage_seconds import stage_seconds
+from stackwise.planner.timed import FILES_KEPT, in_tokens
 from stackwise.probing import Probes, as_probed, asked_probes, bounded_probes
 from stackwise.stage import Stage, parts_trained
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DAY = 86_400.0
-FILES_KEPT = 0.7  # of a host's memory: what the system keeps there of files that are read
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Plan:
     """What an experiment takes on a machine.
 
     Attributes:
-        experiment: What is trained.
+        asked: What is trained.
+        experiment: The same; where its budget is a time, with the tokens of it.
         placement: How it is carried out.
         hardware: On what.
         needs: The most of memory and disk that it takes at a time.
@@ -55,6 +56,7 @@ class Plan:
             part, of a step in `step_seconds`, of the whole stage in `seconds`.
     """
 
+    asked: Experiment
     experiment: Experiment
     placement: Placement
     hardware: Hardware
@@ -153,7 +155,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
         return {
-            "experiment": self.experiment.model_dump(mode="json"),
+            "experiment": self.asked.model_dump(mode="json"),
             "placement": self.placement.model_dump(mode="json"),
             "hardware": asdict(self.hardware),
             "peak_bytes": self.peak_bytes,
@@ -204,15 +206,17 @@ def plan(
 
     Raises:
         ExperimentError: If the experiment has no stages, there is no such hardware, or the
-            placement names a device that it is not.
+            placement names a device that it is not; of a budget that is a time, as `timed`.
     """
-    made_of, place = an_experiment(exp), a_placement(placement) or usual_placement(exp)
+    asked, place = an_experiment(exp), a_placement(placement) or usual_placement(exp)
     machine = hardware if isinstance(hardware, Hardware) else hardware_called(hardware)
     machine, place = with_disk(machine, place), placed_on(place, machine)
+    made_of = in_tokens(asked, place, machine, epoch_samples=epoch_samples)
     needed = needs(made_of, place, machine=machine, epoch_samples=epoch_samples)
     made = needed.made
     looked = as_probed(made_of, made)
     return Plan(
+        asked=asked,
         experiment=made_of,
         placement=place,
         hardware=machine,

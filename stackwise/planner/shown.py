@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stackwise.probing import Probes
 
 ENDS = {"embedding", "head"}
+DAY = 86_400.0
 FEW = 12  # stages of which each is shown
 KINDS = ("weights", "gradients", "optimizer", "activations")
 HEAD = ("stage", "trains", "tokens", "peak GiB", "weights", "grads", "optim", "acts", "rest", "at")
@@ -40,7 +41,7 @@ def plan_text(found: Plan, *, every: bool = False) -> str:
     """
     machine = found.hardware
     lines = [
-        str(found.experiment),
+        str(found.asked),
         f"on {machine.name}: {gib(machine.memory_bytes)}, {machine.said}",
         "",
         stages_table(found, every),
@@ -160,6 +161,12 @@ def totals(found: Plan) -> Iterator[tuple[str, str]]:
         yield "time", f"{days_text(found.days)}{around}, {a_day}"
         if other:
             yield "threads", other
+    if (given := found.asked.budget.seconds) is not None:
+        yield (
+            "budget",
+            f"{days_text(given / DAY)} of work, looks and saving included; as it trains, the "
+            "lengths of its stages follow the clock",
+        )
     each = found.flops / max(found.tokens, 1)
     yield (
         "compute",

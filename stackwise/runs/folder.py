@@ -3,6 +3,7 @@
     runs/<run-id>/
       experiment.yaml  placement.yaml  stages.json   what was asked, where, and what is executed
       provenance.json  plan.json                     where the numbers come from; what was predicted
+      pace.json                                      what the clock decided, if the budget is a time
       events.jsonl  metrics/0001.arrows              what happened; the numbers of every step
       status.json  exit.json  lock                   how it stands; how it ended; who trains it now
       control/0001.json  log.txt  supervisor         what it was asked; of a detached run, what its
@@ -174,12 +175,31 @@ class Run:
         return self
 
     def stages(self) -> list[dict[str, Any]]:
-        """What is executed."""
-        return list(self._read("stages.json", list))
+        """What is executed; where the budget is a time, as the clock has decided by now."""
+        launched = self.launched_stages()
+        if not self.is_paced:
+            return launched
+        from stackwise.runs.pace import stages_as_paced
+
+        return stages_as_paced(self, launched)
+
+    def launched_stages(self) -> list[dict[str, Any]]:
+        """The stages as the run was launched with them."""
+        return list(self._read(STAGES, list))
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether its stages follow the clock, since its budget is a time."""
+        return (self.path / "pace.json").exists()
 
     def plan(self) -> list[dict[str, Any]]:
         """What was predicted of each stage: FLOPs, bytes by category, by part and by block."""
-        return list(self._read("plan.json", list))
+        rows = list(self._read("plan.json", list))
+        if not self.is_paced:
+            return rows
+        from stackwise.runs.pace import plan_as_paced
+
+        return plan_as_paced(rows, self.stages())
 
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from."""

@@ -30,6 +30,7 @@ def make_run(
     stages: list[dict[str, Any]],
     plan: list[dict[str, Any]],
     facts: dict[str, Any],
+    pace: str | None = None,
     rerun: bool = False,
     code: Sequence[CodeFile] = (),
 ) -> Run:
@@ -45,6 +46,7 @@ def make_run(
         stages: The stages, as JSON.
         plan: What each is predicted to take.
         facts: What provenance.json says beside versions and machine: seed, data fingerprint.
+        pace: What pace.json holds; None where the budget is no time.
         rerun: Make another, `-2`, `-3`, ..., even if there is one.
         code: Files of the user's own that bring kinds.
 
@@ -70,6 +72,8 @@ def make_run(
         write_code(folder, code)
         facts = {**provenance_of(folder), **facts, **facts_of(code)}
         write_text(folder / "provenance.json", dumps(facts, indent=1))
+        if pace is not None:
+            write_text(folder / "pace.json", pace)
         write_text(folder / STAGES, dumps(stages, indent=1))
     except OSError as error:
         raise RunError(

@@ -16,6 +16,7 @@ from stackwise.runs.heartbeat import now_facts
 from stackwise.runs.lock import boot
 
 STATUS = "status.json"
+WORKED = "worked_seconds"  # in it: how long a run has been at work, where its budget is a time
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,13 +38,20 @@ class RunWriter:
     Args:
         folder: The run's.
         columns: What a row of metrics may hold.
+        worked: Says with each heartbeat how long the run has been at work; None: nothing is said.
 
     Raises:
         RunBusy: If another process is training the run.
     """
 
-    def __init__(self, folder: Path, columns: Mapping[str, str] = COLUMNS) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        columns: Mapping[str, str] = COLUMNS,
+        *,
+        worked: Callable[[], float] | None = None,
+    ) -> None:
+        self.folder, self.worked = folder, worked
         self.lock: lock.Lock | None = None
         try:
             with undisturbed():
@@ -177,6 +184,7 @@ class RunWriter:
         with self.guard:
             facts = {
                 **self.facts,
+                **({} if self.worked is None else {status.WORKED: self.worked()}),
                 "state": self.state,
                 "attempt": self.attempt,
                 "pid": os.getpid(),

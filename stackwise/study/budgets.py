@@ -21,13 +21,13 @@ from stackwise.errors import ExperimentError
 from stackwise.memory.flops import stage_flops_per_token
 from stackwise.planner.hardware import Hardware, hardware_called
 from stackwise.planner.plan import plan
+from stackwise.planner.timed import fewest_steps
 from stackwise.report import program
 from stackwise.study.arms import Arm
 from stackwise.training.start import settled
 
 Equal = Literal["flops", "tokens", "seconds"]
 EQUALS: tuple[Equal, ...] = ("flops", "tokens", "seconds")
-MOST_STEPS = 1 << 20  # that the first steps of all stages may take
 MEASURING = "looks"  # of a stage's seconds: they measure, and train nothing
 
 
@@ -118,31 +118,6 @@ def tokens_in(exp: Experiment, placement: Placement, machine: Hardware, seconds:
     return step * min((low, high), key=lambda steps: abs(time_of(steps) - seconds))
 
 
-def fewest_steps(exp: Experiment) -> int:
-    """Steps that are enough for every stage to have one.
-
-    Raises:
-        ExperimentError: If no number of them is.
-    """
-    size = exp.optim.batch * exp.data.seq_len
-
-    def enough(steps: int) -> bool:
-        try:
-            return bool(stages(exp.replace(budget={"tokens": steps * size})))
-        except ExperimentError:
-            if steps > MOST_STEPS:
-                raise
-            return False
-
-    low, high = 0, 1
-    while not enough(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
-
-
 def in_seconds(
     base: Experiment,
     arms: Sequence[Arm],
@@ -153,7 +128,7 @@ def in_seconds(
     """How many tokens each arm reads in the time that the base takes on a machine.
 
     Args:
-        base: Whose time it is.
+        base: Whose time it is: what it would take, or what its budget says, if that is a time.
         arms: The arms.
         placement: How they are carried out.
         hardware: On what; not read where all is known.
@@ -167,7 +142,8 @@ def in_seconds(
     if known is not None and not left:
         return known
     machine = machine_for_seconds(hardware)
-    seconds = known.seconds if known else training_seconds(base, placement, machine)
+    given = base.budget.seconds
+    seconds = known.seconds if known else given or training_seconds(base, placement, machine)
     for arm in left:
         with named(arm):
             exp, where = settled(arm.experiment, placement)

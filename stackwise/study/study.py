@@ -66,7 +66,8 @@ class Study:
             headline needs eight.
         equal: What all arms spend alike: `flops` (head included), `tokens`, or `seconds`, which are
             turned into tokens for each arm by one calibration and frozen in the study's folder.
-            The base's budget, if it is in another unit, is converted by what the base would spend.
+            The base's budget, if it is in another unit, is converted by what the base would spend;
+            one that is a time is what `seconds` gives each arm, and goes with no other.
         more: Arms that `vary` cannot express: name to experiment.
         name: What the base is called when nothing varies.
         placement: How runs are carried out; never varied.
@@ -121,6 +122,7 @@ class Study:
                                   "'seconds'")  # fmt: skip
         base, keys, added = an_experiment(base, "base"), varied(vary), arms_named(more)
         self.base, self.equal, self.both, self.hardware = base, equal, both, hardware
+        check_time(base, equal, both)
         self.effect = an_effect(effect)
         self.seeds = seeds_of(seeds)
         self.placement = a_placement(placement) or Placement()
@@ -337,6 +339,21 @@ def tried_in(done: Sequence[Done]) -> list[Tried]:
         for each in done
         if each.job.role == TUNING
     ]
+
+
+def check_time(base: Experiment, equal: str, both: bool) -> None:
+    """Raise if the base's budget is a time, and arms are to be equal in something else.
+
+    Raises:
+        ExperimentError: If so.
+    """
+    if base.budget.seconds is None or (equal == "seconds" and not both):
+        return
+    asked = "both=True" if both else f"equal={equal!r}"
+    raise ExperimentError(
+        f"budget.{base.budget.unit}: is a time, and {asked} counts what arms spend in it, which "
+        "depends on the machine; use equal='seconds' alone, or give the base tokens or flops"
+    )
 
 
 def an_effect(value: Any) -> float | None:

@@ -22,6 +22,7 @@ from stackwise.choice import Unknown
 from stackwise.completion import complete, packing
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
+from stackwise.data.dataset import Dataset
 from stackwise.errors import ExperimentError, Problem
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
@@ -33,6 +34,7 @@ from stackwise.runs.carried import own_files
 from stackwise.runs.folder import is_run
 from stackwise.runs.history import copy_history
 from stackwise.runs.listing import make_run
+from stackwise.runs.pace import PACED, pace_text
 from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.stage import FULL_BAND, Stage, keeps_state, parts_trained, trained_next
 from stackwise.training.checkpoint import MANIFEST, read_manifest, sealed, verify_part
@@ -40,7 +42,13 @@ from stackwise.training.kept_stages import copy_checkpoint, folder_of, kept_stag
 from stackwise.training.ownership import identity_of
 from stackwise.training.placing import check_trunk
 from stackwise.training.saved import MOMENTS, RACK
-from stackwise.training.start import run_hash, stages_of
+from stackwise.training.start import dataset_of, run_hash, stages_of
+from stackwise.training.timing import (
+    check_time_left,
+    in_tokens_here,
+    pace_here,
+    without_lengths,
+)
 
 DRAFT, OLD_SECONDS = ".fork-", 3600.0
 SHAPING = ("rack", "attention", "start", "data", "precision", "optim.batch")
@@ -75,14 +83,17 @@ def fork(
     for name in manifest["parts"]:
         verify_part(kept, manifest, name)
     check_changes(old, exp, manifest)
-    made = spliced(run, exp, after_stage)
+    place = placement or Placement.load(run.path / "placement.yaml")
+    spent = exp if exp.budget.seconds is None else in_time(run, exp, place, manifest)
+    made = spliced(run, exp, spent, after_stage)
     notes = beginnings(exp, stages_of(run), made, after_stage)
     facts = run.provenance()
     weights, code = manifest["sha256"], own_files(run)
     hashes = [weights, *(each.sha256 for each in code)]
-    run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, *hashes)}"
-    place = placement or Placement.load(run.path / "placement.yaml")
-    check_trunk(exp, place, made)
+    timed = exp.budget.seconds is not None
+    known = [*made[: after_stage + 1], *without_lengths(made[after_stage + 1 :])] if timed else made
+    run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, tuple(known), *hashes)}"
+    check_trunk(spent, place, made)
     home = run.path.resolve().parent
     target = home / run_id
     if is_run(target):
@@ -106,8 +117,12 @@ def fork(
                 **({"start": facts["start"]} if "start" in facts else {}),
                 "forked": {"run": run.id, "after_stage": after_stage, "weights": weights}
                 | {"changes": differences(old, exp)},
+                **({PACED: True} if timed else {}),
             },
             code=code,
+            pace=pace_text(pace_here(exp, spent, place, opened(run, place), made))
+            if timed
+            else None,
         )
         fill(draft, run, kept, after_stage)
         flush(draft.path)
@@ -171,14 +186,36 @@ def differences(old: Experiment, new: Experiment) -> dict[str, list[Any]]:
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def spliced(run: Run, exp: Experiment, after_stage: int) -> tuple[Stage, ...]:
+def in_time(run: Run, exp: Experiment, place: Placement, manifest: Mapping[str, Any]) -> Experiment:
+    """An experiment whose budget is a time, in tokens; what a run has worked so far counts.
+
+    Raises:
+        ExperimentError: If the time is over by then, or too little for the whole.
+    """
+    at = manifest["counters"]
+    check_time_left(exp, max(at.get("worked", 0.0), at["seconds"] + at["probe_seconds"]))
+    return in_tokens_here(exp, place, opened(run, place))
+
+
+def opened(run: Run, place: Placement) -> Dataset:
+    """The text of a run, which its fork goes on with."""
+    return dataset_of(run.experiment, run.path / place.data_dir)
+
+
+def spliced(run: Run, exp: Experiment, spent: Experiment, after_stage: int) -> tuple[Stage, ...]:
     """The stages that are done, and those that an experiment makes after them.
+
+    Args:
+        run: The run.
+        exp: The experiment.
+        spent: The same, in tokens where its budget is a time.
+        after_stage: The last stage that is done.
 
     Raises:
         ExperimentError: If there are none, or they do not follow on what is done.
     """
     done = stages_of(run)
-    whole = done if goes_as_before(run.experiment, exp) else stages(exp)
+    whole = done if goes_as_before(run.experiment, exp) else stages(spent)
     if len(whole) <= after_stage + 1:
         raise ExperimentError(
             f"after_stage: {after_stage} is the last of {len(whole)} stages that "
@@ -186,14 +223,22 @@ def spliced(run: Run, exp: Experiment, after_stage: int) -> tuple[Stage, ...]:
         )
     begun = [s.model_copy(update={"adapters": s.adapters or ()}) for s in done[: after_stage + 1]]
     joined = [*begun, *whole[after_stage + 1 :]]
-    blank = {"progress": FULL_BAND}
+    blank = {"progress": FULL_BAND, "legs": None}
     bare = [
         stage.model_copy(
             update=blank if stage.lr == "per_stage" else {**blank, "lr_span": FULL_BAND}
         )
         for stage in joined
     ]
-    return tuple(with_spans(placed(complete(exp, bare))))
+    laid = with_spans(placed(complete(exp, bare)))
+    return (*(as_carried_out(s, d) for s, d in zip(laid, begun, strict=False)), *laid[len(begun) :])
+
+
+def as_carried_out(stage: Stage, done: Stage) -> Stage:
+    """A stage with the schedule that it had, where the clock changed that on the way."""
+    if done.legs is None:
+        return stage
+    return stage.model_copy(update={"legs": done.legs, "lr_span": done.lr_span})
 
 
 def goes_as_before(old: Experiment, new: Experiment) -> bool:
@@ -263,7 +308,7 @@ def fill(draft: Run, run: Run, kept: Path, after_stage: int) -> None:
     """Give a new run the checkpoint, the files and the history that it begins with."""
     copy_checkpoint(kept, draft.path)
     manifest = read_manifest(kept)
-    counters = {**manifest["counters"], "best": None}
+    counters = {**manifest["counters"], "best": None, "decisions": 0}
     own = sealed({**manifest, "run": identity_of(draft), "counters": counters})
     write_text(draft.path / RACK / MANIFEST, dumps(own, indent=1))
     for name in COPIED:

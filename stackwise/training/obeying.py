@@ -38,10 +38,14 @@ def wait_while_paused(work: Work) -> None:
         return
     began = time.monotonic()
     work.writer.event("paused", step=work.at.total_steps)
+    if work.pacer is not None:
+        work.pacer.clock.hold()
     work.writer.become("paused")
     while holds(work):
         time.sleep(LOOK_SECONDS)
         take_orders(work)
+    if work.pacer is not None:
+        work.pacer.clock.go_on()
     work.writer.become("running")
     seconds = time.monotonic() - began
     work.writer.event("went_on", step=work.at.total_steps, seconds=seconds)

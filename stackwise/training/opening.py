@@ -33,6 +33,7 @@ from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.changed import data_of
 from stackwise.training.checkpoint import MANIFEST
 from stackwise.training.earlier import forget_earlier
+from stackwise.training.pacer import pacer_of, take_up
 from stackwise.training.parts import empty_rack
 from stackwise.training.placing import check_disk
 from stackwise.training.refusing import memory_named
@@ -77,7 +78,8 @@ def open_work(
     check_no_links(run.path)
     before = Placement.load(run.path / "placement.yaml")
     placement = placement or before
-    stages = stages_of(run)
+    pacer = pacer_of(run)
+    stages = stages_of(run) if pacer is None else pacer.launched
     exp = as_probed(run.experiment, stages)
     device = device_of(placement)
     check_placement(exp, placement, goes_on=True)
@@ -86,10 +88,11 @@ def open_work(
     leaves = None if old == new else old
     here, samples = seen_from_here(run.path, placement), samples_per_epoch(dataset, exp.optim.batch)
     copied = mirror is not None
-    check_disk(exp, here, stages, samples, run.path, new, leaves, mirrored=copied)
+    check_disk(exp, here, stages_of(run), samples, run.path, new, leaves, mirrored=copied)
+    worked = None if pacer is None else pacer.clock.seconds
     with (
         threads_of(placement),
-        RunWriter(run.path) as writer,
+        RunWriter(run.path, worked=worked) as writer,
         memory_named(run, placement),
     ):
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
@@ -101,7 +104,7 @@ def open_work(
         rack = empty_rack(exp, device)
         lent = lent_from(placement)
         shelf = None if lent is None else Shelf(rack, run.path / RACK, device, lent)
-        work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf)
+        work = Work(run, exp, placement, stages, dataset, device, rack, writer, meter, shelf, pacer)
         if mirror is not None:
             work.mirror = mirror
             mirror.speak(writer)
@@ -109,6 +112,7 @@ def open_work(
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
             forget_earlier(work)
+        take_up(work)
         if work.needs_model():  # said now, and not when its stage comes
             assert work.model is not None
         begin_ends(work)

@@ -34,9 +34,21 @@ def lr_at(optim: Optim, position: float) -> float:
 
 def stage_lr(optim: Optim, stage: Stage, step: int, steps: int) -> float:
     """The learning rate of step `step` of the `steps` of a stage, taken in the step's middle."""
-    within = (step + 0.5) / steps
-    start, end = stage.lr_span
-    rate = lr_at(optim, start + within * (end - start))
-    if stage.lr == "rewarm" and start > 0 and within < optim.warmup_frac:
+    within = (step + 0.5) / (stage.legs[0].steps if stage.legs else steps)
+    rate = lr_at(optim, position_at(stage, step + 0.5, steps))
+    if stage.lr == "rewarm" and stage.lr_span[0] > 0 and within < optim.warmup_frac:
         rate *= within / optim.warmup_frac
     return rate
+
+
+def position_at(stage: Stage, step: float, steps: int) -> float:
+    """Where a stage's schedule stands after `step` of its steps: 0 to 1.
+
+    Straight from one end of `lr_span` to the other, or along the legs of a stage whose length the
+    clock has changed.
+    """
+    for leg in reversed(stage.legs or ()):
+        if step >= leg.step:
+            return leg.begin + (step - leg.step) / (leg.steps - leg.step) * (leg.end - leg.begin)
+    start, end = stage.lr_span
+    return start + step / steps * (end - start)

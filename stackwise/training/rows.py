@@ -12,6 +12,7 @@ from typing import Any
 from stackwise.corruption import Corrupted
 from stackwise.data.heldout import chosen, rows_at_once
 from stackwise.memory.disk import rows_of
+from stackwise.pacing import as_begun
 from stackwise.training.placing import masks_move
 from stackwise.training.work import Work
 
@@ -51,7 +52,7 @@ def rows_trained(work: Work, number: int) -> Rows:
     moves = masks_move(work.exp)
     return Rows(
         of=TRAINED,
-        count=rows_of(work.exp, work.stages[number], work.epoch_samples),
+        count=rows_of(work.exp, as_begun(work.exp, work.stages[number]), work.epoch_samples),
         size=size,
         micro=min(size, work.placement.micro_batch or size),
         noisy=lambda first: work.noisy_batch(number, first // size),

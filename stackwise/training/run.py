@@ -37,6 +37,7 @@ from stackwise.training.kept_stages import keep_stage
 from stackwise.training.moving import changed_placement
 from stackwise.training.obeying import take_orders, wait_while_paused
 from stackwise.training.opening import open_work
+from stackwise.training.pacer import decide
 from stackwise.training.picking import path_at
 from stackwise.training.rates import stage_lr
 from stackwise.training.refusing import refusals_named, saves_named
@@ -201,32 +202,42 @@ def execute(
 
 def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
     """Train one stage from wherever its counters stand to its end."""
-    exp, stage = work.exp, work.stages[number]
+    exp = work.exp
+    if work.at.step == 0:
+        decide(work, number)
     trainee = enter_stage(work, number)
     note_beginning(work, number)
     setting = setting_for(work, trainee)
-    steps = work.steps_of(number)
-    with closing(inputs(work, number)) as batches:
-        for noisy in batches:
-            moves = moves_of(work, trainee)
-            began = time.perf_counter()
-            rate = stage_lr(exp.optim, stage, work.at.step, steps)
-            now = setting.on(path_at(stage, exp.seed, work.at.total_steps))
-            with measured(work, trainee, noisy), refusals_named(work, trainee, noisy):
-                numbers = training_step(work.rack, noisy, now, trainee, rate)
-            work.count(number, noisy, numbers, rate, time.perf_counter() - began)
-            if on_step is not None:
-                on_step(work, numbers)
-            watch(work, trainee, numbers, moves)
-            take_orders(work)
-            if work.at.step == steps:
-                break  # the border saves, whatever is asked
-            if work.stop_requested or work.paused or work.checkpoint_due():
-                with saves_named(work, trainee):
-                    save_work(work, trainee)
-            wait_while_paused(work)
-            if work.stop_requested:
-                raise Stopped
+    if work.pacer is not None:
+        work.pacer.laps.begin(number, border=work.at.step == 0)
+    while work.at.step < work.steps_of(number):  # once, unless the clock changes the length
+        stage, steps = work.stages[number], work.steps_of(number)
+        with closing(inputs(work, number)) as batches:
+            for noisy in batches:
+                moves = moves_of(work, trainee)
+                began = time.perf_counter()
+                rate = stage_lr(exp.optim, stage, work.at.step, steps)
+                now = setting.on(path_at(stage, exp.seed, work.at.total_steps))
+                with measured(work, trainee, noisy), refusals_named(work, trainee, noisy):
+                    numbers = training_step(work.rack, noisy, now, trainee, rate)
+                work.count(number, noisy, numbers, rate, time.perf_counter() - began)
+                if on_step is not None:
+                    on_step(work, numbers)
+                if work.pacer is not None:
+                    work.pacer.laps.step()
+                watch(work, trainee, numbers, moves)
+                take_orders(work)
+                if work.at.step == steps:
+                    break  # the border saves, whatever is asked
+                other = decide(work, number)
+                if work.stop_requested or work.paused or work.checkpoint_due():
+                    with saves_named(work, trainee):
+                        save_work(work, trainee)
+                wait_while_paused(work)
+                if work.stop_requested:
+                    raise Stopped
+                if other:
+                    break  # what was read ahead is of the stages as they were
     with saves_named(work, trainee):
         leave_stage(work, trainee)
     keep_stage(work)
@@ -251,6 +262,8 @@ def inputs(work: Work, number: int) -> Generator[Corrupted]:
     Where the trunk is cached they come with what it gives; a damaged piece of it is made anew.
     """
     cache = open_caches(work, number) if is_cached(work, number) else None
+    if work.pacer is not None:
+        work.pacer.laps.lap()  # filling is no part of a step
     while True:
         try:
             with prefetch(noisy_batches(work, number, cache)) as batches:

@@ -103,6 +103,8 @@ def save_work(work: Work, trainee: Trainee) -> None:
             parts[f"{part}.{BEFORE}"] = tensors
     trained = {part for part, _ in trainee.named}
     commit(work, trainee.number, {**weights_of(work, trained), **parts}, trained)
+    if work.pacer is not None:
+        work.pacer.laps.save()
 
 
 def save_border(work: Work, trainee: Trainee, masters: Mapping[str, Written]) -> None:
@@ -151,6 +153,8 @@ def listed(work: Work) -> set[str]:
 
 def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
     """Write a checkpoint of these parts, and of those of the last one that are `unchanged`."""
+    if work.pacer is not None:
+        work.at.worked = work.pacer.clock.seconds()
     work.writer.flush()  # no step that a checkpoint stands on may be missing from the metrics
     keep_present(work)
     save(

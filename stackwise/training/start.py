@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -30,6 +30,7 @@ from stackwise.probing import as_probed
 from stackwise.rules import check_placement
 from stackwise.runs import Run, make_run
 from stackwise.runs.folder import is_run
+from stackwise.runs.pace import PACED, pace_text
 from stackwise.stage import Stage
 from stackwise.training.placing import check_disk, check_trunk, without_effect
 
@@ -75,9 +76,10 @@ def create_run(
             names a device that is not here, or it cannot be carried out so.
         DataError: If the corpus cannot be read.
     """
-    exp, placement = settled(exp, placement)
+    asked, placement = settled(exp, placement)
     device_of(placement)
-    check_placement(exp, placement)
+    check_placement(asked, placement)
+    exp = asked if asked.budget.seconds is None else _in_tokens(asked, placement)
     made = stages(exp)
     plan = plan_rows(exp, placement, made)
     check_room(plan, placement)
@@ -85,12 +87,18 @@ def create_run(
     dataset = dataset_of(exp, placement.data_dir)
     epoch_samples = samples_per_epoch(dataset, exp.optim.batch)
     model = model_of(exp, placement.data_dir, verify=True)
-    facts = {
+    facts: dict[str, Any] = {
         "seed": exp.seed,
-        "experiment": exp.hash,
+        "experiment": asked.hash,
         "data": dataset.provenance(),
         "notes": list(without_effect(exp, placement, made)),
     }
+    pace, known = None, made
+    if asked.budget.seconds is not None:
+        from stackwise.training.timing import pace_here, said_of, without_lengths
+
+        pace, known = pace_here(asked, exp, placement, dataset, made), without_lengths(made)
+        facts |= {PACED: True, "notes": [*facts["notes"], said_of(pace, made)]}
     if model is not None:
         from stackwise.interop.finished import FinishedRun, check_tokenizer
 
@@ -98,18 +106,19 @@ def create_run(
         if isinstance(model, FinishedRun):
             check_tokenizer(model, dataset.tokenizer)
         facts["start"] = {"model": model.name, "weights": model.weights_hash, "of": of}
-    run_id = run_id_of(exp, made, dataset, model, code)
+    run_id = run_id_of(asked, known, dataset, model, code)
     if rerun or not is_run(Path(placement.runs_dir, run_id)):  # else asked as it goes on
         check_disk(as_probed(exp, made), placement, made, epoch_samples)
     with threads_of(placement):
         run = make_run(
             placement.runs_dir,
             run_id,
-            experiment=exp.to_yaml(),
+            experiment=asked.to_yaml(),
             placement=seen_from(Path(placement.runs_dir, run_id), placement).to_yaml(),
             stages=[stage.model_dump(mode="json") for stage in made],
             plan=with_disk(plan, as_probed(exp, made), placement, made, epoch_samples),
             facts=facts,
+            pace=None if pace is None else pace_text(pace),
             rerun=rerun,
             code=code,
         )
@@ -119,6 +128,13 @@ def create_run(
 
         keep(model, dataset.tokenizer, run.path)
     return run
+
+
+def _in_tokens(exp: Experiment, placement: Placement) -> Experiment:
+    """An experiment whose budget is a time, with what this machine reads in it."""
+    from stackwise.training.timing import in_tokens_here
+
+    return in_tokens_here(exp, placement, dataset_of(exp, placement.data_dir))
 
 
 def seen_from(folder: Path, placement: Placement) -> Placement:

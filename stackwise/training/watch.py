@@ -67,6 +67,8 @@ def watch(
             )
         if numbers is not None and moves is not None:
             tell_statistics(work, trainee, found(), numbers, moves)
+    if work.pacer is not None:
+        work.pacer.laps.look()
 
 
 def look_now(work: Work, number: int, ahead: int = 0) -> bool:
@@ -204,10 +206,19 @@ def finish(work: Work) -> None:
         probe_frac=work.at.probe_seconds / (work.at.seconds + work.at.probe_seconds),
         peak_bytes=work.at.peak_bytes,
         seconds=work.at.seconds,
+        **time_spent(work),
         entropy_bits_per_byte=work.dataset.entropy_bits_per_byte,
         depth_losses=depths,
         grows_left=grows_left(work),
     )
+
+
+def time_spent(work: Work) -> dict[str, float]:
+    """Where the budget is a time: that, and how long the run has been at work."""
+    pacer = work.pacer
+    if pacer is None:
+        return {}
+    return {"budget_seconds": pacer.pace.seconds, "worked_seconds": pacer.clock.seconds()}
 
 
 def corpora_read(work: Work) -> list[dict[str, Any]]:

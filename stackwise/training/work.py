@@ -39,6 +39,7 @@ from stackwise.trunk.shelf import Shelf
 if TYPE_CHECKING:
     from stackwise.interop.kept import Beginning
     from stackwise.mirrors.mirror import Mirror
+    from stackwise.training.pacer import Pacer
 
 AT_THE_END = 1.0  # where schedules over progress stand at every look
 
@@ -63,6 +64,8 @@ class Counters:
         best: Lowest held-out loss of the last stage, nats per token.
         updates: Updates of the moving average in this stage.
         peak_bytes: Largest memory above the baseline so far.
+        decisions: Of the clock that have had their effect, where the budget is a time.
+        worked: Seconds that the run's process has been at work, there.
     """
 
     stage: int = 0
@@ -76,6 +79,8 @@ class Counters:
     best: float | None = None
     updates: int = 0
     peak_bytes: int | None = None
+    decisions: int = 0
+    worked: float = 0.0
 
 
 @dataclass
@@ -94,6 +99,7 @@ class Work:
         paused: Whether it is to wait after the step in hand.
         obeyed: The number of the last order that was taken (`stackwise/runs/control.py`).
         mirror: What copies each checkpoint elsewhere, if anything does.
+        pacer: Its clock, where its budget is a time.
     """
 
     run: Run
@@ -106,6 +112,7 @@ class Work:
     writer: RunWriter
     meter: Meter
     shelf: Shelf | None = None
+    pacer: Pacer | None = None
     at: Counters = field(default_factory=Counters)
     on_disk: set[str] = field(default_factory=set)
     packed: set[str] = field(default_factory=set)
@@ -127,6 +134,12 @@ class Work:
     def ask_to_stop(self) -> None:
         """End it after the step in hand, saved."""
         self.stop_requested = True
+
+    def go_by(self, stages: tuple[Stage, ...]) -> None:
+        """Execute these stages from here on; only what is left of them differs."""
+        self.stages = stages
+        for known in ("costs", "total_steps"):
+            self.__dict__.pop(known, None)
 
     def steps_of(self, number: int) -> int:
         """Optimizer steps of a stage."""
@@ -315,7 +328,12 @@ class Work:
         return [f"{stack}.{i}" for stack in stack_ids(self.exp.rack) for i in each]
 
     def seconds_left(self) -> float:
-        """Time to the end of the run, by the FLOPs that are left at the rate so far."""
+        """Time to the end of the run, by the FLOPs that are left at the rate so far.
+
+        Where the budget is a time, what is left of that.
+        """
+        if self.pacer is not None:
+            return max(0.0, self.pacer.pace.seconds - self.pacer.clock.seconds())
         pairs = zip(self.stages, self.costs, strict=True)
         planned = sum((stage.tokens or 0) * cost.total for stage, cost in pairs)
         rate = self.at.flops / self.at.seconds if self.at.seconds else math.nan

@@ -174,7 +174,15 @@ MALFORMED = {
         {"budget": {"tokens": 1, "flops": 1}},
         "budget: both tokens and flops are given; give exactly one",
     ),
-    "no budget": ({"budget": {}}, "budget: neither tokens nor flops is given; give exactly one"),
+    "no budget": (
+        {"budget": {}},
+        "budget: neither tokens nor flops is given, and no days, hours or minutes; give exactly "
+        "one",
+    ),
+    "three budgets": (
+        {"budget": {"tokens": 5, "days": 1, "hours": 2}},
+        "budget: tokens, days and hours are given; give exactly one",
+    ),
     "one of several types": (
         {"rack": {"rope_base": "x"}},
         "rack.rope_base: 'x' is not a number, and is not a list",

@@ -102,7 +102,7 @@ def test_a_section_with_a_problem_opens_and_counts(form: Form) -> None:
 
 def test_a_problem_of_a_section_stands_at_its_head(form: Form) -> None:
     form.field("budget.flops").value = ""
-    assert "neither tokens nor flops is given; give exactly one" in said(form, "budget")
+    assert "neither tokens nor flops is given" in said(form, "budget")
     form.reset("budget.flops")
     assert "neither" not in said(form, "budget")
 

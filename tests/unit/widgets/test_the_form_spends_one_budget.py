@@ -1,4 +1,4 @@
-"""Tokens or FLOPs, exactly one: filling in one empties the other."""
+"""Tokens, FLOPs or a time, exactly one: filling in one empties the others."""
 
 from __future__ import annotations
 
@@ -32,11 +32,21 @@ def test_one_empties_the_other_in_one_change(form: Form) -> None:
     assert len(told) == 2
 
 
+def test_a_time_empties_the_others(form: Form) -> None:
+    form.field("budget.hours").value = "2.5"
+    assert sides(form) == ("", "")
+    assert form.experiment.budget == sw.Experiment(budget={"hours": 2.5}).budget
+    form.field("budget.days").value = "3"
+    assert form.text["budget.hours"] == ""
+    assert form.experiment.budget.seconds == 3 * 86_400
+    assert form.problems == ()
+
+
 def test_none_is_said_and_so_is_a_wrong_one(form: Form) -> None:
     form.field("budget.flops").value = ""
     assert sides(form) == ("", "")
     assert [str(p) for p in form.problems] == [
-        "budget: neither tokens nor flops is given; give exactly one"
+        "budget: neither tokens nor flops is given, and no days, hours or minutes; give exactly one"
     ]
     form.field("budget.tokens").value = "many"
     assert "Problem: &#x27;many&#x27; is not a whole number" in form.message("budget.tokens")
@@ -53,4 +63,4 @@ def test_putting_back_one_side_puts_back_both(form: Form, path: str) -> None:
 
 
 def test_both_are_main_knobs_below_a_head_that_says_so(form: Form) -> None:
-    assert "exactly one of these two" in form.message("budget")
+    assert "exactly one of these" in form.message("budget")

@@ -43,6 +43,7 @@ class Reader:
         self.facts: Facts | None = None
         self.view: RunView | None = None
         self.exits: tuple[object, Matrix | None] = (None, None)
+        self.paced = 0
 
     def read(self) -> RunView:
         """The run as it stands; the same object as before if nothing is new."""
@@ -53,6 +54,8 @@ class Reader:
             new = self.follower.read()
         except OSError as error:
             problems.append(f"{type(error).__name__}: {error}")
+        if new and (paced := decided(self.follower)) != self.paced:
+            self.paced, self.facts = paced, facts_of(self.run)
         if self.follower.damaged:
             problems.append(f"events.jsonl: {self.follower.damaged} lines cannot be read")
         state, left = self._standing(problems)
@@ -111,6 +114,11 @@ class Reader:
         if key != self.exits[0]:
             self.exits = key, exit_matrix(looks, stages)
         return self.exits[1]
+
+
+def decided(follower: Follower) -> int:
+    """How often the clock has decided of the lengths of stages, where the budget is a time."""
+    return sum(event.get("kind") == "paced" for event in follower.events)
 
 
 def view_of(run: sw.Run) -> RunView:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from stackwise_widgets.form.schema import Spec, kind_doc, within
 
-# What a study of curricula turns first; `budget` is both of its sides.
+# What a study of curricula turns first; `budget` is all of its sides.
 MAIN = (
     "curriculum",
     "masking.schedule",

@@ -52,7 +52,7 @@ class Branch(w.VBox):
     def tell(self, wrong: Sequence[str]) -> None:
         """Say at its head what is wrong with a section that has no field of its own."""
         if self._head is not None:
-            rule = "exactly one of these two" if self.spec.either else ""
+            rule = "exactly one of these" if self.spec.either else ""
             said = ": ".join(part for part in (self.spec.key, self.spec.description) if part)
             head = html.escape("; ".join(part for part in (said, rule) if part))
             told = f'<div class="sw-head">{head}</div>{problem_html(wrong)}'
