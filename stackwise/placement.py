@@ -23,7 +23,15 @@ class Placement(Section):
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it computes")
     threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads; empty: torch's own choice (recorded)"
+        None,
+        ge=1,
+        le=1024,
+        description="CPU threads; empty: as many as torch had where the run was made (recorded)",
+    )
+    deterministic: bool = Field(
+        False,
+        description="only kernels that add in a fixed order, so that a card gives the same bits "
+        "again; slower there; a step that has none ends the run",
     )
     micro_batch: int | None = Field(
         None, ge=1, description="samples per forward pass; empty: the whole batch"

@@ -124,7 +124,12 @@ def last_of(run: Run, stages: Sequence[int] | Literal["next"] | None) -> int | N
 
 
 def start(
-    run: Run, placement: Placement | None = None, *, through: int | None = None, queue: bool = True
+    run: Run,
+    placement: Placement | None = None,
+    *,
+    through: int | None = None,
+    queue: bool = True,
+    asleep: bool = False,
 ) -> Run:
     """Hand a run to a supervisor, unless it is finished or in good hands.
 
@@ -133,6 +138,7 @@ def start(
         placement: Another one from here on, its folders seen from the run's.
         through: The stage after which it stops.
         queue: Whether it waits for its turn.
+        asleep: As for `start_supervisor`.
 
     Raises:
         ExperimentError: If the device is not here.
@@ -153,8 +159,8 @@ def start(
         through=through,
         placement=None if placement is None else placement.model_dump(mode="json"),
     )
-    for pair in (take_warm(), None):
-        answer = handed(pair or start_supervisor(), job)
+    for pair in (None if asleep else take_warm(), None):
+        answer = handed(pair or start_supervisor(asleep=asleep), job)
         if answer in (TAKEN, BUSY):
             return run
     why = last_line(run.path)

@@ -73,16 +73,23 @@ def whole_lines(path: Path) -> tuple[int, int]:
     return count, end
 
 
-def read_events(path: Path) -> list[Event]:
-    """All events, oldest first.
+DAMAGED = "damaged_line"
+
+
+def read_events(path: Path, kind: str | None = None) -> list[Event]:
+    """All events, or those of one kind, oldest first.
 
     A last line without its end is left out; any other that cannot be read is an event of the kind
-    `damaged_line` in its place.
+    `damaged_line` in its place. Lines that do not hold the kind's name are not parsed.
     """
     if not path.exists():
         return []
     lines = path.read_text("utf-8", errors="replace").split("\n")[:-1]
-    return _all_at_once(lines) or [_event(line) for line in lines]
+    if kind is not None and kind != DAMAGED:
+        said = dumps(kind)
+        lines = [line for line in lines if said in line]
+    found = _all_at_once(lines) or [_event(line) for line in lines]
+    return found if kind is None else [event for event in found if event.get("kind") == kind]
 
 
 def _all_at_once(lines: list[str]) -> list[Event]:
@@ -100,7 +107,7 @@ def _event(line: str) -> Event:
         found = loads(line)
     except ValueError:
         found = None
-    return found if isinstance(found, dict) else {"kind": "damaged_line", "text": line[:200]}
+    return found if isinstance(found, dict) else {"kind": DAMAGED, "text": line[:200]}
 
 
 def counted_once(events: list[Event]) -> list[Event]:

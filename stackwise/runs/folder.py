@@ -124,6 +124,17 @@ class Run:
         """Where the numbers come from."""
         return dict(self._read("provenance.json"))
 
+    def determinism(self) -> dict[str, Any]:
+        """Whether it comes out the same to the last bit when it is trained again, as it stands now.
+
+        Returns:
+            `promised`, None where the run does not say; `why_not`, sentences; `same`, what of
+            machine and placement has to be the same for it.
+        """
+        from stackwise.determinism import CHANGED, promised_by
+
+        return promised_by(self.provenance(), self.events(CHANGED))
+
     def error(self) -> str | None:
         """Why its last attempt failed or died, or what of its folder is damaged; else None."""
         try:
@@ -153,8 +164,7 @@ class Run:
 
     def events(self, kind: str | None = None) -> list[Event]:
         """What happened, oldest first."""
-        found = read_events(self.path / "events.jsonl")
-        return found if kind is None else [event for event in found if event.get("kind") == kind]
+        return read_events(self.path / "events.jsonl", kind)
 
     def metrics(self) -> pd.DataFrame:
         """The numbers of every step so far, one row each; at most a second old."""

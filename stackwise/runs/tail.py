@@ -39,7 +39,7 @@ def last_event(path: Path, kind: str, *, whole: bool = False) -> Event | None:
     found = next(filter(None, (_if_kind(line, kind) for line in reversed(lines))), None)
     if found is not None or not (start and whole):
         return found
-    events = [event for event in read_events(path) if event.get("kind") == kind]
+    events = read_events(path, kind)
     return events[-1] if events else None
 
 

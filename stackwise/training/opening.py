@@ -16,6 +16,7 @@ from stackwise.atomic import write_text
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import epoch_order, samples_per_epoch
+from stackwise.determinism import promised_here
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.meter import Meter
@@ -31,6 +32,7 @@ from stackwise.training.checkpoint import MANIFEST
 from stackwise.training.parts import empty_rack
 from stackwise.training.placing import check_disk
 from stackwise.training.residence import begin_ends
+from stackwise.training.same_bits import computing_alike, tell_changes
 from stackwise.training.saved import RACK, restore
 from stackwise.training.start import (
     data_of,
@@ -38,7 +40,6 @@ from stackwise.training.start import (
     lent_from,
     seen_from_here,
     stages_of,
-    threads_of,
 )
 from stackwise.training.updates import OPTIMIZERS
 from stackwise.training.work import Work
@@ -72,7 +73,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     leaves = None if old == new else old
     here, samples = seen_from_here(run.path, placement), samples_per_epoch(dataset, exp.optim.batch)
     check_disk(exp, here, stages, samples, run.path, new, leaves)
-    with threads_of(placement), RunWriter(run.path) as writer:
+    with computing_alike(run, placement, device), RunWriter(run.path) as writer:
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
         load_packages(exp, placement, stages)
         epoch_order(dataset.n_samples, exp.seed, 0)  # kept; it is the data's, not the rack's
@@ -86,6 +87,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         say_what_is_cut(work)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
+        now = promised_here(run.experiment, placement, device.type)
+        tell_changes(run, writer, now, work.at.total_steps)
         begin_ends(work)
         if placement != before:
             write_placement(work, before)
