@@ -17,6 +17,7 @@ from typing import Any
 
 from stackwise.atomic import append
 from stackwise.jsontext import dumps, loads
+from stackwise.versions import EVENTS, VersionError, run_version, since
 
 Event = dict[str, Any]
 OURS = ("seq", "time", "attempt", "kind")
@@ -89,7 +90,19 @@ def read_events(path: Path, kind: str | None = None) -> list[Event]:
         said = dumps(kind)
         lines = [line for line in lines if said in line]
     found = _all_at_once(lines) or [_event(line) for line in lines]
+    found = as_now(path.parent, found)
     return found if kind is None else [event for event in found if event.get("kind") == kind]
+
+
+def as_now(folder: Path, events: list[Event]) -> list[Event]:
+    """Events of a run of an older version as this one writes them; those of a newer as they are."""
+    if not EVENTS or not events:
+        return events
+    try:
+        version = run_version(folder)
+    except VersionError:
+        return events
+    return [since(EVENTS, event, version) for event in events]
 
 
 def _all_at_once(lines: list[str]) -> list[Event]:

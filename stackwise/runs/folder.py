@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from stackwise import versions
 from stackwise.jsontext import loads
 from stackwise.runs.control import ask, is_stopping
 from stackwise.runs.events import Event, read_events
@@ -38,6 +39,7 @@ from stackwise.runs.parting import delete_run, zip_run
 from stackwise.runs.standing import LIVE, silent_seconds, state_of, way_out
 from stackwise.runs.statistics import drift_of, statistics_of
 from stackwise.runs.tail import last_event
+from stackwise.versions import VersionError, run_version, since
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,8 +115,17 @@ class Run:
         return Experiment.load(self.path / "experiment.yaml", opening_run=True)
 
     def stages(self) -> list[dict[str, Any]]:
-        """What is executed."""
-        return list(self._read("stages.json", list))
+        """What is executed.
+
+        Raises:
+            RunError: If the file is missing or damaged, or a newer StackWise wrote the run.
+        """
+        found = list(self._read("stages.json", list))
+        try:
+            version = run_version(self.path)
+        except VersionError as error:
+            raise RunError(f"run {self.id}: provenance.json: {error}") from None
+        return [since(versions.STAGES, stage, version) for stage in found]
 
     def plan(self) -> list[dict[str, Any]]:
         """What was predicted of each stage: FLOPs, bytes by category, by part and by block."""

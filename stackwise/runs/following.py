@@ -17,7 +17,7 @@ import numpy as np
 
 from stackwise.jsontext import loads
 from stackwise.runs.coarse import Coarse
-from stackwise.runs.events import Event
+from stackwise.runs.events import Event, as_now
 from stackwise.runs.metrics import segments
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class Follower:
         if not isinstance(event, dict):
             self.damaged += 1
             return
+        (event,) = as_now(self.folder, [event])
         self.events.append(event)
         numbered = isinstance(event.get("step"), int) and isinstance(event.get("attempt"), int)
         if event.get("kind") == "eval" and numbered:

@@ -11,6 +11,7 @@ from typing import Any
 from stackwise.atomic import write_text
 from stackwise.jsontext import dumps
 from stackwise.runs.folder import STAGES, Run, RunError, is_run
+from stackwise.versions import RUN
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -55,7 +56,8 @@ def make_run(
         write_text(folder / "experiment.yaml", experiment)
         write_text(folder / "placement.yaml", placement)
         write_text(folder / "plan.json", dumps(plan, indent=1))
-        write_text(folder / "provenance.json", dumps({**provenance_of(folder), **facts}, indent=1))
+        made = {RUN.key: RUN.now, **provenance_of(folder)}
+        write_text(folder / "provenance.json", dumps({**made, **facts}, indent=1))
         write_text(folder / STAGES, dumps(stages, indent=1))
     except OSError as error:
         raise RunError(

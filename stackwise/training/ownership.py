@@ -53,6 +53,8 @@ def own_manifest(run: Run, name: str) -> dict[str, Any]:
     """
     manifest, where = read_manifest(run.path / name), f"{name}/{MANIFEST}"
     theirs = manifest.get("run", {})
+    if theirs is None:  # of before it was written down
+        theirs = identity_of(run)
     for key, own in identity_of(run).items():
         if key in FILES and theirs.get(key) not in (None, own):
             raise CheckpointError(
