@@ -29,14 +29,14 @@ LEFT_OUT = ("lock", "supervisor", "supervisor.next", "metrics.parquet", "plan.js
 
 
 def experiment(title: str) -> sw.Experiment:
-    """Two stacks of width 8, on synthetic text."""
+    """Two stacks of width 4, on synthetic text."""
     return sw.Experiment(
         title=title,
-        rack={"stacks": 2, "blocks_per_stack": 1, "d_model": 8, "heads": 1},
+        rack={"stacks": 2, "blocks_per_stack": 1, "d_model": 4, "heads": 1},
         curriculum="left_to_right",
-        data={"corpus": {"kind": "markov", "size_bytes": 20_000}, "seq_len": 16},
-        optim={"batch": 4, "lr": 0.01, "ema": 0.9},
-        budget={"tokens": 16 * 4 * 16},
+        data={"corpus": {"kind": "markov", "size_bytes": 20_000}, "seq_len": 8},
+        optim={"batch": 8, "lr": 0.01, "ema": 0.9},
+        budget={"tokens": 16 * 8 * 8},
         eval={"points": 2, "windows": 1, "final": 4, "drift": title == "interrupted"},
     )
 
