@@ -21,7 +21,7 @@ import torch
 
 import stackwise as sw
 from stackwise.determinism import machine_now
-from stackwise.interop import export_run
+from stackwise.interop.exporting import export_model
 from stackwise_widgets.charts import list_runs, run_still, view_of
 from stackwise_widgets.page import page_html
 
@@ -71,9 +71,8 @@ def test_every_reader_reads_it_and_changes_nothing(path: Path) -> None:
     assert run.experiment.title == run.id.partition("-")[0]
     assert len(found["metrics"]) == run.status()["step"]
     assert len(found["evals"]) and found["summary"]["problem"] is None
-    assert found["rack"].held() == tuple(f"s{n}" for n in range(found["stages_done"] or 2))[:2] or (
-        found["rack"].held()
-    )
+    begun = min(2, found["stages_done"] + (run.state != "finished" and found["error"] is None))
+    assert len(found["rack"].held()) in (found["stages_done"], begun)
     page = page_html(run)
     assert "sw-lacks" not in page, page[page.index("sw-lacks") :][:300]
     assert run_still(view_of(run)) is not None
@@ -108,8 +107,9 @@ def test_what_is_finished_is_forked_shared_and_exported(copied, tmp_path) -> Non
                                              runs_dir=str(tmp_path / "began")))  # fmt: skip
         assert began.state == "finished"
         assert run.share(tmp_path / f"{path.parents[1].name}.zip").stat().st_size > 1000
-        shown = export_run(run, tmp_path / f"{path.parents[1].name}-model")
-        assert shown is not None
+        if run.experiment.objective.choice == "clm":  # as a Llama
+            made = export_model(run, tmp_path / f"{path.parents[1].name}-model")
+            assert (made / "model.safetensors").is_file()
 
 
 def test_a_study_of_a_release_is_read_and_goes_on(tmp_path) -> None:
@@ -117,9 +117,9 @@ def test_a_study_of_a_release_is_read_and_goes_on(tmp_path) -> None:
         if not (release / "study").is_dir():
             continue
         home = Path(shutil.copytree(release / "study", tmp_path / release.name))
-        (folder,) = home.glob("study-*")
+        (folder,) = (path.parent for path in home.glob("*/study.yaml"))
         before = sw.StudyResult.load(folder)
         assert len(before.runs) == 2 and not before.failures
         assert [run.state for _, _, run in before.runs] == ["finished"] * 2
-        again = sw.Study.load(folder / "study.yaml").run()
+        again = sw.Study.load(folder).run()
         assert again.to_frame()["run"].tolist() == before.to_frame()["run"].tolist()
