@@ -74,7 +74,7 @@ def test_every_reader_reads_it_and_changes_nothing(path: Path) -> None:
     begun = min(2, found["stages_done"] + (run.state != "finished" and found["error"] is None))
     assert len(found["rack"].held()) in (found["stages_done"], begun)
     page = page_html(run)
-    assert "sw-lacks" not in page, page[page.index("sw-lacks") :][:300]
+    assert 'class="sw-lacks"' not in page
     assert run_still(view_of(run)) is not None
     assert list_runs(path.parent).set_index("id").loc[run.id, "problem"] in (None, "")
     assert hashes(path) == before
