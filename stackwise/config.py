@@ -315,6 +315,10 @@ class Experiment(Checked):
     def _said(cls, error: ValidationError) -> ExperimentError:
         return ExperimentError([pointed(problem) for problem in super()._said(error).problems])
 
+    def identity(self) -> dict[str, Any]:
+        """What its hash is made of; how it is written down is no part of that."""
+        return {**super().identity(), "schema_version": 1}
+
     @classmethod
     def preset(cls, name: str) -> Experiment:
         """The shipped experiment called `name`; `stackwise presets` lists them.

@@ -223,6 +223,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         version = 0 if _is_unsealed(found) else version_of(MANIFEST_KIND, found)
         whole = version == 0 or sealed(found)["sha256"] == found.get("sha256")
         manifest = upgraded(MANIFEST_KIND, found, version)
+        manifest = manifest if version == MANIFEST_KIND.now else sealed(manifest)
         ours = all(_is_ours(name, entry) for name, entry in manifest["parts"].items())
     except VersionError as error:
         raise CheckpointError(f"{where}: {error}") from None
