@@ -1,8 +1,8 @@
 """What older versions of StackWise wrote, read as this one writes it.
 
 Each kind of file has a version of its own, and steps from one version to the next: pure functions
-of what was read. A file stays as it is on disk until it is written anyway. What a newer version wrote
-is refused, since nobody here knows what it means.
+of what was read. A file stays as it is on disk until it is written anyway. What a newer version
+wrote is refused, since nobody here knows what it means.
 
 Change the meaning of a file: raise `now` of its kind by one, and put the step from the version
 before into `steps`, beside a test with what that version wrote (`tests/releases/`). A key that is
