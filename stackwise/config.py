@@ -20,7 +20,6 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -33,7 +32,7 @@ from stackwise.curriculum import CURRICULA
 from stackwise.data.corpora import CORPORA
 from stackwise.data.tokenizer import TOKENIZERS
 from stackwise.elsewhere import pointed
-from stackwise.errors import ExperimentError, said_in
+from stackwise.errors import ExperimentError, older_read, said_in
 from stackwise.model.attention import ATTENTION
 from stackwise.model.shape import RackShape
 from stackwise.objective import OBJECTIVES
@@ -43,6 +42,7 @@ from stackwise.schedules import SCHEDULES
 from stackwise.shipped import preset_values
 from stackwise.shipped import presets as presets
 from stackwise.stage import Preserve
+from stackwise.versions import EXPERIMENT
 from stackwise.yaml_text import read_mapping as read_mapping
 from stackwise.yaml_text import read_text
 
@@ -329,6 +329,7 @@ class Experiment(Checked):
     seed: int = Field(0, ge=0, lt=1 << 31, description="of every random draw")
 
     def __init__(self, /, **values: Any) -> None:
+        values = older_read(EXPERIMENT, values)
         try:
             super().__init__(**values)
         except ExperimentError as error:
@@ -345,12 +346,9 @@ class Experiment(Checked):
     def _said(cls, error: ValidationError) -> ExperimentError:
         return ExperimentError([pointed(problem) for problem in super()._said(error).problems])
 
-    @field_validator("schema_version", mode="before")
-    @classmethod
-    def _of_this_version(cls, value: Any) -> Any:
-        if isinstance(value, int) and value != 1:
-            raise ValueError(f"{value} is of another version of StackWise; this one reads 1")
-        return value
+    def identity(self) -> dict[str, Any]:
+        """What its hash is made of; how it is written down is no part of that."""
+        return {**super().identity(), "schema_version": 1}
 
     @classmethod
     def preset(cls, name: str) -> Experiment:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
+
+from stackwise.versions import Kind, VersionError, upgraded
 
 RULES = {
     "greater_than_equal": "must be {ge} or more",
@@ -93,6 +95,19 @@ class FolderError(ExperimentError):
 
 class TrustError(ExperimentError):
     """A run, or a study, carries code that its user has not said to trust; nothing was imported."""
+
+
+def older_read(kind: Kind, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What an older version of StackWise wrote, as this one writes it.
+
+    Raises:
+        ExperimentError: If it is of a newer one.
+    """
+    try:
+        return upgraded(kind, values)
+    except VersionError as error:
+        key, _, text = str(error).partition(": ")
+        raise ExperimentError([Problem(key, text)]) from None
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from stackwise.choice import Section
-from stackwise.errors import ExperimentError, said_in
+from stackwise.errors import ExperimentError, older_read, said_in
 from stackwise.shipped import preset_values
+from stackwise.versions import PLACEMENT
 from stackwise.yaml_text import read_mapping, read_text
 
 
@@ -23,7 +24,15 @@ class Placement(Section):
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where it computes")
     threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads; empty: torch's own choice (recorded)"
+        None,
+        ge=1,
+        le=1024,
+        description="CPU threads; empty: as many as torch had where the run was made (recorded)",
+    )
+    deterministic: bool = Field(
+        False,
+        description="only kernels that add in a fixed order, so that a card gives the same bits "
+        "again; slower there; a step that has none ends the run",
     )
     micro_batch: int | None = Field(
         None, ge=1, description="samples per forward pass; empty: the whole batch"
@@ -85,14 +94,17 @@ class Placement(Section):
         return Placement(**{**self.model_dump(), **changes})
 
     def to_yaml(self) -> str:
-        """All keys as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        """All keys as YAML, and the version that writes them."""
+        values = {PLACEMENT.key: PLACEMENT.now, **self.model_dump(mode="json")}
+        return yaml.safe_dump(values, sort_keys=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Placement:
         """Read a YAML file that `to_yaml` wrote."""
         values = read_mapping(read_text(path), str(path), "a placement")
         with said_in(str(path)):
+            values = older_read(PLACEMENT, values)
+            values.pop(PLACEMENT.key, None)
             return cls(**values)
 
     @classmethod

@@ -69,6 +69,7 @@ def carry_out(
         options: Says where it is mirrored to, and what is called at its end.
     """
     from stackwise.alerts import alerting
+    from stackwise.determinism import promise_text
     from stackwise.progress import bar_over
     from stackwise.report import beside, bytes_text, called, count_text, number, program
     from stackwise.runs.folder import RESTORE, DamagedRun
@@ -77,8 +78,9 @@ def carry_out(
     from stackwise.training.run import execute
 
     print(f"{run.id}: {run.experiment}")
-    facts = run.provenance()
-    for note in [*facts["data"]["notes"], *facts.get("notes", ())]:
+    facts, promise = run.provenance(), run.determinism()
+    said = [promise_text(promise)] if promise["promised"] is False else []
+    for note in [*facts["data"]["notes"], *facts.get("notes", ()), *said]:
         print(f"note: {note}")
     if run.state == "finished" and (late := ", ".join(changes_of(run, given))):
         print(f"note: it is finished already, so {late} had no effect; run --rerun trains it again")

@@ -176,6 +176,7 @@ def start(
     mirror: str | None = None,
     alert: str | None = None,
     watchdog: Watchdog | float | None = None,
+    asleep: bool = False,
 ) -> Run:
     """Hand a run to a supervisor, unless it is finished or in good hands.
 
@@ -187,6 +188,7 @@ def start(
         mirror: As for `launch`.
         alert: As for `launch`.
         watchdog: As for `launch`.
+        asleep: As for `start_supervisor`.
 
     Raises:
         ExperimentError: If the device is not here, or a command or a number of minutes is none.
@@ -216,8 +218,8 @@ def start(
         watchdog=None if rule is None else asdict(rule),
         trusted=tuple(sorted(code)) if (code := set(run.carries().values())) <= loaded() else (),
     )
-    for pair in (take_warm(), None):
-        answer = handed(pair or start_supervisor(), job)
+    for pair in (None if asleep else take_warm(), None):
+        answer = handed(pair or start_supervisor(asleep=asleep), job)
         if answer in (TAKEN, BUSY):
             return run
     why = last_line(run.path)

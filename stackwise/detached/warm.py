@@ -14,6 +14,7 @@ from pathlib import Path
 
 import stackwise
 
+ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE"}  # read as torch is imported
 _ready: list[subprocess.Popen[str]] = []
 _started: list[subprocess.Popen[str]] = []  # kept, so that none is a corpse nobody asks after
 _guard = threading.Lock()
@@ -36,8 +37,14 @@ def take_warm() -> subprocess.Popen[str] | None:
     return None
 
 
-def start_supervisor(*options: str) -> subprocess.Popen[str]:
-    """A supervisor that waits for its job, in a session of its own."""
+def start_supervisor(*options: str, asleep: bool = False) -> subprocess.Popen[str]:
+    """A supervisor that waits for its job, in a session of its own.
+
+    Args:
+        options: Of its command line.
+        asleep: Whether threads that wait for one another let go of their cores, for processes that
+            have more threads together than there are cores: it changes no number.
+    """
     _started[:] = [child for child in _started if child.poll() is None]
     home = str(Path(stackwise.__file__).parents[1])
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -48,7 +55,7 @@ def start_supervisor(*options: str) -> subprocess.Popen[str]:
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(ASLEEP if asleep else {})},
     )
     _started.append(child)
     return child

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from stackwise.bounded import read_text
 from stackwise.runs.folder import RESTORE, DamagedRun, RunError
+from stackwise.versions import EXPERIMENT, VersionError, upgraded
 
 if TYPE_CHECKING:
     from stackwise.runs.folder import Run
@@ -43,6 +45,8 @@ def asked_of(run: Run) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict) or not _is_small(found):
         raise DamagedRun(f"run {run.id}: experiment.yaml is damaged; {RESTORE}")
+    with suppress(VersionError):  # of a newer one it is shown as it stands
+        return upgraded(EXPERIMENT, found)
     return found
 
 

@@ -19,6 +19,7 @@ from stackwise.atomic import append
 from stackwise.bounded import opened
 from stackwise.jsontext import dumps, loads
 from stackwise.runs import status
+from stackwise.versions import EVENTS, VersionError, run_version, since
 
 Event = dict[str, Any]
 OURS = ("seq", "time", "attempt", "kind")
@@ -89,17 +90,36 @@ def whole_lines(path: Path) -> tuple[int, int]:
     return count, end
 
 
-def read_events(path: Path) -> list[Event]:
-    """All events, oldest first.
+DAMAGED = "damaged_line"
+
+
+def read_events(path: Path, kind: str | None = None) -> list[Event]:
+    """All events, or those of one kind, oldest first.
 
     A last line without its end is left out; any other that cannot be read is an event of the kind
-    `damaged_line` in its place.
+    `damaged_line` in its place. Lines that do not hold the kind's name are not parsed.
     """
     if not path.exists():
         return []
     with opened(path) as file:
         lines = file.read().decode("utf-8", errors="replace").split("\n")[:-1]
-    return _all_at_once(lines) or [_event(line) for line in lines]
+    if kind is not None and kind != DAMAGED:
+        said = dumps(kind)
+        lines = [line for line in lines if said in line]
+    found = _all_at_once(lines) or [_event(line) for line in lines]
+    found = as_now(path.parent, found)
+    return found if kind is None else [event for event in found if event.get("kind") == kind]
+
+
+def as_now(folder: Path, events: list[Event]) -> list[Event]:
+    """Events of a run of an older version as this one writes them; those of a newer as they are."""
+    if not EVENTS or not events:
+        return events
+    try:
+        version = run_version(folder)
+    except VersionError:
+        return events
+    return [since(EVENTS, event, version) for event in events]
 
 
 def _all_at_once(lines: list[str]) -> list[Event]:
@@ -117,7 +137,7 @@ def _event(line: str) -> Event:
         found = loads(line)
     except ValueError:
         found = None
-    return found if isinstance(found, dict) else {"kind": "damaged_line", "text": line[:200]}
+    return found if isinstance(found, dict) else {"kind": DAMAGED, "text": line[:200]}
 
 
 def counted_once(events: list[Event]) -> list[Event]:

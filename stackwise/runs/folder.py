@@ -29,6 +29,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from stackwise import versions
 from stackwise.bounded import is_plain_file, read_text
 from stackwise.jsontext import loads
 from stackwise.runs.control import ask, is_stopping
@@ -46,6 +47,7 @@ from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.runs.standing import LIVE, state_of, way_out
 from stackwise.runs.statistics import drift_of, statistics_of
 from stackwise.runs.tail import last_event
+from stackwise.versions import VersionError, run_version, since
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +177,11 @@ class Run:
         return self
 
     def stages(self) -> list[dict[str, Any]]:
-        """What is executed; where the budget is a time, as the clock has decided by now."""
+        """What is executed; where the budget is a time, as the clock has decided by now.
+
+        Raises:
+            RunError: If the file is missing or damaged, or a newer StackWise wrote the run.
+        """
         launched = self.launched_stages()
         if not self.is_paced:
             return launched
@@ -185,7 +191,12 @@ class Run:
 
     def launched_stages(self) -> list[dict[str, Any]]:
         """The stages as the run was launched with them."""
-        return list(self._read(STAGES, list))
+        found = list(self._read(STAGES, list))
+        try:
+            version = run_version(self.path)
+        except VersionError as error:
+            raise RunError(f"run {self.id}: provenance.json: {error}") from None
+        return [since(versions.STAGES, stage, version) for stage in found]
 
     @property
     def is_paced(self) -> bool:
@@ -204,6 +215,17 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from."""
         return dict(self._read("provenance.json"))
+
+    def determinism(self) -> dict[str, Any]:
+        """Whether it comes out the same to the last bit when it is trained again, as it stands now.
+
+        Returns:
+            `promised`, None where the run does not say; `why_not`, sentences; `same`, what of
+            machine and placement has to be the same for it.
+        """
+        from stackwise.determinism import CHANGED, promised_by
+
+        return promised_by(self.provenance(), self.events(CHANGED))
 
     def error(self) -> str | None:
         """Why its last attempt failed or died, or what of its folder is damaged; else None."""
@@ -234,8 +256,7 @@ class Run:
 
     def events(self, kind: str | None = None) -> list[Event]:
         """What happened, oldest first."""
-        found = read_events(self.path / "events.jsonl")
-        return found if kind is None else [event for event in found if event.get("kind") == kind]
+        return read_events(self.path / "events.jsonl", kind)
 
     def metrics(self) -> pd.DataFrame:
         """The numbers of every step so far, one row each; at most a second old."""

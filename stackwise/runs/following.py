@@ -18,7 +18,7 @@ import numpy as np
 from stackwise.bounded import opened
 from stackwise.jsontext import loads
 from stackwise.runs.coarse import Coarse
-from stackwise.runs.events import Event
+from stackwise.runs.events import Event, as_now
 from stackwise.runs.metrics import segments
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ NUMBERS = (
     "loss", "lr", "grad_norm", "masked_frac",
 )  # fmt: skip
 MAPPED_BYTES = 1 << 26
+LEFT_OUT = ("statistics",)
 NORMS = ("embedding_grad_norm", "block_grad_norms", "head_grad_norm")
 
 
@@ -39,7 +40,9 @@ class Follower:
     """What a run's events and metrics hold by now.
 
     Attributes:
-        events: All of them, oldest first.
+        events: Those that are told at times, oldest first: all but the statistics of blocks, which
+            are most of the bytes, and which nothing that watches a run shows.
+        lines: How many there are of all kinds.
         looks: The `eval` events, those of steps that were taken again once.
         damaged: Lines of the events that are none.
         norms: Gradient norms of the embedding, of every block and of the head, in buckets of steps.
@@ -53,7 +56,7 @@ class Follower:
         """Begin at the beginning with the next reading."""
         self.events: list[Event] = []
         self.looks: list[Event] = []
-        self.damaged = self.events_end = 0
+        self.lines = self.damaged = self.events_end = 0
         self.look_firsts: dict[int, int] = {}
         self._forget_metrics()
 
@@ -78,10 +81,10 @@ class Follower:
         Raises:
             OSError: If a file is there and cannot be read.
         """
-        had = len(self.events), self.damaged, self.count
+        had = self.lines, self.damaged, self.count
         self._read_events()
         self._read_metrics()
-        return had != (len(self.events), self.damaged, self.count)
+        return had != (self.lines, self.damaged, self.count)
 
     def _read_events(self) -> None:
         path = self.folder / "events.jsonl"
@@ -99,6 +102,7 @@ class Follower:
             self._take_line(line)
 
     def _take_line(self, line: str) -> None:
+        self.lines += 1
         try:
             event = loads(line)
         except ValueError:
@@ -106,7 +110,9 @@ class Follower:
         if not isinstance(event, dict):
             self.damaged += 1
             return
-        self.events.append(event)
+        (event,) = as_now(self.folder, [event])
+        if event.get("kind") not in LEFT_OUT:
+            self.events.append(event)
         numbered = isinstance(event.get("step"), int) and isinstance(event.get("attempt"), int)
         if event.get("kind") == "eval" and numbered:
             self._take_look(event)

@@ -16,6 +16,7 @@ from stackwise.own_code import CodeFile
 from stackwise.runs.carried import facts_of, write_code
 from stackwise.runs.folder import STAGES, Run, RunError, is_run
 from stackwise.runs.lock import Lock, RunBusy, take
+from stackwise.versions import RUN
 
 MAKING_SECONDS, LOOK_SECONDS = 60.0, 0.02
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -70,7 +71,7 @@ def make_run(
         write_text(folder / "placement.yaml", placement)
         write_text(folder / "plan.json", dumps(plan, indent=1))
         write_code(folder, code)
-        facts = {**provenance_of(folder), **facts, **facts_of(code)}
+        facts = {RUN.key: RUN.now, **provenance_of(folder), **facts, **facts_of(code)}
         write_text(folder / "provenance.json", dumps(facts, indent=1))
         if pace is not None:
             write_text(folder / "pace.json", pace)

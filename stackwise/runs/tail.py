@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stackwise.bounded import opened
 from stackwise.jsontext import loads
-from stackwise.runs.events import Event, read_events
+from stackwise.runs.events import Event, as_now, read_events
 
 TAIL_BYTES = 1 << 16
 
@@ -39,8 +39,8 @@ def last_event(path: Path, kind: str, *, whole: bool = False) -> Event | None:
     lines = text.split("\n")[1 if start else 0 : -1]
     found = next(filter(None, (_if_kind(line, kind) for line in reversed(lines))), None)
     if found is not None or not (start and whole):
-        return found
-    events = [event for event in read_events(path) if event.get("kind") == kind]
+        return None if found is None else as_now(path.parent, [found])[0]
+    events = read_events(path, kind)
     return events[-1] if events else None
 
 

@@ -25,7 +25,15 @@ import yaml
 from stackwise import bounded
 from stackwise.atomic import write_text
 from stackwise.config import Experiment, Placement
-from stackwise.errors import ExperimentError, Problem, TrustError, closest, said_in, short
+from stackwise.errors import (
+    ExperimentError,
+    Problem,
+    TrustError,
+    closest,
+    older_read,
+    said_in,
+    short,
+)
 from stackwise.jsontext import dumps, loads
 from stackwise.own_code import import_files, loaded
 from stackwise.runs import Run, RunError
@@ -37,6 +45,7 @@ from stackwise.study.budgets import Calibrated
 from stackwise.study.grid import Tried
 from stackwise.study.jobs import ARM, TUNING, Done
 from stackwise.study.sharing import flops_saved
+from stackwise.versions import STUDY
 from stackwise.yaml_text import read_mapping, read_text
 
 if TYPE_CHECKING:
@@ -93,7 +102,7 @@ def write_record(
     folder.mkdir(parents=True, exist_ok=True)
     folders = {key: getattr(placement, key) for key in FOLDERS}
     record = {
-        "schema_version": 1,
+        STUDY.key: STUDY.now,
         **asked,
         "placement": placement.model_dump(mode="json", exclude=set(FOLDERS)),
         "folders": {k: v and os.path.relpath(v, folder) for k, v in folders.items()},
@@ -136,6 +145,8 @@ def read_record(path: Path) -> dict[str, Any]:
         ExperimentError: If it cannot be read, or holds an unknown key.
     """
     values = read_mapping(read_text(path), str(path), "a study")
+    with said_in(str(path)):
+        values = older_read(STUDY, values)
     unknown = [key for key in values if key not in (*KEYS, *OURS)]
     if unknown:
         raise ExperimentError(

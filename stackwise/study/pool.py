@@ -11,7 +11,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
+
+from torch import get_num_threads
 
 from stackwise.config import Placement
 from stackwise.detached.foreign import check_known_elsewhere
@@ -35,7 +38,7 @@ def workers_of(workers: Workers, placement: Placement) -> int:
 
     Args:
         workers: A number; `auto`: on a card one, on a CPU as many as have cores for their threads,
-            each with one thread where the placement names no number of them.
+            or as there are cores where the placement names no number of threads.
         placement: How they are carried out.
 
     Raises:
@@ -50,19 +53,21 @@ def workers_of(workers: Workers, placement: Placement) -> int:
     return workers
 
 
-def placed_for(placement: Placement, workers: int, threads: int | None) -> Placement:
-    """A placement with as many threads for each of several processes as there are cores for.
+def is_crowded(placement: Placement, workers: int) -> bool:
+    """Whether the runs have more threads together than there are cores.
 
-    How many decides the last bits of sums, and is written into every run.
+    How many threads a run has decides the last bits of its sums, so that it does not depend on the
+    number of workers. Where they are too many, those that wait sleep, which costs little
+    (`benchmarks/study_threads.py`); awake they would keep the others from their cores.
     """
-    if threads is None and placement.threads is None:
-        threads = max(1, (os.cpu_count() or 1) // workers)
-    return placement if threads is None else placement.replace(threads=threads)
+    if device_of(placement).type != "cpu":
+        return False
+    return workers * (placement.threads or get_num_threads()) > (os.cpu_count() or 1)
 
 
-def launched(run: Run, placement: Placement, queue: bool) -> object:
+def launched(run: Run, placement: Placement, queue: bool, *, asleep: bool = False) -> object:
     """Hand a run to a process of its own."""
-    return start(run, seen_from(run.path, placement), queue=queue)
+    return start(run, seen_from(run.path, placement), queue=queue, asleep=asleep)
 
 
 def carry_out_in_pool(
@@ -72,7 +77,7 @@ def carry_out_in_pool(
     *,
     code: Sequence[CodeFile] = (),
     on_arm: OnArm | None = None,
-    start: Start = launched,
+    start: Start | None = None,
 ) -> list[Done]:
     """Carry out jobs in processes of their own.
 
@@ -85,7 +90,7 @@ def carry_out_in_pool(
         workers: How many at a time.
         code: The files of code that the runs carry.
         on_arm: Called as each begins.
-        start: Hands a run to a process.
+        start: Hands a run to a process; None for `launched`.
 
     Raises:
         ExperimentError: If an arm names a kind that only this process knows.
@@ -93,6 +98,7 @@ def carry_out_in_pool(
     """
     for job in jobs:
         check_known_elsewhere(job.experiment, {each.sha256 for each in code})
+    start = start or partial(launched, asleep=is_crowded(placement, workers))
     pool = Pool(jobs, placement, on_arm, start, code)
     try:
         while pool.is_busy:

@@ -44,7 +44,7 @@ from stackwise.study.folder import (
 from stackwise.study.grid import Tried, best_rates, rates_of, seed_for_tuning
 from stackwise.study.jobs import ARM, TUNING, Done, Job, OnArm, carry_out
 from stackwise.study.plan import StudyPlan, plan_study
-from stackwise.study.pool import Workers, carry_out_in_pool, placed_for, workers_of
+from stackwise.study.pool import Workers, carry_out_in_pool, workers_of
 from stackwise.study.result import StudyResult
 from stackwise.study.sharing import flops_saved
 from stackwise.training.run import OnStep
@@ -263,8 +263,8 @@ class Study:
         Args:
             workers: How many runs at a time, each in a process of its own; `auto`: as many as the
                 machine has cores for, on a card one. None: one after the other in this process.
-            threads: Of the CPU for each run; None: the placement's, or with workers an equal
-                share of the cores. It decides last bits, and is recorded.
+            threads: Of the CPU for each run; None: the placement's, or as many as torch has in
+                this process. It decides last bits, and is recorded.
             on_step: Called after every step, in this process alone.
             on_arm: Called as a run begins, with its arm and its seed.
 
@@ -285,8 +285,7 @@ class Study:
         def carried(jobs: Sequence[Job]) -> list[Done]:
             if count is None:
                 return carry_out(jobs, place, code=self.code, on_step=on_step, on_arm=on_arm)
-            each = placed_for(place, count, threads)
-            return carry_out_in_pool(jobs, each, count, code=self.code, on_arm=on_arm)
+            return carry_out_in_pool(jobs, place, count, code=self.code, on_arm=on_arm)
 
         done = carried(self.tuning_jobs())
         self._write(done)

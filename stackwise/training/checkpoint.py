@@ -35,8 +35,9 @@ from stackwise.pulse import beat
 from stackwise.runs.folder import MANIFEST as MANIFEST
 from stackwise.runs.folder import RESTORE as RESTORE
 from stackwise.training.tensorfile import Tensors, holds, save_file
+from stackwise.versions import MANIFEST as MANIFEST_KIND
+from stackwise.versions import VersionError, upgraded, version_of
 
-FORMAT = 1
 LARGEST_MANIFEST = 16 << 20
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 FILE = re.compile(NAME.pattern + r"-[0-9a-f]{16}\.safetensors")
@@ -111,7 +112,7 @@ def save(
                 entries[name] = {**part.entry, "format": formats.get(name)}
         for home in {folder.parent, folder, *(home_of(folder, name) for name in entries)}:
             flush(home)
-        manifest = sealed({"format": FORMAT, "parts": entries, **facts})
+        manifest = sealed({"format": MANIFEST_KIND.now, "parts": entries, **facts})
         write_text(folder / MANIFEST, dumps(manifest, indent=1))
     _remove_stale(folder, entries)
 
@@ -224,21 +225,28 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if path.stat().st_size > LARGEST_MANIFEST:
         raise CheckpointError(f"{where}: is over {LARGEST_MANIFEST} bytes; it is not ours")
     try:
-        manifest = loads(read_text(path, LARGEST_MANIFEST))
-        version, parts = manifest["format"], manifest["parts"]
-        ours = version != FORMAT or all(_is_ours(name, parts[name]) for name in parts)
-        whole = sealed(manifest)["sha256"] == manifest.get("sha256")
-    except (ValueError, LookupError, TypeError, RecursionError):
+        found = loads(read_text(path, LARGEST_MANIFEST))
+        version = 0 if _is_unsealed(found) else version_of(MANIFEST_KIND, found)
+        whole = version == 0 or sealed(found)["sha256"] == found.get("sha256")
+        manifest = upgraded(MANIFEST_KIND, found, version)
+        manifest = manifest if version == MANIFEST_KIND.now else sealed(manifest)
+        ours = all(_is_ours(name, entry) for name, entry in manifest["parts"].items())
+    except VersionError as error:
+        raise CheckpointError(f"{where}: {error}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{where}: is damaged; {RESTORE}") from None
-    if version != FORMAT:
-        raise CheckpointError(f"{where}: has format {version!r}, and this version reads {FORMAT}")
     if not ours:
         raise CheckpointError(f"{where}: names a file that cannot be ours; {RESTORE}")
     if not whole:
         raise CheckpointError(
             f"{where}: is not what was written (its hash is missing or differs); {RESTORE}"
         )
-    return dict(manifest)
+    return manifest
+
+
+def _is_unsealed(manifest: Mapping[str, Any]) -> bool:
+    """Whether it is of before manifests held their hash, and which run they are of."""
+    return manifest["format"] == 1 and not {"sha256", "run"} & manifest.keys()
 
 
 def _is_ours(name: str, entry: Any) -> bool:

@@ -23,6 +23,7 @@ from stackwise.completion import complete, packing
 from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.data.dataset import Dataset
+from stackwise.determinism import promised_here
 from stackwise.errors import ExperimentError, Problem
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
@@ -41,8 +42,9 @@ from stackwise.training.checkpoint import MANIFEST, read_manifest, sealed, verif
 from stackwise.training.kept_stages import copy_checkpoint, folder_of, kept_stages
 from stackwise.training.ownership import identity_of
 from stackwise.training.placing import check_trunk
+from stackwise.training.same_bits import threads_for
 from stackwise.training.saved import MOMENTS, RACK
-from stackwise.training.start import dataset_of, run_hash, stages_of
+from stackwise.training.start import dataset_of, meant_device, run_hash, stages_of, threads_of
 from stackwise.training.timing import (
     check_time_left,
     in_tokens_here,
@@ -93,43 +95,62 @@ def fork(
     timed = exp.budget.seconds is not None
     known = [*made[: after_stage + 1], *without_lengths(made[after_stage + 1 :])] if timed else made
     run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, tuple(known), *hashes)}"
+    threads = threads_for(run, place, meant_device(place))
     check_trunk(spent, place, made)
     home = run.path.resolve().parent
     target = home / run_id
     if is_run(target):
         return Run(target)
     sweep_drafts(home)
-    rows = with_disk(plan_rows(exp, place, made), as_probed(exp, made), place, made)
     drafts = Path(tempfile.mkdtemp(prefix=DRAFT, dir=home))
     try:
-        draft = make_run(
-            drafts,
-            run_id,
-            experiment=exp.to_yaml(),
-            placement=place.to_yaml(),
-            stages=[stage.model_dump(mode="json") for stage in made],
-            plan=[*run.plan()[: after_stage + 1], *rows[after_stage + 1 :]],
-            facts={
-                "seed": exp.seed,
-                "experiment": exp.hash,
-                "data": facts["data"],
-                "notes": [*facts.get("notes", []), *notes],
-                **({"start": facts["start"]} if "start" in facts else {}),
-                "forked": {"run": run.id, "after_stage": after_stage, "weights": weights}
-                | {"changes": differences(old, exp)},
-                **({PACED: True} if timed else {}),
-            },
-            code=code,
-            pace=pace_text(pace_here(exp, spent, place, opened(run, place), made))
-            if timed
-            else None,
-        )
+        with threads_of(place.replace(threads=threads)):
+            draft = make_run(
+                drafts,
+                run_id,
+                experiment=exp.to_yaml(),
+                placement=place.to_yaml(),
+                stages=[stage.model_dump(mode="json") for stage in made],
+                plan=plan_after(run, exp, place, made, after_stage),
+                facts={
+                    "seed": exp.seed,
+                    "experiment": exp.hash,
+                    "data": facts["data"],
+                    "notes": [*facts.get("notes", []), *notes],
+                    **({"start": facts["start"]} if "start" in facts else {}),
+                    "forked": {"run": run.id, "after_stage": after_stage, "weights": weights}
+                    | {"changes": differences(old, exp)},
+                    "determinism": promise_after(run, exp, place),
+                    **({PACED: True} if timed else {}),
+                },
+                code=code,
+                pace=pace_text(pace_here(exp, spent, place, opened(run, place), made))
+                if timed
+                else None,
+            )
         fill(draft, run, kept, after_stage)
         flush(draft.path)
         publish(draft.path, target)
     finally:
         shutil.rmtree(drafts, ignore_errors=True)
     return Run(target)
+
+
+def plan_after(
+    run: Run, exp: Experiment, place: Placement, made: Sequence[Stage], after_stage: int
+) -> list[dict[str, Any]]:
+    """What is predicted of the stages: those that are done as they were, the others anew."""
+    rows = with_disk(plan_rows(exp, place, made), as_probed(exp, made), place, made)
+    return [*run.plan()[: after_stage + 1], *rows[after_stage + 1 :]]
+
+
+def promise_after(run: Run, exp: Experiment, place: Placement) -> dict[str, Any]:
+    """Whether a branch has the same bits again: only if what it begins with has."""
+    before, now = run.determinism(), promised_here(exp, place, meant_device(place).type)
+    if before["promised"]:
+        return now
+    why = [f"of {run.id}, where it begins: {reason}" for reason in before["why_not"]]
+    return {**now, "promised": False, "why_not": [*why, *now["why_not"]]}
 
 
 def check_kept(run: Run, number: int) -> None:

@@ -18,6 +18,7 @@ from stackwise.bounded import check_no_links
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import epoch_order, samples_per_epoch
+from stackwise.determinism import promised_here
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.disk_rows import with_disk
@@ -38,13 +39,13 @@ from stackwise.training.parts import empty_rack
 from stackwise.training.placing import check_disk
 from stackwise.training.refusing import memory_named
 from stackwise.training.residence import begin_ends
+from stackwise.training.same_bits import computing_alike, tell_changes
 from stackwise.training.saved import RACK, restore
 from stackwise.training.start import (
     device_of,
     lent_from,
     seen_from_here,
     stages_of,
-    threads_of,
 )
 from stackwise.training.updates import OPTIMIZERS
 from stackwise.training.work import Work
@@ -91,7 +92,7 @@ def open_work(
     check_disk(exp, here, stages_of(run), samples, run.path, new, leaves, mirrored=copied)
     worked = None if pacer is None else pacer.clock.seconds
     with (
-        threads_of(placement),
+        computing_alike(run, placement, device),
         RunWriter(run.path, worked=worked) as writer,
         memory_named(run, placement),
     ):
@@ -115,6 +116,8 @@ def open_work(
         take_up(work)
         if work.needs_model():  # said now, and not when its stage comes
             assert work.model is not None
+        now = promised_here(run.experiment, placement, device.type)
+        tell_changes(run, writer, now, work.at.total_steps)
         begin_ends(work)
         if placement != before:
             write_placement(work, before)

@@ -64,6 +64,8 @@ def own_manifest(run: Run, name: str, home: Path | None = None) -> dict[str, Any
         raise CheckpointError(f"run {run.id}: {pruned_text(run.path)}; train it again (--rerun)")
     manifest, where = read_manifest(folder), f"{name}/{MANIFEST}"
     theirs = manifest.get("run", {})
+    if theirs is None:  # of before it was written down
+        theirs = identity_of(run)
     for key, own in identity_of(run).items():
         if key in FILES and theirs.get(key) not in (None, own):
             raise CheckpointError(

@@ -21,6 +21,7 @@ from stackwise.curriculum import stages
 from stackwise.data.batches import samples_per_epoch
 from stackwise.data.dataset import Dataset, open_dataset
 from stackwise.data.tokenizer import load_tokenizer
+from stackwise.determinism import promised_here
 from stackwise.errors import ExperimentError
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.disk_rows import with_disk
@@ -77,7 +78,7 @@ def create_run(
         DataError: If the corpus cannot be read.
     """
     asked, placement = settled(exp, placement)
-    device_of(placement)
+    device = device_of(placement)
     check_placement(asked, placement)
     exp = asked if asked.budget.seconds is None else _in_tokens(asked, placement)
     made = stages(exp)
@@ -110,6 +111,7 @@ def create_run(
     if rerun or not is_run(Path(placement.runs_dir, run_id)):  # else asked as it goes on
         check_disk(as_probed(exp, made), placement, made, epoch_samples)
     with threads_of(placement):
+        facts["determinism"] = promised_here(exp, placement, device.type)
         run = make_run(
             placement.runs_dir,
             run_id,
@@ -156,12 +158,17 @@ def device_of(placement: Placement) -> torch.device:
     Raises:
         ExperimentError: If it names one that is not here.
     """
-    here = torch.cuda.is_available()
-    if placement.device == "cuda" and not here:
+    if placement.device == "cuda" and not torch.cuda.is_available():
         raise ExperimentError(
             "placement.device: 'cuda', but torch sees no CUDA card here; use auto or cpu"
         )
-    return torch.device("cuda" if here and placement.device != "cpu" else "cpu")
+    return meant_device(placement)
+
+
+def meant_device(placement: Placement) -> torch.device:
+    """The device that a placement means here, whether one that it names is here or not."""
+    here = torch.cuda.is_available() and placement.device == "auto"
+    return torch.device("cuda" if here or placement.device == "cuda" else "cpu")
 
 
 def lent_from(placement: Placement) -> Literal["disk", "host"] | None:

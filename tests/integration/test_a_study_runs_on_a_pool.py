@@ -132,6 +132,3 @@ def test_steps_are_told_of_in_this_process_alone(study) -> None:
 
 def test_cores_are_shared_between_workers() -> None:
     assert pools.workers_of("auto", sw.Placement(device="cpu", threads=10**3)) == 1
-    assert pools.placed_for(sw.Placement(threads=3), 2, None).threads == 3
-    assert pools.placed_for(sw.Placement(threads=3), 2, 1).threads == 1
-    assert pools.placed_for(sw.Placement(), 10**3, None).threads == 1

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from stackwise import Experiment, ExperimentError, Placement
+from stackwise import Experiment, ExperimentError, Placement, __version__
 from stackwise.config import presets
 from stackwise.data.corpora import CORPORA
 from stackwise.errors import Problem
@@ -59,7 +59,8 @@ MALFORMED = {
     ),
     "another schema": (
         {"schema_version": 2},
-        "schema_version: 2 is of another version of StackWise; this one reads 1",
+        "schema_version: 2 is of another version of StackWise, a newer one; this one, "
+        f"{__version__}, reads 1; upgrade it: pip install --upgrade stackwise",
     ),
     "an unknown section": ({"rak": {}}, "rak: unknown key; did you mean 'rack'?"),
     "a key of two lines": ({"a\nb": 1}, f"'a\\nb': unknown key; known: {KNOWN}"),

@@ -19,6 +19,7 @@ import numpy as np
 import stackwise as sw
 from stackwise.atomic import write_text
 from stackwise.bounded import read_bytes
+from stackwise.determinism import promise_text
 from stackwise.objective import is_causal
 from stackwise.report import duration
 from stackwise.sampling.asked import block_in, method_for
@@ -261,9 +262,12 @@ def _yaml(run: Run) -> str:
 
 
 def _provenance(run: Run) -> str:
-    """Versions, machine, seeds, data: a table of what provenance.json says."""
+    """Whether its bits come again; versions, machine, seeds, data as provenance.json says."""
     rows = [[key, value] for key, value in _flat(run.provenance())]
-    return f'<div class="sw-scroll">{table_html(["what", "value"], rows, "provenance.json")}</div>'
+    table = table_html(["what", "value"], rows, "provenance.json")
+    promise = promise_text(run.determinism())
+    note = escaped(f"{promise[:1].upper()}{promise[1:]}.")
+    return f'<p class="sw-note">{note}</p><div class="sw-scroll">{table}</div>'
 
 
 def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

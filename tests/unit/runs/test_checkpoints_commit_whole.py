@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from stackwise import __version__
 from stackwise.training import checkpoint
 from stackwise.training.checkpoint import (
     CheckpointError,
@@ -327,7 +328,10 @@ def test_a_manifest_that_is_cut_too_long_or_of_another_version_is_refused(rack) 
     path.write_text(text.replace('"format": 1', '"format": 2'))
     with pytest.raises(CheckpointError) as error:
         read_manifest(rack)
-    assert str(error.value) == "rack/manifest.json: has format 2, and this version reads 1"
+    assert str(error.value) == (
+        "rack/manifest.json: format: 2 is of another version of StackWise, a newer one; this one, "
+        f"{__version__}, reads 1; upgrade it: pip install --upgrade stackwise"
+    )
     path.write_text(" " * (checkpoint.LARGEST_MANIFEST + 1))
     with pytest.raises(CheckpointError) as error:
         read_manifest(rack)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stackwise.runs.coarse import Coarse
 from stackwise.runs.events import counted_once, read_events
-from stackwise.runs.following import NUMBERS, Follower
+from stackwise.runs.following import LEFT_OUT, NUMBERS, Follower
 from stackwise.runs.metrics import read_metrics
 from stackwise_widgets.charts import Reader
 
@@ -35,7 +35,9 @@ def holds_what_the_folder_says(follower: Follower) -> None:
     folder = follower.folder
     events = read_events(folder / "events.jsonl")
     good = [event for event in events if event["kind"] != "damaged_line"]
-    assert follower.events == good and follower.damaged == len(events) - len(good)
+    told = [event for event in good if event["kind"] not in LEFT_OUT]
+    assert follower.lines == len(events) and follower.events == told
+    assert follower.damaged == len(events) - len(good)
     assert follower.looks == counted_once([e for e in good if e["kind"] == "eval"])
     frame = read_metrics(folder)
     for name in NUMBERS:
@@ -103,6 +105,17 @@ def test_a_reader_that_went_along_shows_what_a_new_one_shows(twice, tmp_path) ->
                 path.write_bytes(whole[at])
         assert same(reader.read(), Reader(run).read())
     assert reader.view is not None and reader.view.step == 10
+
+
+def test_statistics_of_blocks_are_counted_and_not_held(twice) -> None:
+    """They are most of the bytes of a run that is looked at often."""
+    follower = Follower(twice.path)
+    follower.read()
+    before = list(follower.events)
+    with (twice.path / "events.jsonl").open("ab") as file:
+        file.write(b'{"kind": "statistics", "step": 9, "blocks": {}}\n')
+    assert follower.read() and not follower.read()
+    assert follower.events == before and follower.lines == len(before) + 1
 
 
 def test_nothing_new_is_the_same_view(twice) -> None:

@@ -49,6 +49,15 @@ def test_a_finished_run_is_told_whole(path, tmp_path):
     assert target.stat().st_size < 1_000_000
 
 
+def test_it_says_whether_the_bits_come_again(runs):
+    run = sw.attach(next(runs.glob("*grow*")))
+    assert "The same bits are not promised: it was made by a version of" in page_html(run)
+    facts = json.loads((run.path / "provenance.json").read_text())
+    promise = {"promised": True, "why_not": [], "same": {"device": "cpu", "threads": 2}}
+    (run.path / "provenance.json").write_text(json.dumps({**facts, "determinism": promise}))
+    assert "the same to the last bit, given device cpu, threads 2." in page_html(run)
+
+
 def test_nothing_is_fetched_and_nothing_runs():
     text = page_html(sw.attach(SHIPPED[0]))
     page = Read(text)
