@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from pydantic import Field
 
 from stackwise.choice import Choice, Params, find
 from stackwise.data.errors import DataError, readable
+from stackwise.jsontext import parsed
 
 Ids = NDArray[np.int64]
 Texts = Callable[[], Iterator[str]]
@@ -193,7 +194,7 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
     path = readable(Path(), str(path), "the tokenizer's path")
     try:
         text = path.read_bytes().decode()
-        content: Any = json.loads(text)
+        content = parsed(text)
     except ValueError as error:
         raise DataError(f"{path}: is not JSON: {error}; name a tokenizer.json") from None
     if content == json.loads(ByteTokenizer().to_json()):

@@ -27,6 +27,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stackwise.jsontext import loads
 from stackwise.runs.control import ask, is_stopping
+from stackwise.runs.damage import RESTORE as RESTORE
+from stackwise.runs.damage import RunError as RunError
+from stackwise.runs.damage import blamed_on
 from stackwise.runs.events import Event, read_events
 from stackwise.runs.frames import evals_of, memory_of
 from stackwise.runs.labels import Labels, read_labels, write_labels
@@ -49,10 +52,6 @@ if TYPE_CHECKING:
 READS, WAIT_SECONDS = 5, 0.05
 STAGES = "stages.json"
 MANIFEST = "manifest.json"  # of a checkpoint; what is in it is said in `training/checkpoint.py`
-
-
-class RunError(ValueError):
-    """A run that is not there, a folder that is not a run, or a file in it that is damaged."""
 
 
 class Run:
@@ -114,11 +113,11 @@ class Run:
 
     def stages(self) -> list[dict[str, Any]]:
         """What is executed."""
-        return list(self._read("stages.json", list))
+        return self._rows("stages.json")
 
     def plan(self) -> list[dict[str, Any]]:
         """What was predicted of each stage: FLOPs, bytes by category, by part and by block."""
-        return list(self._read("plan.json", list))
+        return self._rows("plan.json")
 
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from."""
@@ -158,27 +157,33 @@ class Run:
 
     def metrics(self) -> pd.DataFrame:
         """The numbers of every step so far, one row each; at most a second old."""
-        return read_metrics(self.path)
+        with blamed_on(self, "metrics/"):
+            return read_metrics(self.path)
 
     def evals(self) -> pd.DataFrame:
         """Held-out measurements, one row each; those of steps that were taken again count once."""
-        return evals_of(self)
+        with blamed_on(self, "events.jsonl"):
+            return evals_of(self)
 
     def layers(self) -> pd.DataFrame:
         """Held-out loss at every depth, at every look: one row per look and exit."""
-        return layers_of(self)
+        with blamed_on(self, "events.jsonl"):
+            return layers_of(self)
 
     def statistics(self) -> pd.DataFrame:
         """Sizes of activations, gradients and updates, at every look: one row per block."""
-        return statistics_of(self)
+        with blamed_on(self, "events.jsonl"):
+            return statistics_of(self)
 
     def drift(self) -> pd.DataFrame:
         """How far predictions and outputs of stacks moved over each stage after the first."""
-        return drift_of(self)
+        with blamed_on(self, "events.jsonl"):
+            return drift_of(self)
 
     def memory(self) -> pd.DataFrame:
         """Bytes by category of each stage: predicted by arithmetic, and measured."""
-        return memory_of(self)
+        with blamed_on(self, "plan.json or events.jsonl"):
+            return memory_of(self)
 
     def result(self) -> dict[str, Any]:
         """What a finished run came to; empty before."""
@@ -438,6 +443,13 @@ class Run:
 
         return weights_hash(self.path / "rack")
 
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        """A JSON file of the run that holds a list of mappings."""
+        rows = list(self._read(name, list))
+        if not all(isinstance(row, dict) for row in rows):
+            raise RunError(f"run {self.id}: {name} is damaged; {RESTORE}")
+        return rows
+
     def _read(self, name: str, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:
         """A JSON file of the run."""
         path = self.path / name
@@ -450,9 +462,6 @@ class Run:
         if not isinstance(value, kind):
             raise RunError(f"run {self.id}: {name} is damaged; {RESTORE}")
         return value
-
-
-RESTORE = "restore it from a copy of the run, or train again (rerun=True, --rerun)"
 
 
 def is_run(path: Path) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from stackwise.jsontext import loads
 from stackwise.runs.coarse import Coarse
 from stackwise.runs.events import Event
-from stackwise.runs.metrics import segments
+from stackwise.runs.metrics import checked, read_compacted, segments
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,15 +142,14 @@ class Follower:
     def _read_compacted(self) -> None:
         """From metrics.parquet, where somebody left only that."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         path = self.folder / "metrics.parquet"
         if not path.exists() or self.ends.get(path) == path.stat().st_size:
             return
         self._forget_metrics()
         try:
-            table = pq.read_table(path)
-        except pa.ArrowInvalid:
+            table = read_compacted(path)
+        except (OSError, pa.ArrowException):
             return  # damaged, and there is nothing else
         self.ends[path] = path.stat().st_size
         for batch in table.to_batches():
@@ -172,8 +171,8 @@ class Follower:
                         self.schemas[path] = pa.ipc.read_schema(message)
                         found = None
                     else:
-                        found = pa.ipc.read_record_batch(message, self.schemas[path])
-                except (EOFError, pa.ArrowInvalid, OSError, KeyError):
+                        found = checked(pa.ipc.read_record_batch(message, self.schemas[path]))
+                except (EOFError, pa.ArrowException, OSError, KeyError):
                     return  # its end, or a batch that is being written or was cut
                 self.ends[path] = before + source.tell()
                 if found is not None and found.num_rows:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stackwise.atomic import append, replacing
 
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+Rows = TypeVar("Rows", "pa.RecordBatch", "pa.Table")
+
 ROWS_PER_BATCH = 512
 SECONDS_PER_BATCH = 1.0
+MOST_VALUES_PER_BYTE = 64  # of a Parquet file: norms of a thousand blocks of which one trains
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 COLUMNS = {
     "step": "int64",
@@ -114,10 +117,52 @@ def read_segment(path: Path) -> pa.Table | None:
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
             for batch in stream:
-                batches.append(batch)
-    except (pa.ArrowInvalid, OSError):
+                batches.append(checked(batch))
+    except (pa.ArrowException, OSError):
         pass  # the batch that is being written, or was cut, is not there
     return pa.Table.from_batches(batches) if batches else None
+
+
+def checked(rows: Rows) -> Rows:
+    """Rows whose lengths and offsets are what their columns hold.
+
+    Arrow believes what a file says of them, and reads beyond its end or ends the process.
+
+    Raises:
+        pyarrow.ArrowInvalid: If they are not, a column is of a kind that none is written as, or a
+            row has no step.
+    """
+    import pyarrow as pa
+
+    rows.validate(full=True)
+    ours = {pa.int64(), pa.float64(), pa.list_(pa.float64())}
+    odd = [field.name for field in rows.schema if field.type not in ours]
+    names = rows.schema.names
+    if odd or len(set(names)) < len(names) or "step" not in names:
+        raise pa.ArrowInvalid(f"columns that cannot be ours: {', '.join(odd or names)[:80]}")
+    if rows.schema.field("step").type != pa.int64() or rows.column("step").null_count:
+        raise pa.ArrowInvalid("a row without its step")
+    return rows
+
+
+def read_compacted(path: Path) -> pa.Table:
+    """What metrics.parquet holds.
+
+    Raises:
+        OSError: If it is not there.
+        pyarrow.ArrowInvalid: If it is damaged, or says that more is in it than there can be.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        said, size = file.metadata, path.stat().st_size
+        groups = [said.row_group(group) for group in range(said.num_row_groups)]
+        columns = range(said.num_columns)
+        values = sum(group.column(at).num_values for group in groups for at in columns)
+        if said.num_rows > size or values > MOST_VALUES_PER_BYTE * size:
+            raise pa.ArrowInvalid(f"{said.num_rows} rows cannot lie in {size} bytes")
+        return checked(file.read())
 
 
 def read_table(folder: Path) -> pa.Table:
@@ -144,13 +189,13 @@ def read_table(folder: Path) -> pa.Table:
 
 def read_metrics(folder: Path) -> pd.DataFrame:
     """All steps of a run as a frame: from metrics.parquet, or else from the segments."""
-    import pandas as pd
     import pyarrow as pa
 
     try:
-        return pd.read_parquet(folder / "metrics.parquet")
-    except (OSError, pa.ArrowInvalid):  # not there, or damaged: the segments hold all
-        return read_table(folder).to_pandas()
+        found = read_compacted(folder / "metrics.parquet")
+    except (OSError, pa.ArrowException):  # not there, or damaged: the segments hold all
+        found = read_table(folder)
+    return found.to_pandas(ignore_metadata=True)
 
 
 def compact(folder: Path) -> None:

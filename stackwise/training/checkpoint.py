@@ -222,7 +222,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         version, parts = manifest["format"], manifest["parts"]
         ours = version != FORMAT or all(_is_ours(name, parts[name]) for name in parts)
         whole = sealed(manifest)["sha256"] == manifest.get("sha256")
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{where}: is damaged; {RESTORE}") from None
     if version != FORMAT:
         raise CheckpointError(f"{where}: has format {version!r}, and this version reads {FORMAT}")
@@ -238,7 +238,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _is_ours(name: str, entry: Any) -> bool:
     """Whether a part's entry is as `save` writes it, so that its file cannot lie elsewhere."""
     file, size, digest = entry["file"], entry["bytes"], entry["sha256"]
-    whole = isinstance(size, int) and re.fullmatch(r"[0-9a-f]{64}", digest)
+    named = isinstance(entry.get("format"), str | None)
+    whole = type(size) is int and named and re.fullmatch(r"[0-9a-f]{64}", digest)
     return bool(NAME.fullmatch(name) and whole and file == f"{name}-{digest[:16]}.safetensors")
 
 
