@@ -173,7 +173,7 @@ def frozen_in(folder: Path, asked: Mapping[str, Any]) -> Calibrated | None:
     Raises:
         ExperimentError: If the folder is another study's.
     """
-    if not (folder / RECORD).is_file():
+    if not os.path.isfile(folder / RECORD):  # False where the system will not say
         return None
     values = read_record(folder / RECORD)
     for key in SEEDLESS:
