@@ -7,7 +7,7 @@ READY  := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo lab test env lint types unit integration examples notebooks browser bench figures clean
+.PHONY: help demo lab test env lint types unit integration fuzz examples notebooks browser bench figures clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ unit: $(READY) ## tests/unit alone
 
 integration: $(READY) ## tests/integration alone
 	$(PY) tests/run_tests.py --integration
+
+fuzz: $(READY) ## tests/fuzz alone: ten thousand malformed inputs, a minute
+	$(PY) tests/run_tests.py --fuzz
 
 examples: $(READY) ## tests/examples alone
 	$(PY) tests/run_tests.py --examples

@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from stackwise.errors import ExperimentError, Problem, closest, problems_in, short
+from stackwise.errors import ExperimentError, Problem, closest, is_text, problems_in, short
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")  # fits into a run's id
 BARE = "="  # where a bare value stands beside other keys: attention=mla attention.kv_rank=8
@@ -86,7 +86,7 @@ class Checked(BaseModel):
     @classmethod
     def _from_any(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         value = cls._unfolded(value)
-        odd = [key for key in value if not isinstance(key, str)] if is_mapping(value) else []
+        odd = [key for key in value if not is_text(key)] if is_mapping(value) else []
         if odd:
             raise ValueError(f"{short(odd[0])} is not a key; keys are text")
         return handler(value)

@@ -82,7 +82,8 @@ def curriculum_problems(shape: RackShape, options: Params) -> Iterator[str]:
     entry, given = CURRICULA.get(options.choice), options.model_dump()
     if given.get("init") == "zero_output":
         yield from (f"curriculum.init: {problem}" for problem in keeps_no_function(shape))
-    if {"init", "noise"} <= given.keys() and given["init"] != "copy+noise":
+    known = {"init", "noise"} <= type(options).model_fields.keys()  # not of a cell's curriculum
+    if known and given["init"] != "copy+noise":
         yield from (f"curriculum.{x}" for x in unread(options, "noise", f"init={given['init']}"))
     if isinstance(entry, Curriculum):
         yield from _checked(entry, shape, options)

@@ -33,6 +33,7 @@ RULES = {
     "bool_parsing": "is neither true nor false",
     "bool_type": "is neither true nor false",
     "string_type": "is not text",
+    "string_unicode": "holds half a character, which is no text",
     "string_pattern_mismatch": "must match {pattern}",
     "string_too_short": "must have {min_length} or more characters",
     "string_too_long": "must have {max_length} characters or fewer",
@@ -212,6 +213,11 @@ def near_names(name: str, known: list[str]) -> list[str]:
     close = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.65)
     begun = [other for other in known if len(name) > 2 and other.startswith(name)]
     return close or begun[:1]
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is text that UTF-8 can hold, without half of a character."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def short(value: Any) -> str:

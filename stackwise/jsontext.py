@@ -36,10 +36,27 @@ def loads(text: str) -> Any:
         ValueError: If it is not JSON, or nested too deep to be ours.
     """
     try:
-        value = json.loads(text)
+        value = parsed(text)
         return _restored(value) if '"NaN"' in text or 'Infinity"' in text else value
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def parsed(text: str | bytes) -> Any:
+    """JSON of others, as it stands.
+
+    Raises:
+        ValueError: If it is not JSON or not UTF-8, is nested too deep, or holds a number that is
+            too long; a `JSONDecodeError` where a place in the text can be named.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    except ValueError as error:
+        if "integer string conversion" not in str(error):
+            raise
+        raise ValueError("a number of over 4300 digits") from None  # Python's advice is no way out
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

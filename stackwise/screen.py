@@ -16,7 +16,7 @@ import numpy as np
 from stackwise.errors import ExperimentError
 from stackwise.printing import printable
 from stackwise.report import bytes_text, duration, number
-from stackwise.runs.folder import RESTORE, RunError
+from stackwise.runs.damage import DAMAGE, RunError, unfit
 from stackwise.runs.following import Follower
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 HEIGHTS = "▁▂▃▄▅▆▇█"
 BAR = 30
 LAST_LINES = 8
-DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 def screen(run: Run, width: int = 80, seen: Follower | None = None) -> list[str]:
@@ -42,7 +41,7 @@ def screen(run: Run, width: int = 80, seen: Follower | None = None) -> list[str]
         seen.read()
         lines = [*_standing(run), "", *_stages(run, seen), "", *_losses(seen, width)]
         trouble = list(_trouble(run))
-    except DAMAGE as error:
+    except (OSError, *DAMAGE) as error:
         return [printable(line) for line in (f"{run.id}: damaged", *why(error).splitlines())]
     shown = [printable(line)[:width] for line in lines]
     return shown + (["", *map(printable, trouble)] if trouble else [])
@@ -52,7 +51,7 @@ def one_line(run: Run) -> str:
     """The same as one line, for a file."""
     try:
         return printable(next(_standing(run)))
-    except DAMAGE as error:
+    except (OSError, *DAMAGE) as error:
         return printable(f"{run.id}: damaged: {why(error)}")
 
 
@@ -60,7 +59,7 @@ def why(error: Exception) -> str:
     """What is damaged, in words; of a file that holds something else than it should, which kind."""
     if isinstance(error, RunError | ExperimentError | OSError):
         return str(error)
-    return f"a file of it does not hold what it should ({type(error).__name__}: {error}); {RESTORE}"
+    return f"a file of it {unfit(error)}"
 
 
 def _standing(run: Run) -> Iterator[str]:

@@ -5,6 +5,7 @@ Tags, merge keys (`<<`) and keys given twice are refused; nothing in a file is e
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -144,9 +145,9 @@ def read_text(path: str | Path) -> str:
         ExperimentError: If it is no file, too long, or not UTF-8.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ExperimentError(f"{path}: is a folder; name a YAML file")
-    if not path.is_file():
+    if not os.path.isfile(path):  # False where the system will not say, as of a name too long
         raise ExperimentError(f"{path}: no such file")
     try:
         with path.open("rb") as file:  # a pipe is no file, so that this ends

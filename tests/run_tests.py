@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-SUITES = ("notebooks", "integration", "examples", "unit")
+SUITES = ("notebooks", "fuzz", "integration", "examples", "unit")
 ON_REQUEST = ("browser",)
 # Two cores have work for three: many a test waits for a process or the disk. In their order: files
 # of few tests, which come last else, are those that take longest.

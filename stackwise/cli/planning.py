@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stackwise.planner.hardware import Hardware
 
 DOES_NOT_FIT = 3
+MOST_TOKENS = 10**15  # of a text; as of a budget
 PLAN_MORE = """Nothing is built or read. HARDWARE is a card of the table (h200, h100-80, a100-80,
 l40s-48, rtx-4090-24), `this` for the machine at hand as `stackwise calibrate` measured it, or a
 YAML file of a card. Exit code 3 if it does not fit; what to change is printed then.
@@ -163,6 +164,7 @@ def advise_command(options: argparse.Namespace) -> int:
 def samples_of(exp: Experiment, placement: Placement, tokens: int | None, machine: Hardware) -> int:
     """Samples of a text of so many tokens: as many whole batches as there are."""
     from stackwise.curriculum import stages
+    from stackwise.errors import short
     from stackwise.memory.disk import ENDLESS
     from stackwise.planner.timed import timed
     from stackwise.stage import trunk_of
@@ -177,6 +179,8 @@ def samples_of(exp: Experiment, placement: Placement, tokens: int | None, machin
             "placement.trunk=cached and data.distinct_epochs, of a curriculum with a trunk"
         )
     batch, length = exp.optim.batch, exp.data.seq_len
+    if tokens > MOST_TOKENS:
+        raise ValueError(f"--text-tokens: {short(tokens)} must be {MOST_TOKENS} or less")
     if tokens < batch * length:
         raise ValueError(
             f"--text-tokens: {tokens} are less than one batch of {batch} samples of {length} tokens"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.data.errors import DataError
+from stackwise.jsontext import parsed
 
 VARIABLE = "STACKWISE_CACHE"
 MANIFEST = "manifest.json"
@@ -95,10 +96,10 @@ def publish(made: Path, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any
 def facts_of(folder: Path) -> dict[str, Any] | None:
     """The facts that `publish` wrote; None if the folder is not there or not whole."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = parsed((folder / MANIFEST).read_text("utf-8"))
         sizes = manifest["sizes"]
         whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     facts: dict[str, Any] = manifest["facts"]
     return facts if whole else None

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.data.errors import DataError, known, missing_package
+from stackwise.jsontext import parsed
 
 BETWEEN_DOCUMENTS = "\n\n"
 BLOCK_BYTES = 1 << 20
 ROWS_AT_ONCE = 1024
+LONGEST_LINE = 300  # of another library's message
 
 
 def text_pieces(path: Path, encoding: str) -> Iterator[str]:
@@ -72,7 +74,7 @@ def parquet_texts(path: Path, column: str) -> Iterator[str]:
         raise missing_package("data.corpus=parquet", "pyarrow") from None
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: is not a Parquet file: {first_line(error)}") from None
     with file:
         names = file.schema_arrow.names
@@ -83,7 +85,7 @@ def parquet_texts(path: Path, column: str) -> Iterator[str]:
             rows = (value for batch in batches for value in batch.column(0).to_pylist())
             for number, value in enumerate(rows, 1):
                 yield as_text(value, f"{path}: row {number}, column {column!r}")
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             raise DataError(f"{path}: is damaged: {first_line(error)}") from None
 
 
@@ -115,8 +117,9 @@ def as_text(value: Any, place: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An error in one line, for messages of other libraries."""
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    """An error in one line, for messages of other libraries, which repeat what they were given."""
+    line = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
 
 
 def _string(record: dict[str, Any], field: str, place: str) -> str:
@@ -127,7 +130,7 @@ def _string(record: dict[str, Any], field: str, place: str) -> str:
 
 def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        record = parsed(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: line {number} is not UTF-8 at its byte {error.start}; "
@@ -139,6 +142,8 @@ def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
             f"at column {error.colno}; "
             "every line must be one JSON object"
         ) from None
+    except ValueError as error:
+        raise DataError(f"{path}: line {number} holds {error}; leave it out") from None
     if not isinstance(record, dict):
         raise DataError(
             f"{path}: line {number} holds {type(record).__name__}, not a JSON object with fields"

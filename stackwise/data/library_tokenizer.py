@@ -18,12 +18,13 @@ import numpy as np
 
 from stackwise.data.errors import DataError, missing_package
 from stackwise.data.files import first_line
-from stackwise.data.tokenizer import MOST_IDS, Ids, byte_characters, decode_known
+from stackwise.data.tokenizer import Ids, byte_characters, decode_known
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from tokenizers import Tokenizer as Library
 
+MOST_ENTRIES = 1 << 22  # as `rack.vocab`
 CHARACTER_BOUNDS = (0x80, 0x800, 0x10000)  # code points from which UTF-8 takes one byte more
 
 
@@ -63,10 +64,10 @@ class LibraryTokenizer:
         if not vocabulary:
             raise DataError(f"{source}: the tokenizer has no entries; train it first")
         self.size = max(vocabulary.values()) + 1
-        if self.size > MOST_IDS:
+        if self.size > MOST_ENTRIES:  # each has a row in every table, used or not
             raise DataError(
-                f"{source}: an entry has the id {self.size - 1}, and {MOST_IDS - 1} is the highest "
-                "that is read; number the entries without gaps"
+                f"{source}: its largest id is {self.size - 1}, and a rack's head has at most "
+                f"{MOST_ENTRIES} entries; number its entries from 0 on"
             )
         self._bytes_V = _token_bytes(parsed, vocabulary, self.size)
         self._unknown = _unknown_id(parsed["model"], vocabulary)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from pydantic import Field
 
 from stackwise.choice import Choice, Params, find
 from stackwise.data.errors import DataError, readable
+from stackwise.jsontext import parsed
 
 Ids = NDArray[np.int64]
 Texts = Callable[[], Iterator[str]]
@@ -197,8 +198,8 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"over {MOST_BYTES} bytes long")
         text = path.read_bytes().decode()
-        content: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = parsed(text)
+    except ValueError as error:
         raise DataError(f"{path}: is not JSON: {error}; name a tokenizer.json") from None
     if content == json.loads(ByteTokenizer().to_json()):
         return ByteTokenizer()

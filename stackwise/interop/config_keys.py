@@ -12,6 +12,7 @@ from typing import Any
 from stackwise.errors import ExperimentError, short
 from stackwise.model.shape import Llama3Scaling
 
+MOST = 1e30  # of a number that a rack could have
 THETA = 10_000.0  # what transformers takes for a missing base
 SCALING = {  # theirs to ours
     "factor": "factor",
@@ -135,7 +136,7 @@ class Keys:
         return made
 
     def _positive(self, key: str, value: Any, usual: float) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST:
             self.refuse(key, f"{short(value)} is not a number over 0")
             return usual
         return float(value)

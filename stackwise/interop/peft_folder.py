@@ -10,7 +10,6 @@ Layers are named from the rack, `stacks.s1.blocks.0.attention.qkv`, so that peft
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from safetensors.torch import load_file
 from stackwise.adapters import Adapter, Targets
 from stackwise.atomic import write_text
 from stackwise.interop.errors import ModelError
-from stackwise.jsontext import dumps
+from stackwise.jsontext import dumps, parsed
 from stackwise.model.adapters import (
     adapter_parameters,
     config_of,
@@ -124,7 +123,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ModelError: If one is missing or damaged, or they are not of LoRA.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        config = parsed((folder / CONFIG).read_text("utf-8"))
         tensors = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         name = Path(str(error.filename or WEIGHTS)).name
@@ -133,6 +132,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ModelError(f"{folder}: is damaged: {error}; save it again") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise ModelError(f"{folder}/{CONFIG}: is not of LoRA, the one kind that is read here")
+    if not isinstance(config.get("alpha_pattern") or {}, dict):
+        raise ModelError(f"{folder}/{CONFIG}: alpha_pattern: is not a mapping of names to alphas")
     odd = [k for k in ("use_dora", "use_rslora", "lora_bias", "modules_to_save") if config.get(k)]
     if odd:
         raise ModelError(f"{folder}/{CONFIG}: {', '.join(odd)}: not read here; leave it out")
@@ -147,10 +148,19 @@ def adapter_in(
     Raises:
         ModelError: If its layers differ in them, which a stack's do not.
     """
-    owners = [owner for owner, _, _ in pairs_of(tensors)]
-    ranks = {a_RI.shape[0] for _, a_RI, _ in pairs_of(tensors)}
+    try:
+        pairs = [(owner, a_RI) for owner, a_RI, _ in pairs_of(tensors)]
+    except KeyError as error:
+        raise ModelError(
+            f"{folder}: holds no stacks.{stack}.{error.args[0]}; save it again"
+        ) from None
+    flat = [name for name, tensor in tensors.items() if tensor.ndim != 2]
+    if flat:
+        raise ModelError(f"{folder}: stacks.{stack}.{flat[0]} is no matrix; save it again")
+    owners, ranks = [owner for owner, _ in pairs], {a_RI.shape[0] for _, a_RI in pairs}
     named = config.get("alpha_pattern") or {}
-    alphas = {named.get(f"stacks.{stack}.{owner}", config.get("lora_alpha")) for owner in owners}
+    said = [named.get(f"stacks.{stack}.{owner}", config.get("lora_alpha")) for owner in owners]
+    alphas = {alpha if isinstance(alpha, int | float) else None for alpha in said}
     kinds = {owner.split(".")[2] for owner in owners if owner.count(".") > 2}
     if (
         len(ranks) != 1

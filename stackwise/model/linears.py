@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from stackwise.adapters import Targets, is_for
@@ -31,11 +32,22 @@ class Linear(NamedTuple):
         return self.outputs * self.inputs
 
 
+def sized(shape: RackShape, attention: Params, number: int = 0) -> Block:
+    """A block that has sizes and nothing else: no memory is asked for, however wide it is.
+
+    Args:
+        shape: The rack's.
+        attention: Its attention kind.
+        number: Of the block in the rack.
+    """
+    with torch.device("meta"), Unfilled():
+        return Block(shape, attention, number)
+
+
 @lru_cache(maxsize=64)
 def linears_of(shape: RackShape, attention: Params) -> tuple[Linear, ...]:
     """The linear layers of a block, in the order in which it names them."""
-    with Unfilled():
-        block = Block(shape, attention, 0)
+    block = sized(shape, attention)
     return tuple(
         Linear(name, module.out_features, module.in_features)
         for name, module in block.named_modules()

@@ -6,7 +6,6 @@ The file is JSON: facts of the machine, and one entry for each probe, with its r
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import statistics
@@ -22,7 +21,7 @@ from stackwise import bounded
 from stackwise.atomic import write_text
 from stackwise.data.cache import cache_folder
 from stackwise.errors import ExperimentError
-from stackwise.jsontext import loads
+from stackwise.jsontext import parsed
 from stackwise.planner.curve import Curve, Curves
 from stackwise.planner.hardware import Hardware
 from stackwise.planner.together import with_blocks
@@ -30,6 +29,9 @@ from stackwise.report import program, table
 
 FORMAT = 2
 FACTS = {"machine", "device", "threads", "torch", "date", "memory_bytes", "host_bytes"}
+
+
+MOST = 1e30  # of any number in the file
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,23 @@ class Rate:
     rate: float
     spread: float
     count: int
+
+
+def is_sound(rate: Rate) -> bool:
+    """Whether a rate that was read is one: names, and numbers that can be divided by."""
+    numbers = (rate.size, rate.rate, rate.spread, rate.count)
+    return (
+        all(isinstance(text, str) for text in (rate.name, rate.unit))
+        and all(type(number) in (int, float) and abs(number) < MOST for number in numbers)
+        and rate.size > 0
+        and rate.rate > 1 / MOST
+    )
+
+
+def facts_fit(facts: Mapping[str, Any]) -> bool:
+    """Whether the numbers among the facts of a machine that were read are some."""
+    numbers = (facts["threads"], facts["memory_bytes"], facts["host_bytes"])
+    return all(type(number) in (int, float) and 0 <= number < MOST for number in numbers)
 
 
 def rate_of(name: str, size: float, unit: str, found: Sequence[float]) -> Rate:
@@ -92,10 +111,9 @@ class Calibration:
         """
         again = f"; measure this machine with: {program()} calibrate"
         try:
-            whole = loads(bounded.read_text(path.resolve()))
+            whole = parsed(bounded.read_text(path.resolve()))
             version, rates = whole.pop("format"), tuple(Rate(**each) for each in whole.pop("rates"))
-            sound = all(math.isfinite(each.rate) and each.rate > 0 for each in rates)
-            sound = sound and whole.keys() >= FACTS
+            sound = all(map(is_sound, rates)) and whole.keys() >= FACTS and facts_fit(whole)
         except FileNotFoundError:
             raise ExperimentError(
                 f"--hardware: 'this' machine has not been measured{again}"

@@ -11,15 +11,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stackwise.bounded import opened
 
+Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
 MOST_COLUMNS = 1000
 LEAST_ROW_BYTES = 4  # of a step's random floats in Parquet; ours take over 40
+MOST_VALUES_PER_BYTE = 64  # of a Parquet file: norms of a thousand blocks of which one trains
 COMPRESSIONS = {"SNAPPY", "UNCOMPRESSED"}
 RECORD_BATCH_COMPRESSION, MESSAGE_HEADER = 3, 2  # numbers of fields in Arrow's flatbuffers
 
@@ -46,16 +48,27 @@ def checked(schema: pa.Schema) -> pa.Schema:
     odd = [field.name for field in schema if field.type not in kinds]
     if odd or len(schema) > MOST_COLUMNS or len(set(schema.names)) < len(schema):
         raise pa.ArrowInvalid("columns that are none of metrics")
+    if "step" not in schema.names or schema.field("step").type != pa.int64():
+        raise pa.ArrowInvalid("rows without their steps")
     return schema.remove_metadata()
+
+
+def validated(rows: Rows) -> Rows:
+    """Rows whose lengths and offsets are what their columns hold.
+
+    Arrow believes what a file says of them, and reads beyond its end or ends the process.
+    """
+    rows.validate(full=True)
+    if rows.column("step").null_count:
+        raise pa.ArrowInvalid("a row without its step")
+    return rows
 
 
 def batch_of(message: pa.Message, schema: pa.Schema) -> pa.RecordBatch:
     """A batch, its lists validated."""
     if message.type != "record batch" or is_compressed(message):
         raise pa.ArrowInvalid("a batch that is none of ours")
-    batch = pa.ipc.read_record_batch(whole(message), schema)
-    batch.validate(full=True)
-    return batch
+    return validated(pa.ipc.read_record_batch(whole(message), schema))
 
 
 def whole(message: pa.Message) -> pa.Message:
@@ -109,8 +122,7 @@ def read_parquet(path: Path) -> pa.Table:
             raise pa.ArrowInvalid("more rows than it has bytes for")
         if any(chunk.compression not in COMPRESSIONS for chunk in chunks):
             raise pa.ArrowInvalid("compressed otherwise than ours")
-        if any(chunk.num_values > size for chunk in chunks):
+        if sum(chunk.num_values for chunk in chunks) > MOST_VALUES_PER_BYTE * size:
             raise pa.ArrowInvalid("more values than it has bytes for")
         table = found.read(use_threads=False).cast(schema)
-    table.validate(full=True)
-    return table
+    return validated(table)

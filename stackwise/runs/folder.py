@@ -33,6 +33,10 @@ from stackwise import versions
 from stackwise.bounded import is_plain_file, read_text
 from stackwise.jsontext import loads
 from stackwise.runs.control import ask, is_stopping
+from stackwise.runs.damage import RESTORE as RESTORE
+from stackwise.runs.damage import DamagedRun as DamagedRun
+from stackwise.runs.damage import RunError as RunError
+from stackwise.runs.damage import blamed_on
 from stackwise.runs.disk_use import disk_of
 from stackwise.runs.events import Event, read_events
 from stackwise.runs.frames import evals_of, memory_of
@@ -63,14 +67,6 @@ LARGEST = 32 << 20  # bytes of a JSON file
 NO_FILE = (errno.ELOOP, errno.EINVAL)  # a link, a pipe or a device where a file should be
 STAGES = "stages.json"
 MANIFEST = "manifest.json"  # of a checkpoint; what is in it is said in `training/checkpoint.py`
-
-
-class RunError(ValueError):
-    """A run that is not there, a folder that is not a run, or a file in it that is damaged."""
-
-
-class DamagedRun(RunError):
-    """A file of a run's own is missing or damaged."""
 
 
 class Run:
@@ -191,7 +187,7 @@ class Run:
 
     def launched_stages(self) -> list[dict[str, Any]]:
         """The stages as the run was launched with them."""
-        found = list(self._read(STAGES, list))
+        found = self._rows(STAGES)
         try:
             version = run_version(self.path)
         except VersionError as error:
@@ -205,7 +201,7 @@ class Run:
 
     def plan(self) -> list[dict[str, Any]]:
         """What was predicted of each stage: FLOPs, bytes by category, by part and by block."""
-        rows = list(self._read("plan.json", list))
+        rows = self._rows("plan.json")
         if not self.is_paced:
             return rows
         from stackwise.runs.pace import plan_as_paced
@@ -260,27 +256,33 @@ class Run:
 
     def metrics(self) -> pd.DataFrame:
         """The numbers of every step so far, one row each; at most a second old."""
-        return read_metrics(self.path)
+        with blamed_on(self, "metrics/"):
+            return read_metrics(self.path)
 
     def evals(self) -> pd.DataFrame:
         """Held-out measurements, one row each; those of steps that were taken again count once."""
-        return evals_of(self)
+        with blamed_on(self, "events.jsonl"):
+            return evals_of(self)
 
     def layers(self) -> pd.DataFrame:
         """Held-out loss at every depth, at every look: one row per look and exit."""
-        return layers_of(self)
+        with blamed_on(self, "events.jsonl"):
+            return layers_of(self)
 
     def statistics(self) -> pd.DataFrame:
         """Sizes of activations, gradients and updates, at every look: one row per block."""
-        return statistics_of(self)
+        with blamed_on(self, "events.jsonl"):
+            return statistics_of(self)
 
     def drift(self) -> pd.DataFrame:
         """How far predictions and outputs of stacks moved over each stage after the first."""
-        return drift_of(self)
+        with blamed_on(self, "events.jsonl"):
+            return drift_of(self)
 
     def memory(self) -> pd.DataFrame:
         """Bytes by category of each stage: predicted by arithmetic, and measured."""
-        return memory_of(self)
+        with blamed_on(self, "plan.json or events.jsonl"):
+            return memory_of(self)
 
     def result(self) -> dict[str, Any]:
         """What a finished run came to; empty before."""
@@ -612,6 +614,13 @@ class Run:
 
         return weights_hash(self.path / "rack")
 
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        """A JSON file of the run that holds a list of mappings."""
+        rows = list(self._read(name, list))
+        if not all(isinstance(row, dict) for row in rows):
+            raise DamagedRun(f"run {self.id}: {name} is damaged; {RESTORE}")
+        return rows
+
     def _read(self, name: str, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:
         """A JSON file of the run."""
         path = self.path / name
@@ -626,9 +635,6 @@ class Run:
         if not isinstance(value, kind):
             raise DamagedRun(f"run {self.id}: {name} is damaged; {RESTORE}")
         return value
-
-
-RESTORE = "restore it from a copy of the run, or train again (rerun=True, --rerun)"
 
 
 def is_run(path: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stackwise.runs.damage import blamed_on
 from stackwise.runs.events import Event, counted_once
 
 if TYPE_CHECKING:
@@ -86,14 +87,21 @@ def norms_of(run: Run) -> pd.DataFrame:
         RunError: If stages.json is missing or damaged.
         ExperimentError: If experiment.yaml cannot be read.
     """
+    rack, metrics = run.experiment.rack, run.metrics()
+    with blamed_on(run, "metrics/ or stages.json"):
+        return _norms(run.stages(), block_names(rack.stacks, rack.blocks_per_stack), metrics)
+
+
+def _norms(
+    stages: Sequence[dict[str, Any]], names: Sequence[str], metrics: pd.DataFrame
+) -> pd.DataFrame:
+    """The same, of all blocks by their names."""
     import numpy as np
     import pandas as pd
 
-    rack, metrics = run.experiment.rack, run.metrics()
     kept = metrics[metrics["block_grad_norms"].notna()]
-    names = block_names(rack.stacks, rack.blocks_per_stack)
     frames = []
-    for number, stage in enumerate(run.stages()):
+    for number, stage in enumerate(stages):
         mine = kept[kept["stage"] == number]
         trains = [at for at, name in enumerate(names) if name.split(".")[0] in stage["active"]]
         if len(mine) and trains:

@@ -160,9 +160,10 @@ def read_metrics(folder: Path) -> pd.DataFrame:
     from stackwise.runs.arrow import read_parquet
 
     try:
-        return read_parquet(folder / "metrics.parquet").to_pandas()
+        found = read_parquet(folder / "metrics.parquet")
     except (OSError, pa.ArrowException):  # not there, or damaged: the segments hold all
-        return read_table(folder).to_pandas()
+        found = read_table(folder)
+    return found.to_pandas(ignore_metadata=True)
 
 
 def compact(folder: Path) -> None:

@@ -218,7 +218,7 @@ def frozen_in(folder: Path, asked: Mapping[str, Any]) -> Calibrated | None:
     Raises:
         ExperimentError: If the folder is another study's.
     """
-    if not (folder / RECORD).is_file():
+    if not os.path.isfile(folder / RECORD):  # False where the system will not say
         return None
     values = read_record(folder / RECORD)
     for key in SEEDLESS:
@@ -257,6 +257,26 @@ def write_results(folder: Path, result: StudyResult) -> None:
         write_text(folder / f"{name}.csv", frame.to_csv(index=False))
 
 
+def check_rows(facts: Mapping[str, Any], rows: Any) -> None:
+    """Raise ValueError unless runs.json holds what `write_runs` writes."""
+    told = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    if not told or not all(isinstance(facts[key], str) for key in ("equal", "control")):
+        raise ValueError("no list of runs")
+    notes, effect = facts["notes"], facts["effect"]
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError("notes that are no text")
+    if effect is not None and type(effect) not in (int, float):
+        raise ValueError("an effect that is no number")
+    for row in rows:
+        if not all(isinstance(row[key], str) for key in ("role", "arm", "run")):
+            raise ValueError("a run without role, arm or folder")
+        rate, error = row["rate"], row["error"]
+        if type(row["seed"]) is not int or type(rate) not in (int, float, type(None)):
+            raise ValueError("a seed or a rate that is no number")
+        if error is not None and not isinstance(error, str):
+            raise ValueError("an error that is no text")
+
+
 def read_result(kind: type[Result], folder: Path) -> Result:
     """A result of the runs that stand in a folder.
 
@@ -267,6 +287,7 @@ def read_result(kind: type[Result], folder: Path) -> Result:
     try:
         facts = loads(bounded.read_text(path))
         rows = facts["runs"]
+        check_rows(facts, rows)
     except FileNotFoundError:
         raise ExperimentError(
             f"{path}: no such file; a study writes it as it runs, so name a study's folder"

@@ -21,6 +21,7 @@ from stackwise.study.arms import Arm
 TIMES = (0.5, 1.0, 2.0)  # of each rate that an arm names
 TUNING_SEED = 1000  # none that one would choose for a study, so that adding seeds changes no rate
 KEY = "optim.lr"
+MOST = 1e30  # beyond any rate, and within what a float holds
 Grid = Mapping[str, Sequence[float]] | Sequence[float] | None
 
 
@@ -77,7 +78,7 @@ def _numbers(values: Any) -> list[float]:
         )
     for value in values:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (fits and math.isfinite(value) and value > 0):
+        if not (fits and 0 < value < MOST):
             raise ExperimentError(f"lr_grid: {short(value)} must be a number over 0")
     return [float(value) for value in values]
 

@@ -41,7 +41,7 @@ from stackwise.study.folder import (
     write_results,
     write_runs,
 )
-from stackwise.study.grid import Tried, best_rates, rates_of, seed_for_tuning
+from stackwise.study.grid import MOST, Tried, best_rates, rates_of, seed_for_tuning
 from stackwise.study.jobs import ARM, TUNING, Done, Job, OnArm, carry_out
 from stackwise.study.plan import StudyPlan, plan_study
 from stackwise.study.pool import Workers, carry_out_in_pool, workers_of
@@ -363,7 +363,7 @@ def an_effect(value: Any) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST:
         raise ExperimentError(f"effect: {short(value)} must be over 0, in bits per byte")
     return float(value)
 

@@ -252,7 +252,8 @@ def _is_unsealed(manifest: Mapping[str, Any]) -> bool:
 def _is_ours(name: str, entry: Any) -> bool:
     """Whether a part's entry is as `save` writes it, so that its file cannot lie elsewhere."""
     file, size, digest = entry["file"], entry["bytes"], entry["sha256"]
-    whole = isinstance(size, int) and re.fullmatch(r"[0-9a-f]{64}", digest)
+    named = isinstance(entry.get("format"), str | None)
+    whole = type(size) is int and named and re.fullmatch(r"[0-9a-f]{64}", digest)
     return bool(NAME.fullmatch(name) and whole and file == f"{name}-{digest[:16]}.safetensors")
 
 

@@ -18,6 +18,7 @@ from stackwise.runs.folder import LARGEST, DamagedRun
 from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.training.checkpoint import MANIFEST, RESTORE, CheckpointError, read_manifest
 
+WHOLE = ("stage", "step", "total_steps")  # counters that every checkpoint has
 RACK, BEST = "rack", "best"
 HOLDS = {RACK: "counters", BEST: "loss"}  # what only the manifest in this folder holds
 FILES = ("experiment.yaml", "stages.json")
@@ -66,6 +67,8 @@ def own_manifest(run: Run, name: str, home: Path | None = None) -> dict[str, Any
     theirs = manifest.get("run", {})
     if theirs is None:  # of before it was written down
         theirs = identity_of(run)
+    if not isinstance(theirs, dict):
+        raise CheckpointError(f"{where}: is damaged; {RESTORE}")
     for key, own in identity_of(run).items():
         if key in FILES and theirs.get(key) not in (None, own):
             raise CheckpointError(
@@ -82,9 +85,22 @@ def own_manifest(run: Run, name: str, home: Path | None = None) -> dict[str, Any
         raise CheckpointError(
             f"{where}: holds no {HOLDS[name]}, so it is not that of {name}/; {RESTORE}"
         )
+    if name == "rack" and not are_counters(manifest["counters"]):
+        raise CheckpointError(f"{where}: its counters are none; {RESTORE}")
     return manifest
+
+
+def are_counters(value: Any) -> bool:
+    """Whether a value says how far a run has come, as a checkpoint does."""
+    from stackwise.training.work import Counters
+
+    if not isinstance(value, dict) or not value.keys() <= vars(Counters()).keys():
+        return False
+    whole = all(type(value.get(key)) is int and value[key] >= 0 for key in WHOLE)
+    numbers = (x for key, x in value.items() if key not in WHOLE)
+    return whole and all(x is None or type(x) in (int, float) for x in numbers)
 
 
 def shown(known: Mapping[str, str | None], key: str) -> str:
     """A hash as messages show it."""
-    return (known.get(key) or "none")[:12]
+    return str(known.get(key) or "none")[:12]

@@ -21,8 +21,7 @@ from stackwise.errors import ExperimentError, FolderError
 from stackwise.memory.bytes import on_card
 from stackwise.memory.disk import cache_bytes, checkpoint_bytes
 from stackwise.model.adapters import MISSING
-from stackwise.model.block import Block
-from stackwise.model.init import Unfilled
+from stackwise.model.linears import sized
 from stackwise.model.shape import cycle, total_blocks
 from stackwise.objective import schedule_of
 from stackwise.probing import DRIFT_FILE
@@ -111,10 +110,8 @@ def packing_problems(exp: Experiment) -> Iterator[str]:
     form, shape = packing(exp.precision), exp.rack
     if form is None:
         return
-    with Unfilled():
-        blocks = [
-            Block(shape, exp.attention, i) for i in range(min(cycle(shape), total_blocks(shape)))
-        ]
+    count = min(cycle(shape), total_blocks(shape))
+    blocks = [sized(shape, exp.attention, number) for number in range(count)]
     for block in blocks:
         linears = [name for name, inner in block.named_modules() if isinstance(inner, nn.Linear)]
         for name, parameter in block.named_parameters():

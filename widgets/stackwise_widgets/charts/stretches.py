@@ -42,7 +42,9 @@ def stages_seen(
     """
     places, stage_N = places_of(follower), follower.numbers("stage")
     measured = {
-        event.get("stage"): event for event in follower.events if event.get("kind") == "memory"
+        event["stage"]: event
+        for event in follower.events
+        if event.get("kind") == "memory" and type(event.get("stage")) is int
     }
     begin, rate = dict.fromkeys(ALONG, 0.0), _seconds_per_flop(places)
     out: list[StageView] = []
@@ -120,9 +122,11 @@ def _with_seconds_left(
 
 
 def number_or_nan(value: Any) -> float:
-    """A number of a file; NaN for what is none."""
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if good else math.nan
+    """A number of a file; NaN for what is none, or is beyond all floats."""
+    try:
+        return float(value) if type(value) in (int, float) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def number_or_none(value: Any) -> float | None:
