@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def make_run(
     stages: list[dict[str, Any]],
     plan: list[dict[str, Any]],
     facts: dict[str, Any],
+    beside: Callable[[Path], None] | None = None,
     rerun: bool = False,
 ) -> Run:
     """Make a run folder, or find the one of that name.
@@ -36,6 +38,7 @@ def make_run(
         stages: The stages, as JSON.
         plan: What each is predicted to take.
         facts: What provenance.json says beside versions and machine: seed, data fingerprint.
+        beside: Writes what else belongs into the folder, before that is a run.
         rerun: Make another, `-2`, `-3`, ..., even if there is one.
 
     Raises:
@@ -56,6 +59,8 @@ def make_run(
         write_text(folder / "placement.yaml", placement)
         write_text(folder / "plan.json", dumps(plan, indent=1))
         write_text(folder / "provenance.json", dumps({**provenance_of(folder), **facts}, indent=1))
+        if beside is not None:
+            beside(folder)
         write_text(folder / STAGES, dumps(stages, indent=1))
     except OSError as error:
         raise RunError(

@@ -27,11 +27,13 @@ from stackwise.rules import check_placement
 from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
 from stackwise.training.caching import caches_of, drop_caches
-from stackwise.training.checkpoint import MANIFEST
+from stackwise.training.checkpoint import MANIFEST, tidy
+from stackwise.training.kept_stages import drop_drafts
 from stackwise.training.parts import empty_rack
 from stackwise.training.placing import check_disk
 from stackwise.training.residence import begin_ends
-from stackwise.training.saved import RACK, restore
+from stackwise.training.saved import BEST, RACK, restore
+from stackwise.training.stage_drift import forget_beginning
 from stackwise.training.start import (
     data_of,
     device_of,
@@ -86,6 +88,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         say_what_is_cut(work)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
+        tidy_up(work)
         begin_ends(work)
         if placement != before:
             write_placement(work, before)
@@ -93,6 +96,15 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
                 drop_caches(leaves)
         with closing(shelf) if shelf is not None else nullcontext():
             yield work
+
+
+def tidy_up(work: Work) -> None:
+    """Remove what an attempt that was killed had not come to remove; nothing that counts."""
+    for name in (RACK, BEST):
+        tidy(work.run.path / name)
+    drop_drafts(work.run.path)
+    if not work.at.step:
+        forget_beginning(work)
 
 
 def say_what_is_cut(work: Work) -> None:

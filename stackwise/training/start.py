@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -81,7 +82,7 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
     if rerun or not is_run(Path(placement.runs_dir, run_id)):  # else asked as it goes on
         check_disk(as_probed(exp, made), placement, made, epoch_samples)
     with threads_of(placement):
-        run = make_run(
+        return make_run(
             placement.runs_dir,
             run_id,
             experiment=exp.to_yaml(),
@@ -89,14 +90,18 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
             stages=[stage.model_dump(mode="json") for stage in made],
             plan=plan,
             facts=facts,
+            beside=partial(keep_beside, dataset, model),
             rerun=rerun,
         )
-    dataset.tokenizer.save(run.path / "tokenizer.json")
+
+
+def keep_beside(dataset: Dataset, model: Beginning | None, folder: Path) -> None:
+    """Write into a run's folder its tokenizer, and what it keeps of the model it starts from."""
+    dataset.tokenizer.save(folder / "tokenizer.json")
     if model is not None:
         from stackwise.interop.kept import keep
 
-        keep(model, dataset.tokenizer, run.path)
-    return run
+        keep(model, dataset.tokenizer, folder)
 
 
 def seen_from(folder: Path, placement: Placement) -> Placement:
