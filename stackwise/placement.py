@@ -55,6 +55,9 @@ class Placement(Section):
     cache_gb: float | None = Field(
         None, gt=0, description="most that cached outputs may take, 10^9 bytes; empty: the disk"
     )
+    data_workers: int = Field(
+        1, ge=0, le=16, description="threads that make batches ahead of the step; 0: its own does"
+    )
     runs_dir: str = Field("runs", description="folder that holds the run folders")
     data_dir: str = Field(".", description="folder in which relative corpus paths are looked up")
     checkpoint_seconds: float = Field(

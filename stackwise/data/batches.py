@@ -30,6 +30,7 @@ from stackwise.data.uniform import Use, bits
 
 Item = TypeVar("Item")
 Ints = NDArray[np.int64]
+_ordering = threading.Lock()
 
 
 class Samples(Protocol):
@@ -127,9 +128,14 @@ def samples_per_epoch(dataset: Samples, batch: int) -> int:
     return whole
 
 
-@lru_cache(maxsize=16)
 def epoch_order(samples: int, seed: int, epoch: int) -> Ints:
     """A permutation of 0 to samples - 1, a pure function of the arguments; do not write to it."""
+    with _ordering:  # of several workers that come to a new epoch, one makes its order
+        return _epoch_order(samples, seed, epoch)
+
+
+@lru_cache(maxsize=16)
+def _epoch_order(samples: int, seed: int, epoch: int) -> Ints:
     order = np.argsort(bits(seed, Use.ORDER, epoch, samples), kind="stable")
     order.flags.writeable = False
     return order

@@ -27,7 +27,6 @@ Ids = NDArray[np.int64]
 Texts = Callable[[], Iterator[str]]
 
 MOST_BYTES = 128 << 20  # of a tokenizer.json; those of large models have 30 MB
-MOST_IDS = 1 << 24
 REPLACEMENT = "\ufffd"
 
 

@@ -55,7 +55,7 @@ def host_parts(
     return {
         "copy": copy,
         "staging": 2 * STAGING_BYTES * (lends and placement.stream_from == "disk"),
-        "batches": batches_ahead(exp) + rows_ahead(exp) * (placement.trunk == "cached"),
+        "batches": batches_ahead(exp, placement) + rows_ahead(exp) * (placement.trunk == "cached"),
         "part": largest,
         **({"paged": paged} if paged else {}),
         "process": PROCESS_BYTES,

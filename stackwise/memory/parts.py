@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from stackwise.adapters import SUFFIX
 from stackwise.block_diffusion import read_as, rows_read
 from stackwise.completion import packing
+from stackwise.data.workers import most_held
 from stackwise.memory.counted import in_pieces, micro_rows, micro_samples, most_counted
 from stackwise.memory.flops import vocab_size
 from stackwise.memory.held import distilling_bytes, held_activations
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from stackwise.model.working import Moment
 
 FLOAT = 4
-AHEAD = 4  # batches: the one in hand, two ahead, one that is being made
+ROWS_AHEAD = 4  # batches of a cache's rows: in hand, two ahead, one that is being read
 TOKEN_BYTES = 17  # of a batch: two ids and whether it counts
 MAKING_BYTES = 40  # of a token while its batch is made: draws, ids, masks
 
@@ -416,7 +417,7 @@ def batch_bytes(exp: Experiment, placement: Placement, stage: Stage, card: bool)
     if card:
         row = width * (FLOAT + (2 if border != "float32" else 0))
         return here * (TOKEN_BYTES + cached * row)
-    found = batches_ahead(exp)
+    found = batches_ahead(exp, placement)
     if cached and border != "float32":
         found += here * FLOAT * width
     if cached and border == "fp8":
@@ -424,10 +425,11 @@ def batch_bytes(exp: Experiment, placement: Placement, stage: Stage, card: bool)
     return found
 
 
-def batches_ahead(exp: Experiment) -> int:
-    """Batches of ids and masks in the host's memory."""
-    rows = rows_read(exp.objective, exp.data.seq_len)
-    return exp.optim.batch * rows * (AHEAD * TOKEN_BYTES + MAKING_BYTES)
+def batches_ahead(exp: Experiment, placement: Placement) -> int:
+    """Batches of ids and masks in the host's memory, by how many threads make them."""
+    rows, workers = rows_read(exp.objective, exp.data.seq_len), placement.data_workers
+    making = max(1, workers) * MAKING_BYTES
+    return exp.optim.batch * rows * (most_held(workers) * TOKEN_BYTES + making)
 
 
 def mask_bytes(exp: Experiment) -> int:
@@ -446,4 +448,4 @@ def rows_ahead(exp: Experiment) -> int:
     """Rows of a cache that are there with them, as they are handed on."""
     each = FLOAT if border_of(exp.precision) == "float32" else 2
     rows = rows_read(exp.objective, exp.data.seq_len)
-    return AHEAD * exp.optim.batch * rows * each * exp.rack.d_model
+    return ROWS_AHEAD * exp.optim.batch * rows * each * exp.rack.d_model

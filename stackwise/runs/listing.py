@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def make_run(
     plan: list[dict[str, Any]],
     facts: dict[str, Any],
     pace: str | None = None,
+    beside: Callable[[Path], None] | None = None,
     rerun: bool = False,
     code: Sequence[CodeFile] = (),
 ) -> Run:
@@ -48,6 +49,7 @@ def make_run(
         plan: What each is predicted to take.
         facts: What provenance.json says beside versions and machine: seed, data fingerprint.
         pace: What pace.json holds; None where the budget is no time.
+        beside: Writes what else belongs into the folder, before that is a run.
         rerun: Make another, `-2`, `-3`, ..., even if there is one.
         code: Files of the user's own that bring kinds.
 
@@ -75,6 +77,8 @@ def make_run(
         write_text(folder / "provenance.json", dumps(facts, indent=1))
         if pace is not None:
             write_text(folder / "pace.json", pace)
+        if beside is not None:
+            beside(folder)
         write_text(folder / STAGES, dumps(stages, indent=1))
     except OSError as error:
         raise RunError(

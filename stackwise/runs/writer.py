@@ -165,11 +165,11 @@ class RunWriter:
             self.event(state, **({} if error is None else {"error": error}))
             self.events.close()
             self.metrics.close()
-            self._write_status()
             self._write_exit(error)
             if state == "finished":
                 with suppress(OSError):  # the segments stay, and say the same
                     compact(self.folder)
+            self._write_status()  # last: of a run that says it has ended nothing is missing
         finally:
             self.lock.release()
 

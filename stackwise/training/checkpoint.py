@@ -206,6 +206,16 @@ def _remove_stale(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> Non
                     file.unlink(missing_ok=True)
 
 
+def tidy(folder: Path) -> None:
+    """Remove what a kill left beside a checkpoint: parts of another one that is not valid.
+
+    Raises:
+        CheckpointError: If its manifest is damaged.
+    """
+    if (folder / MANIFEST).exists():
+        _remove_stale(folder, read_manifest(folder)["parts"])
+
+
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest with the hash of all else that it holds, under `sha256`."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}

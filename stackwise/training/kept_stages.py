@@ -82,6 +82,12 @@ def keep(rack: Path, target: Path) -> None:
     flush(target.parent)
 
 
+def drop_drafts(run: Path) -> None:
+    """Remove what a kill left of a stage's end that was being kept."""
+    for draft in (run / FOLDER).glob(f".*{PART}"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 def copy_checkpoint(rack: Path, target: Path) -> None:
     """Give the files of a checkpoint second names, in a folder of its name and in `target/state`.
 

@@ -32,15 +32,17 @@ from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
 from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.changed import data_of
-from stackwise.training.checkpoint import MANIFEST
+from stackwise.training.checkpoint import MANIFEST, tidy
 from stackwise.training.earlier import forget_earlier
+from stackwise.training.kept_stages import drop_drafts
 from stackwise.training.pacer import pacer_of, take_up
 from stackwise.training.parts import empty_rack
 from stackwise.training.placing import check_disk
 from stackwise.training.refusing import memory_named
 from stackwise.training.residence import begin_ends
 from stackwise.training.same_bits import computing_alike, tell_changes
-from stackwise.training.saved import RACK, restore
+from stackwise.training.saved import BEST, RACK, restore
+from stackwise.training.stage_drift import forget_beginning
 from stackwise.training.start import (
     device_of,
     lent_from,
@@ -113,6 +115,7 @@ def open_work(
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
             forget_earlier(work)
+            tidy_up(work)
         take_up(work)
         if work.needs_model():  # said now, and not when its stage comes
             assert work.model is not None
@@ -125,6 +128,15 @@ def open_work(
                 drop_caches(leaves)
         with closing(shelf) if shelf is not None else nullcontext():
             yield work
+
+
+def tidy_up(work: Work) -> None:
+    """Remove what an attempt that was killed had not come to remove; nothing that counts."""
+    for name in (RACK, BEST):
+        tidy(work.run.path / name)
+    drop_drafts(work.run.path)
+    if not work.at.step:
+        forget_beginning(work)
 
 
 def say_what_is_cut(work: Work) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from stackwise.alerts import alerting
 from stackwise.asked import a_placement, an_experiment, usual_placement
 from stackwise.config import Experiment, Placement
-from stackwise.data.batches import prefetch
+from stackwise.data.workers import made_in_order
 from stackwise.detached.device_queue import holding
 from stackwise.mirrors.mirror import copy_now, mirror_of, mirrored
 from stackwise.model.workspace import workspace
@@ -257,7 +258,7 @@ def in_queue(work: Work) -> Iterator[None]:
 
 
 def inputs(work: Work, number: int) -> Generator[Corrupted]:
-    """The batches that are left of a stage, made ahead of the step in a thread.
+    """The batches that are left of a stage, made ahead of the step by `placement.data_workers`.
 
     Where the trunk is cached they come with what it gives; a damaged piece of it is made anew.
     """
@@ -265,30 +266,29 @@ def inputs(work: Work, number: int) -> Generator[Corrupted]:
     if work.pacer is not None:
         work.pacer.laps.lap()  # filling is no part of a step
     while True:
+        steps, workers = range(work.at.step, work.steps_of(number)), work.placement.data_workers
         try:
-            with prefetch(noisy_batches(work, number, cache)) as batches:
-                yield from batches
+            with made_in_order(partial(noisy_batch, work, number), steps, workers) as batches:
+                yield from batches if cache is None else with_rows(work, batches, cache, steps)
             return
         except DamagedShard as damage:
             assert cache is not None
             mend(work, number, rows_trained(work, number), cache, damage)
 
 
-def noisy_batches(work: Work, number: int, cache: TrunkCache | None) -> Iterator[Corrupted]:
-    """The corrupted batches that are left of a stage; a pure function of the counters."""
-    steps, size = range(work.at.step, work.steps_of(number)), work.exp.optim.batch
-    noisy: Iterator[Corrupted] = (work.noisy_batch(number, step) for step in steps)
-    if cache is not None:
-        noisy = with_rows(noisy, cache, steps.start * size, size, len(steps))
-    for batch in noisy:
-        yield batch.pinned() if work.device.type == "cuda" else batch
+def noisy_batch(work: Work, number: int, step: int) -> Corrupted:
+    """The corrupted batch of a step, where a card copies from; a pure function of the counters."""
+    batch = work.noisy_batch(number, step)
+    return batch.pinned() if work.device.type == "cuda" else batch
 
 
 def with_rows(
-    noisy: Iterator[Corrupted], cache: TrunkCache, first: int, size: int, count: int
+    work: Work, noisy: Iterator[Corrupted], cache: TrunkCache, steps: range
 ) -> Iterator[Corrupted]:
-    """Batches with what the trunk gives for them, read ahead from row `first` on."""
+    """Batches with what the trunk gives for them, read ahead by a thread of its own."""
+    size, pinned = work.exp.optim.batch, work.device.type == "cuda"
     dtype = torch.float32 if cache.layout.dtype == "float32" else torch.bfloat16  # both exact
-    with cache.batches(first, size, count, dtype=dtype) as rows:
+    first, count = steps.start * size, len(steps)
+    with cache.batches(first, size, count, dtype=dtype, pinned=pinned) as rows:
         for batch, x_BTD in zip(noisy, rows, strict=True):
             yield replace(batch, trunk_BTD=x_BTD)

@@ -3,8 +3,8 @@
 Measured as `stackwise/drift.py` does between kept ends of stages, and to the same figures, but on a
 few held-out windows under all noise and without keeping an end: of the path of the stage before,
 likenesses of `DRIFT_POSITIONS` positions and their predictions are written into `drift.safetensors`
-as a stage begins, which a resumed run reads and which is gone with the stage. How much there is of
-it says `probing.py`.
+as a stage begins, which a resumed run reads and which is gone once the stage's end is saved. How
+much there is of it says `probing.py`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ def tell_drift(work: Work, number: int) -> None:
         return
     with timed(work):
         new = read_path(work, number, number)
-    (work.run.path / DRIFT_FILE).unlink()
     work.writer.event(
         "drift",
         stage=number,
@@ -65,6 +64,11 @@ def tell_drift(work: Work, number: int) -> None:
             if name in old.grams
         },
     )
+
+
+def forget_beginning(work: Work) -> None:
+    """Remove what was kept as a stage began, once a checkpoint says that it has ended."""
+    (work.run.path / DRIFT_FILE).unlink(missing_ok=True)
 
 
 def beginning_of(work: Work, number: int) -> Seen | None:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,7 +113,7 @@ def create_run(
         check_disk(as_probed(exp, made), placement, made, epoch_samples)
     with threads_of(placement):
         facts["determinism"] = promised_here(exp, placement, device.type)
-        run = make_run(
+        return make_run(
             placement.runs_dir,
             run_id,
             experiment=asked.to_yaml(),
@@ -121,15 +122,19 @@ def create_run(
             plan=with_disk(plan, as_probed(exp, made), placement, made, epoch_samples),
             facts=facts,
             pace=None if pace is None else pace_text(pace),
+            beside=partial(keep_beside, dataset, model),
             rerun=rerun,
             code=code,
         )
-    dataset.tokenizer.save(run.path / "tokenizer.json")
+
+
+def keep_beside(dataset: Dataset, model: Beginning | None, folder: Path) -> None:
+    """Write into a run's folder its tokenizer, and what it keeps of the model it starts from."""
+    dataset.tokenizer.save(folder / "tokenizer.json")
     if model is not None:
         from stackwise.interop.kept import keep
 
-        keep(model, dataset.tokenizer, run.path)
-    return run
+        keep(model, dataset.tokenizer, folder)
 
 
 def _in_tokens(exp: Experiment, placement: Placement) -> Experiment:

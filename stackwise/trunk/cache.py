@@ -114,7 +114,14 @@ class TrunkCache:
         return out_BTD
 
     def batches(
-        self, first: int, size: int, count: int, *, dtype: torch.dtype, ahead: int = 2
+        self,
+        first: int,
+        size: int,
+        count: int,
+        *,
+        dtype: torch.dtype,
+        ahead: int = 2,
+        pinned: bool = False,
     ) -> Prefetcher[Tensor]:
         """Batches of rows in order, read ahead by a thread; use it in a `with` block.
 
@@ -124,11 +131,14 @@ class TrunkCache:
             count: Batches.
             dtype: float32 or bfloat16.
             ahead: Batches that are read before they are asked for, 1 or more.
+            pinned: Put them where a card can copy from by itself.
 
         Raises:
             ValueError, DamagedShard: As `read`, where the batch is taken.
         """
-        return prefetch(self._batches(first, size, count, dtype), ahead, aside=False)
+        batches = self._batches(first, size, count, dtype)
+        ready = (x_BTD.pin_memory() for x_BTD in batches) if pinned else batches
+        return prefetch(ready, ahead, aside=False)
 
     def _batches(self, first: int, size: int, count: int, dtype: torch.dtype) -> Iterator[Tensor]:
         for number in range(count):
