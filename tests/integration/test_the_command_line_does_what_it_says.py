@@ -22,6 +22,7 @@ from stackwise.cli import main
 from stackwise.cli.running import LAUNCH_MORE
 from stackwise.cli.settings import settings
 from stackwise.progress import Bar
+from stackwise.report import bytes_text
 
 # The toy, shrunk to a synthetic text and 60 steps, as one types it.
 SMALL = shlex.split(
@@ -84,7 +85,7 @@ def test_from_a_run_over_a_stop_to_text(capsys, monkeypatch) -> None:
     assert stopped.startswith("stopped and saved; go on with: ")
     assert command_in(stopped) == ["resume", run.id]
 
-    head, _, row = said(capsys, "runs")
+    head, _, row, together = said(capsys, "runs")
     assert re.split("  +", head) == [
         "run",
         "state",
@@ -92,7 +93,10 @@ def test_from_a_run_over_a_stop_to_text(capsys, monkeypatch) -> None:
         "step",
         "bits per byte",
         "peak memory",
+        "disk",
+        "predicted",
     ]
+    assert together == f"on disk together: {bytes_text(run.disk()['bytes'])}"
     assert row.split()[:4] == [run.id, "stopped", "2/4", "20"]
 
     _, result, beside, hint = said(capsys, *command_in(stopped))
