@@ -271,8 +271,8 @@ def same(one: Any, other: Any) -> bool:
     if pa.types.is_list(one.type) and pa.types.is_list(other.type):
         lengths = [column.value_lengths().to_pylist() for column in (one, other)]
         return lengths[0] == lengths[1] and same(one.flatten(), other.flatten())
-    pair = [column.to_numpy(zero_copy_only=False) for column in (one, other)]
-    return bool(one.type == other.type and np.array_equal(*pair, equal_nan=True))
+    left, right = (column.to_numpy(zero_copy_only=False) for column in (one, other))
+    return bool(one.type == other.type and np.array_equal(left, right, equal_nan=True))
 
 
 def files_in(run: Path, folder: str, pattern: re.Pattern[str]) -> list[str]:

@@ -20,6 +20,7 @@ from stackwise.mirrors import index
 from stackwise.mirrors.errors import MirrorError
 from stackwise.mirrors.store import PIECE_BYTES, Store
 from stackwise.runs import Run, RunError
+from stackwise.runs.listing import ID
 from stackwise.training.checkpoint import (
     FILE,
     MANIFEST,
@@ -59,7 +60,7 @@ class Copies:
         Raises:
             RunError: If the address cannot be, or the run's folder has a name that none can have.
         """
-        if not index.ID.fullmatch(run.id):
+        if not ID.fullmatch(run.id):
             raise RunError(f"run {run.id}: its folder needs another name before it is mirrored")
         return cls(run, Store(url).under(run.id))
 

@@ -102,7 +102,7 @@ def check_room(folder: Path, files: Mapping[str, int]) -> None:
     Raises:
         OSError: If so.
     """
-    need, free = sum(files.values()), shutil.disk_usage(folder).free
+    need, free = sum(max(0, size) for size in files.values()), shutil.disk_usage(folder).free
     if need > free:
         raise OSError(
             f"the run takes {bytes_text(need)}, and {bytes_text(free)} are free; make room, or "

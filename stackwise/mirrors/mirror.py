@@ -40,19 +40,25 @@ class Mirror:
         self.unsaid: list[tuple[str, dict[str, Any]]] = []
         self.due, self.ending, self.guard = threading.Event(), threading.Event(), threading.Lock()
         self.thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
-        self.thread.start()
 
     def note(self) -> None:
         """Say that a checkpoint was written; returns at once."""
         self.due.set()
 
     def speak(self, writer: RunWriter | None) -> None:
-        """Who writes events from here on; None while nobody can."""
+        """Who writes events from here on, which begins to copy; None while nobody can."""
         with self.guard:
             self.writer = writer
+        if writer is not None and self.thread.ident is None:
+            self.thread.start()
 
     def end(self, seconds: float = LAST_SECONDS) -> None:
-        """Copy how the run ended, and wait for that, but no longer than `seconds`."""
+        """Copy how the run ended, and wait for that, but no longer than `seconds`.
+
+        A run that never began, since it is another process's or cannot be had, is not copied.
+        """
+        if self.thread.ident is None:
+            return
         self.speak(None)
         self.ending.set()
         self.due.set()

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.spec import AbstractFileSystem
+from fsspec.utils import get_protocol
 
 from stackwise.atomic import PART, flush
 from stackwise.mirrors.errors import MirrorError, redacted
@@ -22,30 +25,39 @@ PIECE_BYTES = 4 << 20
 
 
 class Store:
-    """A folder at an address.
+    """A folder at an address; the address is first asked when something is read or written.
 
     Args:
         url: The address, with its protocol; without one a path of this machine.
+        inside: Folders under it, one after the other.
 
     Raises:
         RunError: If fsspec does not know the protocol, or what it needs is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, inside: str = "") -> None:
         try:
-            self.fs, root = fsspec.url_to_fs(url)
+            for each in url.split("::"):  # chained, as in simplecache::s3://bucket
+                protocol = get_protocol(each) if "/" in each else each
+                fsspec.get_filesystem_class(protocol)
         except (ValueError, ImportError) as error:
             raise RunError(f"{redacted(url)}: {redacted(str(error))}") from None
-        self.shown, self.root = redacted(url), str(root).rstrip("/")
-        protocol = self.fs.protocol
-        self.is_local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+        self.url, self.inside, self.is_local = url, inside, protocol in ("file", "local")
+        self.shown = f"{redacted(url).rstrip('/')}{inside}"
+
+    @cached_property
+    def fs(self) -> AbstractFileSystem:
+        """The file system of the address."""
+        return fsspec.url_to_fs(self.url)[0]
+
+    @cached_property
+    def root(self) -> str:
+        """The folder's path there."""
+        return f"{str(fsspec.url_to_fs(self.url)[1]).rstrip('/')}{self.inside}"
 
     def under(self, name: str) -> Store:
         """The folder of a name in it."""
-        other = object.__new__(Store)
-        other.__dict__ |= self.__dict__
-        other.shown, other.root = f"{self.shown.rstrip('/')}/{name}", f"{self.root}/{name}"
-        return other
+        return Store(self.url, f"{self.inside}/{name}")
 
     def names(self, folder: str = "") -> dict[str, int | None]:
         """What lies in it, or in a folder of it: names of files to sizes, of folders to None."""
@@ -94,12 +106,12 @@ class Store:
         Raises:
             MirrorError: If it is longer or shorter.
         """
-        left = size + 1
+        left = max(size, 0) + 1
         with self.fs.open(f"{self.root}/{name}", "rb") as file, target.open("xb") as out:
             while left and (piece := file.read(min(left, PIECE_BYTES))):
                 out.write(piece)
                 left -= len(piece)
-        if left != 1:
+        if left != 1 or size < 0:
             raise MirrorError(f"{self.shown}/{name}: is not {size} bytes long, as its index says")
 
     def remove(self, name: str) -> None:

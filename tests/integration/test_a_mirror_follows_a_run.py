@@ -21,7 +21,7 @@ from stackwise.cli import main
 from stackwise.mirrors import MirrorError, index, mirror
 from stackwise.mirrors.copying import Copies
 from stackwise.mirrors.store import Store
-from stackwise.runs import RunError
+from stackwise.runs import RunBusy, RunError, lock
 from stackwise.runs.writer import RunWriter
 from stackwise.training import placing
 from stackwise.training.checkpoint import sealed
@@ -261,6 +261,29 @@ def test_another_run_or_process_is_not_overwritten(exp, often, tmp_path) -> None
         Copies.at(renamed, url).send()
 
 
+def test_a_run_that_another_process_trains_is_not_copied(exp, often, tmp_path) -> None:
+    run = stopped(exp, often, 3)
+    held = lock.take(run.path)
+    try:
+        with pytest.raises(RunBusy):
+            sw.resume(run, mirror=str(tmp_path / "m"))
+    finally:
+        held.release()
+    assert not (tmp_path / "m").exists()
+
+
+def test_an_address_is_asked_by_the_thread_alone(exp, often, tmp_path, monkeypatch) -> None:
+    """As one that cannot be reached when the run begins, or is started again."""
+
+    def refused(*arguments):
+        raise TimeoutError("nobody is there")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", refused)
+    run = sw.train(exp, often, mirror=f"file://{tmp_path}/m")
+    assert run.state == "finished"
+    assert run.events("mirror_failed")[0]["error"] == "TimeoutError: nobody is there"
+
+
 def test_a_run_that_was_mirrored_does_not_say_where_to(exp, often, tmp_path) -> None:
     run = stopped(exp, often, 3, mirror=str(tmp_path / "m"))
     kept = [p for p in run.path.rglob("*") if p.is_file() and p.name != "events.jsonl"]
@@ -293,10 +316,13 @@ def evil_part(said) -> None:
     said["checkpoints"]["rack"] = sealed(manifest)
 
 
-def evil_size(said) -> None:
-    manifest = said["checkpoints"]["rack"]
-    next(iter(manifest["parts"].values()))["bytes"] = 1 << 60
-    said["checkpoints"]["rack"] = sealed(manifest)
+def evil_size(size: int):
+    def change(said) -> None:
+        manifest = said["checkpoints"]["rack"]
+        next(iter(manifest["parts"].values()))["bytes"] = size
+        said["checkpoints"]["rack"] = sealed(manifest)
+
+    return change
 
 
 HOSTILE = {
@@ -306,7 +332,9 @@ HOSTILE = {
     "a run outside": lambda said: said.update(run="../evil"),
     "a checkpoint outside": lambda said: said["checkpoints"].update({"../rack": {}}),
     "a part outside": evil_part,
-    "a part without end": evil_size,
+    "a part without end": evil_size(1 << 60),
+    "a part of less than nothing": evil_size(-5),
+    "a part of other bytes": evil_size(10),
     "no stages": lambda said: said["records"].pop("stages.json"),
     "a piece of no size": lambda said: said["records"]["stages.json"][0].update(bytes=-1),
     "a piece outside": lambda said: said["records"]["stages.json"][0].update(sha256="../x"),
@@ -370,4 +398,5 @@ def test_the_thread_speaks_through_no_closed_run(exp, often, tmp_path) -> None:
         writer.close("stopped")
         copier._say("mirror_failed", error="late")
     copier.end()
+    assert holds(f"{tmp_path}/m/{run.id}")
     assert [event["error"] for event in run.events("mirror_failed")] == ["late"]

@@ -19,9 +19,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import stackwise as sw
 from stackwise.cli import arguments as cli
 from stackwise.cli import main
+from stackwise.cli.keeping import FETCH_MORE, PRUNE_MORE
 from stackwise.cli.running import LAUNCH_MORE
 from stackwise.cli.settings import settings
 from stackwise.progress import Bar
+from stackwise.report import bytes_text
 
 # The toy, shrunk to a synthetic text and 60 steps, as one types it.
 SMALL = shlex.split(
@@ -84,7 +86,7 @@ def test_from_a_run_over_a_stop_to_text(capsys, monkeypatch) -> None:
     assert stopped.startswith("stopped and saved; go on with: ")
     assert command_in(stopped) == ["resume", run.id]
 
-    head, _, row = said(capsys, "runs")
+    head, _, row, together = said(capsys, "runs")
     assert re.split("  +", head) == [
         "run",
         "state",
@@ -92,7 +94,10 @@ def test_from_a_run_over_a_stop_to_text(capsys, monkeypatch) -> None:
         "step",
         "bits per byte",
         "peak memory",
+        "disk",
+        "predicted",
     ]
+    assert together == f"on disk together: {bytes_text(run.disk()['bytes'])}"
     assert row.split()[:4] == [run.id, "stopped", "2/4", "20"]
 
     _, result, beside, hint = said(capsys, *command_in(stopped))
@@ -219,7 +224,7 @@ def test_lab_says_what_to_install(monkeypatch, capsys) -> None:
     assert err == "stackwise: stackwise lab needs the package jupyterlab: pip install jupyterlab\n"
 
 
-TRAINING = ["run", "resume", "runs", "eval", "sample", "import", "export"]
+TRAINING = ["run", "resume", "runs", "eval", "sample", "import", "export", "fetch"]
 PLANNING = ["plan", "lr-find", "advise", "calibrate", "doctor"]
 RUNNING = ["launch", "pause", "stop", "watch", "fork", "label", "delete", "share"]
 COMMANDS = [*TRAINING, *RUNNING, "study", *PLANNING, "presets", "demo", "lab"]
@@ -247,10 +252,11 @@ def test_the_examples_of_the_help_are_commands(capsys) -> None:
     sizes = {"vocab_size": 256, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2)).save_pretrained("llama")
     sw.import_model("llama", "models/Llama-3.1-8B")
-    text = "\n".join([cli.FIRST_STEPS, cli.RUN_MORE, LAUNCH_MORE, cli.IMPORT_MORE, cli.EXPORT_MORE])
+    training = [cli.FIRST_STEPS, cli.RUN_MORE, LAUNCH_MORE, PRUNE_MORE, FETCH_MORE]
+    text = "\n".join([*training, cli.IMPORT_MORE, cli.EXPORT_MORE])
     lines = [re.split("  +", line.strip())[0] for line in text.splitlines()]
     examples = [shlex.split(line)[1:] for line in lines if line.startswith("stackwise ")]
-    assert len(examples) == 18
+    assert len(examples) == 23
     for words in examples:
         options = cli.parser().parse_args(words)
         if words[0] in ("run", "launch"):
