@@ -34,7 +34,7 @@ from stackwise.training.obeying import take_orders, wait_while_paused
 from stackwise.training.opening import open_work
 from stackwise.training.picking import path_at
 from stackwise.training.rates import stage_lr
-from stackwise.training.refusing import refusals_named, saves_named
+from stackwise.training.refusing import letting_go, refusals_named, saves_named
 from stackwise.training.residence import gather
 from stackwise.training.rows import rows_trained
 from stackwise.training.saved import save_work
@@ -75,12 +75,14 @@ def train(
     Raises:
         ExperimentError: If stages, rack, data and budget do not go together.
         DataError: If the corpus cannot be read.
-        TrainingError: If a loss or a gradient is not finite; that step is not taken.
+        NotFinite: If a loss or a gradient is not finite; that step is not taken.
+        NoMemory: If memory runs out.
     """
     placement = a_placement(placement)
     made, whole = settled(an_experiment(exp), placement or usual_placement(exp))
     run = create_run(made, whole, rerun=rerun)
-    return execute(run, seen_from(run.path, whole) if placement else None, on_step=on_step)
+    with letting_go():
+        return execute(run, seen_from(run.path, whole) if placement else None, on_step=on_step)
 
 
 def resume(
@@ -102,11 +104,13 @@ def resume(
         RunError: If there is no such run, or several.
         RunBusy: If another process is training it.
         CheckpointError: If its checkpoint is damaged.
-        TrainingError: As for `train`, or if the corpus has changed.
+        NotFinite, NoMemory: As for `train`.
+        Changed: If what it reads is not what it began with.
     """
     run = run if isinstance(run, Run) else attach(run, Placement().runs_dir)
     new = None if placement is None else changed_placement(run, placement)
-    return execute(run, new, on_step=on_step)
+    with letting_go():
+        return execute(run, new, on_step=on_step)
 
 
 def execute(
