@@ -13,6 +13,7 @@ import torch
 
 import stackwise as sw
 from stackwise.cli import main
+from stackwise.training import run as training
 from stackwise.training.run import execute
 from stackwise.training.start import NoMemory, create_run
 
@@ -46,9 +47,7 @@ def test_it_is_said_and_nothing_is_lost(tiny, place, ask) -> None:
     )
     assert "lower placement.micro_batch" in said and said.endswith("Then resume it")
     assert run.state == "failed" and said in str(run.error())
-    assert (
-        sw.resume(run, placement={"checkpointing": True}).weights_hash() == straight.weights_hash()
-    )
+    assert sw.resume(run).weights_hash() == straight.weights_hash()
 
 
 def test_what_the_run_held_is_given_back_while_the_error_is_at_hand(tiny, place) -> None:
@@ -68,19 +67,26 @@ def test_what_the_run_held_is_given_back_while_the_error_is_at_hand(tiny, place)
 
 
 def test_a_process_that_may_have_no_more_ends_with_code_3(tiny, place, tmp_path) -> None:
-    """A real limit, which the next mapping of a file or the next thread meets."""
-    run = create_run(tiny, place)
+    """A real limit, from the first step on, over which its activations would go."""
+    wide = {"data": {"seq_len": 256}, "optim": {"batch": 64}, "budget": {"tokens": 64 * 256}}
+    run, step = create_run(tiny.replace(**wide), place), training.training_step
+
+    def limited(*args):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + (16 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        return step(*args)
+
     child = os.fork()
     if child == 0:
         code = 99
         try:
             handle = os.open(tmp_path / "said", os.O_WRONLY | os.O_CREAT)
             os.dup2(handle, 2)
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            has = pages * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (has, has))
+            training.training_step = limited
             code = main(["resume", str(run.path)])
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3, (tmp_path / "said").read_text()
+    assert run.state == "failed" and "memory ran out" in str(run.error())
     assert execute(run).state == "finished"
