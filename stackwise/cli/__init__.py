@@ -55,5 +55,5 @@ def answered(arguments: Sequence[str] | None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-        print(f"stackwise: memory ran out: {error or 'no more could be had'}", file=sys.stderr)
+        print(f"stackwise: memory ran out: {error or 'no more is to be had'}", file=sys.stderr)
         return code_of(error)

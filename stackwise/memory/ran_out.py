@@ -1,16 +1,19 @@
-"""Whether an error says that memory ran out: Python's, or torch's on a CPU or a card."""
+"""Whether an error says that memory ran out: the system's, Python's, torch's on a CPU or card."""
 
 from __future__ import annotations
 
+import errno
 import sys
 
-WORDS = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
+WORDS = ("can't allocate memory", "not enough memory", "out of memory", "start new thread")
 
 
 def ran_out(error: BaseException) -> bool:
     """Whether an error is of that kind."""
     if isinstance(error, MemoryError):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM  # a file that is to be mapped, a process
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True

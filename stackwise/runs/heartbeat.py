@@ -46,6 +46,8 @@ def silent_seconds(status: Mapping[str, Any], folder: Path, boot: str) -> float:
     beat = _last(folder)
     if beat is not None:
         ages.append(time.time() - beat.st_mtime)
+        moved = _moved_seconds(folder, beat)
+        ages += [] if moved is None else [moved]
     return min((age for age in ages if age >= 0), default=0.0)
 
 
@@ -57,13 +59,8 @@ def beats(folder: Path) -> bool:
     beat = _last(folder)
     if beat is None:
         return False
-    key, now = str(folder), time.monotonic()
-    before = _seen.get(key)
-    if before is None or before[0] != beat.st_ino:
-        before = _seen[key] = (beat.st_ino, None if before is None else now)
-    if before[1] is not None:
-        return now - before[1] < STALE_SECONDS
-    return abs(time.time() - beat.st_mtime) < STALE_SECONDS
+    moved = _moved_seconds(folder, beat)
+    return (abs(time.time() - beat.st_mtime) if moved is None else moved) < STALE_SECONDS
 
 
 def is_silent(folder: Path) -> bool:
@@ -80,6 +77,15 @@ def is_silent(folder: Path) -> bool:
             return False
         time.sleep(LOOK_SECONDS)
     return True
+
+
+def _moved_seconds(folder: Path, beat: os.stat_result) -> float | None:
+    """Seconds since this process saw a new file of the heartbeat; None where it has seen one."""
+    key, now = str(folder), time.monotonic()
+    before = _seen.get(key)
+    if before is None or before[0] != beat.st_ino:
+        before = _seen[key] = (beat.st_ino, None if before is None else now)
+    return None if before[1] is None else now - before[1]
 
 
 def _last(folder: Path) -> os.stat_result | None:

@@ -98,14 +98,29 @@ def memory_named(run: Run, placement: Placement) -> Iterator[None]:
     """Say of memory that runs out that nothing is lost, and what takes less."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         if not ran_out(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # they hold what is to be given back
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise NoMemory(
             f"run {run.id}: memory ran out ({said}); the last checkpoint is intact. Free some, or "
             f"go on otherwise: {ways_left(placement)}. Then resume it"
         ) from error
+
+
+@contextmanager
+def letting_go() -> Iterator[None]:
+    """Let an error of memory that ran out hold none of it.
+
+    A notebook keeps the last error, and with it all that the functions on its way had in hand.
+    """
+    try:
+        yield
+    except NoMemory as error:
+        each: BaseException | None = error
+        while each is not None:
+            traceback.clear_frames(each.__traceback__)
+            each = each.__cause__ or each.__context__
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        raise

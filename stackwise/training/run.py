@@ -41,7 +41,7 @@ from stackwise.training.opening import open_work
 from stackwise.training.pacer import decide
 from stackwise.training.picking import path_at
 from stackwise.training.rates import stage_lr
-from stackwise.training.refusing import refusals_named, saves_named
+from stackwise.training.refusing import letting_go, refusals_named, saves_named
 from stackwise.training.residence import gather
 from stackwise.training.rows import rows_trained
 from stackwise.training.saved import save_work
@@ -90,13 +90,14 @@ def train(
     Raises:
         ExperimentError: If stages, rack, data and budget do not go together.
         DataError: If the corpus cannot be read.
-        TrainingError: If a loss or a gradient is not finite; that step is not taken.
+        NotFinite: If a loss or a gradient is not finite; that step is not taken.
+        NoMemory: If memory runs out.
     """
     placement = a_placement(placement)
     made, whole = settled(an_experiment(exp), placement or usual_placement(exp))
     run = create_run(made, whole, rerun=rerun, code=carried_by(made, code))
     new = seen_from(run.path, whole) if placement else None
-    with alerting(run, alert):
+    with alerting(run, alert), letting_go():
         return execute(run, new, on_step=on_step, mirror=mirror)
 
 
@@ -129,14 +130,15 @@ def resume(
         TrustError: If it carries code that is neither known here nor trusted.
         RunBusy: If another process is training it.
         CheckpointError: If its checkpoint is damaged.
-        TrainingError: As for `train`, or if the corpus has changed.
+        NotFinite, NoMemory: As for `train`.
+        Changed: If what it reads is not what it began with.
     """
     run = run if isinstance(run, Run) else attach(run, Placement().runs_dir)
     check_trusted(run, trust)
     new = None if placement is None else changed_placement(run, placement)
     if checkpoint is not None:
         go_back(run, checkpoint)
-    with alerting(run, alert):
+    with alerting(run, alert), letting_go():
         return execute(run, new, on_step=on_step, mirror=mirror)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import stackwise as sw
-from stackwise.training.start import TrainingError
+from stackwise.training.start import NotFinite
 
 BROKEN = 4  # the step that is refused
 
@@ -28,6 +28,12 @@ def breaking(what: str):
     return on_step, kept, racks
 
 
+BEGAN = {
+    "loss": "the head, of whose output 9472 of 9472 numbers are none",
+    "gradient norm": r"the gradient of the embedding \(embedding\.table\)",
+}
+
+
 @pytest.mark.parametrize(
     ("what", "value"), [("loss", "nan"), ("gradient norm", "(nan|inf)")], ids=str
 )
@@ -36,16 +42,17 @@ def test_nothing_moves_and_nothing_is_saved(tiny, place, what, value, clip) -> N
     # A checkpoint after every step, so that a poisoned one would be the last.
     place = place.replace(checkpoint_seconds=1e-9)
     on_step, kept, racks = breaking(what)
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(NotFinite) as caught:
         sw.train(tiny.replace(optim={"clip": clip}), place, on_step=on_step)
     assert caught.match(
         rf"^step {BROKEN} \(stage 0, s0-s3\): the {what} is {value}; lower lr, or look at this "
-        r"batch\. No step was taken and the last checkpoint is intact; with another optim\.lr or "
-        r"optim\.clip it is another run$"
+        rf"batch; it began in {BEGAN[what]}\. No step was taken, and the last checkpoint is intact"
+        r"\. The same experiment comes to the same number again; with another optim\.lr, optim\."
+        r"clip or precision it is another run$"
     )
     assert all(torch.equal(value, kept[name]) for name, value in racks[0].state_dict().items())
     (run,) = sw.runs_in(place.runs_dir)
-    assert run.state == "failed"
+    assert run.state == "failed" and str(caught.value) in str(run.error())
     assert list(run.metrics()["step"]) == [1, 2, 3]
     assert all(torch.isfinite(value).all() for value in run.rack().state_dict().values())
 

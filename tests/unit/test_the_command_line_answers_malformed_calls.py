@@ -205,7 +205,7 @@ def test_a_way_to_sample_that_the_rack_does_not_read_is_refused(
 @pytest.mark.usefixtures("workplace")
 def test_a_rack_larger_than_the_machine_is_refused_with_the_figures(monkeypatch, capsys):
     monkeypatch.setattr("stackwise.memory.room.machine_bytes", lambda: 1 << 20)
-    assert main(["run", "toy", "data=text:long.txt", "placement=cpu"]) == 2
+    assert main(["run", "toy", "data=text:long.txt", "placement=cpu"]) == 3
     assert re.fullmatch(
         r"stackwise: rack: training takes \d+\.\d MiB by arithmetic, and this machine has 1\.0 "
         r"MiB; make the rack smaller, or lower "
