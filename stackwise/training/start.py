@@ -20,6 +20,7 @@ from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.data.batches import samples_per_epoch
 from stackwise.data.dataset import Dataset, open_dataset
+from stackwise.data.errors import DataError
 from stackwise.data.tokenizer import load_tokenizer
 from stackwise.determinism import promised_here
 from stackwise.errors import ExperimentError
@@ -245,9 +246,10 @@ def data_of(run: Run, placement: Placement) -> Dataset:
         placement: Says where the data lies, seen from the run's folder.
 
     Raises:
-        DataError: If the corpus cannot be read.
+        DataError: If the corpus cannot be read, or is not there.
         TrainingError: If it is no longer the one that the run began with.
     """
+    check_data_is_there(run, placement)
     dataset = dataset_of(run.experiment, run.path / placement.data_dir)
     began_with = run.provenance()["data"]["fingerprint"]
     if dataset.fingerprint != began_with:
@@ -257,6 +259,22 @@ def data_of(run: Run, placement: Placement) -> Dataset:
             "or start a new run"
         )
     return dataset
+
+
+def check_data_is_there(run: Run, placement: Placement) -> None:
+    """Raise if the files of a run's data are not where it looks for them: one of both was moved.
+
+    Raises:
+        DataError: With the way out.
+    """
+    where = run.path / placement.data_dir
+    named = {k: name for k, name in paths_named(run.experiment).items() if k.startswith("data.")}
+    gone = [f"{key}={name}" for key, name in named.items() if not (where / name).exists()]
+    if gone:
+        raise DataError(
+            f"run {run.id}: {', '.join(gone)}: is not in {where.resolve()}; put it there, or go on "
+            "with placement.data_dir=FOLDER, the folder that it is named from"
+        )
 
 
 def dataset_of(exp: Experiment, data_dir: str | Path) -> Dataset:
