@@ -32,7 +32,7 @@ import stackwise as sw
 from stackwise.report import table
 from stackwise.runs.lock import SUPERVISOR, owner_of
 
-NOTE_SECONDS, WARM_FRAC, PARTS = 3.0, 0.2, 10
+NOTE_SECONDS, WARM_FRAC, PARTS, LEAST_MINUTES = 3.0, 0.2, 10, 2.0
 MIB = 1 << 20
 SLOPE_MIB_PER_HOUR = {"trainer": 8.0, "supervisor": 2.0, "watcher": 16.0}
 WATCHED_BYTES_PER_STEP = 160  # nine numbers of a step, in arrays that double
@@ -192,7 +192,7 @@ def rows_of(run: sw.Run, noted: dict[str, Noted], steps: list[int]) -> list[list
         ratio, median = ratio_of(seconds), np.median(seconds) * 1e3
         shown = f"{ratio:.3f} of {median:.2f} ms"
         good = bound is None or ratio <= bound
-        rows.append([f"{name}: last quarter over first", shown, bound or "", good])
+        rows.append([f"{name}: last quarter over first", shown, str(bound or ""), good])
     return rows
 
 
@@ -202,6 +202,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="how long; 60 unless said")
     parser.add_argument("--watch", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.minutes < LEAST_MINUTES:
+        parser.error(f"--minutes: {asked.minutes:g} < {LEAST_MINUTES:g}, too short to tell a slope")
     if asked.watch is not None:
         return watch(asked.watch)
     with tempfile.TemporaryDirectory() as name:

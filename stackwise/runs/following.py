@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackwise.bounded import opened
-from stackwise.jsontext import loads
 from stackwise.runs.coarse import Coarse
-from stackwise.runs.events import Event, as_now
+from stackwise.runs.events import DAMAGED, Event, as_now, parsed
 from stackwise.runs.metrics import segments
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ NUMBERS = (
     "loss", "lr", "grad_norm", "masked_frac",
 )  # fmt: skip
 MAPPED_BYTES = 1 << 26
-LEFT_OUT = ("statistics",)
+SHOWN = ("eval", "memory", "result", "failed")
 NORMS = ("embedding_grad_norm", "block_grad_norms", "head_grad_norm")
 
 
@@ -40,8 +39,7 @@ class Follower:
     """What a run's events and metrics hold by now.
 
     Attributes:
-        events: Those that are told at times, oldest first: all but the statistics of blocks, which
-            are most of the bytes, and which nothing that watches a run shows.
+        events: Those of the kinds that are shown of a run that goes on, oldest first.
         lines: How many there are of all kinds.
         looks: The `eval` events, those of steps that were taken again once.
         damaged: Lines of the events that are none.
@@ -98,21 +96,14 @@ class Follower:
             data = file.read()
         whole = data.rfind(b"\n") + 1
         self.events_end += whole
-        for line in data[:whole].decode("utf-8", errors="replace").split("\n")[:-1]:
-            self._take_line(line)
+        found = parsed(data[:whole])
+        self.lines += len(found)
+        self.damaged += sum(event.get("kind") == DAMAGED for event in found)
+        for event in as_now(self.folder, [e for e in found if e.get("kind") in SHOWN]):
+            self._take_event(event)
 
-    def _take_line(self, line: str) -> None:
-        self.lines += 1
-        try:
-            event = loads(line)
-        except ValueError:
-            event = None
-        if not isinstance(event, dict):
-            self.damaged += 1
-            return
-        (event,) = as_now(self.folder, [event])
-        if event.get("kind") not in LEFT_OUT:
-            self.events.append(event)
+    def _take_event(self, event: Event) -> None:
+        self.events.append(event)
         numbered = isinstance(event.get("step"), int) and isinstance(event.get("attempt"), int)
         if event.get("kind") == "eval" and numbered:
             self._take_look(event)

@@ -35,6 +35,7 @@ def data_of(run: Run, placement: Placement) -> Dataset:
         Changed: If it is no longer the one that the run began with.
     """
     folder, facts = run.path / placement.data_dir, run.provenance()["data"]
+    check_is_there(run, folder)
     try:
         dataset = dataset_of(run.experiment, folder)
     except DataError as error:
@@ -51,6 +52,23 @@ def data_of(run: Run, placement: Placement) -> Dataset:
             "or start a new run"
         )
     return dataset
+
+
+def check_is_there(run: Run, folder: Path) -> None:
+    """Raise if the files of a run's data are not where it looks for them: one of both was moved.
+
+    Raises:
+        Changed: With the way out.
+    """
+    named = paths_named(run.experiment)
+    gone = [
+        f"{key}={named[key]}" for key, path in files_of(run, folder).items() if not path.exists()
+    ]
+    if gone:
+        raise Changed(
+            f"run {run.id}: {', '.join(gone)}: is not in {folder.resolve()}; put it there, or go on "
+            "with placement.data_dir=FOLDER, the folder that it is named from"
+        )
 
 
 def files_of(run: Run, folder: Path) -> dict[str, Path]:

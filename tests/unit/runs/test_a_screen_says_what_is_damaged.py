@@ -97,5 +97,5 @@ def test_what_was_read_is_not_read_again(run, monkeypatch) -> None:
         raise AssertionError("read again")
 
     monkeypatch.setattr(following.Follower, "_take", again)
-    monkeypatch.setattr(following.Follower, "_take_line", again)
+    monkeypatch.setattr(following.Follower, "_take_event", again)
     assert screen(run, 80, seen)[0].startswith(f"{run.id}: finished")

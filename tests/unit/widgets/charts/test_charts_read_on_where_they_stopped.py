@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stackwise.runs.coarse import Coarse
 from stackwise.runs.events import counted_once, read_events
-from stackwise.runs.following import LEFT_OUT, NUMBERS, Follower
+from stackwise.runs.following import NUMBERS, SHOWN, Follower
 from stackwise.runs.metrics import read_metrics
 from stackwise_widgets.charts import Reader
 
@@ -35,7 +35,7 @@ def holds_what_the_folder_says(follower: Follower) -> None:
     folder = follower.folder
     events = read_events(folder / "events.jsonl")
     good = [event for event in events if event["kind"] != "damaged_line"]
-    told = [event for event in good if event["kind"] not in LEFT_OUT]
+    told = [event for event in good if event["kind"] in SHOWN]
     assert follower.lines == len(events) and follower.events == told
     assert follower.damaged == len(events) - len(good)
     assert follower.looks == counted_once([e for e in good if e["kind"] == "eval"])
@@ -69,7 +69,7 @@ def test_events_read_at_every_cut_are_those_of_the_cut(twice, tmp_path, size) ->
         if size > 1 or cut % 50 == 0:
             holds_what_the_folder_says(follower)
     holds_what_the_folder_says(follower)
-    assert len(follower.events) == whole.count(b"\n")
+    assert follower.lines == whole.count(b"\n")
 
 
 def test_metrics_read_at_every_cut_are_those_of_the_cut(twice, tmp_path) -> None:
@@ -107,15 +107,15 @@ def test_a_reader_that_went_along_shows_what_a_new_one_shows(twice, tmp_path) ->
     assert reader.view is not None and reader.view.step == 10
 
 
-def test_statistics_of_blocks_are_counted_and_not_held(twice) -> None:
-    """They are most of the bytes of a run that is looked at often."""
+def test_what_is_not_shown_is_counted_and_not_held(twice) -> None:
+    """Statistics of blocks are most of the bytes of a run that is looked at often."""
     follower = Follower(twice.path)
     follower.read()
-    before = list(follower.events)
+    before, lines = list(follower.events), follower.lines
     with (twice.path / "events.jsonl").open("ab") as file:
         file.write(b'{"kind": "statistics", "step": 9, "blocks": {}}\n')
     assert follower.read() and not follower.read()
-    assert follower.events == before and follower.lines == len(before) + 1
+    assert follower.events == before and follower.lines == lines + 1
 
 
 def test_nothing_new_is_the_same_view(twice) -> None:
