@@ -101,4 +101,4 @@ class Average:
         self.updates = updates
         for part, name in self.values:
             if name in state.get(part, {}):
-                self.values[part, name] = state[part][name].clone()
+                self.values[part, name].copy_(state[part][name])

@@ -75,7 +75,8 @@ class Holding:
         for name, part in self.copies.items():
             part.load_state_dict(dict(state[name]))
         for stack in self.adapters:
-            self.adapters[stack] = dict(state[stack + SUFFIX])
+            for key, value in state[stack + SUFFIX].items():
+                self.adapters[stack][key] = value.to(self.adapters[stack][key].device)
 
     @torch.no_grad()
     def hidden(self, noisy: Corrupted, first_BTD: Tensor) -> Tensor | None:

@@ -216,7 +216,10 @@ class Optimizer:
         """
         kept = self._kept(parameter)
         for key, value in entries.items():
-            kept[key] = kept[key].copy_(value) if key in kept else value.clone()
+            if key in kept:
+                kept[key].copy_(value)
+            else:
+                kept[key] = value.to(parameter.device, copy=True)
 
 
 def _grad(parameter: nn.Parameter) -> Tensor:

@@ -231,7 +231,8 @@ def read_on_entering(manifest: Mapping[str, Any], name: str) -> bool:
 def read_state(work: Work, kind: str, parts: set[str]) -> State:
     """Moments or averages of some parts, as far as the last checkpoint has them.
 
-    In the middle of a stage they have just been verified as the run was restored.
+    They are mapped from their files, so that beside what they are copied into nothing is held. In
+    the middle of a stage they have just been verified as the run was restored.
 
     Raises:
         CheckpointError: If a file is missing, cut or altered.
@@ -242,11 +243,7 @@ def read_state(work: Work, kind: str, parts: set[str]) -> State:
     manifest, border = read_manifest(folder), work.at.step == 0
     found = {part for part in parts if f"{part}.{kind}" in manifest["parts"]}
     return {
-        part: {
-            key: value.to(work.device)
-            for key, value in read_part(folder, manifest, f"{part}.{kind}", verify=border).items()
-        }
-        for part in sorted(found)
+        part: read_part(folder, manifest, f"{part}.{kind}", verify=border) for part in sorted(found)
     }
 
 
