@@ -10,7 +10,6 @@ Layers are named from the rack, `stacks.s1.blocks.0.attention.qkv`, so that peft
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from safetensors.torch import load_file
 
 from stackwise.adapters import Adapter, Targets
 from stackwise.atomic import write_text
+from stackwise.bounded import read_text
 from stackwise.interop.errors import ModelError
-from stackwise.jsontext import dumps
+from stackwise.jsontext import dumps, loads
 from stackwise.model.adapters import (
     adapter_parameters,
     config_of,
@@ -33,6 +33,7 @@ from stackwise.model.rack import Rack
 from stackwise.training.tensorfile import save_file
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+LARGEST_CONFIG = 1 << 20
 PREFIX = "base_model.model."
 
 
@@ -124,7 +125,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ModelError: If one is missing or damaged, or they are not of LoRA.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        config = loads(read_text((folder / CONFIG).resolve(), LARGEST_CONFIG))
         tensors = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         name = Path(str(error.filename or WEIGHTS)).name

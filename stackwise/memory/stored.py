@@ -22,7 +22,6 @@ from stackwise.memory.lowrank import adapter_shapes
 from stackwise.model.block import Block, frozen_names
 from stackwise.model.conditioning import CHANGES
 from stackwise.model.formats import format_called
-from stackwise.model.init import Unfilled
 from stackwise.model.rack import Embedding, Head
 from stackwise.model.shape import RackShape, d_ff
 from stackwise.stage import Stage, parts_trained
@@ -37,7 +36,7 @@ Shapes = tuple[tuple[int, ...], ...]
 @lru_cache(maxsize=64)
 def block_shapes(shape: RackShape, attention: Params) -> Shapes:
     """The shape of each parameter of a block."""
-    with Unfilled():
+    with torch.device("meta"):
         block = Block(shape, attention, 0)
     return tuple(tuple(p.shape) for p in block.parameters())
 
@@ -51,7 +50,7 @@ def block_tensors(shape: RackShape, attention: Params) -> Tensors:
 @lru_cache(maxsize=64)
 def block_trained(shape: RackShape, attention: Params) -> Shapes:
     """The shape of each parameter of a block that trains where its stack does."""
-    with Unfilled():
+    with torch.device("meta"):
         block = Block(shape, attention, 0)
     still = frozen_names(block)
     return tuple(tuple(p.shape) for name, p in block.named_parameters() if name not in still)
@@ -60,7 +59,7 @@ def block_trained(shape: RackShape, attention: Params) -> Shapes:
 @lru_cache(maxsize=64)
 def block_linears(shape: RackShape, attention: Params) -> tuple[tuple[int, int], ...]:
     """Outputs and inputs of each linear layer of a block."""
-    with Unfilled():
+    with torch.device("meta"):
         block = Block(shape, attention, 0)
     found = [module for module in block.modules() if isinstance(module, nn.Linear)]
     return tuple((linear.out_features, linear.in_features) for linear in found)
@@ -69,7 +68,7 @@ def block_linears(shape: RackShape, attention: Params) -> tuple[tuple[int, int],
 @lru_cache(maxsize=64)
 def trained_linears(shape: RackShape, attention: Params) -> tuple[tuple[int, int], ...]:
     """The same of those that train."""
-    with Unfilled():
+    with torch.device("meta"):
         block = Block(shape, attention, 0)
     still = frozen_names(block)
     found = [

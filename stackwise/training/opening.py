@@ -20,6 +20,7 @@ from stackwise.data.batches import epoch_order, samples_per_epoch
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.meter import Meter
+from stackwise.memory.room import check_room
 from stackwise.model.adapters import check_package
 from stackwise.model.codes import operators
 from stackwise.model.formats import format_called
@@ -29,7 +30,8 @@ from stackwise.runs import Run, RunWriter
 from stackwise.stage import Stage
 from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.checkpoint import MANIFEST
-from stackwise.training.parts import empty_rack
+from stackwise.training.ownership import own_manifest
+from stackwise.training.parts import check_held, empty_rack
 from stackwise.training.placing import check_disk
 from stackwise.training.residence import begin_ends
 from stackwise.training.saved import RACK, restore
@@ -57,7 +59,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
 
     Raises:
         ExperimentError: If the placement names a device that is not here, or a package is missing,
-            or a disk has no room for what is left of the run.
+            or memory or a disk has no room for what is left of the run.
         RunBusy: If another process is training it.
         OSError: If a link in its folder leads out of it.
         TrainingError: If the corpus is no longer the one that the run began with.
@@ -70,6 +72,7 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
     exp = as_probed(run.experiment, stages)
     device = device_of(placement)
     check_placement(exp, placement, goes_on=True)
+    check_room(plan_rows(exp, placement, stages), placement)
     dataset = data_of(run, placement)
     old, new = caches_of(run, before), caches_of(run, placement)
     leaves = None if old == new else old
@@ -82,6 +85,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         meter = Meter(device)
         if meter.blind is not None:
             writer.event("peak_unknown", why=meter.blind)
+        if (run.path / RACK / MANIFEST).exists():
+            check_held(exp, run.path / RACK, own_manifest(run, RACK), ends=False)
         rack = empty_rack(exp, device)
         lent = lent_from(placement)
         shelf = None if lent is None else Shelf(rack, run.path / RACK, device, lent)

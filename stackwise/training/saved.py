@@ -42,7 +42,7 @@ from stackwise.training.checkpoint import (
 )
 from stackwise.training.optim import carried, optimizer_state
 from stackwise.training.ownership import own_manifest
-from stackwise.training.parts import built_alike, empty_rack, fill, put
+from stackwise.training.parts import built_alike, check_held, empty_rack, fill, put
 from stackwise.training.start import stages_of
 from stackwise.training.step import Trainee
 from stackwise.training.trained import State, tensors_of
@@ -277,6 +277,7 @@ def read_rack(
     at = Counters(**manifest["counters"])
     if not at.total_steps:  # only stacks that wait for their stage were put away
         raise CheckpointError(f"run {run.id}: has no checkpoint yet; it is {run.state}")
+    check_held(exp, folder, manifest)
     rack = empty_rack(exp, device)
     averaged = set() if raw else {*averages_in(manifest)}
     better = own_manifest(run, BEST) if best else {"parts": {}}
