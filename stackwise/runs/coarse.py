@@ -54,8 +54,7 @@ class Coarse:
         new = self._merged(stage_N, step_N, value_NR, np.isnan(value_NR))
         self._hold(*(np.concatenate(pair) for pair in zip(*self._as_wide(new), strict=True)))
         most = max(self.most, 2 * len(np.unique(self.stage)))
-        while (
-            len(self.last) > most and self.steps_each < LARGEST_STEP:  # where steps do not rise
+        while len(self.last) > most and self.steps_each < LARGEST_STEP:  # steps that do not rise
             self.steps_each *= 2
             self._hold(self.stage, self.last, self.largest, self.missing)
 
