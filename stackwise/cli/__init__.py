@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from stackwise.cli.arguments import read
 from stackwise.cli.training import STOPPED
+from stackwise.printing import say
 
 UNTRUSTED = 8
 
@@ -45,14 +46,14 @@ def answered(arguments: Sequence[str] | None) -> int:
     try:
         return int(options.command(options))
     except TrustError as error:
-        print(f"stackwise: {error}", file=sys.stderr)
+        say(f"stackwise: {error}", error=True)
         return UNTRUSTED
     except (ValueError, RunError, DataError) as error:
-        print(f"stackwise: {error}", file=sys.stderr)
+        say(f"stackwise: {error}", error=True)
         return 2
     except (RunBusy, CheckpointError, TrainingError, OSError) as error:
-        print(f"stackwise: {error}", file=sys.stderr)
+        say(f"stackwise: {error}", error=True)
         return 1
     except Stopped as stopped:
-        print(f"stackwise: {stopped}", file=sys.stderr)
+        say(f"stackwise: {stopped}", error=True)
         return STOPPED

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stackwise.printing import say
+
 
 def runs_command(options: argparse.Namespace) -> int:
     """List the runs, newest first."""
@@ -77,8 +79,8 @@ def eval_command(options: argparse.Namespace) -> int:
         f"{score.bits_per_byte:.4f} ± {score.stderr:.4f} bits per byte, "
         f"{score.nats_per_token:.4f} nats per token, {score.tokens} tokens of {score.bytes} bytes"
     )
-    print(score.note)
-    print(beside(run))
+    say(score.note)
+    say(beside(run))
     return 0
 
 

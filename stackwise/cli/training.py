@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from stackwise.cli.settings import placement_keys, said, settings
+from stackwise.printing import say
 
 STOPPED = 130
 FOLDERS = {"runs_dir", "data_dir"}  # by which a run that is there is found
@@ -39,7 +40,7 @@ def resume_command(options: argparse.Namespace) -> int:
     run = attach(options.run, options.runs_dir)
     if run.state == "paused" or options.detach:
         run.resume(keys, trust=options.trust)
-        print(f"{run.id}: goes on in its own process")
+        say(f"{run.id}: goes on in its own process")
         return 0
     check_trusted(run, options.trust)
     changed = None if run.state == "finished" else changed_placement(run, keys)
@@ -60,10 +61,10 @@ def carry_out(run: Any, placement: Any, given: Mapping[str, Any]) -> int:
     from stackwise.runs.folder import RESTORE
     from stackwise.training.run import execute
 
-    print(f"{run.id}: {run.experiment}")
+    say(f"{run.id}: {run.experiment}")
     facts = run.provenance()
     for note in [*facts["data"]["notes"], *facts.get("notes", ())]:
-        print(f"note: {note}")
+        say(f"note: {note}")
     if run.state == "finished" and (late := ", ".join(changes_of(run, given))):
         print(f"note: it is finished already, so {late} had no effect; run --rerun trains it again")
     if run.state != "finished":
@@ -80,7 +81,7 @@ def carry_out(run: Any, placement: Any, given: Mapping[str, Any]) -> int:
             )
             return STOPPED
     if run.state == "stopped":
-        print(f"stopped and saved; go on with: {program()} resume {called(run)}")
+        say(f"stopped and saved; go on with: {program()} resume {called(run)}")
         return STOPPED
     result = run.result()
     if not result:
@@ -88,15 +89,15 @@ def carry_out(run: Any, placement: Any, given: Mapping[str, Any]) -> int:
             f"run {run.id}: is finished, but its events.jsonl is damaged and holds no result; "
             f"{program()} eval {called(run)} measures its weights again"
         )
-    print(
+    say(
         f"{number(result['bits_per_byte'])} bits per byte held-out ({result['note']}), "
         f"{count_text(result['parameters'])} parameters, {result['flops']:.3g} FLOPs, "
         f"peak {bytes_text(result['peak_bytes'])}, {result['seconds']:.0f} s of training"
     )
-    print(beside(run))
+    say(beside(run))
     if not run.has_weights():
         raise RunError(f"run {run.id}: its weights are gone: rack/ holds none; {RESTORE}")
-    print(f'look at it with: {program()} sample {called(run)} "In the beginning"')
+    say(f'look at it with: {program()} sample {called(run)} "In the beginning"')
     return 0
 
 
