@@ -13,9 +13,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 import stackwise as sw
-from stackwise.training.checkpoint import MANIFEST, read_manifest, sealed
+from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest, sealed
 
 from ..warm import forked_json
 
@@ -78,13 +79,14 @@ MODULES = ("torch", "yaml", "stackwise", "sitecustomize", "conftest", "json", "m
 CHILD = """
 import json, os, sys
 
-seen, home = [], os.path.realpath(sys.argv[1])
+seen, home = [], os.path.realpath(sys.argv[1] + "/../../..")
 STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn")
 NETS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request")
 
 
 def inside(path):
-    return isinstance(path, (str, bytes)) and os.path.realpath(os.fsdecode(path)).startswith(home)
+    named = isinstance(path, (str, bytes)) and not os.fsdecode(path).startswith("<")
+    return named and os.path.realpath(os.fsdecode(path)).startswith(home)
 
 
 def hook(event, args):
@@ -123,66 +125,78 @@ import stackwise.detached.launch as launching
 import peft, datasets, tokenizers, plotly.graph_objects, matplotlib.figure, pyarrow.dataset
 
 sys.addaudithook(hook)
-folder, runs = Path(home), Path(home).parent
-out = runs.parent / "out"
-out.mkdir(exist_ok=True)
-run = sw.Run(folder)
-READERS = dict(
-    state=lambda: run.state, status=run.status, error=run.error, summary=run.summary,
-    experiment=lambda: run.experiment, asked=lambda: asked_of(run), stages=run.stages,
-    plan=run.plan, provenance=run.provenance, carries=run.carries, events=run.events,
-    metrics=run.metrics, evals=run.evals, layers=run.layers, statistics=run.statistics,
-    drift=run.drift, memory=run.memory, result=run.result, tokenizer=run.tokenizer,
-    labels=lambda: run.labels, log=run.log, what_now=run.what_now, rack=run.rack,
-    best=lambda: run.rack(best=True), lent=lambda: run.rack(lent="disk"),
-    stages_done=run.stages_done, weights=run.weights_hash, follow=lambda: Follower(folder).read(),
-    screen=lambda: screen(run, 80, Follower(folder)), after=lambda: rack_after(run, 0),
-    listed=lambda: runs_in(runs), evaluate=lambda: evaluate_run(run),
-    sample=lambda: sw.sample(run.rack(), "a", length=2), view=lambda: view_of(run),
-    page=lambda: write_page(run, out / "page.html"), panel=lambda: RunPanel(run=run),
-    compare=lambda: Compare(runs).wait(), inspect=lambda: Inspect(run).wait(),
-    teach=lambda: Teach(run), zip=lambda: run.share(out / "run.zip"),
-    fork=lambda: run.fork(after_stage=0, launch=False, optim={"lr": 1e-3}),
-    resume=lambda: resume(run), again=lambda: launching.relaunch(run, queue=False),
-    study=lambda: Study.load(folder), result_of=lambda: Study.load(folder / "study.yaml"),
-    model=lambda: sw.read_model(folder), imported=lambda: sw.import_model(folder, out / "model"),
-    exported=lambda: sw.export_model(run, out / "hf"), adapters=lambda: read_folder(folder),
-    start=lambda: experiment_from(folder), state_file=lambda: Workbench(state=folder / "state.yaml"),
-    **{word: lambda word=word: main([word, str(folder)]) for word in
-       ("eval", "sample", "resume", "label", "pause", "stop", "watch", "export", "import", "study")},
-)
-left = set(sys.argv[2].split()) if len(sys.argv) > 2 else set()
-os.chdir(folder)
 told, sys.stdout = sys.stdout, open(os.devnull, "w")
-went = {}
-for name, read in READERS.items():
-    if name in left:
-        continue
-    try:
-        read()
-        went[name] = "read"
-    except (Exception, SystemExit) as error:
-        went[name] = type(error).__name__
-    if os.path.exists("pwned"):
-        seen.append(["pwned", name])
-        os.unlink("pwned")
-print(json.dumps([seen, went]), file=told, flush=True)
+
+
+def readers(folder, out):
+    run, runs = sw.Run(folder), folder.parent
+    out.mkdir(exist_ok=True)
+    found = dict(
+        state=lambda: run.state, status=run.status, error=run.error, summary=run.summary,
+        experiment=lambda: run.experiment, asked=lambda: asked_of(run), stages=run.stages,
+        plan=run.plan, provenance=run.provenance, carries=run.carries, events=run.events,
+        metrics=run.metrics, evals=run.evals, layers=run.layers, statistics=run.statistics,
+        drift=run.drift, memory=run.memory, result=run.result, tokenizer=run.tokenizer,
+        labels=lambda: run.labels, log=run.log, what_now=run.what_now, rack=run.rack,
+        best=lambda: run.rack(best=True), lent=lambda: run.rack(lent="disk"),
+        stages_done=run.stages_done, weights=run.weights_hash,
+        follow=lambda: Follower(folder).read(),
+        screen=lambda: screen(run, 80, Follower(folder)), after=lambda: rack_after(run, 0),
+        listed=lambda: runs_in(runs), evaluate=lambda: evaluate_run(run),
+        sample=lambda: sw.sample(run.rack(), "a", length=2), view=lambda: view_of(run),
+        page=lambda: write_page(run, out / "page.html"), panel=lambda: RunPanel(run=run),
+        compare=lambda: Compare(runs).wait(), inspect=lambda: Inspect(run).wait(),
+        teach=lambda: Teach(run), zip=lambda: run.share(out / "run.zip"),
+        fork=lambda: run.fork(after_stage=0, launch=False, optim={"lr": 1e-3}),
+        resume=lambda: resume(run),
+        study=lambda: Study.load(folder), result_of=lambda: Study.load(folder / "study.yaml"),
+        model=lambda: sw.read_model(folder),
+        imported=lambda: sw.import_model(folder, out / "model"),
+        exported=lambda: sw.export_model(run, out / "hf"), adapters=lambda: read_folder(folder),
+        start=lambda: experiment_from(folder),
+        state_file=lambda: Workbench(state=folder / "state.yaml", warm=False),
+    )
+    words = ("eval", "sample", "resume", "label", "pause", "stop", "watch", "export", "import",
+             "study")
+    for word in words:
+        found["command " + word] = lambda word=word: main([word, str(folder)])
+    return found
+
+
+def probes(folder):
+    import pickle, runpy, subprocess
+    return dict(pickle=lambda: pickle.load(open(folder / "b.pkl", "rb")),
+                module=lambda: runpy.run_path(str(folder / "evil.py")),
+                process=lambda: subprocess.run(["true"]))
+
+
+whole = {}
+for path in map(Path, sys.argv[1:]):
+    os.chdir(path)
+    seen.clear()
+    of_ours = path.name == "probes"
+    went, acts = {}, probes(path) if of_ours else readers(path, path.parents[1] / "out")
+    for name, read in acts.items():
+        before = len(seen)
+        try:
+            read()
+            went[name] = "read"
+        except (Exception, SystemExit) as error:
+            went[name] = type(error).__name__
+        if os.path.exists("pwned"):
+            seen.append(["pwned", name])
+            os.unlink("pwned")
+        if len(seen) > before:
+            went[name] = f"executed: {seen[before]}"
+    whole[path.parents[1].name] = [list(seen), went]
+print(json.dumps(whole), file=told, flush=True)
 os._exit(0)
 """
 
 
-def opened(folder: Path, left: str = "") -> dict[str, str]:
-    """What came of every reader; none may have executed anything."""
-    for name in MODULES:
-        (folder / f"{name}.py").write_text(TOUCH)
-    seen, went = forked_json(CHILD, str(folder), left)
-    assert seen == []
-    assert not (folder / "pwned").exists()
-    return went
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> sw.Run:
+def went(tmp_path_factory) -> dict[str, tuple[list, dict[str, str]]]:
+    """By the name of a hostile folder: what was executed of it, and what came of every reader."""
     exp = sw.Experiment(
         title="tiny",
         curriculum="left_to_right",
@@ -192,13 +206,20 @@ def finished(tmp_path_factory) -> sw.Run:
         budget={"tokens": 4 * 4 * 16},
         eval={"points": 2, "windows": 2, "final": 2},
     )
-    place = sw.Placement(runs_dir=str(tmp_path_factory.mktemp("runs")), device="cpu", threads=1)
-    return sw.train(exp, place)
-
-
-@pytest.fixture
-def run(finished, tmp_path) -> sw.Run:
-    return sw.Run(shutil.copytree(finished.path, tmp_path / "runs" / finished.id))
+    home = tmp_path_factory.mktemp("strangers")
+    place = sw.Placement(runs_dir=str(home / "made"), device="cpu", threads=1)
+    made, folders = sw.train(exp, place), []
+    for make in (pickles, weights, models, data):
+        folder = home / make.__name__ / "runs" / made.id
+        shutil.copytree(made.path, folder)
+        make(folder)
+        for name in MODULES:
+            (folder / f"{name}.py").write_text(TOUCH)
+        folders.append(folder)
+    probes = home / "seen" / "runs" / "probes"
+    bombed(probes / "b.pkl")
+    (probes / "evil.py").write_text(TOUCH)
+    return forked_json(CHILD, *map(str, folders), str(probes))
 
 
 def bombed(path: Path) -> None:
@@ -206,106 +227,98 @@ def bombed(path: Path) -> None:
     path.write_bytes(pickle.dumps(Bomb()))
 
 
-def test_the_hook_sees_what_would_be_executed(tmp_path) -> None:
-    (tmp_path / "stages.json").write_text("[]")
-    bombed(tmp_path / "b.pkl")
-    (tmp_path / "evil.py").write_text(TOUCH)
-    for act in (
-        "__import__('pickle').load(open(folder / 'b.pkl', 'rb'))",
-        "__import__('runpy').run_path(str(folder / 'evil.py'))",
-        "__import__('subprocess').run(['true'])",
-    ):
-        code = CHILD.replace(
-            "READERS = dict(", f"READERS = dict(evil=lambda: {act}, **{{}}) or dict("
-        )
-        code = code.replace("for name, read in READERS", "for name, read in READERS", 1)
-        seen, _ = forked_json(code.replace("status=run.status", f"status=lambda: {act}"),
-                              str(tmp_path), " ".join(("resume", "again")))  # fmt: skip
-        assert seen, act
-
-
-def test_a_folder_of_pickles_is_a_folder_of_damage(run) -> None:
-    names = [path for path in run.path.rglob("*") if path.is_file()]
-    for path in names:
+def pickles(folder: Path) -> None:
+    """Every file, and what others would look for."""
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
         bombed(path)
     for name in ("pytorch_model.bin", "model.pt", "adapter_model.bin", "training_args.bin",
                  "model.safetensors", "adapter_model.safetensors", "config.json", "model.yaml",
                  "adapter_config.json", "study.yaml", "runs.json", "state.yaml"):  # fmt: skip
-        bombed(run.path / name)
-    went = opened(run.path)
-    assert {went[name] for name in ("stages", "rack", "resume", "tokenizer", "model")} == {
-        "RunError", "CheckpointError", "ExperimentError", "DataError", "ModelError"
-    } - ({"CheckpointError"} if went["rack"] != "CheckpointError" else set()) - (
-        {"ExperimentError"} if went["resume"] != "ExperimentError" else set()
-    )  # fmt: skip
+        bombed(folder / name)
 
 
-def test_weights_that_are_pickles_are_damage_whatever_their_hashes(run) -> None:
-    for folder in (run.path / "rack", *run.path.glob("stages/*/rack"), run.path / "best"):
-        manifest = read_manifest(folder)
+def weights(folder: Path) -> None:
+    """All weights are pickles, and every hash is right."""
+    for rack in (folder / "rack", *folder.glob("stages/*/rack"), folder / "best"):
+        manifest = read_manifest(rack)
         for name, entry in manifest["parts"].items():
-            home = folder if "." not in name or folder.name != "rack" else folder.parent / "state"
-            (home / entry["file"]).unlink()
             content = pickle.dumps(Bomb())
             digest = hashlib.sha256(content).hexdigest()
             entry |= {"bytes": len(content), "sha256": digest}
             entry["file"] = f"{name}-{digest[:16]}.safetensors"
-            (home / entry["file"]).write_bytes(content)
-        (folder / MANIFEST).write_text(json.dumps(sealed(manifest)))
-    went = opened(run.path)
-    assert went["experiment"] == went["metrics"] == went["page"] == "read"
-    assert {went[name] for name in ("rack", "best", "lent", "evaluate")} == {"CheckpointError"}
+            (home_of(rack, name) / entry["file"]).write_bytes(content)
+        (rack / MANIFEST).write_text(json.dumps(sealed(manifest)))
 
 
-def test_models_that_bring_code_bring_none(run) -> None:
-    config = {
-        "model_type": "llama",
-        "architectures": ["EvilForCausalLM"],
-        "trust_remote_code": True,
-    }
+def models(folder: Path) -> None:
+    """A Hugging Face folder, and one of peft, that name classes of their own."""
+    config: dict = {"model_type": "llama", "architectures": ["Evil"], "trust_remote_code": True}
     config["auto_map"] = {
         "AutoConfig": "configuration_evil.Evil",
         "AutoModelForCausalLM": "modeling_evil.Evil",
         "AutoTokenizer": ["tokenization_evil.Evil", None],
     }
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
-        (run.path / name).write_text(json.dumps(config))
-    adapter = {
-        "peft_type": "LORA",
-        "auto_mapping": {"parent_library": "evil", "base_model_class": "Evil"},
-    }
-    (run.path / "adapter_config.json").write_text(json.dumps(adapter))
-    bombed(run.path / "adapter_model.safetensors")
-    bombed(run.path / "pytorch_model.bin")
-    (run.path / "chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}")
-    went = opened(run.path)
-    assert went["imported"] == went["adapters"] == "ModelError"
+        (folder / name).write_text(json.dumps(config))
+    own = {"parent_library": "evil", "base_model_class": "Evil"}
+    adapter = {"peft_type": "LORA", "auto_mapping": own}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    bombed(folder / "adapter_model.safetensors")
+    bombed(folder / "pytorch_model.bin")
 
 
-def test_data_that_brings_a_script_is_refused(run) -> None:
-    """A run whose corpus is a folder in its own, with a loading script and pickles."""
-    home = run.path / "corpus"
+def data(folder: Path) -> None:
+    """A stopped run whose corpus is a folder in its own, with a loading script and pickles."""
+    home = folder / "corpus"
     home.mkdir()
     for name in ("corpus.py", "evil.py", "__init__.py"):
         (home / name).write_text(TOUCH)
-    for name in ("train.pkl", "train.pickle", "data.pt", "0.tar"):
+    for name in ("train.pkl", "train.pickle", "data.pt"):
         bombed(home / name)
-    (home / "README.md").write_text(
-        "---\nconfigs:\n- config_name: default\n  data_files: '*.pkl'\n---\n"
-    )
-    import yaml
-
-    path = run.path / "experiment.yaml"
+    configs = "configs:\n- config_name: default\n  data_files: '*.pkl'\n"
+    (home / "README.md").write_text(f"---\n{configs}---\n")
+    path = folder / "experiment.yaml"
     exp = yaml.safe_load(path.read_text())
     exp["data"]["corpus"] = {"kind": "hf", "dataset": "corpus"}
     path.write_text(yaml.safe_dump(exp))
-    place = yaml.safe_load((run.path / "placement.yaml").read_text())
-    (run.path / "placement.yaml").write_text(yaml.safe_dump({**place, "data_dir": "."}))
-    status = json.loads((run.path / "status.json").read_text())
-    (run.path / "status.json").write_text(json.dumps({**status, "state": "stopped"}))
-    for folder in (run.path / "rack", run.path / "best"):
-        manifest = read_manifest(folder)
+    place = yaml.safe_load((folder / "placement.yaml").read_text())
+    (folder / "placement.yaml").write_text(yaml.safe_dump({**place, "data_dir": "."}))
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps({**status, "state": "stopped"}))
+    for rack in (folder / "rack", folder / "best"):
+        manifest = read_manifest(rack)
         manifest["run"]["experiment.yaml"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        (folder / MANIFEST).write_text(json.dumps(sealed(manifest)))
-    went = opened(run.path, "again")
-    assert went["resume"] == went["evaluate"] == "DataError"
+        (rack / MANIFEST).write_text(json.dumps(sealed(manifest)))
+
+
+def test_the_hook_sees_what_is_executed(went) -> None:
+    seen, came = went["seen"]
+    assert {event for event, _ in seen} >= {"pickle.find_class", "compile", "subprocess.Popen"}
+    assert all(each.startswith("executed") for each in came.values())
+
+
+def test_a_folder_of_pickles_is_a_folder_of_damage(went) -> None:
+    seen, came = went["pickles"]
+    assert seen == []
+    assert came["stages"] == "RunError" and came["tokenizer"] == "DataError"
+    assert came["rack"] in ("CheckpointError", "ExperimentError", "RunError")
+    assert came["model"] == came["adapters"] == "ModelError"
+
+
+def test_weights_that_are_pickles_are_damage_whatever_their_hashes(went) -> None:
+    seen, came = went["weights"]
+    assert seen == []
+    assert came["experiment"] == came["metrics"] == came["page"] == "read"
+    assert {came[name] for name in ("rack", "best", "lent", "evaluate")} == {"CheckpointError"}
+
+
+def test_models_that_bring_code_bring_none(went) -> None:
+    seen, came = went["models"]
+    assert seen == []
+    assert came["imported"] == came["adapters"] == "ModelError"
+
+
+def test_data_that_brings_a_script_is_refused(went) -> None:
+    seen, came = went["data"]
+    assert [each for each in seen if "stackwise.detached.supervisor" not in each[1]] == []
+    assert came["resume"] == came["evaluate"] == "DataError"
