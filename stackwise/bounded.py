@@ -45,7 +45,7 @@ def opened(path: Path) -> BinaryIO:
     if not stat.S_ISREG(mode):
         os.close(handle)
         number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(number, "is no file", path.name)
+        raise OSError(number, os.strerror(number), str(path))
     return open(handle, "rb")
 
 

@@ -364,7 +364,8 @@ class Experiment(Checked):
     @classmethod
     def load(cls, path: str | Path, *, opening_run: bool = False) -> Experiment:
         """Read a YAML file. With `opening_run`, an unknown curriculum's name is let through."""
-        return cls.from_yaml(read_text(path), source=str(path), opening_run=opening_run)
+        text = read_text(path, links=not opening_run)
+        return cls.from_yaml(text, source=str(path), opening_run=opening_run)
 
     @classmethod
     def from_yaml(cls, text: str, *, source: str = "YAML", opening_run: bool = False) -> Experiment:

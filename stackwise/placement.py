@@ -104,7 +104,7 @@ class Placement(Section):
     @classmethod
     def load(cls, path: str | Path) -> Placement:
         """Read a YAML file that `to_yaml` wrote."""
-        values = read_mapping(read_text(path), str(path), "a placement")
+        values = read_mapping(read_text(path, links=False), str(path), "a placement")
         with said_in(str(path)):
             values = older_read(PLACEMENT, values)
             values.pop(PLACEMENT.key, None)

@@ -6,6 +6,7 @@ its window, or write into its input.
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 
 JOINERS = "\u200c\u200d"  # they hold an emoji together, and letters of some scripts
@@ -20,6 +21,12 @@ def prints(letter: str) -> bool:
 def printable(text: str) -> str:
     """A text as one line that a terminal only shows; another character stands for any other."""
     return "".join(letter if prints(letter) else STAND_IN for letter in text)
+
+
+def say(text: object, *, error: bool = False) -> None:
+    """Print a text of several lines, of which a terminal obeys nothing."""
+    lines = str(text).split("\n")
+    print("\n".join(map(printable, lines)), file=sys.stderr if error else sys.stdout)
 
 
 def is_prose(text: str) -> bool:

@@ -20,7 +20,7 @@ from stackwise.stage import paths_so_far
 from stackwise.training.checkpoint import MANIFEST, CheckpointError, read_manifest, read_part
 from stackwise.training.kept_stages import folder_of, kept_stages
 from stackwise.training.ownership import identity_of
-from stackwise.training.parts import empty_rack, put
+from stackwise.training.parts import check_held, empty_rack, put
 from stackwise.training.saved import AVERAGE, RACK, put_adapters
 from stackwise.training.start import stages_of
 from stackwise.trunk.shelf import Shelf
@@ -82,6 +82,7 @@ def rack_after(
         raise RunError(f"run {run.id}: the end of stage {stage} is not kept; there are: {there}")
     exp, folder, stages = run.experiment, ends[stage], stages_of(run)
     manifest = own_end(run, folder)
+    check_held(exp, folder, manifest)
     rack = empty_rack(exp, torch.device(device))
     shelf = Shelf(rack, folder, torch.device(device), lent) if lent is not None else None
     for name, entry in manifest["parts"].items():

@@ -138,13 +138,19 @@ def read_value(text: str) -> Any:
     return yaml.load(text, Loader=_Plain)
 
 
-def read_text(path: str | Path) -> str:
+def read_text(path: str | Path, *, links: bool = True) -> str:
     """The text of a file.
+
+    Args:
+        path: The file.
+        links: Whether it may be a link: in a run's folder, which may be a stranger's, it may not.
 
     Raises:
         ExperimentError: If it is no file, too long, or not UTF-8.
     """
     path = Path(path)
+    if not links and path.is_symlink():
+        raise ExperimentError(f"{path}: is a link, which is not followed; put the file there")
     if os.path.isdir(path):
         raise ExperimentError(f"{path}: is a folder; name a YAML file")
     if not os.path.isfile(path):  # False where the system will not say, as of a name too long

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from stackwise.cli.arguments import read
 from stackwise.exit_codes import code_of, stop_code
+from stackwise.printing import say
 from stackwise.stopping import listening, was_interrupted
 
 
@@ -50,10 +51,10 @@ def answered(arguments: Sequence[str] | None) -> int:
     try:
         return int(options.command(options))
     except said as error:
-        print(f"stackwise: {error}", file=sys.stderr)
+        say(f"stackwise: {error}", error=True)
         return code_of(error)
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-        print(f"stackwise: memory ran out: {error or 'no more is to be had'}", file=sys.stderr)
+        say(f"stackwise: memory ran out: {error or 'no more is to be had'}", error=True)
         return code_of(error)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.cli.keeping import prune_command
+from stackwise.printing import say
 
 
 def runs_command(options: argparse.Namespace) -> int:
@@ -85,8 +86,8 @@ def eval_command(options: argparse.Namespace) -> int:
         f"{score.bits_per_byte:.4f} ± {score.stderr:.4f} bits per byte, "
         f"{score.nats_per_token:.4f} nats per token, {score.tokens} tokens of {score.bytes} bytes"
     )
-    print(score.note)
-    print(beside(run))
+    say(score.note)
+    say(beside(run))
     return 0
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from stackwise.printing import say
+
 UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 
 
@@ -36,7 +38,7 @@ def import_command(options: argparse.Namespace) -> int:
         f"{model.attention.choice}, {count_text(count)} parameters, {model.dtype}"
     )
     for note in model.source.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     print(f"train it a stack at a time with: {program()} run {quote(str(path))}")
     print(f"give it back with: {program()} export {quote(str(path))} TARGET")
     return 0
@@ -57,9 +59,9 @@ def export_command(options: argparse.Namespace) -> int:
     )
     with bar() as moved:
         path = written(export, options.target, shard_bytes=shard_bytes, on_bytes=moved.update)
-    print(f"{path}: {export.weights}")
+    say(f"{path}: {export.weights}")
     for note in export.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     print(f"load it with: transformers.AutoModelForCausalLM.from_pretrained({str(path)!r})")
     return 0
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from stackwise.cli.keeping import add_keeping, watchdog_in
 from stackwise.cli.settings import add_code, add_trust, said, settings
+from stackwise.printing import say
 
 WATCH_SECONDS, LINE_SECONDS, STOP_SECONDS = 0.5, 10.0, 600.0
 ENDED_BADLY = ("failed", "died", "damaged")
@@ -106,8 +107,8 @@ def launch_command(options: argparse.Namespace) -> int:
         alert=options.alert,
         watchdog=watchdog_in(options),
     )
-    print(f"{run.id}: {run.state}")
-    print(f"watch it with: {program()} watch {called(run)}")
+    say(f"{run.id}: {run.state}")
+    say(f"watch it with: {program()} watch {called(run)}")
     return 0
 
 
@@ -137,7 +138,7 @@ def stop_command(options: argparse.Namespace) -> int:
     if run.wait(STOP_SECONDS) in LIVE:
         owner = owner_of(run.path)
         who = "its process" if owner is None else f"process {owner.pid} on {owner.host}"
-        print(f"{run.id}: is still {run.state}; {who} has not taken up the stop yet")
+        say(f"{run.id}: is still {run.state}; {who} has not taken up the stop yet")
         return 1
     return _say(run, run.what_now() or "")
 
@@ -185,10 +186,10 @@ def fork_command(options: argparse.Namespace) -> int:
     check_trusted(old, options.trust)
     run = fork(old, options.after_stage, nested(said(options.changes)))
     for note in run.provenance().get("notes", ()):
-        print(f"note: {note}")
+        say(f"note: {note}")
     relaunch(run, trust=options.trust)
-    print(f"{run.id}: {run.state}")
-    print(f"watch it with: {program()} watch {called(run)}")
+    say(f"{run.id}: {run.state}")
+    say(f"watch it with: {program()} watch {called(run)}")
     return 0
 
 
@@ -196,9 +197,9 @@ def label_command(options: argparse.Namespace) -> int:
     """Name a run, note something, tag it."""
     run = _of(options)
     labels = run.label(name=options.name, note=options.note, tags=options.tag)
-    print(f"{run.id}: name {labels.name!r}, tags {', '.join(labels.tags) or 'none'}")
+    say(f"{run.id}: name {labels.name!r}, tags {', '.join(labels.tags) or 'none'}")
     if labels.note:
-        print(labels.note)
+        say(labels.note)
     return 0
 
 
@@ -206,12 +207,12 @@ def delete_command(options: argparse.Namespace) -> int:
     """Remove a run's folder, once that is confirmed."""
     run = _of(options)
     if not options.yes:
-        print(f"{run.path}: would be removed, with its weights; say so with --yes")
+        say(f"{run.path}: would be removed, with its weights; say so with --yes")
         return 2
     left = run.delete()
-    print(f"{run.id}: removed")
+    say(f"{run.id}: removed")
     for path in left:
-        print(f"{path}: is left; it may be another run's")
+        say(f"{path}: is left; it may be another run's")
     return 0
 
 
@@ -229,5 +230,5 @@ def _of(options: argparse.Namespace) -> Any:
 
 
 def _say(run: Any, more: str) -> int:
-    print(f"{run.id}: {run.state}{f'; {more}' if more else ''}")
+    say(f"{run.id}: {run.state}{f'; {more}' if more else ''}")
     return 0

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from stackwise.printing import say
+
 if TYPE_CHECKING:
     from stackwise.choice import Params
     from stackwise.data.tokenizer import Tokenizer
@@ -130,7 +132,7 @@ def sample_command(options: argparse.Namespace) -> int:
         last = show(steps, tokenizer, rack.mask_id)
     else:
         *_, last = steps
-    print(tokenizer.decode(last.ids_BT[0].cpu().numpy()))
+    say(tokenizer.decode(last.ids_BT[0].cpu().numpy()))
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from stackwise.cli.keeping import watchdog_in
 from stackwise.cli.settings import placement_keys, said, settings
 from stackwise.exit_codes import stop_code
+from stackwise.printing import say
 
 FOLDERS = {"runs_dir", "data_dir"}  # by which a run that is there is found
 
@@ -50,7 +51,7 @@ def resume_command(options: argparse.Namespace) -> int:
             watchdog=watchdog_in(options),
             trust=options.trust,
         )
-        print(f"{run.id}: goes on in its own process")
+        say(f"{run.id}: goes on in its own process")
         return 0
     check_trusted(run, options.trust)
     changed = None if run.state == "finished" else changed_placement(run, keys)
@@ -77,11 +78,11 @@ def carry_out(
     from stackwise.training.checkpoint import CheckpointError
     from stackwise.training.run import execute
 
-    print(f"{run.id}: {run.experiment}")
+    say(f"{run.id}: {run.experiment}")
     facts, promise = run.provenance(), run.determinism()
-    said = [promise_text(promise)] if promise["promised"] is False else []
-    for note in [*facts["data"]["notes"], *facts.get("notes", ()), *said]:
-        print(f"note: {note}")
+    noted = [promise_text(promise)] if promise["promised"] is False else []
+    for note in [*facts["data"]["notes"], *facts.get("notes", ()), *noted]:
+        say(f"note: {note}")
     if run.state == "finished" and (late := ", ".join(changes_of(run, given))):
         print(f"note: it is finished already, so {late} had no effect; run --rerun trains it again")
     if run.state == "finished":
@@ -107,7 +108,7 @@ def carry_out(
             )
             return stop_code(stop)
     if run.state == "stopped":
-        print(f"stopped and saved; go on with: {program()} resume {called(run)}")
+        say(f"stopped and saved; go on with: {program()} resume {called(run)}")
         return stop_code()
     result = run.result()
     if not result:
@@ -115,18 +116,18 @@ def carry_out(
             f"run {run.id}: is finished, but its events.jsonl is damaged and holds no result; "
             f"{program()} eval {called(run)} measures its weights again"
         )
-    print(
+    say(
         f"{number(result['bits_per_byte'])} bits per byte held-out ({result['note']}), "
         f"{count_text(result['parameters'])} parameters, {result['flops']:.3g} FLOPs, "
         f"peak {bytes_text(result['peak_bytes'])}, {result['seconds']:.0f} s of training"
     )
-    print(beside(run))
+    say(beside(run))
     if not run.has_weights():
         if "weights" in run.pruned():
-            print(f"note: it {pruned_text(run.path)}")
+            say(f"note: it {pruned_text(run.path)}")
             return 0
         raise DamagedRun(f"run {run.id}: its weights are gone: rack/ holds none; {RESTORE}")
-    print(f'look at it with: {program()} sample {called(run)} "In the beginning"')
+    say(f'look at it with: {program()} sample {called(run)} "In the beginning"')
     return 0
 
 

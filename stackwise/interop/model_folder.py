@@ -40,7 +40,7 @@ from stackwise.training.checkpoint import (
     read_part,
     weights_hash,
 )
-from stackwise.training.parts import fill
+from stackwise.training.parts import check_part_held, fill
 from stackwise.training.saved import RACK
 from stackwise.yaml_text import read_mapping, read_text
 
@@ -168,6 +168,8 @@ def check_parts(
     """
     if weights_hash(folder / RACK) != said.weights:
         raise ModelError(f"{folder / RACK}: is not the rack that {MODEL} was written with; {AGAIN}")
+    for part, entry in manifest["parts"].items():
+        check_part_held(said.rack, attention, said.rack.vocab or 0, part, entry, folder / RACK)
     problems = []
     for part, wanted in part_shapes(said.rack, attention).items():
         if part not in manifest["parts"]:

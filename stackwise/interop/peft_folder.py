@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from stackwise.adapters import Adapter, Targets
 from stackwise.atomic import write_text
+from stackwise.bounded import read_text
 from stackwise.interop.errors import ModelError
 from stackwise.jsontext import dumps, parsed
 from stackwise.model.adapters import (
@@ -32,6 +33,7 @@ from stackwise.model.rack import Rack
 from stackwise.training.tensorfile import save_file
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+LARGEST_CONFIG = 1 << 20
 PREFIX = "base_model.model."
 
 
@@ -123,7 +125,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ModelError: If one is missing or damaged, or they are not of LoRA.
     """
     try:
-        config = parsed((folder / CONFIG).read_text("utf-8"))
+        config = parsed(read_text((folder / CONFIG).resolve(), LARGEST_CONFIG))
         tensors = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         name = Path(str(error.filename or WEIGHTS)).name

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Columns = tuple[Numbers, Numbers, Numbers, NDArray[np.bool_]]
 
 MOST_COLUMNS = 400
+LARGEST_STEP = 1 << 40
 
 
 class Coarse:
@@ -49,9 +50,11 @@ class Coarse:
         """
         if not len(step_N):
             return
+        stage_N = np.nan_to_num(stage_N, nan=-2)  # of a damaged file: no stage, but equal to itself
         new = self._merged(stage_N, step_N, value_NR, np.isnan(value_NR))
         self._hold(*(np.concatenate(pair) for pair in zip(*self._as_wide(new), strict=True)))
-        while len(self.last) > max(self.most, 2 * len(np.unique(self.stage))):
+        most = max(self.most, 2 * len(np.unique(self.stage)))
+        while len(self.last) > most and self.steps_each < LARGEST_STEP:  # steps that do not rise
             self.steps_each *= 2
             self._hold(self.stage, self.last, self.largest, self.missing)
 

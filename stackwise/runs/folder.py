@@ -147,10 +147,12 @@ class Run:
         """The files of code in its folder `code/`, each with its sha256; most runs have none.
 
         Raises:
-            RunError: If provenance.json is missing or damaged.
+            RunError: If provenance.json is damaged.
         """
         from stackwise.runs.carried import listed
 
+        if not (self.path / "provenance.json").exists():
+            return {}
         try:
             return listed(self.provenance())
         except RunError:

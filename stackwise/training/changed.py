@@ -66,8 +66,8 @@ def check_is_there(run: Run, folder: Path) -> None:
     ]
     if gone:
         raise Changed(
-            f"run {run.id}: {', '.join(gone)}: is not in {folder.resolve()}; put it there, or go on "
-            "with placement.data_dir=FOLDER, the folder that it is named from"
+            f"run {run.id}: {', '.join(gone)}: is not in {folder.resolve()}; put it there, or go "
+            "on with placement.data_dir=FOLDER, the folder that it is named from"
         )
 
 

@@ -23,6 +23,7 @@ from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.disk_rows import with_disk
 from stackwise.memory.meter import Meter
+from stackwise.memory.room import check_room
 from stackwise.model.adapters import check_package
 from stackwise.model.codes import operators
 from stackwise.model.formats import format_called
@@ -35,8 +36,9 @@ from stackwise.training.changed import data_of
 from stackwise.training.checkpoint import MANIFEST, tidy
 from stackwise.training.earlier import forget_earlier
 from stackwise.training.kept_stages import drop_drafts
+from stackwise.training.ownership import own_manifest
 from stackwise.training.pacer import pacer_of, take_up
-from stackwise.training.parts import empty_rack
+from stackwise.training.parts import check_held, empty_rack
 from stackwise.training.placing import check_disk
 from stackwise.training.refusing import memory_named
 from stackwise.training.residence import begin_ends
@@ -71,7 +73,7 @@ def open_work(
 
     Raises:
         ExperimentError: If the placement names a device that is not here, or a package is missing,
-            or a disk has no room for what is left of the run.
+            or memory or a disk has no room for what is left of the run.
         RunBusy: If another process is training it.
         OSError: If a link in its folder leads out of it.
         Changed: If the corpus, or the model, is no longer the one that the run began with.
@@ -86,6 +88,7 @@ def open_work(
     exp = as_probed(run.experiment, stages)
     device = device_of(placement)
     check_placement(exp, placement, goes_on=True)
+    check_room(plan_rows(exp, placement, stages), placement)
     dataset = data_of(run, placement)
     old, new = caches_of(run, before), caches_of(run, placement)
     leaves = None if old == new else old
@@ -104,6 +107,8 @@ def open_work(
         meter = Meter(device)
         if meter.blind is not None:
             writer.event("peak_unknown", why=meter.blind)
+        if (run.path / RACK / MANIFEST).exists():
+            check_held(exp, run.path / RACK, own_manifest(run, RACK), ends=False)
         rack = empty_rack(exp, device)
         lent = lent_from(placement)
         shelf = None if lent is None else Shelf(rack, run.path / RACK, device, lent)

@@ -16,16 +16,72 @@ from torch import Tensor, nn
 
 from stackwise.errors import ExperimentError
 from stackwise.memory.flops import vocab_size
+from stackwise.model.block import block_parameters
+from stackwise.model.count import embedding_parameters, head_parameters
 from stackwise.model.formats import format_called
 from stackwise.model.freezing import replace_linears
 from stackwise.model.frozen import FrozenLinear
 from stackwise.model.init import shelled
 from stackwise.model.rack import Rack, Stack
 from stackwise.model.shape import stack_ids
-from stackwise.training.checkpoint import CheckpointError, read_part
+from stackwise.training.checkpoint import RESTORE, CheckpointError, read_part, verify_part
 
 if TYPE_CHECKING:
+    from stackwise.choice import Params
     from stackwise.config import Experiment
+    from stackwise.model.shape import RackShape
+
+LEAST_BYTES, LEAST_FROZEN = 2.0, 0.5  # of a number, as bfloat16 and as four bits
+SLACK, SLACK_BYTES = 1.5, 1 << 20
+
+
+def check_held(
+    exp: Experiment, folder: Path, manifest: Mapping[str, Any], *, ends: bool = True
+) -> None:
+    """Refuse a checkpoint whose files cannot hold its rack, before memory is taken for one.
+
+    Sizes in experiment.yaml are only claims, and may be a stranger's.
+
+    Args:
+        exp: The experiment.
+        folder: The checkpoint's.
+        manifest: Its manifest.
+        ends: Whether embedding and head have to be in it.
+
+    Raises:
+        CheckpointError: If a file is missing or cut, or much shorter than its part.
+    """
+    wanted = ("embedding", "head") if ends else ()
+    parts = {name: {"bytes": 0} for name in wanted} | manifest["parts"]
+    for name, entry in parts.items():
+        if "." in name:
+            continue
+        if name in manifest["parts"]:
+            verify_part(folder, manifest, name, whole=False)
+        check_part_held(exp.rack, exp.attention, vocab_size(exp), name, entry, folder)
+
+
+def check_part_held(
+    shape: RackShape,
+    attention: Params,
+    vocab: int,
+    name: str,
+    entry: Mapping[str, Any],
+    folder: Path,
+) -> None:
+    """The same of one part, by arithmetic; a format of frozen weights takes half a byte at least.
+
+    Raises:
+        CheckpointError: If its file is much shorter than that.
+    """
+    ends = {"embedding": embedding_parameters(shape, vocab), "head": head_parameters(shape, vocab)}
+    stack = shape.blocks_per_stack * block_parameters(shape, attention)
+    least = ends.get(name, stack) * (LEAST_FROZEN if entry.get("format") else LEAST_BYTES)
+    if least > SLACK * entry["bytes"] + SLACK_BYTES:
+        raise CheckpointError(
+            f"{folder.name}: part {name!r} has {entry['bytes']} bytes, and would take {least:.0f} "
+            f"or more in a rack of these sizes; {RESTORE}"
+        )
 
 
 def empty_rack(exp: Experiment, device: torch.device) -> Rack:

@@ -47,7 +47,7 @@ from stackwise.training.optim import carried, optimizer_state
 from stackwise.training.ownership import BEST as BEST
 from stackwise.training.ownership import RACK as RACK
 from stackwise.training.ownership import own_manifest
-from stackwise.training.parts import built_alike, empty_rack, fill, put
+from stackwise.training.parts import built_alike, check_held, empty_rack, fill, put
 from stackwise.training.start import stages_of
 from stackwise.training.step import Trainee
 from stackwise.training.trained import State, tensors_of
@@ -319,6 +319,7 @@ def read_rack(
     at = Counters(**manifest["counters"])
     if not at.total_steps:  # only stacks that wait for their stage were put away
         raise NoCheckpoint(f"run {run.id}: has no checkpoint yet; it is {run.state}")
+    check_held(exp, folder, manifest)
     rack = empty_rack(exp, device)
     averaged = set() if raw else {*averages_in(manifest)}
     better = own_manifest(run, BEST, better_home) if best else {"parts": {}}

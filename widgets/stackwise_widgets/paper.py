@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,10 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
+from stackwise.printing import printable
 from stackwise_widgets.study_data import figure_data, over_seeds
 
 if TYPE_CHECKING:
@@ -34,11 +37,22 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 CATEGORIES = ("weights", "gradients", "optimizer", "average", "activations")
 GREYS = ("#2b2b2b", "#5c5c5c", "#8a8a8a", "#b4b4b4", "#dadada")
 INK, FAINT = "#222222", "#cccccc"
+POWER = re.compile(r"^[^$\\]*\$(?:\\mathdefault\{)?[-\d.]*(?:\\times)?10\^\{-?\d+\}\}?\$\)?$")
 SMOOTH_FRAC = 1 / 20
 
 
 class PaperFigure(Figure):
-    """A figure that a notebook shows as a PNG when it is the last value of a cell."""
+    """A figure that a notebook shows as a PNG when it is the last value of a cell.
+
+    Dollars are dollars: a name may come from a stranger, and is no mathematics.
+    """
+
+    def draw(self, renderer: Any) -> None:
+        """Draw it; of its texts only powers of ten, as axes have them, are set as mathematics."""
+        for text in self.findobj(Text):
+            text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
+            text.set_parse_math(POWER.search(text.get_text()) is not None)
+        super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()

@@ -88,7 +88,7 @@ def _traces(
 ) -> Iterator[dict[str, Any]]:
     colour, mark, dash = look_of(number)
     group = {
-        "legendgroup": label,
+        "legendgroup": escape(label),
         "name": escape(label) + (f" ({seeds} seeds)" if seeds > 1 else ""),
     }
     curve = found[(found["kind"] == "heldout") & (x != "peak_bytes")].sort_values("place")
