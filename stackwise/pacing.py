@@ -293,7 +293,7 @@ class Left:
         seconds = each.step * speeds.step
         if number > self.number or not self.step:
             seconds += each.fill * speeds.fill
-        return seconds * (1 + each.save * speeds.save / self.every)
+        return seconds + min(1.0, seconds / self.every) * each.save * speeds.save
 
     def counts(self, factor: float, *, grows: bool = True) -> list[int]:
         """Steps that are left of each stage from the one in hand on, were this the factor."""

@@ -94,7 +94,8 @@ def take_up(work: Work) -> None:
             f"run {work.run.id}: {PACE} holds {len(pacer.pace.decisions)} decisions, and its "
             f"checkpoint was written after {count}; {RESTORE}"
         )
-    pacer.taken, following = count, pacer.next
+    pacer.taken = count
+    following = pacer.next
     if following and (following.stage, following.step) < (work.at.stage, work.at.step):
         raise RunError(
             f"run {work.run.id}: {PACE} holds a decision that its checkpoint was written without; "
