@@ -9,7 +9,8 @@ import pytest
 
 import stackwise as sw
 from stackwise.budget import steps_of
-from stackwise.pacing import Decision, paced, relaid
+from stackwise.course import paced
+from stackwise.pacing import Decision
 from stackwise.training.rates import lr_at, stage_lr
 
 LR = 0.01
@@ -71,10 +72,9 @@ def test_a_decay_that_has_begun_ends_sooner_or_later() -> None:
 @pytest.mark.parametrize("schedule", ["wsd", "cosine"])
 def test_stages_that_share_a_schedule_share_what_is_left_of_it(lr: str, schedule: str) -> None:
     exp = experiment(schedule, curriculum={"name": "grow", "lr": lr})
-    made = launched = sw.stages(exp)
+    launched = sw.stages(exp)
     steps = [steps_of(exp, stage) for stage in launched]
-    made = relaid(exp, launched, made, decided(1, 30, steps[1] - 40, 0.5), 1.0)
-    made = relaid(exp, launched, made, decided(2, 0, steps[2], 0.5), 0.5)
+    made = paced(exp, launched, [decided(1, 30, steps[1] - 40, 0.5), decided(2, 0, steps[2], 0.5)])
     ends = [stage.legs[-1].end if stage.legs else stage.lr_span[1] for stage in made]
     begins = [stage.lr_span[0] for stage in made]
     assert begins[1:] == pytest.approx(ends[:-1])
@@ -102,13 +102,15 @@ def test_later_stages_keep_their_shares_and_earlier_ones_stay() -> None:
     exp = experiment(curriculum={"name": "left_to_right", "fuse": 0.25})
     launched = sw.stages(exp)
     before = [steps_of(exp, stage) for stage in launched]
-    made = relaid(exp, launched, launched, decided(1, 10, 40, 0.5), 1.0)
+    decisions = [decided(1, 10, 40, 0.5)]
+    made = paced(exp, launched, decisions)
     after = [steps_of(exp, stage) for stage in made]
     assert after[:2] == [before[0], 40]
     assert after[2:] == [n // 2 for n in before[2:]]
-    again = relaid(exp, launched, made, decided(1, 20, 40, 1e-6), 0.5)
+    decisions.append(decided(1, 20, 40, 1e-6))
+    again = paced(exp, launched, decisions)
     assert [steps_of(exp, stage) for stage in again][2:] == [1] * len(before[2:])  # all are trained
-    back = relaid(exp, launched, again, decided(2, 0, before[2], 1.0), 1e-6)
+    back = paced(exp, launched, [*decisions, decided(2, 0, before[2], 1.0)])
     assert [steps_of(exp, stage) for stage in back][2:] == before[2:]
     assert made[0] == launched[0]
     assert made[-1].progress[1] == 1.0
@@ -132,7 +134,8 @@ def test_any_decisions_make_stages_that_can_be_written_down(seed: int) -> None:
         draw.choice(["wsd", "cosine", "linear", "constant"]),
         curriculum={"name": curriculum, **options},
     )
-    made, factor = launched, _ = sw.stages(exp), 1.0
+    launched, decisions = sw.stages(exp), list[Decision]()
+    made, factor = launched, 1.0
     for number in range(len(launched)):
         step = 0
         while draw.random() < 0.8:
@@ -140,7 +143,8 @@ def test_any_decisions_make_stages_that_can_be_written_down(seed: int) -> None:
                 break
             steps = step + draw.randint(1, 300)
             one = decided(number, step, steps, draw.choice([factor, draw.uniform(0.01, 3)]))
-            made, factor = relaid(exp, launched, made, one, factor), one.factor
+            decisions.append(one)
+            made, factor = paced(exp, launched, decisions), one.factor
             step += draw.randint(1, 60)
         again = tuple(sw.Stage.model_validate(stage.model_dump(mode="json")) for stage in made)
         assert again == made

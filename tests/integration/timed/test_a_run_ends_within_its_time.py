@@ -18,13 +18,12 @@ SLOW = {
     "fast": lambda passed: 0.6,
     "slow": lambda passed: 2.5,
     "halves": lambda passed: 1.0 if passed < 0.5 else 2.0,
-    "doubles": lambda passed: 1.0 if passed < 0.4 else 0.5,
 }
 
 
 @pytest.mark.parametrize("slow", SLOW)
 def test_it_ends_in_time_and_uses_it(tiny, machine, place, world: World, slow: str) -> None:
-    exp = for_steps(tiny.replace(curriculum=FUSED, eval=LITTLE), machine, 48)
+    exp = for_steps(tiny.replace(curriculum=FUSED, eval=LITTLE), machine, 40)
     seconds = exp.budget.seconds
     world.slow = lambda at: SLOW[slow]((at - BEGAN) / seconds)
     run = create_run(exp, place)

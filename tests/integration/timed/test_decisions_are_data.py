@@ -24,7 +24,6 @@ from .conftest import BEGAN, World, for_steps, repeat
 DETERMINISTIC = ["step", "stage", "stage_step", "tokens", "flops", "loss", "lr", "grad_norm"]
 ARMS = {
     "grow": {"curriculum": {"name": "grow", "optimizer_state": "keep", "lr": "rewarm"}},
-    "fused": {"curriculum": {"name": "left_to_right", "fuse": 0.3}},
     "shorter samples": {
         "curriculum": "left_to_right",
         "data": {"seq_len_by_stage": (8, 8, 16, 16), "restart": True},
