@@ -63,9 +63,12 @@ def timed(
         ExperimentError: If the machine's speed is not known, or the time is not enough for one step
             of every stage.
     """
+    asked = an_experiment(exp)
+    if asked.budget.seconds is None:
+        return asked
     place = a_placement(placement) or usual_placement(exp)
     machine = hardware if isinstance(hardware, Hardware) else hardware_called(hardware)
-    return in_tokens(an_experiment(exp), placed_on(place, machine), machine)
+    return in_tokens(asked, placed_on(place, machine), machine)
 
 
 def in_tokens(

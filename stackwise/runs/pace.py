@@ -87,7 +87,7 @@ def paced_stages(run: Run, pace: Pace, decisions: int | None = None) -> tuple[St
     Raises:
         RunError: If its stages or its experiment are damaged.
     """
-    from stackwise.pacing import paced
+    from stackwise.course import paced
     from stackwise.stage import Stage
 
     try:

@@ -14,7 +14,7 @@ from statistics import median
 
 from stackwise.pacing import Forecast, Speeds
 
-MOST, FEW = 1024, 8  # steps that a speed is the mean of
+MOST, FEW = 1024, 4  # steps that a speed is the mean of
 SOME = 9  # looks, or checkpoints, of which the middle one counts
 FIRST = 2  # steps of a stage that are slower: tables grow, kernels are chosen
 LEAST = 1e-9

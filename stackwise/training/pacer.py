@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackwise.budget import steps_of
+from stackwise.course import paced
 from stackwise.errors import ExperimentError
-from stackwise.pacing import Decision, Left, Pace, relaid
+from stackwise.pacing import Decision, Left, Pace
 from stackwise.runs import Run, RunError
 from stackwise.runs.folder import RESTORE
 from stackwise.runs.pace import PACE, paced_stages, read_pace, write_pace
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from stackwise.stage import Stage
     from stackwise.training.work import Work
 
-WITHIN = 0.05  # of the time that is left for steps goes by until the clock is asked again
+WITHIN, AT_BORDERS = 0.05, 0.005  # of the time for steps goes by until the clock is asked again
 
 
 @dataclass
@@ -43,7 +44,8 @@ class Pacer:
         launched: The stages as the run was launched with them.
         laps: How fast it is.
         taken: Decisions that have had their effect.
-        again: When the clock is asked next within a stage.
+        asked: The clock when it was last asked.
+        room: Time for steps that was left then.
     """
 
     pace: Pace
@@ -51,7 +53,8 @@ class Pacer:
     launched: tuple[Stage, ...]
     laps: Laps
     taken: int = 0
-    again: float = 0.0
+    asked: float = 0.0
+    room: float = 0.0
 
     @property
     def factor(self) -> float:
@@ -94,7 +97,8 @@ def take_up(work: Work) -> None:
             f"run {work.run.id}: {PACE} holds {len(pacer.pace.decisions)} decisions, and its "
             f"checkpoint was written after {count}; {RESTORE}"
         )
-    pacer.taken, following = count, pacer.next
+    pacer.taken = count
+    following = pacer.next
     if following and (following.stage, following.step) < (work.at.stage, work.at.step):
         raise RunError(
             f"run {work.run.id}: {PACE} holds a decision that its checkpoint was written without; "
@@ -103,7 +107,8 @@ def take_up(work: Work) -> None:
     pacer.clock.at_least(max(work.at.worked, work.at.seconds + work.at.probe_seconds))
     speed = pacer.pace.decisions[count - 1].speed if count else 1.0
     pacer.laps = Laps(pacer.clock, pacer.pace.forecasts, speed)
-    pacer.again = pacer.clock.seconds() + WITHIN * (pacer.pace.seconds - pacer.clock.seconds())
+    pacer.asked = pacer.clock.seconds()
+    pacer.room = max(0.0, pacer.pace.seconds - pacer.asked)
     work.go_by(paced_stages(work.run, pacer.pace, count))
 
 
@@ -134,10 +139,12 @@ def decide(work: Work, number: int) -> bool:
         tell(work, decision)
     elif (decision.stage, decision.step) != (number, work.at.step):
         return False
-    before, factor = work.stages, pacer.factor
     pacer.taken += 1
     work.at.decisions = pacer.taken
-    after = relaid(work.exp, pacer.launched, before, decision, factor)
+    before, after = (
+        work.stages,
+        paced(work.exp, pacer.launched, pacer.pace.decisions[: pacer.taken]),
+    )
     if after == before:
         return False
     work.go_by(after)
@@ -147,14 +154,15 @@ def decide(work: Work, number: int) -> bool:
 def asked_now(work: Work, pacer: Pacer, number: int) -> Decision | None:
     """What the clock decides here; None if nothing is to be decided yet."""
     step, worked = work.at.step, pacer.clock.seconds()
-    if worked < pacer.again if step else not number:
+    begins = not (number or step)
+    if begins or worked - pacer.asked < (WITHIN if step else AT_BORDERS) * pacer.room:
         return None
     last = pacer.pace.decisions[-1:]
     if last and (last[0].stage, last[0].step) == (number, step):
         return None
     left = left_of(work, pacer, number)
     speeds, seconds = pacer.laps.speeds(sum(left.present())), pacer.pace.seconds - worked
-    pacer.again = worked + WITHIN * max(0.0, seconds - left.beside(speeds))
+    pacer.asked, pacer.room = worked, max(0.0, seconds - left.beside(speeds))
     cached = is_cached(work, number)  # its rows are made before it begins
     count, factor = left.fitted(seconds, speeds, grows=not (cached and step))
     if cached and count > left.steps[number] and not has_room(work, number, count):

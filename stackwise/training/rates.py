@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stackwise.stage import Stage
+from stackwise.stage import Leg, Stage
 
 if TYPE_CHECKING:
     from stackwise.config import Optim
@@ -47,8 +48,13 @@ def position_at(stage: Stage, step: float, steps: int) -> float:
     Straight from one end of `lr_span` to the other, or along the legs of a stage whose length the
     clock has changed.
     """
-    for leg in reversed(stage.legs or ()):
+    return along(stage.legs, stage.lr_span, step, steps)
+
+
+def along(legs: Sequence[Leg] | None, span: tuple[float, float], step: float, steps: int) -> float:
+    """The same of a stage's legs, if it has any, and its span."""
+    for leg in reversed(legs or ()):
         if step >= leg.step:
             return leg.begin + (step - leg.step) / (leg.steps - leg.step) * (leg.end - leg.begin)
-    start, end = stage.lr_span
+    start, end = span
     return start + step / steps * (end - start)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stackwise.corruption import Corrupted
+from stackwise.course import as_begun
 from stackwise.data.heldout import chosen, rows_at_once
 from stackwise.memory.disk import rows_of
-from stackwise.pacing import as_begun
 from stackwise.training.placing import masks_move
 from stackwise.training.work import Work
 

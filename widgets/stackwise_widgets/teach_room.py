@@ -28,7 +28,7 @@ def taught(source: sw.Run | sw.Experiment | str) -> tuple[sw.Experiment, tuple[s
         ExperimentError: If there is no such preset.
     """
     exp = experiment_of(source)
-    return exp, stages_of(source) if isinstance(source, sw.Run) else sw.stages(exp)
+    return exp, stages_of(source) if isinstance(source, sw.Run) else sw.stages(sw.timed(exp))
 
 
 def room_said(source: sw.Run | sw.Experiment | str, placement: Placement | None) -> str:

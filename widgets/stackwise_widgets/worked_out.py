@@ -89,6 +89,8 @@ def masks_of(found: Answer) -> str:
     """The text under the masking schedule, at three noise levels."""
     exp, place = found.question.experiment, found.question.placement
     tokenizer, note = tokenizer_for(exp, place.data_dir)
+    if found.plan is not None:  # a budget that is a time in tokens
+        exp = found.plan.experiment
     picture = mask_preview_html(exp, found.question.text, tokenizer=tokenizer)
     return picture if note is None else f"{picture}<p class='sw-quiet'>{escape(note)}</p>"
 

@@ -6,6 +6,7 @@ machine is just then.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,12 @@ import pytest
 import stackwise as sw
 from stackwise.planner.hardware import HARDWARE, Hardware
 from stackwise.training import clock, run, saved, timing, watch
+from stackwise.training.run import execute
+from stackwise.training.start import create_run
 
 from ...unit.planner.conftest import round_machine
+
+BEGAN = 1000.0
 
 
 @dataclass
@@ -30,8 +35,9 @@ class World:
     """
 
     slow: Callable[[float], float] = lambda seconds: 1.0
-    seconds: float = 1000.0
+    seconds: float = BEGAN
     steps: list[float] = field(default_factory=list)
+    at_last_step: float = 0.0
 
     def now(self) -> float:
         return self.seconds
@@ -43,6 +49,7 @@ class World:
 
     def on_step(self, work: Any, numbers: Any) -> None:
         each = work.pacer.pace.forecasts[work.at.stage]
+        self.at_last_step = self.seconds  # as the run counted it
         self.steps.append(self.spend(each.step))
 
 
@@ -79,18 +86,21 @@ def world(monkeypatch, machine) -> World:
     return found
 
 
-@pytest.fixture
-def timed(tiny, machine) -> sw.Experiment:
-    """The tiny experiment, in stages, for as long as this machine takes for 120 steps."""
-    exp = tiny.replace(curriculum={"name": "left_to_right"}, eval={"points": 4, "final": 8})
-    return for_steps(exp, machine, 120)
-
-
-def for_steps(exp: sw.Experiment, machine: Hardware, steps: int) -> sw.Experiment:
+def for_steps(
+    exp: sw.Experiment, machine: Hardware, steps: int, place: sw.Placement | None = None
+) -> sw.Experiment:
     """An experiment whose budget is the time that a machine takes for so many steps."""
     from stackwise.planner.timed import forecasts, seconds_in_all
 
     spent = exp.replace(budget={"tokens": steps * exp.optim.batch * exp.data.seq_len})
-    made, place = sw.stages(spent), sw.Placement(device="cpu")
+    made, place = sw.stages(spent), place or sw.Placement(device="cpu")
     each = forecasts(spent, place, made, machine, scored=exp.eval.final)
     return exp.replace(budget={"minutes": seconds_in_all(spent, place, made, each) / 60})
+
+
+def repeat(run: sw.Run, place: sw.Placement) -> sw.Run:
+    """A run of what another one was launched with, and of what the clock decided of it."""
+    made = create_run(run.experiment, place, rerun=True)
+    for name in ("stages.json", "pace.json"):
+        shutil.copyfile(run.path / name, made.path / name)
+    return execute(made)
