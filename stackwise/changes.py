@@ -8,15 +8,23 @@ from typing import Any
 from pydantic import BaseModel
 
 from stackwise.choice import BARE, Params, unfolded
+from stackwise.errors import ExperimentError, short
+
+MOST_DOTS = 16  # of a key; each is a level down
 
 
 def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
     """`{"optim.lr": 1}` as `{"optim": {"lr": 1}}`; of a key given twice the later one counts.
 
     A bare value stays beside the keys below it: `attention=mla`, `attention.kv_rank=8`.
+
+    Raises:
+        ExperimentError: If a key has more dots than any that there is.
     """
     out: dict[str, Any] = {}
     for key, value in changes.items():
+        if key.count(".") > MOST_DOTS:
+            raise ExperimentError(f"{short(key)}: unknown key; it has over {MOST_DOTS} dots")
         head, dot, rest = key.partition(".")
         out[head] = (
             _over(out[head], _inner(dot, rest, value)) if head in out else _inner(dot, rest, value)

@@ -135,7 +135,7 @@ def problems_in(error: ValidationError, known: Iterable[str], owner: str = "") -
         if not loc:
             found += [p for item in group for p in _raised(item, fields)]
         elif key not in fields:
-            name = key if key.isidentifier() else short(key)
+            name = key if key.isidentifier() and len(key) <= SHORT.maxstring else short(key)
             near = near_names(key, fields)
             way_out = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
             text = f"unknown key{owner}; {way_out}"

@@ -1,4 +1,4 @@
-"""Targets: files of others. Texts, tokenizers, models, adapters, and what was measured of a machine."""
+"""Targets: files of others: texts, tokenizers, models, adapters, and figures of a machine."""
 
 import shutil
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from stackwise.runs import Run
 from .asked import written
 from .workplace import place, tiny
 
-TEXT = "In the beginning, ā𝟙\n\t  \x00 was ‮ the word"
+TEXT = "In the beginning, ā\U0001d7d9\n\t  \x00 was \u202e the word"
 
 
 def tokenizer(content: bytes) -> None:

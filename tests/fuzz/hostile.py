@@ -5,12 +5,12 @@ list three thousand deep, a merge key. What puts them into a file is in `changes
 """
 
 import json
-import math
 
 DEEP = 3000
 LONG = "x" * 20_000
 ODD_TEXT = (
-    "", " ", "\0", "\x1b[31mred\x1b[0m", "\ud800", "\udfff\ud800", "\u202egnp", "\ufeff", "é", "𝟙",
+    "", " ", "\0", "\x1b[31mred\x1b[0m", "\ud800", "\udfff\ud800", "\u202egnp", "\ufeff", "é",
+    "\U0001d7d9",
     "a\nb", "a\r\nb", "../../../etc/passwd", "/dev/null", "~", "C:\\", "<script>alert(1)</script>",
     "NaN", "Infinity", "-Infinity", "null", "true", "1e999", "0x10", "1_000", "s0", "s999", "s0.0",
     "none", "toy", "kjv", "text:", "text:x", "json:x", ":", "mla:", "==", "{}", "%s%n", "{0}", LONG,
@@ -56,20 +56,13 @@ YAML = (
     "{<<: {a: 1}}", "2001-12-14", "2001-12-14t21:59:43.10-05:00", "9999-99-99", "010", "0o10",
     "0b101", "1:30", "190:20:30", "1_000", "+.inf", ".nan", "-.INF", "yes", "off", "~", "'", '"',
     "|\n  text", "> folded", "? a", "- a", "@a", "`a`", "%YAML 9.9", "--- a", "... ", "# gone",
-    "{a: 1, a: 2}", "{1: 2}", "{[a]: b}", "{? {a: 1} : b}", "[a", "{a", "1e3", "1.e+3", "0xFFFFFFFFFFFFFFFFFF",
-    "\t- tab", "\x85", "\u2028",
+    "{a: 1, a: 2}", "{1: 2}", "{[a]: b}", "{? {a: 1} : b}", "[a", "{a", "1e3", "1.e+3", 
+    "0xFFFFFFFFFFFFFFFFFF",    "\t- tab", "\x85", "\u2028",
 )  # fmt: skip
 BYTES = (
     b"", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc0\x80", b"\x80", b"\r\n", b"\r",
     b"\n", b"\n\n", b"\t", b"\x1b", b"\x85", b"{", b"}", b"[", b"]", b'"', b":", b",", b"- ", b"&a",
-    b"*a", b"<<: *a", b"!!", b"%", b"#", b"\\", b"\\ud800", b"\\u0000", b"NaN", b"1e999", b"9" * 5000,
+    b"*a", b"<<: *a", b"!!", b"%", b"#", b"\\", b"\\ud800", b"\\u0000", b"NaN", b"1e999",
+    b"9" * 5000,
     b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\0" * 8, b"\x80" + b"\0" * 7, b"A" * 70_000, b"=", b"1:1",
 )  # fmt: skip
-
-
-def is_number(text: str) -> bool:
-    """Whether a hostile text is a finite number."""
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

@@ -53,6 +53,10 @@ KEPT = {
     "half a character in a key": Kept(
         "mapping", just(b'{"\\ud800": 1}'), r"'\ud800' is not a key; keys are text"
     ),
+    "a key of 70000 letters": Kept(
+        "replace", just(b'{"%s": 1}' % (b"A" * 70_000)), "AAA': unknown key"
+    ),
+    "a key of five thousand levels": Kept("command", just(b"plan\ntoy\n" + b"a." * 5000 + b"b=1")),
     "half a character in a path": Kept(
         "replace", just(b'{"data": "text:\\ud800"}'), "holds half a character, which is no text"
     ),

@@ -15,7 +15,7 @@ from .workplace import EXPERIMENT, adapters, place
 
 COMMANDS = (
     "plan toy optim.lr=1e-3 --hardware h200",
-    "plan mine.yaml curriculum=left_to_right placement.trunk=streamed --hardware rtx-4090-24 --json",
+    "plan mine.yaml curriculum=left_to_right placement.trunk=streamed --hardware h200 --json",
     "plan toy attention={kind: mla, kv_rank: 32} masking.bands=linear --all --hardware card.yaml",
     "plan toy placement.trunk=cached data.distinct_epochs=2 --text-tokens 4200000 --host-gb 64",
     "plan gpt2-small --fit --hardware l40s-48",

@@ -155,11 +155,11 @@ def _machine(folder: Path) -> None:
 
 def _texts(folder: Path) -> None:
     table = pa.table(
-        {"text": ["In the beginning", "was the word", "ā𝟙"] * 20, "n": list(range(60))}
+        {"text": ["In the beginning", "was the word", "ā\U0001d7d9"] * 20, "n": list(range(60))}
     )
     pq.write_table(table, folder / "text.parquet", row_group_size=16)
     (folder / "text.jsonl").write_text('{"text": "In the beginning", "n": 1}\n' * 3)
-    (folder / "text.txt").write_text("In the beginning was the word, ā𝟙.\n" * 50)
+    (folder / "text.txt").write_text("In the beginning was the word, ā\U0001d7d9.\n" * 50)
     (folder / "mine.yaml").write_text(sw.Experiment(**EXPERIMENT).to_yaml())
     (folder / "study.yaml").write_text(
         "base:\n  preset: toy\n  title: small\n  rack: {stacks: 2, d_model: 16, heads: 2}\n"

@@ -28,8 +28,11 @@ def files() -> dict[str, str]:
 
 
 def pins(lines: list[str]) -> dict[str, str]:
-    """Name to exact version; what is no pin (`-e .`, `-c FILE`, a comment) is passed over."""
-    found = (re.fullmatch(r"([\w.-]+)==([\w.]+)", line.strip()) for line in lines)
+    """Name to exact version; what is no pin (`-e .`, `-c FILE`, a comment) is passed over.
+
+    A marker may follow, of what is not to be had everywhere.
+    """
+    found = (re.fullmatch(r"([\w.-]+)==([\w.]+)(; .+)?", line.strip()) for line in lines)
     return {canonicalize_name(m[1]): m[2] for m in found if m}
 
 
@@ -118,6 +121,7 @@ def needed(files: dict[str, str]) -> set[str]:
     project = tomllib.loads(files["pyproject.toml"])["project"]
     lines = sum(project["optional-dependencies"].values(), start=project["dependencies"])
     todo = [r for r in map(Requirement, lines) if r.name != project["name"]]
+    todo = [r for r in todo if r.marker is None or r.marker.evaluate()]
     seen: set[tuple[str, frozenset[str]]] = set()
     while todo:
         wanted = todo.pop()
