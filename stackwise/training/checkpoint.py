@@ -239,8 +239,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _is_unsealed(manifest: Mapping[str, Any]) -> bool:
-    """Whether it is of before manifests held their hash, and which run they are of."""
-    return manifest["format"] == 1 and not {"sha256", "run"} & manifest.keys()
+    """Whether it is of before manifests held their hash, which run they are of, and formats."""
+    known = {"sha256", "run"} & manifest.keys()
+    return not known and not any("format" in entry for entry in manifest["parts"].values())
 
 
 def _is_ours(name: str, entry: Any) -> bool:
