@@ -35,6 +35,7 @@ from stackwise.runs.lock import SUPERVISOR, owner_of
 NOTE_SECONDS, WARM_FRAC, PARTS, LEAST_MINUTES = 3.0, 0.2, 10, 2.0
 MIB = 1 << 20
 SLOPE_MIB_PER_HOUR = {"trainer": 8.0, "supervisor": 2.0, "watcher": 16.0}
+NOISE_MIB = 2.0  # that an allocator gives and takes, which in minutes is a steep slope
 WATCHED_BYTES_PER_STEP = 160  # nine numbers of a step, in arrays that double
 TIME_RATIO = 1.1
 STEPS, LOOKS = 2_000_000, 10_000  # more than an hour has room for: a look every 200 steps
@@ -176,6 +177,7 @@ def rows_of(run: sw.Run, noted: dict[str, Noted], steps: list[int]) -> list[list
     rows: list[list[Any]] = []
     for name, each in noted.items():
         bound, found = SLOPE_MIB_PER_HOUR[name], each.slope_mib_per_hour()
+        bound = max(bound, NOISE_MIB / (each.at[-1] * (1 - WARM_FRAC) / 3600))
         if name == "watcher":
             per_hour = len(run.metrics()) / each.at[-1] * 3600
             bound += per_hour * WATCHED_BYTES_PER_STEP / MIB

@@ -40,8 +40,9 @@ def threads_for(run: Run, placement: Placement, device: torch.device) -> int | N
     if placement.threads is not None or device.type != "cpu":
         return placement.threads
     made = run.provenance().get("threads")
-    whole = isinstance(made, int) and not isinstance(made, bool)
-    return made if whole and 1 <= made <= MOST_THREADS else None
+    if isinstance(made, bool) or not isinstance(made, int) or not 1 <= made <= MOST_THREADS:
+        return None
+    return made
 
 
 @contextmanager

@@ -34,7 +34,8 @@ def wide() -> sw.Experiment:
 
 @pytest.fixture(autouse=True)
 def threads(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", str(THEIRS))
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, str(THEIRS))
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     yield
