@@ -62,9 +62,10 @@ def listed(facts: Mapping[str, Any]) -> dict[str, str]:
         raise ValueError(f"{KEY}: is no list of files")
     found: dict[str, str] = {}
     for each in entries:
-        name, digest = (each.get("file"), each.get("sha256")) if isinstance(each, dict) else (0, 0)
-        named = isinstance(name, str) and NAME.fullmatch(name) and name not in found
-        if not named or not isinstance(digest, str) or len(digest) != 64 or set(digest) - HEX:
+        name, digest = map(each.get, ("file", "sha256")) if isinstance(each, dict) else ("", "")
+        if not isinstance(name, str) or not isinstance(digest, str):
+            raise ValueError(f"{KEY}: names a file that is no text")
+        if not NAME.fullmatch(name) or name in found or len(digest) != 64 or set(digest) - HEX:
             raise ValueError(f"{KEY}: names a file that cannot be ours")
         found[name] = digest
     return found

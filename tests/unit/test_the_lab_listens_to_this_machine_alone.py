@@ -54,6 +54,7 @@ def test_the_lab_of_a_user(started, tmp_path, monkeypatch) -> None:
 
 
 def test_the_servers_of_the_browser_tests(started, tmp_path) -> None:
+    (tmp_path / "root").mkdir()
     with servers.jupyterlab(tmp_path):
         pass
     with servers.voila(tmp_path, Path("app.ipynb")):
