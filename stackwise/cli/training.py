@@ -39,10 +39,10 @@ def resume_command(options: argparse.Namespace) -> int:
 
     keys = placement_keys(options.changes)
     run = attach(options.run, options.runs_dir)
-    if options.checkpoint is not None:
-        go_back(run, options.checkpoint)
     if watchdog_in(options) and not options.detach:
         raise ValueError("--watchdog, --restart-died: of a launched run; add --detach")
+    if options.checkpoint is not None:
+        go_back(run, options.checkpoint)
     if run.state == "paused" or options.detach:
         run.resume(
             keys,

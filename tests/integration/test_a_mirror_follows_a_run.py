@@ -168,6 +168,7 @@ def test_each_failure_leaves_the_older_or_the_newer_checkpoint(
         whole = holds(f"{tmp_path}/m/{run.id}")
         assert whole["checkpoints"]["rack"]["counters"]["total_steps"] == 7
         assert files == index.listed(whole).keys()
+        assert len(index.numbers_in(Store(f"{tmp_path}/m/{run.id}"))) == 1
         if ended:
             break
         struck += 1
