@@ -150,7 +150,8 @@ def _called(name: str, build: Any, exp: Experiment) -> Any:
 def own_tokens(exp: Experiment) -> tuple[int, int] | None:
     """The first stage to which the curriculum gives tokens of its own, and how many; else None."""
     made = _made(exp, find(CURRICULA, exp.curriculum.choice, "curriculum").build)
-    return next(((i, stage.tokens) for i, stage in enumerate(made) if stage.tokens), None)
+    lengths = enumerate(stage.tokens or 0 for stage in made)
+    return next(((number, tokens) for number, tokens in lengths if tokens), None)
 
 
 def _made(exp: Experiment, build: Callable[[Any], Any]) -> list[Stage]:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from stackwise.config import Budget, Experiment, Placement
 
 FILES_KEPT = 0.7  # of a host's memory: what the system keeps there of files that are read
+MOST_TOKENS = 10**15 // 2
 MOST_STEPS = 1 << 20  # that the first steps of all stages may take
 ROUNDS = 8  # what does not grow with the budget is little of most times
 NEAR = 1e-3
@@ -121,9 +122,10 @@ def in_tokens(
     if taken > seconds:
         raise ExperimentError(_too_short(exp.budget, taken, machine))
     high, over = 2 * low, found(2 * low)[1]
+    most = MOST_TOKENS // (exp.optim.batch * exp.data.seq_len)
     for _ in range(ROUNDS):
         slope = max((over - taken) / (high - low), 1e-12)
-        wanted = max(low, min(int(low + (seconds - taken) / slope), 10**15))
+        wanted = max(low, min(int(low + (seconds - taken) / slope), most))
         again, needs = found(wanted)
         if needs <= seconds:
             low, least, taken = wanted, again, needs
