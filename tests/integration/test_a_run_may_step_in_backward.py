@@ -64,8 +64,9 @@ def test_a_gradient_that_is_no_number_says_what_happened_to_the_step(tiny, place
     assert caught.match(
         r"^step 4 \(stage 0, s0-s3\): the gradient norm of embedding/table is (nan|inf); lower lr, "
         r"or look at this batch; it began in the gradient of the embedding \(embedding\.table\)\. "
-        r"Part of the step was taken, and there is no checkpoint yet\. The same experiment comes to "
-        r"the same number again; with another optim\.lr, optim\.clip or precision it is another run$"
+        r"Part of the step was taken, and there is no checkpoint yet\. The same experiment comes "
+        r"to the same number again; with another optim\.lr, optim\.clip or precision it is another "
+        r"run$"
     )
 
 
