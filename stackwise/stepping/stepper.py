@@ -34,7 +34,7 @@ from stackwise.training.kept_stages import folder_of, keep_stage
 from stackwise.training.opening import open_work
 from stackwise.training.picking import path_at
 from stackwise.training.rates import stage_lr
-from stackwise.training.run import refusals_named
+from stackwise.training.refusing import refusals_named
 from stackwise.training.start import stages_of, threads_of
 from stackwise.training.step import StepNumbers, Trainee, micro_loss, training_step
 
@@ -130,7 +130,7 @@ class Stepper:
         with (
             threads_of(self.placement),
             workspace(small=True),
-            refusals_named(self._work, self.number),
+            refusals_named(self._work, self._trainee, None),
         ):
             phase = next(self._steps)
         if phase.is_last:
@@ -282,7 +282,7 @@ class Stepper:
                 rate = stage_lr(self.exp.optim, self.stages[number], step, work.steps_of(number))
                 noisy = work.noisy_batch(number, step)
                 path = path_at(self.stages[number], self.exp.seed, work.at.total_steps)
-                with refusals_named(work, number):
+                with refusals_named(work, self._trainee, noisy):
                     training_step(work.rack, noisy, self._setting.on(path), self._trainee, rate)
                 work.at.step, done = work.at.step + 1, done + 1
                 work.at.total_steps += 1

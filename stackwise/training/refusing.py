@@ -28,12 +28,18 @@ from stackwise.training.work import Work
 
 
 @contextmanager
-def refusals_named(work: Work, trainee: Trainee, noisy: Corrupted) -> Iterator[None]:
-    """Say of a step whose loss or gradient is no number where that began; it ends the run."""
+def refusals_named(work: Work, trainee: Trainee, noisy: Corrupted | None) -> Iterator[None]:
+    """Say of a step whose loss or gradient is no number where that began; it ends the run.
+
+    Args:
+        work: The run.
+        trainee: What trains.
+        noisy: The batch; None where the step is shown in phases, and nothing is looked for.
+    """
     try:
         yield
     except FloatingPointError as error:
-        found = found_in(work, trainee, noisy, error)
+        found = {} if noisy is None else found_in(work, trainee, noisy, error)
         taken = "Part of the step" if isinstance(error, PartlyTaken) else "No step"
         where = found.get("where")
         raise refusal(

@@ -63,8 +63,10 @@ def test_a_gradient_that_is_no_number_says_what_happened_to_the_step(tiny, place
         sw.train(tiny.replace(optim=IN_BACKWARD), place, on_step=poison)
     assert caught.match(
         r"^step 4 \(stage 0, s0-s3\): the gradient norm of embedding/table is (nan|inf); lower lr, "
-        r"or look at this batch\. Part of the step was taken and the last checkpoint is intact; "
-        r"with another optim\.lr or optim\.clip it is another run$"
+        r"or look at this batch; it began in the gradient of the embedding \(embedding\.table\)\. "
+        r"Part of the step was taken, and there is no checkpoint yet\. The same experiment comes "
+        r"to the same number again; with another optim\.lr, optim\.clip or precision it is another "
+        r"run$"
     )
 
 
