@@ -25,7 +25,7 @@ KINDS, GROUPS, SEED = 24, 6, 7
 KILLS = 9  # in each group: it draws twelve, and a run may end before it is killed again
 PLACES = {
     "as the folder is a run": ("rename", ".stages.json", 1),
-    "as a border's drift is told": ("remove", "drift.safetensors", 1),
+    "as a stage's end is saved": ("rename", "rack/.manifest.json", 0),
     "as what a checkpoint replaced goes": ("remove", ".optimizer-", 0),
     "as the end is written": ("rename", ".exit.json", 0),
 }
@@ -68,7 +68,7 @@ def test_the_kinds_take_every_value(killed, kinds) -> None:
 @pytest.fixture(scope="module")
 def whole(killed, kinds, tmp_path_factory):
     """A run of several stages that saves after each step, and what it did to files."""
-    facts = {**kinds[0].facts, "curriculum": "left_to_right", "saved": 1e-9, "adapters": "none"}
+    facts = {**kinds[0].facts, "curriculum": "left_to_right", "saved": 1e-9, "kept": False}
     kind, folder = killed.made(facts, None), tmp_path_factory.mktemp("places")
     return kind, folder, killed.straight(kind, folder)
 
