@@ -1,0 +1,103 @@
+"""Killed at some seventy moments, runs of all kinds end as those that nobody killed, to the bit.
+
+What is killed, and where, is drawn with fixed seeds by `benchmarks/killed.py`, whose benchmark does
+the same five hundred times: inside a checkpoint, between stages, while the run's folder is made, a
+cache filled, a stage's end kept, the end written; and again as the killed run is opened. A failure
+names the seed and the operation at which each kill struck.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import stackwise as sw
+
+KINDS, GROUPS, SEED = 24, 6, 7
+KILLS = 9  # in each group: it draws twelve, and a run may end before it is killed again
+PLACES = {
+    "as the folder is a run": ("rename", ".stages.json", 1),
+    "as a stage's end is saved": ("rename", "rack/.manifest.json", 0),
+    "as what a checkpoint replaced goes": ("remove", ".optimizer-", 0),
+    "as the end is written": ("rename", ".exit.json", 0),
+}
+
+
+@pytest.fixture(scope="module")
+def killed() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        yield importlib.import_module("killed")
+
+
+@pytest.fixture(scope="module")
+def kinds(killed, tmp_path_factory) -> list[Any]:
+    start = killed.begun(tmp_path_factory.mktemp("start"))
+    return list(islice(killed.kinds(start, SEED), KINDS))
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_killed_and_gone_on_with_it_ends_the_same(killed, kinds, tmp_path, group) -> None:
+    strikes = 0
+    for number in range(group, KINDS, GROUPS):
+        folder = tmp_path / str(number)
+        whole = killed.straight(kinds[number], folder)
+        for kills in (1, 2):
+            seed = f"{SEED} {number} {kills}"
+            done = killed.trial(kinds[number], whole, folder, seed, kills)
+            assert not done.wrong, f"{seed!r} {kinds[number].facts} {done.struck}: {done.wrong}"
+            strikes += len(done.struck)
+        shutil.rmtree(folder)
+    assert strikes >= KILLS
+
+
+def test_the_kinds_take_every_value(killed, kinds) -> None:
+    assert {kind.facts["curriculum"] for kind in kinds} == set(sw.CURRICULA)
+    for key, values in killed.VALUES.items():
+        assert {kind.facts[key] for kind in kinds} == set(values), key
+
+
+@pytest.fixture(scope="module")
+def whole(killed, kinds, tmp_path_factory):
+    """A run of several stages that saves after each step, and what it did to files."""
+    facts = {**kinds[0].facts, "curriculum": "left_to_right", "saved": 1e-9, "kept": False}
+    kind, folder = killed.made(facts, None), tmp_path_factory.mktemp("places")
+    return kind, folder, killed.straight(kind, folder)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_kill_leaves_nothing_undone_and_nothing_behind(killed, whole, place) -> None:
+    """Where nothing is written again afterwards, what is missing or left over would stay so."""
+    kind, folder, straight = whole
+    verb, name, after = PLACES[place]
+    struck = [n for n, what in enumerate(straight.operations) if what.startswith(verb)]
+    last = [n for n in struck if name in straight.operations[n]][-1]
+    here = folder / "killed"
+    shutil.rmtree(here, ignore_errors=True)
+    going = partial(killed.go_on, kind.experiment, kind.placement.replace(runs_dir=str(here)))
+    assert killed.struck(partial(going, by="train"), killed.Strike(last + after)).killed
+    killed.struck(partial(going, by="resume"), killed.Strike())
+    (run,), (other,) = sw.runs_in(here), sw.runs_in(folder / "whole")
+    assert not killed.differences(other, run)
+
+
+def test_a_kill_is_torn_where_it_is_asked(killed, tmp_path) -> None:
+    """Else no test here would show a thing: a struck write leaves that part of its bytes."""
+    file = tmp_path / "file"
+
+    def write() -> None:
+        file.write_text("before")
+        with file.open("ab", buffering=0) as appended:
+            appended.write(b"and after")
+
+    done = killed.struck(write, killed.Strike(3, torn_frac=0.4))
+    assert done.killed and done.operations == [f"write {file}"]
+    assert file.read_text() == "beforeand"
