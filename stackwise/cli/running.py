@@ -168,10 +168,13 @@ def fork_command(options: argparse.Namespace) -> int:
     from stackwise.changes import nested
     from stackwise.detached.launch import relaunch
     from stackwise.report import called, program
+    from stackwise.runs.damage import blamed_on
     from stackwise.training.forking import fork
 
     run = fork(_of(options), options.after_stage, nested(said(options.changes)))
-    for note in run.provenance().get("notes", ()):
+    with blamed_on(run, "provenance.json"):
+        notes = [*run.provenance().get("notes", ())]
+    for note in notes:
         print(f"note: {note}")
     relaunch(run)
     print(f"{run.id}: {run.state}")

@@ -53,18 +53,22 @@ def carry_out(run: Any, placement: Any, given: Mapping[str, Any]) -> int:
     from stackwise.progress import bar_over
     from stackwise.report import beside, bytes_text, called, count_text, number, program
     from stackwise.runs import RunError
-    from stackwise.runs.folder import RESTORE
+    from stackwise.runs.damage import RESTORE, blamed_on
     from stackwise.training.run import execute
 
     print(f"{run.id}: {run.experiment}")
     facts = run.provenance()
-    for note in [*facts["data"]["notes"], *facts.get("notes", ())]:
+    with blamed_on(run, "provenance.json"):
+        notes = [*facts["data"]["notes"], *facts.get("notes", ())]
+    for note in notes:
         print(f"note: {note}")
     if run.state == "finished" and (late := ", ".join(changes_of(run, given))):
         print(f"note: it is finished already, so {late} had no effect; run --rerun trains it again")
     if run.state != "finished":
+        with blamed_on(run, "plan.json"):
+            planned = sum(row["flops"] for row in run.plan())
         try:
-            with bar_over(sum(row["flops"] for row in run.plan())) as bar, hangup_saves():
+            with bar_over(planned) as bar, hangup_saves():
                 execute(run, placement, on_step=bar.on_step)
                 if run.state == "finished":  # also where all steps were taken before
                     bar.end()
@@ -84,11 +88,13 @@ def carry_out(run: Any, placement: Any, given: Mapping[str, Any]) -> int:
             f"run {run.id}: is finished, but its events.jsonl is damaged and holds no result; "
             f"{program()} eval {called(run)} measures its weights again"
         )
-    print(
-        f"{number(result['bits_per_byte'])} bits per byte held-out ({result['note']}), "
-        f"{count_text(result['parameters'])} parameters, {result['flops']:.3g} FLOPs, "
-        f"peak {bytes_text(result['peak_bytes'])}, {result['seconds']:.0f} s of training"
-    )
+    with blamed_on(run, "events.jsonl"):
+        said = (
+            f"{number(result['bits_per_byte'])} bits per byte held-out ({result['note']}), "
+            f"{count_text(result['parameters'])} parameters, {result['flops']:.3g} FLOPs, "
+            f"peak {bytes_text(result['peak_bytes'])}, {result['seconds']:.0f} s of training"
+        )
+    print(said)
     print(beside(run))
     if not run.has_weights():
         raise RunError(f"run {run.id}: its weights are gone: rack/ holds none; {RESTORE}")

@@ -26,6 +26,7 @@ from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.runs import Run, RunError
 from stackwise.runs.asked import flat
+from stackwise.runs.damage import blamed_on
 from stackwise.runs.folder import is_run
 from stackwise.runs.history import copy_history
 from stackwise.runs.listing import make_run
@@ -71,6 +72,8 @@ def fork(
     made = spliced(run, exp, after_stage)
     notes = beginnings(exp, stages_of(run), made, after_stage)
     facts = run.provenance()
+    with blamed_on(run, "provenance.json"):
+        data, before = facts["data"], [*facts.get("notes", [])]
     weights = manifest["sha256"]
     run_id = f"{exp.title}-{exp.curriculum.choice}-{run_hash(exp, made, weights)}"
     place = placement or Placement.load(run.path / "placement.yaml")
@@ -92,8 +95,8 @@ def fork(
             facts={
                 "seed": exp.seed,
                 "experiment": exp.hash,
-                "data": facts["data"],
-                "notes": [*facts.get("notes", []), *notes],
+                "data": data,
+                "notes": [*before, *notes],
                 **({"start": facts["start"]} if "start" in facts else {}),
                 "forked": {"run": run.id, "after_stage": after_stage, "weights": weights}
                 | {"changes": differences(old, exp)},

@@ -28,6 +28,7 @@ from stackwise.memory.room import check_room
 from stackwise.probing import as_probed
 from stackwise.rules import check_placement
 from stackwise.runs import Run, make_run
+from stackwise.runs.damage import blamed_on
 from stackwise.runs.folder import is_run
 from stackwise.stage import Stage
 from stackwise.training.placing import check_disk, check_trunk, without_effect
@@ -242,7 +243,8 @@ def data_of(run: Run, placement: Placement) -> Dataset:
         TrainingError: If it is no longer the one that the run began with.
     """
     dataset = dataset_of(run.experiment, run.path / placement.data_dir)
-    began_with = run.provenance()["data"]["fingerprint"]
+    with blamed_on(run, "provenance.json"):
+        began_with = str(run.provenance()["data"]["fingerprint"])
     if dataset.fingerprint != began_with:
         raise TrainingError(
             f"run {run.id}: the corpus has changed since the run began (fingerprint "
