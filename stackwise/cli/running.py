@@ -180,12 +180,15 @@ def fork_command(options: argparse.Namespace) -> int:
     from stackwise.detached.launch import relaunch
     from stackwise.report import called, program
     from stackwise.runs.carried import check_trusted
+    from stackwise.runs.damage import blamed_on
     from stackwise.training.forking import fork
 
     old = _of(options)
     check_trusted(old, options.trust)
     run = fork(old, options.after_stage, nested(said(options.changes)))
-    for note in run.provenance().get("notes", ()):
+    with blamed_on(run, "provenance.json"):
+        notes = [*run.provenance().get("notes", ())]
+    for note in notes:
         say(f"note: {note}")
     relaunch(run, trust=options.trust)
     say(f"{run.id}: {run.state}")

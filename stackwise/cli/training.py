@@ -73,26 +73,28 @@ def carry_out(
     from stackwise.determinism import promise_text
     from stackwise.progress import bar_over
     from stackwise.report import beside, bytes_text, called, count_text, number, program
-    from stackwise.runs.folder import RESTORE, DamagedRun
+    from stackwise.runs.damage import RESTORE, DamagedRun, blamed_on
     from stackwise.runs.pruned import pruned_text
     from stackwise.training.checkpoint import CheckpointError
     from stackwise.training.run import execute
 
     say(f"{run.id}: {run.experiment}")
-    facts, promise = run.provenance(), run.determinism()
-    noted = [promise_text(promise)] if promise["promised"] is False else []
-    for note in [*facts["data"]["notes"], *facts.get("notes", ()), *noted]:
+    promise = run.determinism()
+    with blamed_on(run, "provenance.json"):
+        facts = run.provenance()
+        notes = [*facts["data"]["notes"], *facts.get("notes", ())]
+    notes += [promise_text(promise)] if promise["promised"] is False else []
+    for note in notes:
         say(f"note: {note}")
     if run.state == "finished" and (late := ", ".join(changes_of(run, given))):
         print(f"note: it is finished already, so {late} had no effect; run --rerun trains it again")
     if run.state == "finished":
         execute(run, mirror=options.mirror)
     else:
+        with blamed_on(run, "plan.json"):
+            planned = sum(row["flops"] for row in run.plan())
         try:
-            with (
-                alerting(run, options.alert),
-                bar_over(sum(row["flops"] for row in run.plan())) as bar,
-            ):
+            with alerting(run, options.alert), bar_over(planned) as bar:
                 execute(run, placement, on_step=bar.on_step, mirror=options.mirror)
                 if run.state == "finished":  # also where all steps were taken before
                     bar.end()
@@ -116,11 +118,13 @@ def carry_out(
             f"run {run.id}: is finished, but its events.jsonl is damaged and holds no result; "
             f"{program()} eval {called(run)} measures its weights again"
         )
-    say(
-        f"{number(result['bits_per_byte'])} bits per byte held-out ({result['note']}), "
-        f"{count_text(result['parameters'])} parameters, {result['flops']:.3g} FLOPs, "
-        f"peak {bytes_text(result['peak_bytes'])}, {result['seconds']:.0f} s of training"
-    )
+    with blamed_on(run, "events.jsonl"):
+        said = (
+            f"{number(result['bits_per_byte'])} bits per byte held-out ({result['note']}), "
+            f"{count_text(result['parameters'])} parameters, {result['flops']:.3g} FLOPs, "
+            f"peak {bytes_text(result['peak_bytes'])}, {result['seconds']:.0f} s of training"
+        )
+    say(said)
     say(beside(run))
     if not run.has_weights():
         if "weights" in run.pruned():

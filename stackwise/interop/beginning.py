@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from stackwise.config import Experiment
+from stackwise.errors import short
+from stackwise.interop.errors import ModelError
 from stackwise.interop.llama_config import LENGTH, LONGEST
 from stackwise.interop.model_file import TOKENIZER
 from stackwise.interop.model_folder import read_model
@@ -30,6 +32,10 @@ def experiment_from(folder: str | Path) -> Experiment:
     model = read_model(folder)
     low = "bfloat16" if model.dtype == "bfloat16" else "float32"
     longest = model.source.config.get(LONGEST, LENGTH)
+    if type(longest) is not int:
+        raise ModelError(
+            f"{folder}: source.config.{LONGEST}: {short(longest)} is no number of tokens"
+        )
     data: dict[str, object] = {"seq_len": min(MOST_TOKENS, longest)}
     if (folder / TOKENIZER).is_file():
         data["tokenizer"] = {"kind": "json", "path": str(folder / TOKENIZER)}

@@ -19,6 +19,7 @@ from typing import Any
 from stackwise.jsontext import dumps, loads
 from stackwise.mirrors.errors import MirrorError
 from stackwise.mirrors.store import PIECE_BYTES, Store
+from stackwise.own_code import NAME
 from stackwise.runs.listing import ID
 from stackwise.training.checkpoint import sealed
 
@@ -32,9 +33,10 @@ CHECKPOINT = re.compile(
 RECORDS = (
     "experiment.yaml", "placement.yaml", "plan.json", "provenance.json", "tokenizer.json",
     "labels.json", "events.jsonl", "status.json", "exit.json", "log.txt", "metrics.parquet",
-    "pruned.json", "stages.json",
+    "pruned.json", "pace.json", "drift.safetensors", "stages.json",
 )  # fmt: skip
 FOLDERS = {
+    "code": NAME,
     "metrics": re.compile(r"[0-9]{4,8}\.arrows"),
     "start": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"),
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 from stackwise.errors import ExperimentError
 from stackwise.runs import Run
+from stackwise.runs.damage import blamed_on
 from stackwise.study.arms import Arm
 
 Runs = Sequence[tuple[Arm, int, Run]]
@@ -18,16 +19,17 @@ Runs = Sequence[tuple[Arm, int, Run]]
 
 def data_seen(run: Run) -> dict[str, Any]:
     """What a run read, by what it is called."""
-    data, facts = run.experiment.data, run.provenance()["data"]
-    return {
-        "the text (text_sha256)": facts["text_sha256"],
-        "the split (train_bytes)": facts["train_bytes"],
-        "the tokenizer": data.tokenizer.model_dump(mode="json"),
-        "data.seq_len": data.seq_len,
-        "the ids (fingerprint)": facts["fingerprint"],
-        "data.restart": data.restart,
-        "data.distinct_epochs": data.distinct_epochs,
-    }
+    data, facts = run.experiment.data, run.provenance()
+    with blamed_on(run, "provenance.json"):
+        return {
+            "the text (text_sha256)": facts["data"]["text_sha256"],
+            "the split (train_bytes)": facts["data"]["train_bytes"],
+            "the tokenizer": data.tokenizer.model_dump(mode="json"),
+            "data.seq_len": data.seq_len,
+            "the ids (fingerprint)": facts["data"]["fingerprint"],
+            "data.restart": data.restart,
+            "data.distinct_epochs": data.distinct_epochs,
+        }
 
 
 def check_same_data(runs: Runs) -> None:

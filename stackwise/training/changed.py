@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stackwise.data.errors import DataError
 from stackwise.interop.errors import ModelError
 from stackwise.runs import Run, RunError
+from stackwise.runs.damage import blamed_on
 from stackwise.training.start import Changed, dataset_of, model_of, paths_named
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ def data_of(run: Run, placement: Placement) -> Dataset:
         DataError: If the corpus cannot be read, and is no file of the user's.
         Changed: If it is no longer the one that the run began with.
     """
-    folder, facts = run.path / placement.data_dir, run.provenance()["data"]
+    folder = run.path / placement.data_dir
+    with blamed_on(run, "provenance.json"):
+        facts = run.provenance()["data"]
+        began_with = str(facts["fingerprint"])
     check_is_there(run, folder)
     try:
         dataset = dataset_of(run.experiment, folder)
@@ -43,12 +47,12 @@ def data_of(run: Run, placement: Placement) -> Dataset:
             raise
         raise Changed(
             f"run {run.id}: {error}. It could be read when the run began (fingerprint "
-            f"{facts['fingerprint'][:12]}); put the old file back, or start a new run"
+            f"{began_with[:12]}); put the old file back, or start a new run"
         ) from error
-    if dataset.fingerprint != facts["fingerprint"]:
+    if dataset.fingerprint != began_with:
         raise Changed(
             f"run {run.id}: {what_changed(run, folder, dataset, facts)}, fingerprint "
-            f"{dataset.fingerprint[:12]}, was {facts['fingerprint'][:12]}); put the old file back, "
+            f"{dataset.fingerprint[:12]}, was {began_with[:12]}); put the old file back, "
             "or start a new run"
         )
     return dataset

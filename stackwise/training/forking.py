@@ -32,6 +32,7 @@ from stackwise.probing import as_probed
 from stackwise.runs import Run, RunError
 from stackwise.runs.asked import flat
 from stackwise.runs.carried import own_files
+from stackwise.runs.damage import blamed_on
 from stackwise.runs.folder import is_run
 from stackwise.runs.history import copy_history
 from stackwise.runs.listing import make_run
@@ -90,6 +91,8 @@ def fork(
     made = spliced(run, exp, spent, after_stage)
     notes = beginnings(exp, stages_of(run), made, after_stage)
     facts = run.provenance()
+    with blamed_on(run, "provenance.json"):
+        data, before = facts["data"], [*facts.get("notes", [])]
     weights, code = manifest["sha256"], own_files(run)
     hashes = [weights, *(each.sha256 for each in code)]
     timed = exp.budget.seconds is not None
@@ -115,8 +118,8 @@ def fork(
                 facts={
                     "seed": exp.seed,
                     "experiment": exp.hash,
-                    "data": facts["data"],
-                    "notes": [*facts.get("notes", []), *notes],
+                    "data": data,
+                    "notes": [*before, *notes],
                     **({"start": facts["start"]} if "start" in facts else {}),
                     "forked": {"run": run.id, "after_stage": after_stage, "weights": weights}
                     | {"changes": differences(old, exp)},

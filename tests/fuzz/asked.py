@@ -76,7 +76,6 @@ def command_line(content: bytes) -> None:
         words.append("--once")
     if words[0] == "study":
         words.append("--plan")
-    said, wrong = terminal("strict"), terminal("backslashreplace")
     with (
         working_in(place()),
         mock.patch("stackwise.training.start.create_run", checked),
@@ -88,18 +87,22 @@ def command_line(content: bytes) -> None:
         ),
         mock.patch("stackwise.training.score.evaluate_run", refused),
         mock.patch("stackwise.planner.advise.one_bought", refused),  # it takes half a minute
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(wrong),
     ):
+        told(words)
+
+
+def told(words: list[str]) -> None:
+    """Run a command in this process; it has to end as its page says, with words if it failed."""
+    said, wrong = terminal("strict"), terminal("backslashreplace")
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
         try:
             code = main(words)
         except SystemExit as stop:  # argparse's own way to say it
             code = stop.code if stop.code is not None else 0
-    wrong.seek(0)
-    told = wrong.read()
+    text = "".join(stream.buffer.getvalue().decode() for stream in (said, wrong))  # type: ignore[attr-defined]
     assert code in CODES, f"exit code {code}"
-    assert "Traceback" not in told
-    assert code in (0, 3) or told.strip(), "it failed without a word"
+    assert "Traceback" not in text
+    assert code in (0, 3) or text.strip(), f"{words[0]} failed without a word"
 
 
 def checked(exp: sw.Experiment, where: sw.Placement, **_: Any) -> Any:

@@ -127,8 +127,18 @@ def in_words(content: bytes, op: int, place: int, value: int) -> bytes | None:
     return "\n".join(words).encode("utf-8", "surrogatepass")
 
 
+def in_named(content: bytes, op: int, place: int, value: int) -> bytes | None:
+    """A change of a file behind a line with its name, as its ending says."""
+    name, _, rest = content.partition(b"\n")
+    kinds = {b"json": in_json, b"jsonl": in_lines, b"yaml": in_yaml}
+    change = kinds.get(name.rpartition(b".")[2])
+    new = change(rest, op, place, value) if change else in_bytes(rest, op, place, value)
+    return None if new is None else name + b"\n" + new
+
+
 STRUCTURED: dict[str, Callable[[bytes, int, int, int], bytes | None]] = {
     "json": in_json, "lines": in_lines, "yaml": in_yaml, "words": in_words,
+    "named": in_named,
 }  # fmt: skip
 
 

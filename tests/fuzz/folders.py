@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import stackwise as sw
 from stackwise.jsontext import dumps
@@ -19,8 +20,10 @@ from stackwise.screen import one_line, screen
 from stackwise.study.folder import read_result
 from stackwise.study.result import StudyResult
 from stackwise.training.checkpoint import home_of, read_manifest, read_part, sealed
+from stackwise.training.run import Stopped
 from stackwise.trunk.cache import TrunkCache
 
+from .asked import refused, told, working_in
 from .guard import refuses
 from .workplace import KEY, place
 
@@ -128,6 +131,42 @@ def page(content: bytes) -> None:
     run_file(known.get(name, "events.jsonl"), "done", [page_of])(rest)
 
 
+COMMANDS = (
+    "runs", "watch {run} --once", "watch {run} --once --plain", "resume {run}", "eval {run}",
+    "sample {run} In --length 4 --steps 2", "export {run} {run}-out", "share {run} {run}.zip",
+    "label {run} --name x", "fork {run} 0 optim.lr=0.1", "stop {run}", "delete {run}",
+)  # fmt: skip
+
+
+def commands_on(whose: str) -> Callable[[bytes], None]:
+    """Commands about a run: the first line names the file of it that is malformed.
+
+    None of them trains: a run that is resumed stops before its first step.
+    """
+
+    def target(content: bytes) -> None:
+        name, _, rest = content.partition(b"\n")
+        file = next((key for key in FILES if key.encode() == name), "events.jsonl")
+        runs = place() / "commanded"
+        shutil.rmtree(runs, ignore_errors=True)
+        run = Path(shutil.copytree(place() / "runs" / whose, runs / whose))
+        with (
+            working_in(runs),
+            mock.patch("stackwise.training.run.train_stage", side_effect=Stopped),
+            mock.patch("stackwise.detached.launch.start", refused),
+        ):
+            for command in COMMANDS:
+                (run / file).parent.mkdir(exist_ok=True)
+                (run / file).write_bytes(rest)
+                words = command.format(run=whose).split()
+                told([*words, "--runs-dir", "."])
+
+    return target
+
+
+FILES = (*READERS, "rack/manifest.json")
+
+
 def manifest(content: bytes) -> None:
     """A checkpoint's manifest as it stands."""
     run_file("rack/manifest.json", "half", [Run.rack, Run.stages_done, Run.weights_hash])(content)
@@ -190,5 +229,9 @@ def _cached(name: str, content: bytes) -> None:
 def study_runs(content: bytes) -> None:
     """The list of runs of a study."""
     path = place() / "study" / "runs.json"
+    whole = path.read_bytes()
     path.write_bytes(content)
-    str(read_result(StudyResult, path.parent))
+    try:
+        str(read_result(StudyResult, path.parent))
+    finally:
+        path.write_bytes(whole)

@@ -102,6 +102,18 @@ KEPT = {
     ),
     "a stage that is a number": Kept("done/stages.json", just(b"[1, 2]"), "stages.json is damaged"),
     "a plan of words": Kept("done/plan.json", just(b'["a"]'), "plan.json is damaged"),
+    "a finished run whose provenance lacks its data": Kept(
+        "commands/done", just(b'provenance.json\n{"data": {"notes": 3}}')
+    ),
+    "a stopped run whose plan lacks its FLOPs": Kept("commands/half", just(b"plan.json\n[{}]")),
+    "a result without its figures": Kept(
+        "commands/done", just(b'events.jsonl\n{"kind": "result", "bits_per_byte": "x"}\n')
+    ),
+    "a length that is text": Kept(
+        "model.yaml",
+        instead("max_position_embeddings: 32", "max_position_embeddings: x"),
+        "is no number of tokens",
+    ),
     "counters that are text": Kept(
         "sealed", instead('"counters": {', '"counters": "x", "c": {'), "its counters are none"
     ),

@@ -120,11 +120,10 @@ def part_files() -> list[bytes]:
     return [path.read_bytes() for path in (place() / "runs" / "half" / "rack").glob("s0-*")]
 
 
-def pages() -> list[bytes]:
+def named(whose: str) -> list[bytes]:
     """Files of a run behind their names."""
-    names = ("events.jsonl", "status.json", "stages.json", "plan.json", "experiment.yaml")
-    found = [(name, place() / "runs" / "done" / name) for name in names]
-    return [name.encode() + b"\n" + path.read_bytes() for name, path in found]
+    found = [(name, place() / "runs" / whose / name) for name in folders.FILES]
+    return [name.encode() + b"\n" + path.read_bytes() for name, path in found if path.exists()]
 
 
 @cache
@@ -141,7 +140,9 @@ def targets() -> dict[str, Entry]:
         "command": Entry(asked.command_line, "words", commands),
         **run_files("done"),
         **run_files("half"),
-        "page": Entry(folders.page, "bytes", pages),
+        "page": Entry(folders.page, "named", lambda: named("done")),
+        "commands/done": Entry(folders.commands_on("done"), "named", lambda: named("done")),
+        "commands/half": Entry(folders.commands_on("half"), "named", lambda: named("half")),
         "manifest": Entry(folders.manifest, "json", manifests),
         "sealed": Entry(folders.sealed_manifest, "json", manifests),
         "part": Entry(folders.part_file, "bytes", part_files),

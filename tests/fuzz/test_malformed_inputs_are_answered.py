@@ -26,6 +26,7 @@ COUNTS = {
     "manifest": 100, "sealed": 150, "part": 100, "cache": 300, "shard": 200, "study/runs.json": 150,
     "config.json": 100, "index.json": 60, "safetensors": 40, "model.yaml": 60, "model/manifest": 40,
     "adapter_config": 100, "adapter": 60, "calibration": 80, "doctor": 300, "page": 6,
+    "commands/done": 5, "commands/half": 5,
 }  # fmt: skip
 OF_A_RUN = {"events.jsonl": 60, "stages.json": 20, "tokenizer.json": 60, "placement.yaml": 60}
 CHANGES = st.lists(

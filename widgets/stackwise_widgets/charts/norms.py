@@ -51,6 +51,7 @@ def _edges(follower: Follower, last_step: np.ndarray) -> Places:
     """From before the first step to each last one."""
     places = places_of(follower)
     row = np.searchsorted(places.steps, last_step)
+    row = np.minimum(row, len(places.steps) - 1)  # steps of a damaged file may not rise
     step = places.steps[0]
     columns = []
     for unit in ALONG:
