@@ -18,7 +18,6 @@ from stackwise.runs.parting import delete_run
 from stackwise.training.run import execute
 from stackwise.training.start import create_run
 
-
 STARTED: list[int] = []
 
 
