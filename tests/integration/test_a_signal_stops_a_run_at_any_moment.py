@@ -72,6 +72,18 @@ def run(base, place) -> sw.Run:
     return create_run(base, place.replace(checkpoint_seconds=1e-9))
 
 
+STARTED: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """No child outlives its test."""
+    yield
+    while STARTED:
+        os.kill(STARTED[-1], signal.SIGKILL)
+        code_of(STARTED[-1])
+
+
 def child(what: Callable[[], int]) -> int:
     """Start a process that ends with the code of `what`."""
     number = os.fork()
@@ -83,10 +95,12 @@ def child(what: Callable[[], int]) -> int:
             code = what()
         finally:
             os._exit(code)
+    STARTED.append(number)
     return number
 
 
 def code_of(number: int) -> int:
+    STARTED.remove(number)
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
 
 

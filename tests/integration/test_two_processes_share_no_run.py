@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,17 @@ from stackwise.runs.parting import delete_run
 from stackwise.training.run import execute
 from stackwise.training.start import create_run
 
+STARTED: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """No child outlives its test."""
+    yield
+    while STARTED:
+        os.kill(STARTED[-1], signal.SIGKILL)
+        code_of(STARTED[-1])
+
 
 def child(what: Callable[[], int], errors: Path) -> int:
     number = os.fork()
@@ -28,10 +40,12 @@ def child(what: Callable[[], int], errors: Path) -> int:
             code = what()
         finally:
             os._exit(code)
+    STARTED.append(number)
     return number
 
 
 def code_of(number: int) -> int:
+    STARTED.remove(number)
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
 
 
