@@ -135,8 +135,13 @@ def checked(rows: Rows) -> Rows:
     import pyarrow as pa
 
     rows.validate(full=True)
-    ours = {pa.int64(), pa.float64(), pa.list_(pa.float64())}
-    odd = [field.name for field in rows.schema if field.type not in ours]
+    flat = {pa.int64(), pa.float64()}
+    odd = [
+        field.name
+        for field in rows.schema
+        if field.type not in flat
+        and not (pa.types.is_list(field.type) and field.type.value_type == pa.float64())
+    ]
     names = rows.schema.names
     if odd or len(set(names)) < len(names) or "step" not in names:
         raise pa.ArrowInvalid(f"columns that cannot be ours: {', '.join(odd or names)[:80]}")
