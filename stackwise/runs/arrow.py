@@ -53,7 +53,7 @@ def checked(schema: pa.Schema) -> pa.Schema:
 
 
 def is_ours(kind: pa.DataType) -> bool:
-    """Whether a column is of a kind that is written; what a list's items are called is no matter."""
+    """Whether a column is of a kind that is written, whatever a list's items are called."""
     if pa.types.is_list(kind):
         return bool(kind.value_type == pa.float64())
     return kind in (pa.int64(), pa.float64())
