@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -53,14 +54,20 @@ def main(kills: int, seed: int) -> int:
                     found = {"seed": done.seed, **kind.facts, "struck": done.struck}
                     wrong.append(found | {"curriculum": curriculum, "wrong": done.wrong})
     rows = [
-        [name, runs[name], struck[name], len(optimizers[name]), count(wrong, name)] for name in runs
+        (name, runs[name], struck[name], len(optimizers[name]), count(wrong, name)) for name in runs
     ]
-    rows.append(["all", runs.total(), struck.total(), "", len(wrong)])
-    print(table(["curriculum", "runs", "kills", "optimizers", "not the same"], rows))
-    print(table(["a kill came as", "times"], [[name, n] for name, n in moments.most_common()]))
+    every = len(set[str]().union(*optimizers.values()))
+    rows.append(("all", runs.total(), struck.total(), every, len(wrong)))
+    print(table(["curriculum", "runs", "kills", "optimizers", "not the same"], told(rows)))
+    print(table(["a kill came as", "times"], told(moments.most_common())))
     record = {"kills": struck.total(), "runs": runs.total(), "seed": seed, "wrong": wrong}
     print(json.dumps({**record, "seconds": round(time.monotonic() - began)}))
     return int(bool(wrong))
+
+
+def told(rows: Iterable[tuple[object, ...]]) -> list[list[str]]:
+    """Rows as a table has them."""
+    return [[str(cell) for cell in row] for row in rows]
 
 
 def count(wrong: list[dict[str, object]], curriculum: str) -> int:

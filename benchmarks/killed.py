@@ -202,19 +202,22 @@ def trial(kind: Kind, whole: Ended, folder: Path, seed: str, kills: int) -> Tria
         whole: How the run in `folder/whole` came to its end.
         folder: Of this kind; holds the runs.
         seed: Of where the kills strike.
-        kills: How many; a run that comes to its end before is not killed any more.
+        kills: How many, 1 or more; one that goes on and comes to its end is not killed again.
     """
     chance, done = random.Random(seed), Trial(kind, seed)
     here = folder / "killed"
     shutil.rmtree(here, ignore_errors=True)
     going = partial(go_on, kind.experiment, kind.placement.replace(runs_dir=str(here)))
-    for number in range(kills):
-        strike, moment = drawn_strike(chance, whole, again=number > 0)
+    while len(done.struck) < kills:
+        strike, moment = drawn_strike(chance, whole, again=bool(done.struck))
         ended = struck(partial(going, by=chance.choice(["train", "resume"])), strike)
-        if not ended.killed:
+        if ended.killed:
+            what = ended.operations[0] if ended.operations else f"after {strike.seconds:.3f} s"
+            done.struck.append((moment if strike.seconds else moment_of(what), what))
+        elif done.struck:
             break
-        what = ended.operations[0] if ended.operations else f"after {strike.seconds:.3f} s"
-        done.struck.append((moment if strike.seconds else moment_of(what), what))
+        else:  # it was over before its time: from the beginning
+            shutil.rmtree(here)
     struck(partial(going, by="resume"), Strike())
     (run,), (straight,) = sw.runs_in(here), sw.runs_in(folder / "whole")
     done.wrong += differences(straight, run)
@@ -226,7 +229,7 @@ def drawn_strike(chance: random.Random, whole: Ended, *, again: bool) -> tuple[S
     torn, kind = chance.choice([0.0, chance.random(), 1.0]), chance.random()
     if kind < 1 / 8:
         return Strike(seconds=chance.uniform(0, whole.seconds)), BY_TIME
-    if again and kind < 1 / 2:
+    if again and kind < 3 / 4:
         return Strike(chance.randrange(OPENING), torn), ""
     moments = [moment_of(what) for what in whole.operations]
     chosen = chance.choice(sorted(set(moments)))

@@ -22,7 +22,7 @@ import pytest
 import stackwise as sw
 
 KINDS, GROUPS, SEED = 24, 6, 7
-KILLS = 9  # in each group: it draws twelve, and a run may end before it is killed again
+KILLS = 9  # in each group: of twelve, four are of runs that may end before they are killed again
 PLACES = {
     "as the folder is a run": ("rename", ".stages.json", 1),
     "as a stage's end is saved": ("rename", "rack/.manifest.json", 0),
