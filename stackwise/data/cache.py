@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stackwise.atomic import flush, flush_all
 from stackwise.data.errors import DataError
 
 VARIABLE = "STACKWISE_CACHE"
@@ -80,10 +81,12 @@ def publish(made: Path, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any
     sizes = {file.name: file.stat().st_size for file in made.iterdir()}
     text = json.dumps({"sizes": sizes, "facts": dict(facts)}, indent=1)
     (made / MANIFEST).write_text(text, "utf-8")
+    flush_all(made)
     if folder.exists() and facts_of(folder) is None:
         shutil.rmtree(folder, ignore_errors=True)  # cut short by a crash of the machine
     try:
         made.rename(folder)
+        flush(folder.parent)
     except OSError:
         if facts_of(folder) is None:
             raise

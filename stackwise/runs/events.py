@@ -1,15 +1,19 @@
 """Events: what happened in a run, for people; one JSON object per line, only ever appended.
 
-    {"seq": 7, "time": "2026-01-31T12:00:00.000+00:00", "attempt": 2, "kind": "eval", "loss": 1.5}
+    {"seq": 7, "time": "2026-01-31T12:00:00.000+00:00", "attempt": 2, "kind": "eval", "loss": 1.5,
+     "crc": "1c291ca3"}
 
-Each line is written in one piece and handed to the kernel at once. A line that a crash cut is
-dropped when the next attempt begins; until then readers skip it. NaN and the infinities are
-written as strings and read back as numbers (`stackwise/jsontext.py`).
+Each line is written in one piece and handed to the kernel at once, and ends with the CRC-32 of all
+before it; those of older runs have none. A line that a crash cut is dropped when the next attempt
+begins; until then readers skip it. NaN and the infinities are written as strings and read back as
+numbers (`stackwise/jsontext.py`).
 """
 
 from __future__ import annotations
 
+import os
 import threading
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +23,9 @@ from stackwise.atomic import append
 from stackwise.jsontext import dumps, loads
 
 Event = dict[str, Any]
-OURS = ("seq", "time", "attempt", "kind")
+OURS = ("seq", "time", "attempt", "kind", "crc")
+CRC, CRC_END = ', "crc": "', '"}'
+CRC_WIDTH = len(CRC) + 8 + len(CRC_END)
 PIECE_BYTES = 1 << 20
 
 
@@ -33,9 +39,7 @@ class EventLog:
 
     def __init__(self, path: Path, attempt: int) -> None:
         self.file = path.open("ab", buffering=0)
-        self.count, end = whole_lines(path)
-        if end < path.stat().st_size:
-            self.file.truncate(end)
+        self.count, self.end = whole_lines(path)
         self.attempt = attempt
         self.guard = threading.Lock()
 
@@ -53,8 +57,13 @@ class EventLog:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         with self.guard:
             head = {"seq": self.count, "time": now, "attempt": self.attempt, "kind": kind}
-            append(self.file, (dumps({**head, **fields}) + "\n").encode())
+            line = written_line({**head, **fields})
+            self.end = append(self.file, line.encode(), end=self.end)
             self.count += 1
+
+    def settle(self) -> None:
+        """Let no power cut take what was written."""
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Close the file."""
@@ -92,15 +101,42 @@ def _all_at_once(lines: list[str]) -> list[Event]:
     except ValueError:
         return []
     whole = len(found) == len(lines) and all(isinstance(event, dict) for event in found)
-    return found if whole else []
+    if not whole or not all(map(_is_whole, lines)):
+        return []
+    for event in found:
+        event.pop("crc", None)
+    return found
+
+
+def written_line(event: Event) -> str:
+    """An event as a line, with the CRC-32 of what stands before it."""
+    text = dumps(event)[:-1]
+    return f"{text}{CRC}{zlib.crc32(text.encode()):08x}{CRC_END}\n"
+
+
+def _is_whole(line: str) -> bool:
+    """Whether a line is what was written, as far as it says."""
+    tail = line[-CRC_WIDTH:]
+    if not tail.startswith(CRC):
+        return True
+    return tail[len(CRC) : -len(CRC_END)] == f"{zlib.crc32(line[:-CRC_WIDTH].encode()):08x}"
+
+
+def read_line(line: str) -> Event | None:
+    """The event of a line; None if it is damaged."""
+    try:
+        found = loads(line) if _is_whole(line) else None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        return None
+    found.pop("crc", None)
+    return found
 
 
 def _event(line: str) -> Event:
-    try:
-        found = loads(line)
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"kind": "damaged_line", "text": line[:200]}
+    found = read_line(line)
+    return {"kind": "damaged_line", "text": line[:200]} if found is None else found
 
 
 def counted_once(events: list[Event]) -> list[Event]:

@@ -25,8 +25,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from stackwise.atomic import sha256_of
 from stackwise.jsontext import loads
 from stackwise.runs.control import ask, is_stopping
+from stackwise.runs.errors import RESTORE as RESTORE
+from stackwise.runs.errors import RunError as RunError
 from stackwise.runs.events import Event, read_events
 from stackwise.runs.frames import evals_of, memory_of
 from stackwise.runs.labels import Labels, read_labels, write_labels
@@ -38,6 +41,7 @@ from stackwise.runs.parting import delete_run, zip_run
 from stackwise.runs.standing import LIVE, silent_seconds, state_of, way_out
 from stackwise.runs.statistics import drift_of, statistics_of
 from stackwise.runs.tail import last_event
+from stackwise.seals import opened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,12 +51,9 @@ if TYPE_CHECKING:
     from stackwise.model.rack import Rack
 
 READS, WAIT_SECONDS = 5, 0.05
+GOES_ON = "nothing but this is lost: resume the run, and it is written anew"
 STAGES = "stages.json"
 MANIFEST = "manifest.json"  # of a checkpoint; what is in it is said in `training/checkpoint.py`
-
-
-class RunError(ValueError):
-    """A run that is not there, a folder that is not a run, or a file in it that is damaged."""
 
 
 class Run:
@@ -103,7 +104,8 @@ class Run:
 
     def status(self) -> dict[str, Any]:
         """How it stands: state, stage, step, loss, seconds left, heartbeat; empty if only made."""
-        return dict(self._read("status.json")) if (self.path / "status.json").exists() else {}
+        there = (self.path / "status.json").exists()
+        return dict(self._read("status.json", way_out=GOES_ON)) if there else {}
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -145,7 +147,7 @@ class Run:
         """Why its last attempt ended as it did, as that wrote it down; not what one before said."""
         if not (self.path / "exit.json").exists():
             return None
-        said, status = self._read("exit.json"), self.status()
+        said, status = self._read("exit.json", way_out=GOES_ON), self.status()
         same = said.get("attempt") == status.get("attempt")
         if not same or said.get("state", status.get("state")) != status.get("state"):
             return None
@@ -156,9 +158,16 @@ class Run:
         found = read_events(self.path / "events.jsonl")
         return found if kind is None else [event for event in found if event.get("kind") == kind]
 
-    def metrics(self) -> pd.DataFrame:
-        """The numbers of every step so far, one row each; at most a second old."""
-        return read_metrics(self.path)
+    def metrics(self, *, gaps: bool = False) -> pd.DataFrame:
+        """The numbers of every step so far, one row each; at most a second old.
+
+        Args:
+            gaps: Of a run whose metrics are damaged, give those rows that are whole.
+
+        Raises:
+            RunError: If rows are damaged or missing, and gaps are not wanted.
+        """
+        return read_metrics(self.path, gaps=gaps)
 
     def evals(self) -> pd.DataFrame:
         """Held-out measurements, one row each; those of steps that were taken again count once."""
@@ -218,6 +227,9 @@ class Run:
         path = self.path / "tokenizer.json"
         if not path.exists():
             raise RunError(f"run {self.id}: tokenizer.json is missing; {RESTORE}")
+        written = self.provenance().get("files", {}).get(path.name)
+        if written is not None and sha256_of(path) != written:
+            raise RunError(f"run {self.id}: tokenizer.json is damaged; {RESTORE}")
         return read_tokenizer(path)
 
     def rack(
@@ -438,21 +450,27 @@ class Run:
 
         return weights_hash(self.path / "rack")
 
-    def _read(self, name: str, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:
-        """A JSON file of the run."""
+    def _read(
+        self,
+        name: str,
+        kind: type[dict[str, Any]] | type[list[Any]] = dict,
+        way_out: str = RESTORE,
+    ) -> Any:
+        """A JSON file of the run, if it is what was written."""
         path = self.path / name
         try:
             value = loads(path.read_text("utf-8"))
         except FileNotFoundError:
             raise RunError(f"run {self.id}: {name} is missing; {RESTORE}") from None
+            if isinstance(value, dict):
+                value = opened(value)
+            elif isinstance(value, list):
+                value = [opened(each) if isinstance(each, dict) else each for each in value]
         except ValueError:
             value = None
         if not isinstance(value, kind):
-            raise RunError(f"run {self.id}: {name} is damaged; {RESTORE}")
+            raise RunError(f"run {self.id}: {name} is damaged; {way_out}")
         return value
-
-
-RESTORE = "restore it from a copy of the run, or train again (rerun=True, --rerun)"
 
 
 def is_run(path: Path) -> bool:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackwise.jsontext import loads
 from stackwise.runs.coarse import Coarse
-from stackwise.runs.events import Event
-from stackwise.runs.metrics import segments
+from stackwise.runs.events import Event, read_line
+from stackwise.runs.metrics import read_compacted, segments
+from stackwise.runs.pieces import DamagedPiece, next_piece
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +41,7 @@ class Follower:
         events: All of them, oldest first.
         looks: The `eval` events, those of steps that were taken again once.
         damaged: Lines of the events that are none.
+        broken: Pieces of the metrics that are not what was written, and are left out.
         norms: Gradient norms of the embedding, of every block and of the head, in buckets of steps.
     """
 
@@ -60,7 +61,7 @@ class Follower:
         self.ends: dict[Path, int] = {}
         self.firsts: dict[Path, int] = {}
         self.schemas: dict[Path, pa.Schema] = {}
-        self.count = 0
+        self.count = self.broken = 0
         self.held: Numbers = np.empty((len(NUMBERS), 1024))
         self.norms = Coarse()
 
@@ -98,11 +99,8 @@ class Follower:
             self._take_line(line)
 
     def _take_line(self, line: str) -> None:
-        try:
-            event = loads(line)
-        except ValueError:
-            event = None
-        if not isinstance(event, dict):
+        event = read_line(line)
+        if event is None:
             self.damaged += 1
             return
         self.events.append(event)
@@ -141,16 +139,12 @@ class Follower:
 
     def _read_compacted(self) -> None:
         """From metrics.parquet, where somebody left only that."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         path = self.folder / "metrics.parquet"
         if not path.exists() or self.ends.get(path) == path.stat().st_size:
             return
         self._forget_metrics()
-        try:
-            table = pq.read_table(path)
-        except pa.ArrowInvalid:
+        table = read_compacted(self.folder)
+        if table is None:
             return  # damaged, and there is nothing else
         self.ends[path] = path.stat().st_size
         for batch in table.to_batches():
@@ -167,16 +161,16 @@ class Follower:
         with _opened(path, begin, new_bytes) as (source, before):
             while True:
                 try:
-                    message = pa.ipc.read_message(source)
-                    if message.type == "schema":
-                        self.schemas[path] = pa.ipc.read_schema(message)
-                        found = None
-                    else:
-                        found = pa.ipc.read_record_batch(message, self.schemas[path])
-                except (EOFError, pa.ArrowInvalid, OSError, KeyError):
+                    found = next_piece(source, self.schemas.get(path))
+                except DamagedPiece:
+                    self.broken += 1
+                    found = None
+                except (EOFError, pa.ArrowException, OSError):
                     return  # its end, or a batch that is being written or was cut
                 self.ends[path] = before + source.tell()
-                if found is not None and found.num_rows:
+                if isinstance(found, pa.Schema):
+                    self.schemas[path] = found
+                elif found is not None and found.num_rows:
                     yield found
 
     def _take(self, batch: pa.RecordBatch, limit: int) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from stackwise.atomic import write_text
+from stackwise.atomic import flush, flush_all, make_folder, sha256_of, write_text
 from stackwise.jsontext import dumps
 from stackwise.runs.folder import STAGES, Run, RunError, is_run
+from stackwise.seals import sealed
 
+FIXED = ("experiment.yaml", "tokenizer.json")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -25,6 +29,7 @@ def make_run(
     plan: list[dict[str, Any]],
     facts: dict[str, Any],
     rerun: bool = False,
+    fill: Callable[[Path], None] | None = None,
 ) -> Run:
     """Make a run folder, or find the one of that name.
 
@@ -37,6 +42,7 @@ def make_run(
         plan: What each is predicted to take.
         facts: What provenance.json says beside versions and machine: seed, data fingerprint.
         rerun: Make another, `-2`, `-3`, ..., even if there is one.
+        fill: Writes what else a new run has into its folder, before it counts as one.
 
     Raises:
         RunError: If the name cannot be a folder's, or the folder cannot be made.
@@ -52,11 +58,16 @@ def make_run(
         folder = _claim(Path(runs_dir), run_id, rerun)
         if is_run(folder):
             return Run(folder)
+        if fill is not None:
+            fill(folder)
         write_text(folder / "experiment.yaml", experiment)
         write_text(folder / "placement.yaml", placement)
-        write_text(folder / "plan.json", dumps(plan, indent=1))
-        write_text(folder / "provenance.json", dumps({**provenance_of(folder), **facts}, indent=1))
-        write_text(folder / STAGES, dumps(stages, indent=1))
+        write_plan(folder, plan)
+        staged = dumps(stages, indent=1)
+        came = {**provenance_of(folder), **facts, "files": files_of(folder, staged)}
+        write_text(folder / "provenance.json", dumps(sealed(came), indent=1))
+        flush_all(folder)
+        write_text(folder / STAGES, staged)
     except OSError as error:
         raise RunError(
             f"{runs_dir}: cannot hold a new run: {error.strerror}; name another folder with "
@@ -65,9 +76,22 @@ def make_run(
     return Run(folder)
 
 
+def write_plan(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace plan.json: what each stage is predicted to take."""
+    write_text(folder / "plan.json", dumps([sealed(row) for row in rows], indent=1))
+
+
+def files_of(folder: Path, staged: str) -> dict[str, str]:
+    """Hashes of the files that stay as they are made, by name."""
+    kept = [folder / name for name in FIXED if (folder / name).is_file()]
+    return {path.name: sha256_of(path) for path in kept} | {
+        STAGES: sha256(staged.encode()).hexdigest()
+    }
+
+
 def _claim(runs_dir: Path, run_id: str, rerun: bool) -> Path:
     """The run's folder; with `rerun` one that was not there before."""
-    runs_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(runs_dir)
     names = (run_id if number == 1 else f"{run_id}-{number}" for number in range(1, 1 << 30))
     for name in names:
         folder = runs_dir / name
@@ -76,6 +100,7 @@ def _claim(runs_dir: Path, run_id: str, rerun: bool) -> Path:
         except FileExistsError:
             if rerun or not folder.is_dir():
                 continue
+        flush(runs_dir)
         return folder
     raise RunError(f"{runs_dir}: has no name left for {run_id!r}")
 

@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,7 +65,8 @@ class Lock:
         """Let go; once is enough, more does no harm."""
         if self.handle in _held:
             _held.remove(self.handle)
-            os.ftruncate(self.handle, 0)
+            with suppress(OSError):  # it falls as it is closed; the name is of a dead owner then
+                os.ftruncate(self.handle, 0)
             os.close(self.handle)
 
 
@@ -79,13 +81,18 @@ def take(folder: Path, name: str = LOCK) -> Lock:
         RunBusy: If another process holds it, or seems to from here.
     """
     handle, mine = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666), this_process()
-    free = _taken(handle, folder, name)
-    owner = owner_of(folder, name)
-    if not free or (owner is not None and owner != mine and is_held(folder, name)):
+    try:
+        free = _taken(handle, folder, name)
+        owner = owner_of(folder, name)
+        if not free or (owner is not None and owner != mine and is_held(folder, name)):
+            raise RunBusy(f"run {folder.resolve().name}: {_who(owner)}")
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(asdict(mine)).encode(), 0)
+    except BaseException as error:
         os.close(handle)
-        raise RunBusy(f"run {folder.resolve().name}: {_who(owner)}")
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(asdict(mine)).encode(), 0)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(folder / name)) from None
+        raise
     return Lock(handle, owner)
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from stackwise.jsontext import loads
-from stackwise.runs.events import Event, read_events
+from stackwise.runs.events import Event, read_events, read_line
 
 TAIL_BYTES = 1 << 16
 
@@ -47,8 +46,5 @@ def _if_kind(line: str, kind: str) -> Event | None:
     """The event of a line; None if it is of another kind, or damaged."""
     if f'"{kind}"' not in line:
         return None
-    try:
-        event = loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and event.get("kind") == kind else None
+    event = read_line(line)
+    return event if event is not None and event.get("kind") == kind else None

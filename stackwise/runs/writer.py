@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stackwise.atomic import sweep, write_text
-from stackwise.jsontext import dumps
+from stackwise.atomic import flush, sweep
 from stackwise.runs import lock, status
+from stackwise.runs.errors import RunError
 from stackwise.runs.events import EventLog
 from stackwise.runs.lock import RunBusy
 from stackwise.runs.metrics import COLUMNS, MetricLog, compact, segments
@@ -50,6 +50,9 @@ class RunWriter:
             self.attempt = 1 + max((int(path.stem) for path in segments(folder)), default=0)
             self.events = EventLog(folder / "events.jsonl", self.attempt)
             self.metrics = MetricLog(folder / "metrics" / f"{self.attempt:04d}.arrows", columns)
+            self.settle()
+            for home in (folder / "metrics", folder):  # their names, and the attempt's number
+                flush(home)
         except BaseException:
             self.lock.release()
             raise
@@ -101,12 +104,17 @@ class RunWriter:
         self.metrics.write(row)
 
     def flush(self) -> None:
-        """Write the metrics in hand now.
-
-        Needed before each checkpoint: a kill right after one would lose the rows of steps that
-        are not taken again.
-        """
+        """Write the metrics in hand now."""
         self.metrics.flush()
+
+    def settle(self) -> None:
+        """Write the metrics in hand, and wait until they and all events are on the disk.
+
+        Needed before each checkpoint: a power cut right after one would lose the rows of steps that
+        are not taken again. What it takes is in `benchmarks/durable.py`.
+        """
+        self.metrics.settle()
+        self.events.settle()
 
     def status(self, **facts: Any) -> None:
         """Say how it stands: stage, step, loss, seconds left; written with the next heartbeat."""
@@ -137,17 +145,27 @@ class RunWriter:
         if self.pulse.is_alive():
             self.pulse.join()
         try:
-            self.state = state
             self.event(state, **({} if error is None else {"error": error}))
-            self.events.close()
+            self.events.settle()
             self.metrics.close()
-            self._write_status()
-            self._write_exit(error)
+            self._say_last(state, error)
             if state == "finished":
-                with suppress(OSError):  # the segments stay, and say the same
+                with suppress(OSError, RunError):  # the segments stay, and say the same
                     compact(self.folder)
+        except OSError as refused:
+            with suppress(OSError):  # perhaps a few bytes can be written still
+                self._say_last("failed", error or str(refused))
+            raise
         finally:
+            self.events.close()
+            self.metrics.file.close()
             self.lock.release()
+
+    def _say_last(self, state: str, error: str | None) -> None:
+        """Say how it ended."""
+        self.state = state
+        self._write_status(last=True)
+        self._write_exit(error)
 
     def _beat(self) -> None:
         while not self.closing.wait(HEARTBEAT_SECONDS):
@@ -156,7 +174,7 @@ class RunWriter:
                 self._write_status()
                 self.flush()
 
-    def _write_status(self) -> None:
+    def _write_status(self, *, last: bool = False) -> None:
         with self.guard:
             facts = {
                 **self.facts,
@@ -165,9 +183,9 @@ class RunWriter:
                 "pid": os.getpid(),
                 "heartbeat": time.time(),
             }
-        status.write(self.folder, facts)
+        status.write(self.folder, facts, last=last)
 
     def _write_exit(self, error: str | None) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         facts = {"state": self.state, "time": now, "attempt": self.attempt, "error": error}
-        write_text(self.folder / "exit.json", dumps(facts, indent=1))
+        status.write_exit(self.folder, facts)

@@ -27,7 +27,7 @@ from stackwise.training.optim import (
 )
 from stackwise.training.residence import arrange, pack, take_masters
 from stackwise.training.saved import AVERAGE, BEFORE, MOMENTS, read_state, save_border
-from stackwise.training.stage_drift import tell_drift, timed
+from stackwise.training.stage_drift import forget_beginning, tell_drift, timed
 from stackwise.training.step import Setting, Trainee, setting_of
 from stackwise.training.trained import State, freeze_all_but
 from stackwise.training.work import Work
@@ -167,6 +167,7 @@ def leave_stage(work: Work, trainee: Trainee) -> None:
     tell_drift(work, number)
     work.at.stage, work.at.step, work.at.updates = number + 1, 0, 0
     save_border(work, trainee, masters)
+    forget_beginning(work)
 
 
 def packed(work: Work, trainee: Trainee, stacks: Sequence[str]) -> dict[str, Written]:

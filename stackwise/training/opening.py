@@ -16,7 +16,6 @@ from stackwise.atomic import write_text
 from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import epoch_order, samples_per_epoch
-from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.meter import Meter
 from stackwise.model.adapters import check_package
@@ -25,9 +24,11 @@ from stackwise.model.formats import format_called
 from stackwise.probing import as_probed, asked_probes, bounded_probes
 from stackwise.rules import check_placement
 from stackwise.runs import Run, RunWriter
+from stackwise.runs.listing import write_plan
 from stackwise.stage import Stage
 from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.checkpoint import MANIFEST
+from stackwise.training.ownership import check_files
 from stackwise.training.parts import empty_rack
 from stackwise.training.placing import check_disk
 from stackwise.training.residence import begin_ends
@@ -86,6 +87,8 @@ def open_work(run: Run, placement: Placement | None = None) -> Iterator[Work]:
         say_what_is_cut(work)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
+        else:
+            check_files(run)
         begin_ends(work)
         if placement != before:
             write_placement(work, before)
@@ -136,9 +139,9 @@ def name_of(device: torch.device) -> str:
 def write_placement(work: Work, before: Placement) -> None:
     """Put down that the run is carried out otherwise from here on, and what that will take."""
     old, new = before.model_dump(mode="json"), work.placement.model_dump(mode="json")
-    write_text(work.run.path / "placement.yaml", work.placement.to_yaml())
     done = work.run.plan()[: work.at.stage]
     rows = plan_rows(work.exp, work.placement, work.stages)[work.at.stage :]
-    write_text(work.run.path / "plan.json", dumps([*done, *rows], indent=1))
+    write_plan(work.run.path, [*done, *rows])
+    write_text(work.run.path / "placement.yaml", work.placement.to_yaml())  # last: it commits both
     changed = {key: [old[key], new[key]] for key in new if new[key] != old[key]}
     work.writer.event("placement_changed", changed=changed)

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from stackwise.atomic import sha256_of
 from stackwise.runs import Run, RunError
 from stackwise.training.checkpoint import MANIFEST, RESTORE, CheckpointError, read_manifest
 
@@ -38,6 +39,23 @@ def identity_of(run: Run) -> dict[str, str | None]:
         raise RunError(f"run {run.id}: provenance.json is damaged; {RESTORE}") from None
     texts = {name: (run.path / name).read_text("utf-8") for name in FILES}
     return began | {k: hashlib.sha256(text.encode()).hexdigest() for k, text in texts.items()}
+
+
+def check_files(run: Run) -> None:
+    """Compare what is carried out with what was written as the run was made.
+
+    Once there is a checkpoint, its manifest says the same (`own_manifest`).
+
+    Raises:
+        RunError: If a file has changed since.
+    """
+    written = run.provenance().get("files", {})
+    for name in FILES:
+        if name in written and sha256_of(run.path / name) != written[name]:
+            raise RunError(
+                f"run {run.id}: {name} is not what was written when the run was made (its hash "
+                f"differs); {RESTORE.replace('it', name, 1)}"
+            )
 
 
 def own_manifest(run: Run, name: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from stackwise.asked import a_placement, an_experiment, usual_placement
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import prefetch
 from stackwise.detached.device_queue import holding
+from stackwise.disk_errors import faults_of
 from stackwise.model.workspace import workspace
 from stackwise.objective import Corrupted
 from stackwise.runs import Run, attach
@@ -143,6 +144,7 @@ def execute(
     if run.state == "finished":
         return run
     with (
+        faults_of(run.path),
         open_work(run, placement) as work,
         nullcontext() if holds_device else in_queue(work),
         workspace(small=True),

@@ -118,7 +118,7 @@ def listed(work: Work) -> set[str]:
 
 def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
     """Write a checkpoint of these parts, and of those of the last one that are `unchanged`."""
-    work.writer.flush()  # no step that a checkpoint stands on may be missing from the metrics
+    work.writer.settle()  # no step that a checkpoint stands on may be missing from the metrics
     save(
         work.run.path / RACK,
         parts,

@@ -80,6 +80,14 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
     run_id = run_id_of(exp, made, dataset, model)
     if rerun or not is_run(Path(placement.runs_dir, run_id)):  # else asked as it goes on
         check_disk(as_probed(exp, made), placement, made, epoch_samples)
+
+    def fill(folder: Path) -> None:
+        dataset.tokenizer.save(folder / "tokenizer.json")
+        if model is not None:
+            from stackwise.interop.kept import keep
+
+            keep(model, dataset.tokenizer, folder)
+
     with threads_of(placement):
         run = make_run(
             placement.runs_dir,
@@ -90,12 +98,8 @@ def create_run(exp: Experiment, placement: Placement, *, rerun: bool = False) ->
             plan=plan,
             facts=facts,
             rerun=rerun,
+            fill=fill,
         )
-    dataset.tokenizer.save(run.path / "tokenizer.json")
-    if model is not None:
-        from stackwise.interop.kept import keep
-
-        keep(model, dataset.tokenizer, run.path)
     return run
 
 

@@ -193,7 +193,10 @@ def test_a_summary_names_damage_and_never_raises(made) -> None:
     (run.path / "status.json").write_text("{")
     way_out = "restore it from a copy of the run, or train again (rerun=True, --rerun)"
     assert run.state == run.summary()["state"] == "damaged"
-    assert run.summary()["problem"] == f"run toy-1234abcd: status.json is damaged; {way_out}"
+    assert run.summary()["problem"] == (
+        "run toy-1234abcd: status.json is damaged; nothing but this is lost: resume the run, and "
+        "it is written anew"
+    )
     (run.path / "plan.json").unlink()
     with pytest.raises(RunError) as error:
         run.plan()
