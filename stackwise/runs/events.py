@@ -24,6 +24,7 @@ from stackwise.jsontext import dumps, loads
 
 Event = dict[str, Any]
 OURS = ("seq", "time", "attempt", "kind", "crc")
+DAMAGED = "damaged_line"
 CRC, CRC_END = ', "crc": "', '"}'
 CRC_WIDTH = len(CRC) + 8 + len(CRC_END)
 PIECE_BYTES = 1 << 20
@@ -136,7 +137,7 @@ def read_line(line: str) -> Event | None:
 
 def _event(line: str) -> Event:
     found = read_line(line)
-    return {"kind": "damaged_line", "text": line[:200]} if found is None else found
+    return {"kind": DAMAGED, "text": line[:200]} if found is None else found
 
 
 def counted_once(events: list[Event]) -> list[Event]:

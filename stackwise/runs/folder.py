@@ -20,17 +20,19 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackwise.atomic import sha256_of
-from stackwise.jsontext import loads
+from stackwise.jsontext import loads, read_mapping
 from stackwise.runs.control import ask, is_stopping
 from stackwise.runs.errors import RESTORE as RESTORE
+from stackwise.runs.errors import DamagedRun
 from stackwise.runs.errors import RunError as RunError
-from stackwise.runs.events import Event, read_events
+from stackwise.runs.events import DAMAGED, Event, read_events
 from stackwise.runs.frames import evals_of, memory_of
 from stackwise.runs.labels import Labels, read_labels, write_labels
 from stackwise.runs.layers import layers_of
@@ -112,6 +114,7 @@ class Run:
         """What was asked; a curriculum that lived in a notebook cell is known by name only."""
         from stackwise.config import Experiment
 
+        self.compare("experiment.yaml")
         return Experiment.load(self.path / "experiment.yaml", opening_run=True)
 
     def stages(self) -> list[dict[str, Any]]:
@@ -154,8 +157,17 @@ class Run:
         return None if said.get("error") is None else str(said["error"])
 
     def events(self, kind: str | None = None) -> list[Event]:
-        """What happened, oldest first."""
+        """What happened, oldest first. A line that was damaged is left out, with a warning."""
+        behind = read_mapping(self.path / "rack" / MANIFEST).get("events", 0)
         found = read_events(self.path / "events.jsonl")
+        whole = [event for event in found if event.get("kind") != DAMAGED]
+        lost = max(behind if isinstance(behind, int) else 0, len(found)) - len(whole)
+        if lost:
+            warnings.warn(
+                f"run {self.id}: events.jsonl is damaged: {lost} of its lines are missing or not "
+                "what was written, and left out; restore it from a copy of the run",
+                stacklevel=2,
+            )
         return found if kind is None else [event for event in found if event.get("kind") == kind]
 
     def metrics(self, *, gaps: bool = False) -> pd.DataFrame:
@@ -226,11 +238,22 @@ class Run:
 
         path = self.path / "tokenizer.json"
         if not path.exists():
-            raise RunError(f"run {self.id}: tokenizer.json is missing; {RESTORE}")
-        written = self.provenance().get("files", {}).get(path.name)
-        if written is not None and sha256_of(path) != written:
-            raise RunError(f"run {self.id}: tokenizer.json is damaged; {RESTORE}")
+            raise DamagedRun(f"run {self.id}: tokenizer.json is missing; {RESTORE}")
+        self.compare(path.name)
         return read_tokenizer(path)
+
+    def compare(self, name: str) -> None:
+        """Compare a file that stays as it was made with the hash that was written down then.
+
+        Raises:
+            DamagedRun: If it is another one.
+        """
+        written = self.provenance().get("files", {}).get(name)
+        if written is not None and sha256_of(self.path / name) != written:
+            raise DamagedRun(
+                f"run {self.id}: {name} is not the one that was written when the run was made (its "
+                f"hash differs); {RESTORE.replace('it', name, 1)}"
+            )
 
     def rack(
         self,
@@ -460,16 +483,16 @@ class Run:
         path = self.path / name
         try:
             value = loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            raise RunError(f"run {self.id}: {name} is missing; {RESTORE}") from None
             if isinstance(value, dict):
                 value = opened(value)
             elif isinstance(value, list):
                 value = [opened(each) if isinstance(each, dict) else each for each in value]
+        except FileNotFoundError:
+            raise DamagedRun(f"run {self.id}: {name} is missing; {RESTORE}") from None
         except ValueError:
             value = None
         if not isinstance(value, kind):
-            raise RunError(f"run {self.id}: {name} is damaged; {way_out}")
+            raise DamagedRun(f"run {self.id}: {name} is damaged; {way_out}")
         return value
 
 

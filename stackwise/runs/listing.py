@@ -63,7 +63,7 @@ def make_run(
         write_text(folder / "experiment.yaml", experiment)
         write_text(folder / "placement.yaml", placement)
         write_plan(folder, plan)
-        staged = dumps(stages, indent=1)
+        staged = dumps([sealed(stage) for stage in stages], indent=1)
         came = {**provenance_of(folder), **facts, "files": files_of(folder, staged)}
         write_text(folder / "provenance.json", dumps(sealed(came), indent=1))
         flush_all(folder)

@@ -18,7 +18,7 @@ from xxhash import xxh3_128
 
 from stackwise.atomic import append, replacing
 from stackwise.jsontext import read_mapping
-from stackwise.runs.errors import RunError
+from stackwise.runs.errors import DamagedRun
 from stackwise.runs.pieces import END_OF_STREAM, DamagedPiece, hash_of, next_piece, packed
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def read_table(folder: Path, *, gaps: bool = False) -> pa.Table:
         gaps: Leave out what is damaged or missing.
 
     Raises:
-        RunError: If rows are damaged or missing, and gaps are not wanted.
+        DamagedRun: If rows are damaged or missing, and gaps are not wanted.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -187,12 +187,12 @@ def check_steps(folder: Path, steps_N: Any, behind: int) -> None:
     """Raise unless every step is there once, in order, as far as the last checkpoint at least.
 
     Raises:
-        RunError: With the first step that is not.
+        DamagedRun: With the first step that is not.
     """
     wrong = (steps_N != range(1, len(steps_N) + 1)).nonzero()[0]
     if len(wrong) or len(steps_N) < behind:
         missing = int(wrong[0]) + 1 if len(wrong) else len(steps_N) + 1
-        raise RunError(
+        raise DamagedRun(
             f"run {folder.resolve().name}: metrics/ is damaged: the row of step {missing} is "
             "missing or not what was written; restore the folder from a copy of the run, or read "
             "what is left with run.metrics(gaps=True). The weights are not touched by this"
@@ -203,7 +203,7 @@ def read_metrics(folder: Path, *, gaps: bool = False) -> pd.DataFrame:
     """All steps of a run as a frame: from metrics.parquet, or else from the segments.
 
     Raises:
-        RunError: As `read_table`.
+        DamagedRun: As `read_table`.
     """
     table = read_compacted(folder)
     if table is None:
@@ -229,7 +229,7 @@ def compact(folder: Path) -> None:
     """Write metrics.parquet, which says what the segments say and opens faster.
 
     Raises:
-        RunError: If they are damaged.
+        DamagedRun: If they are damaged.
     """
     import pyarrow.parquet as pq
 

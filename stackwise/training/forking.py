@@ -254,7 +254,7 @@ def fill(draft: Run, kept: Path) -> None:
     copy_checkpoint(kept, draft.path)
     manifest = read_manifest(kept)
     counters = {**manifest["counters"], "best": None}
-    own = sealed({**manifest, "run": identity_of(draft), "counters": counters})
+    own = sealed({**manifest, "run": identity_of(draft), "counters": counters, "events": 0})
     write_text(draft.path / RACK / MANIFEST, dumps(own, indent=1))
 
 

@@ -11,13 +11,24 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stackwise.atomic import PART, flush, make_folder, write_text
 from stackwise.jsontext import dumps
-from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest, verify_part
+from stackwise.report import called, program
+from stackwise.runs import Run
+from stackwise.training.checkpoint import (
+    MANIFEST,
+    CheckpointError,
+    home_of,
+    read_manifest,
+    verify_part,
+)
 from stackwise.training.saved import RACK
 from stackwise.training.work import Work
+from stackwise.trunk.shards import DamagedShard
 
 FOLDER = "stages"
 
@@ -45,6 +56,38 @@ def kept_stages(run: Path) -> list[int]:
     """The stages whose end is kept, in order."""
     found = (path.parents[1].name for path in (run / FOLDER).glob(f"*/{RACK}/{MANIFEST}"))
     return sorted(int(name) for name in found if name.isascii() and name.isdigit())
+
+
+@contextmanager
+def way_back(run: Run) -> Iterator[None]:
+    """Name the last end of a stage that is kept whole, where the checkpoint after it is damaged.
+
+    Raises:
+        CheckpointError: As inside.
+    """
+    try:
+        yield
+    except CheckpointError as error:
+        of_a_cache = isinstance(error.__cause__, DamagedShard)
+        number = None if of_a_cache else last_whole_stage(run.path)
+        if number is None:
+            raise
+        raise CheckpointError(
+            f"{error}. Or go on from the end of stage {number}, which is kept: "
+            f"{program()} fork {called(run)} {number}, or run.fork(after_stage={number})"
+        ) from error
+
+
+def last_whole_stage(run: Path) -> int | None:
+    """The last stage of which every file that was kept is what was written; None without one."""
+    for number in reversed(kept_stages(run)):
+        rack = folder_of(run, number) / RACK
+        with suppress(CheckpointError, OSError):
+            manifest = read_manifest(rack)
+            for name in manifest["parts"]:
+                verify_part(rack, manifest, name)
+            return number
+    return None
 
 
 def keep(rack: Path, target: Path) -> None:

@@ -7,7 +7,6 @@ manifest of the run. What else a manifest holds is in `saved.py` and `watch.py`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,8 +36,7 @@ def identity_of(run: Run) -> dict[str, str | None]:
         }
     except (LookupError, TypeError):
         raise RunError(f"run {run.id}: provenance.json is damaged; {RESTORE}") from None
-    texts = {name: (run.path / name).read_text("utf-8") for name in FILES}
-    return began | {k: hashlib.sha256(text.encode()).hexdigest() for k, text in texts.items()}
+    return began | {name: sha256_of(run.path / name) for name in FILES}
 
 
 def check_files(run: Run) -> None:
@@ -49,13 +47,8 @@ def check_files(run: Run) -> None:
     Raises:
         RunError: If a file has changed since.
     """
-    written = run.provenance().get("files", {})
     for name in FILES:
-        if name in written and sha256_of(run.path / name) != written[name]:
-            raise RunError(
-                f"run {run.id}: {name} is not what was written when the run was made (its hash "
-                f"differs); {RESTORE.replace('it', name, 1)}"
-            )
+        run.compare(name)
 
 
 def own_manifest(run: Run, name: str) -> dict[str, Any]:

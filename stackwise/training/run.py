@@ -31,7 +31,7 @@ from stackwise.runs.control import newest
 from stackwise.training.borders import enter_stage, leave_stage, measured, setting_for
 from stackwise.training.caching import caches_of, drop_caches, is_cached, mend, open_caches
 from stackwise.training.in_backward import PartlyTaken
-from stackwise.training.kept_stages import keep_stage
+from stackwise.training.kept_stages import keep_stage, way_back
 from stackwise.training.moving import changed_placement
 from stackwise.training.obeying import take_orders, wait_while_paused
 from stackwise.training.opening import open_work
@@ -144,6 +144,7 @@ def execute(
     if run.state == "finished":
         return run
     with (
+        way_back(run),
         faults_of(run.path),
         open_work(run, placement) as work,
         nullcontext() if holds_device else in_queue(work),

@@ -127,6 +127,7 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
         formats={name: str(packing(work.exp.precision)) for name in parts if name in work.packed},
         run=work.identity,
         counters=asdict(work.at),
+        events=work.writer.events.count,
     )
     work.on_disk |= {name for name in parts if holds_weights(name)}
     work.saved_at = time.monotonic()

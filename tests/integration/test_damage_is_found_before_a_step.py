@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import stackwise as sw
+from stackwise.report import program
 from stackwise.runs import RunError
 from stackwise.training import caching, checkpoint
 from stackwise.training.checkpoint import CheckpointError, sealed
@@ -30,6 +31,14 @@ def stopped(exp: sw.Experiment, place: sw.Placement, step: int = 6) -> sw.Run:
         work.stop_requested = work.at.total_steps == step
 
     return sw.train(exp, place, on_step=on_step, rerun=True)
+
+
+def offer(run: sw.Run, stage: int) -> str:
+    """What a run says that has the end of a stage."""
+    return (
+        f". Or go on from the end of stage {stage}, which is kept: {program()} fork {run.path} "
+        f"{stage}, or run.fork(after_stage={stage})"
+    )
 
 
 def cut(path: Path) -> None:
@@ -81,7 +90,8 @@ def test_of_a_checkpoint(exp, place, damage, trunk) -> None:
         with pytest.raises(CheckpointError) as caught:
             sw.resume(run)
         what = "missing" if damage is lose else "not what was written (its bytes or hash differ)"
-        assert str(caught.value) == f"{path.parent.name}/{path.name}: is {what}; {RESTORE}"
+        said = f"{path.parent.name}/{path.name}: is {what}; {RESTORE}{offer(run, 0)}"
+        assert str(caught.value) == said
         assert len(run.metrics()) == done, "no step is trained on it"
         path.write_bytes(whole)
     sw.resume(run)
@@ -204,7 +214,7 @@ def test_the_best_weights_of_another_run(exp, place) -> None:
             use(run)
         assert str(caught.value) == (
             f"best/manifest.json: is of experiment {other.experiment.hash}, and run {run.id} is of "
-            f"{run.experiment.hash}; {RESTORE}"
+            f"{run.experiment.hash}; {RESTORE}{offer(run, 2) if use is sw.resume else ''}"
         )
     shutil.rmtree(run.path / "best")
     shutil.copytree(whole.path / "rack", run.path / "best")
@@ -222,13 +232,17 @@ def test_what_is_carried_out_is_not_changed_under_a_checkpoint(tiny, place, name
     whole, changed = path.read_text(), path.read_text().replace("0.01", "0.02") + "\n"
     path.write_text(changed)
     was, now = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in (whole, changed))
+    way_out = RESTORE.replace("restore it", f"restore {name}")
+    said = {
+        "experiment.yaml": f"run {run.id}: experiment.yaml is not the one that was written when "
+        f"the run was made (its hash differs); {way_out}",
+        "stages.json": f"run {run.id}: stages.json is not the one that rack/manifest.json was "
+        f"written with ({now}, was {was}); {way_out}",
+    }
     for use in (sw.resume, sw.Run.rack):
-        with pytest.raises(CheckpointError) as caught:
+        with pytest.raises((RunError, CheckpointError)) as caught:
             use(sw.Run(run.path))
-        assert str(caught.value) == (
-            f"run {run.id}: {name} is not the one that rack/manifest.json was written with ({now}, "
-            f"was {was}); {RESTORE.replace('restore it', f'restore {name}')}"
-        )
+        assert str(caught.value) == said[name]
     path.write_text(whole)
     assert sw.resume(sw.Run(run.path)).state == "finished"
 
@@ -249,7 +263,7 @@ def test_a_checkpoint_without_a_run(exp, place) -> None:
         sw.resume(run)
     assert str(caught.value) == (
         f"rack/manifest.json: is of experiment none, and run {run.id} is of "
-        f"{run.experiment.hash}; {RESTORE}"
+        f"{run.experiment.hash}; {RESTORE}{offer(run, 0)}"
     )
 
 
@@ -269,7 +283,7 @@ def test_a_manifest_of_another_experiment(exp, place) -> None:
             use(run)
         assert str(caught.value) == (
             f"{manifest}: is of experiment {other.experiment.hash}, and run {run.id} is of "
-            f"{run.experiment.hash}; {RESTORE}"
+            f"{run.experiment.hash}; {RESTORE}{offer(run, 0) if use is sw.resume else ''}"
         )
 
 
