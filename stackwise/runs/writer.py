@@ -64,9 +64,13 @@ class RunWriter:
 
     def __enter__(self) -> Self:
         stale = self.lock.stale
-        if stale is not None:
-            self.event("lock_taken_over", pid=stale.pid, why="its process died")
-        self._write_status()
+        try:
+            if stale is not None:
+                self.event("lock_taken_over", pid=stale.pid, why="its process died")
+            self._write_status()
+        except BaseException:
+            self.lock.release()  # nobody leaves what was not entered
+            raise
         self.pulse.start()
         return self
 

@@ -119,7 +119,7 @@ def kind_of(operation: tuple[str, str]) -> tuple[str, str]:
     what, path = operation
     _, _, inside = path.split("/", 2) if path.count("/") > 1 else ("", "", path)
     home, _, name = inside.rpartition("/")
-    return (what if what in ("write", "fsync") else "name"), home or name.strip(".")[:9]
+    return ("write" if what == "write" else "name"), home or name.strip(".")[:9]
 
 
 def places_of(seen: list[tuple[str, str]], which: int) -> list[int]:
@@ -136,7 +136,7 @@ def test_a_full_disk_wherever_it_strikes(straight, tmp_path) -> None:
         refused(tmp_path / f"{place}", place, errno.ENOSPC, True, run)
         for place in places_of(seen, which=1)
     ]
-    assert len(said) > 30 and sum(map(bool, said)) > 25, "what is not needed may be refused"
+    assert len(said) > 20 and sum(map(bool, said)) > 16, "what is not needed may be refused"
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS], ids=["failing", "read-only"])

@@ -76,6 +76,10 @@ def quick(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict[str, sw.Run]:
+    return made(tmp_path_factory.mktemp("runs"))
+
+
+def made(folder: Path) -> dict[str, sw.Run]:
     """A finished run, and the same one stopped in its second stage."""
     exp = sw.Experiment(
         title="t",
@@ -88,8 +92,7 @@ def runs(tmp_path_factory) -> dict[str, sw.Run]:
         },
         curriculum={"name": "left_to_right", "split": "tokens"},
     )  # fmt: skip
-    folder = str(tmp_path_factory.mktemp("runs"))
-    place = sw.Placement(runs_dir=folder, device="cpu", trunk="cached")
+    place = sw.Placement(runs_dir=str(folder), device="cpu", trunk="cached")
 
     def stop(work, numbers) -> None:
         work.stop_requested = work.at.total_steps == 5

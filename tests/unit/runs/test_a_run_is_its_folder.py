@@ -232,3 +232,13 @@ def test_reading_runs_loads_neither_torch_nor_pandas() -> None:
     code = "import sys, stackwise.runs; print({'torch', 'pandas', 'pyarrow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_run_that_could_not_say_that_it_began_is_free_again(made, monkeypatch) -> None:
+    run = made()
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWriter, "_write_status", lambda self: open("/proc/no/such/file", "w"))
+        with pytest.raises(OSError), RunWriter(run.path):
+            pass
+    with RunWriter(run.path):
+        assert run.state == "running"
