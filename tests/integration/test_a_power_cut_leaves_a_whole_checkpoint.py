@@ -26,7 +26,7 @@ from stackwise.training.checkpoint import MANIFEST, read_manifest, verify_part
 from stackwise.training.kept_stages import folder_of
 from stackwise.training.start import create_run
 
-from ..power import Disk, Marked, Recorder, State, crashes, lay
+from ..power import Disk, Marked, Named, Note, Recorder, State, Synced, crashes, lay
 
 DRAWS = 1
 Known = dict[object, list[float]]
@@ -196,10 +196,13 @@ def rows(run: Path, state: State, known: Known) -> list[float]:
     return known[key]
 
 
-def test_each_state_is_the_old_checkpoint_or_the_new_one(life, tmp_path) -> None:
+def replay(life: Life, folder: Path, notes: list[Note]) -> int:
+    """Cut the power between any two operations; how many states were opened."""
     chance, disk, so_far = random.Random(7), Disk(), Told()
-    laid, seen, known = {}, set(), {}
-    for note in life.recorder.notes:
+    laid: State = {}
+    seen: set[object] = set()
+    known: Known = {}
+    for note in notes:
         disk.do(note)
         if isinstance(note, Marked):
             told(so_far, note.what)
@@ -208,7 +211,26 @@ def test_each_state_is_the_old_checkpoint_or_the_new_one(life, tmp_path) -> None
             if key in seen:
                 continue
             seen.add(key)
-            lay(state, tmp_path, laid)
-            check(life, tmp_path / "new" / "runs" / life.id, so_far, state, known)
-    print(len(life.recorder.notes), "operations,", len(seen), "states")
-    assert len(seen) > 1000
+            lay(state, folder, laid)
+            check(life, folder / "new" / "runs" / life.id, so_far, state, known)
+    return len(seen)
+
+
+def test_each_state_is_the_old_checkpoint_or_the_new_one(life, tmp_path) -> None:
+    count = replay(life, tmp_path, life.recorder.notes)
+    print(len(life.recorder.notes), "operations,", count, "states")
+    assert count > 1000
+
+
+FLUSHED = ["events.jsonl", "0001.arrows", ".manifest.json", ".head.part", "rack", "state", "stages"]
+
+
+@pytest.mark.parametrize("name", [*FLUSHED, "runs", "tokenizer", "metrics"])
+def test_no_fsync_is_made_in_vain(life, tmp_path, name) -> None:
+    """Without those of one kind of file or folder, something is lost."""
+    named = [note for note in life.recorder.notes if isinstance(note, Named)]
+    nodes = {note.node for note in named if note.name.startswith(name)}
+    notes = [n for n in life.recorder.notes if not (isinstance(n, Synced) and n.node in nodes)]
+    assert len(notes) < len(life.recorder.notes)
+    with pytest.raises(Exception):  # noqa: B017  whatever the first thing is that is lost
+        replay(life, tmp_path, notes)

@@ -234,10 +234,14 @@ def test_reading_runs_loads_neither_torch_nor_pandas() -> None:
     assert done.stdout == "set()\n"
 
 
+def refuse(writer) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_a_run_that_could_not_say_that_it_began_is_free_again(made, monkeypatch) -> None:
     run = made()
     with monkeypatch.context() as patch:
-        patch.setattr(RunWriter, "_write_status", lambda self: open("/proc/no/such/file", "w"))
+        patch.setattr(RunWriter, "_write_status", refuse)
         with pytest.raises(OSError), RunWriter(run.path):
             pass
     with RunWriter(run.path):
