@@ -245,11 +245,18 @@ class Run:
     def compare(self, name: str) -> None:
         """Compare a file that stays as it was made with the hash that was written down then.
 
+        Older runs have none; what is missing, here or there, is said by whoever needs it.
+
         Raises:
             DamagedRun: If it is another one.
         """
-        written = self.provenance().get("files", {}).get(name)
-        if written is not None and sha256_of(self.path / name) != written:
+        try:
+            files = self.provenance().get("files")
+        except RunError:
+            return
+        path = self.path / name
+        written = files.get(name) if isinstance(files, dict) else None
+        if written is not None and path.is_file() and sha256_of(path) != written:
             raise DamagedRun(
                 f"run {self.id}: {name} is not the one that was written when the run was made (its "
                 f"hash differs); {RESTORE.replace('it', name, 1)}"
