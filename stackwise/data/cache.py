@@ -86,8 +86,8 @@ def publish(made: Path, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any
     files = sorted(made.iterdir())
     sizes = {file.name: file.stat().st_size for file in files}
     hashes = {file.name: hash_of(file) for file in files}
-    found = sealed({"sizes": sizes, "xxh3": hashes, "facts": dict(facts)})
-    (made / MANIFEST).write_text(json.dumps(found, indent=1), "utf-8")
+    told = sealed({"sizes": sizes, "xxh3": hashes, "facts": dict(facts)})
+    (made / MANIFEST).write_text(json.dumps(told, indent=1), "utf-8")
     flush_all(made)
     if folder.exists() and facts_of(folder) is None:
         shutil.rmtree(folder, ignore_errors=True)  # cut short by a crash, or damaged since

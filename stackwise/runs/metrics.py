@@ -125,7 +125,8 @@ def read_segment(path: Path) -> pa.Table | None:
     """
     import pyarrow as pa
 
-    schema, batches = None, []
+    schema: pa.Schema | None = None
+    batches: list[pa.RecordBatch] = []
     try:
         with pa.memory_map(str(path)) as source:
             while True:
