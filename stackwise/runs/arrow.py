@@ -27,13 +27,19 @@ RECORD_BATCH_COMPRESSION, MESSAGE_HEADER = 3, 2  # numbers of fields in Arrow's 
 
 def checked(schema: pa.Schema) -> pa.Schema:
     """A schema, if its columns are of kinds that a row of metrics has."""
-    kinds = {pa.int64(), pa.float64(), pa.list_(pa.float64())}
-    odd = [field.name for field in schema if field.type not in kinds]
+    odd = [field.name for field in schema if not is_ours(field.type)]
     if odd or len(schema) > MOST_COLUMNS or len(set(schema.names)) < len(schema):
         raise pa.ArrowInvalid("columns that are none of metrics")
     if "step" not in schema.names or schema.field("step").type != pa.int64():
         raise pa.ArrowInvalid("rows without their steps")
     return schema.remove_metadata()
+
+
+def is_ours(kind: pa.DataType) -> bool:
+    """Whether a column is of a kind that is written, whatever a list's items are called."""
+    if pa.types.is_list(kind):
+        return bool(kind.value_type == pa.float64())
+    return kind in (pa.int64(), pa.float64())
 
 
 def validated(rows: Rows) -> Rows:

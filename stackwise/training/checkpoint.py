@@ -235,6 +235,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{where}: is not what was written (its hash is missing or differs); {RESTORE}"
         )
+    formats = (entry.get("format") for entry in manifest["parts"].values())
+    if not all(isinstance(name, str | None) for name in formats):
+        raise CheckpointError(f"{where}: a part is in a format that is none; {RESTORE}")
     return manifest
 
 
@@ -247,8 +250,7 @@ def _is_unsealed(manifest: Mapping[str, Any]) -> bool:
 def _is_ours(name: str, entry: Any) -> bool:
     """Whether a part's entry is as `save` writes it, so that its file cannot lie elsewhere."""
     file, size, digest = entry["file"], entry["bytes"], entry["sha256"]
-    named = isinstance(entry.get("format"), str | None)
-    whole = type(size) is int and named and re.fullmatch(r"[0-9a-f]{64}", digest)
+    whole = isinstance(size, int) and re.fullmatch(r"[0-9a-f]{64}", digest)
     return bool(NAME.fullmatch(name) and whole and file == f"{name}-{digest[:16]}.safetensors")
 
 

@@ -118,7 +118,7 @@ KEPT = {
         "sealed", instead('"counters": {', '"counters": "x", "c": {'), "its counters are none"
     ),
     "a format that is a list": Kept(
-        "sealed", instead('"format": null', '"format": []'), "names a file that cannot be ours"
+        "sealed", instead('"format": null', '"format": []'), "in a format that is none"
     ),
     "a run that is a number": Kept("sealed", instead('"run": {', '"run": 7, "r": {'), "is damaged"),
     "a study's run without its seed": Kept(

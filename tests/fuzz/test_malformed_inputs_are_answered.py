@@ -11,18 +11,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stackwise.runs import RunError
+from stackwise.runs import Run, RunError
+from stackwise.runs.metrics import read_compacted, read_table
 
 from . import guard
 from .changes import changed
 from .guard import bounded, guarded, refuses
 from .kept import KEPT
 from .targets import targets
+from .workplace import place
 
 # Malformed inputs of each target: many where one takes a millisecond.
 COUNTS = {
     "replace": 2400, "mapping": 1600, "tokenizer": 700, "text": 600, "jsonl": 700, "parquet": 500,
-    "experiment": 450, "placement": 300, "study": 120, "card": 500, "command": 350,
+    "experiment": 250, "placement": 200, "study": 120, "card": 300, "command": 250,
     "manifest": 100, "sealed": 150, "part": 100, "cache": 300, "shard": 200, "study/runs.json": 150,
     "config.json": 100, "index.json": 60, "safetensors": 40, "model.yaml": 60, "model/manifest": 40,
     "adapter_config": 100, "adapter": 60, "calibration": 80, "doctor": 300, "page": 6,
@@ -82,6 +84,14 @@ def test_what_once_broke_is_answered(name: str) -> None:
         assert case.said is not None and case.said in str(error), error
     else:
         assert case.said is None
+
+
+def test_whole_metrics_are_none_of_the_malformed_ones() -> None:
+    run = Run(place() / "runs" / "done")
+    assert list(read_compacted(run.path / "metrics.parquet")["step"].to_pylist()) == list(
+        range(1, 13)
+    )
+    assert read_table(run.path).num_rows == len(run.metrics()) == 12
 
 
 def hangs(content: bytes) -> None:
