@@ -21,6 +21,8 @@ import pytest
 import stackwise as sw
 from stackwise.data.errors import DataError
 from stackwise.disk_errors import DiskError
+from stackwise.errors import FolderError
+from stackwise.exit_codes import DISK, code_of
 from stackwise.memory import meter
 from stackwise.runs import RunError, writer
 from stackwise.training.checkpoint import MANIFEST, read_manifest, verify_part
@@ -182,6 +184,7 @@ def test_a_real_disk_that_is_full_from_some_step_on(real_disk, tmp_path, step, m
 
     with pytest.raises(DiskError) as caught:
         sw.train(small(), place, on_step=fill)
+    assert code_of(caught.value) == DISK
     assert SAID.search(str(caught.value)), caught.value
     check_whole(real_disk)
     filler.unlink()
@@ -200,11 +203,12 @@ def test_a_real_folder_that_becomes_read_only(real_disk, tmp_path, monkeypatch) 
 
     run = sw.train(small(), place, on_step=stop)
     mounted(real_disk, "remount,ro")
-    with pytest.raises(DiskError) as caught:
+    with pytest.raises(FolderError) as caught:
         sw.resume(run)
+    assert code_of(caught.value) == DISK
     assert str(caught.value) == (
-        f"run {run.id}: lock cannot be read or written: Read-only file system; its last checkpoint "
-        "is intact. Make the folder writable, and resume the run"
+        f"placement.runs_dir: {run.path.parent} may not be written to; name another folder, or let "
+        "it be"
     )
     assert run.state == "stopped" and len(run.metrics()) == 4 and run.rack() is not None
     mounted(real_disk, "remount,rw")

@@ -20,7 +20,7 @@ import stackwise as sw
 from stackwise.runs import writer
 from stackwise.runs.folder import is_run
 from stackwise.runs.metrics import read_table
-from stackwise.training import kept_stages, saved, watch
+from stackwise.training import bests, kept_stages, saved
 from stackwise.training import run as running
 from stackwise.training.checkpoint import MANIFEST, read_manifest, verify_part
 from stackwise.training.kept_stages import folder_of
@@ -100,7 +100,7 @@ def life(tmp_path_factory) -> Life:
     with pytest.MonkeyPatch.context() as patch, recorder.recording():
         patch.setattr(writer, "HEARTBEAT_SECONDS", 0.2)
         patch.setattr(saved, "save", noted)
-        patch.setattr(watch, "save", noted)
+        patch.setattr(bests, "save", noted)
         patch.setattr(running, "keep_stage", kept)
         run = create_run(exp, place)
         recorder.mark("made")
