@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
 PART = ".part"
+DRAFT = re.compile(r"\.(.+)\.\d+-\d+\.part")  # as `replacing` calls it
 _numbers = itertools.count()
 
 
@@ -88,20 +90,37 @@ def numbers_in(folder: Path) -> list[int]:
     return [int(stem) for stem in stems if stem.isascii() and stem.isdigit()]
 
 
-def append(file: FileIO, data: bytes | memoryview) -> None:
+def append(file: FileIO, data: bytes | memoryview, *, end: int | None = None) -> int:
     """Write all of `data` at the end of an unbuffered file, or leave the file as it was.
+
+    Args:
+        file: The file.
+        data: What.
+        end: Where the last whole piece ends: what lies behind it is half of one that was refused,
+            and could not be taken back then. None: at the file's end.
+
+    Returns:
+        Where this piece ends.
 
     Raises:
         OSError: If it cannot be written; what was there before is still whole.
     """
-    before = file.seek(0, os.SEEK_END)
     rest = memoryview(data)
     try:
-        while rest:
-            rest = rest[file.write(rest) :]
+        before = file.seek(0, os.SEEK_END)
+        if end is not None and before > end:
+            before = file.truncate(end)
+            file.seek(end)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            with suppress(OSError):  # the next one tries again, where it is told the end
+                file.truncate(before)
+            raise
     except OSError as error:
-        file.truncate(before)
-        raise OSError(error.errno, error.strerror, Path(str(file.name)).name) from None
+        raise OSError(error.errno, error.strerror, str(file.name)) from None
+    return before + len(memoryview(data))
 
 
 def flush(path: Path) -> None:
@@ -109,8 +128,30 @@ def flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(handle)
+
+
+def flush_all(folder: Path) -> None:
+    """Flush a folder with all that is in it, so that a name for it may be made durable next."""
+    for home, _, files in os.walk(folder):
+        for name in files:
+            flush(Path(home, name))
+        flush(Path(home))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing; a power cut takes none of them again.
+
+    Raises:
+        OSError: If one cannot be made.
+    """
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        flush(folder.parent)
 
 
 def sweep(folder: Path) -> None:

@@ -17,6 +17,10 @@ MOST_BYTES = 16 << 20  # of JSON; the plan of 126 stages of 405 billion paramete
 MOST_ENTRIES = 100_000
 
 
+class OddFile(OSError):
+    """A link, a pipe or a device in a folder that may be a stranger's, or too many files."""
+
+
 def read_bytes(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     """The bytes of a file.
 
@@ -72,19 +76,19 @@ def check_no_links(folder: Path) -> None:
     The folder itself may be a link: whoever works with it has named it.
 
     Raises:
-        OSError: If a link, a pipe or a device lies in it, at any depth, or too much to look at.
+        OddFile: If a link, a pipe or a device lies in it, at any depth, or too much to look at.
     """
     for number, entry in enumerate(_entries(folder)):
         what = odd(entry)
         if what is not None:
             inside = os.path.relpath(entry.path, folder)
-            raise OSError(
+            raise OddFile(
                 errno.ELOOP,
                 f"{inside}: is {what}, which could lead out of the run's folder; remove it",
                 folder.name,
             )
         if number >= MOST_ENTRIES:
-            raise OSError(errno.EFBIG, f"holds over {MOST_ENTRIES} files", folder.name)
+            raise OddFile(errno.EFBIG, f"holds over {MOST_ENTRIES} files", folder.name)
 
 
 def odd(entry: os.DirEntry[str]) -> str | None:

@@ -23,7 +23,7 @@ from stackwise.jsontext import dumps, read_mapping
 from stackwise.runs import Run, RunBusy, RunError, lock, runs_in
 from stackwise.runs.asked import asked_of
 from stackwise.runs.disk_use import BLOCK_BYTES
-from stackwise.runs.metrics import read_table
+from stackwise.runs.metrics import read_compacted, read_table
 from stackwise.runs.pruned import pruned_of, write_pruned
 from stackwise.training.checkpoint import (
     FILE,
@@ -249,12 +249,8 @@ def masters_in(run: Path) -> list[str]:
 
 def are_held(run: Path) -> bool:
     """Whether metrics.parquet has all that the segments have, number by number."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        held = pq.read_table(run / "metrics.parquet")
-    except (OSError, pa.ArrowInvalid):
+    held = read_compacted(run)
+    if held is None:
         return False
     table = read_table(run)
     return set(table.column_names) == set(held.column_names) and all(

@@ -75,7 +75,6 @@ def carry_out(
     from stackwise.report import beside, bytes_text, called, count_text, number, program
     from stackwise.runs.damage import RESTORE, DamagedRun, blamed_on
     from stackwise.runs.pruned import pruned_text
-    from stackwise.training.checkpoint import CheckpointError
     from stackwise.training.run import execute
 
     say(f"{run.id}: {run.experiment}")
@@ -98,10 +97,6 @@ def carry_out(
                 execute(run, placement, on_step=bar.on_step, mirror=options.mirror)
                 if run.state == "finished":  # also where all steps were taken before
                     bar.end()
-        except CheckpointError as error:
-            for note in getattr(error, "__notes__", ()):
-                print(f"stackwise: {note}", file=sys.stderr)
-            raise
         except KeyboardInterrupt as stop:
             print(
                 "stackwise: interrupted before the state was saved; go on from the last "

@@ -18,12 +18,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from xxhash import xxh3_128
+
+from stackwise.atomic import flush, flush_all
 from stackwise.data.errors import DataError
 from stackwise.jsontext import parsed
+from stackwise.seals import opened, sealed
 
 VARIABLE = "STACKWISE_CACHE"
 MANIFEST = "manifest.json"
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+PIECE_BYTES = 8 << 20
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_hashes: dict[tuple[Path, int, int, int], str] = {}
 
 
 def cache_folder() -> Path:
@@ -78,13 +84,17 @@ def publish(made: Path, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any
     Returns:
         The facts of the folder that stands there now.
     """
-    sizes = {file.name: file.stat().st_size for file in made.iterdir()}
-    text = json.dumps({"sizes": sizes, "facts": dict(facts)}, indent=1)
-    (made / MANIFEST).write_text(text, "utf-8")
+    files = sorted(made.iterdir())
+    sizes = {file.name: file.stat().st_size for file in files}
+    hashes = {file.name: hash_of(file) for file in files}
+    told = sealed({"sizes": sizes, "xxh3": hashes, "facts": dict(facts)})
+    (made / MANIFEST).write_text(json.dumps(told, indent=1), "utf-8")
+    flush_all(made)
     if folder.exists() and facts_of(folder) is None:
-        shutil.rmtree(folder, ignore_errors=True)  # cut short by a crash of the machine
+        shutil.rmtree(folder, ignore_errors=True)  # cut short by a crash, or damaged since
     try:
         made.rename(folder)
+        flush(folder.parent)
     except OSError:
         if facts_of(folder) is None:
             raise
@@ -94,12 +104,30 @@ def publish(made: Path, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any
 
 
 def facts_of(folder: Path) -> dict[str, Any] | None:
-    """The facts that `publish` wrote; None if the folder is not there or not whole."""
+    """The facts that `publish` wrote; None if the folder is not there or not what was written.
+
+    Every file is read once in a process, to compare its hash; folders of older versions have none,
+    and their sizes must do.
+    """
     try:
-        manifest = parsed((folder / MANIFEST).read_text("utf-8"))
-        sizes = manifest["sizes"]
+        manifest = opened(parsed((folder / MANIFEST).read_text("utf-8")))
+        sizes, hashes = manifest["sizes"], manifest.get("xxh3", {})
         whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
+        whole = whole and all(hash_of(folder / name) == value for name, value in hashes.items())
+        facts: dict[str, Any] = dict(manifest["facts"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    facts: dict[str, Any] = manifest["facts"]
     return facts if whole else None
+
+
+def hash_of(path: Path) -> str:
+    """XXH3 of a file; it is not read again while it stays as it is."""
+    told = path.stat()
+    known = path.absolute(), told.st_ino, told.st_size, told.st_mtime_ns
+    if known not in _hashes:
+        digest = xxh3_128()
+        with path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                digest.update(piece)
+        _hashes[known] = digest.hexdigest()
+    return _hashes[known]

@@ -10,15 +10,11 @@ import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stackwise.atomic import write_text
 from stackwise.exit_codes import is_stop, of_process
-from stackwise.jsontext import dumps, read_mapping
 from stackwise.runs import status
 from stackwise.runs.lock import LOCK, is_held
 from stackwise.runs.log import last_line
 from stackwise.runs.standing import LIVE
-
-EXIT = "exit.json"
 
 
 def write_end(folder: Path, code: int, asked: bool) -> None:
@@ -34,17 +30,17 @@ def write_end(folder: Path, code: int, asked: bool) -> None:
         return  # another process trains it by now, and says itself how it ends
     if status.read(folder).get("state") in LIVE:
         write_last(folder, *verdict(folder, code, asked))
-    found = read_mapping(folder / EXIT)
-    write_text(folder / EXIT, dumps({**found, "code": of_process(code)}, indent=1))
+    found = status.read(folder, status.EXIT)
+    status.write_exit(folder, {**found, "code": of_process(code)})
 
 
 def write_last(folder: Path, state: str, why: str | None, **more: int) -> None:
     """Say in status.json and exit.json how a run ended that could not say it itself."""
     facts = status.read(folder)
-    status.write(folder, {**facts, "state": state})
+    status.write(folder, {**facts, "state": state}, last=True)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     found = {"state": state, "error": why, "attempt": facts.get("attempt"), "time": now, **more}
-    write_text(folder / EXIT, dumps(found, indent=1))
+    status.write_exit(folder, found)
 
 
 def verdict(folder: Path, code: int, asked: bool) -> tuple[str, str | None]:

@@ -9,9 +9,8 @@ are a few bytes. Lists are validated before they are looked into. What is no suc
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,22 +23,6 @@ LEAST_ROW_BYTES = 4  # of a step's random floats in Parquet; ours take over 40
 MOST_VALUES_PER_BYTE = 64  # of a Parquet file: norms of a thousand blocks of which one trains
 COMPRESSIONS = {"SNAPPY", "UNCOMPRESSED"}
 RECORD_BATCH_COMPRESSION, MESSAGE_HEADER = 3, 2  # numbers of fields in Arrow's flatbuffers
-
-
-def messages(source: Any) -> Iterator[pa.RecordBatch | None]:
-    """The batches of a stream from where it stands, its schema first, as None.
-
-    Raises:
-        pa.ArrowInvalid, OSError: Where it is cut, or is no stream of ours.
-    """
-    schema = checked(pa.ipc.read_schema(whole(pa.ipc.read_message(source))))
-    yield None
-    while True:
-        try:
-            message = pa.ipc.read_message(source)
-        except EOFError:
-            return
-        yield batch_of(message, schema)
 
 
 def checked(schema: pa.Schema) -> pa.Schema:
@@ -72,9 +55,9 @@ def validated(rows: Rows) -> Rows:
 
 def batch_of(message: pa.Message, schema: pa.Schema) -> pa.RecordBatch:
     """A batch, its lists validated."""
-    if message.type != "record batch" or is_compressed(message):
+    if is_compressed(message):
         raise pa.ArrowInvalid("a batch that is none of ours")
-    return validated(pa.ipc.read_record_batch(whole(message), schema))
+    return validated(pa.ipc.read_record_batch(message, schema))
 
 
 def whole(message: pa.Message) -> pa.Message:
@@ -108,7 +91,7 @@ def _field(data: memoryview, table: int, number: int) -> int:
 
 
 def read_parquet(path: Path) -> pa.Table:
-    """The table of a Parquet file.
+    """The table of a Parquet file, with what its writer says of it as metadata.
 
     Raises:
         FileNotFoundError: If it is not there.
@@ -131,4 +114,5 @@ def read_parquet(path: Path) -> pa.Table:
         if sum(chunk.num_values for chunk in chunks) > MOST_VALUES_PER_BYTE * size:
             raise pa.ArrowInvalid("more values than it has bytes for")
         table = found.read(use_threads=False).cast(schema)
-    return validated(table)
+        said = found.schema_arrow.metadata
+    return validated(table).replace_schema_metadata(said)

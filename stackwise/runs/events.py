@@ -1,22 +1,29 @@
 """Events: what happened in a run, for people; one JSON object per line, only ever appended.
 
-    {"seq": 7, "time": "2026-01-31T12:00:00.000+00:00", "attempt": 2, "kind": "eval", "loss": 1.5}
+    {"seq": 7, "time": "2026-01-31T12:00:00.000+00:00", "attempt": 2, "kind": "eval", "loss": 1.5,
+     "crc": "1c291ca3"}
 
-Each line is written in one piece and handed to the kernel at once. A line that a crash cut is
-dropped when the next attempt begins; until then readers skip it. NaN and the infinities are
-written as strings and read back as numbers (`stackwise/jsontext.py`).
+Each line is written in one piece and handed to the kernel at once, and ends with the CRC-32 of all
+before it; those of older runs have none. A line that a crash cut is dropped when the next attempt
+begins; until then readers skip it. NaN and the infinities are written as strings and read back as
+numbers (`stackwise/jsontext.py`).
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import os
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+import zlib
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stackwise.atomic import append
 from stackwise.bounded import opened
@@ -25,7 +32,11 @@ from stackwise.runs import status
 from stackwise.versions import EVENTS, VersionError, run_version, since
 
 Event = dict[str, Any]
-OURS = ("seq", "time", "attempt", "kind")
+OURS = ("seq", "time", "attempt", "kind", "crc")
+DAMAGED = "damaged_line"
+CRC, CRC_END = ', "crc": "', '"}'
+SEAL_BYTES = len(CRC) + 8 + len(CRC_END)
+_TEXT, _SEAL = itemgetter(slice(None, -SEAL_BYTES)), itemgetter(slice(-SEAL_BYTES, None))
 PIECE_BYTES = 1 << 20
 
 
@@ -39,9 +50,7 @@ class EventLog:
 
     def __init__(self, path: Path, attempt: int) -> None:
         self.file = path.open("ab", buffering=0)
-        self.count, end = whole_lines(path)
-        if end < path.stat().st_size:
-            self.file.truncate(end)
+        self.count, self.end = whole_lines(path)
         self.attempt = attempt
         self.guard = threading.Lock()
 
@@ -59,8 +68,13 @@ class EventLog:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         with self.guard:
             head = {"seq": self.count, "time": now, "attempt": self.attempt, "kind": kind}
-            append(self.file, (dumps({**head, **fields}) + "\n").encode())
+            line = written_line({**head, **fields})
+            self.end = append(self.file, line.encode(), end=self.end)
             self.count += 1
+
+    def settle(self) -> None:
+        """Let no power cut take what was written."""
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Close the file."""
@@ -93,25 +107,48 @@ def whole_lines(path: Path) -> tuple[int, int]:
     return count, end
 
 
-DAMAGED = "damaged_line"
+class Found(NamedTuple):
+    """What a file of events holds.
+
+    Attributes:
+        events: Those that were asked for, oldest first.
+        lines: How many lines end in it, of all kinds.
+        damaged: How many of them are not what was written.
+    """
+
+    events: list[Event]
+    lines: int
+    damaged: int
 
 
 def read_events(path: Path, kind: str | None = None) -> list[Event]:
     """All events, or those of one kind, oldest first.
 
-    A last line without its end is left out; any other that cannot be read is an event of the kind
-    `damaged_line` in its place. Lines that do not hold the kind's name are not parsed.
+    A last line without its end is left out; any other that is not what was written is an event of
+    the kind `damaged_line` in its place.
+    """
+    return found_in(path, kind).events
+
+
+def found_in(path: Path, kind: str | None = None) -> Found:
+    """The same, with what else is known of its lines.
+
+    Lines that do not hold the kind's name are not parsed, where their CRC tells that they are
+    whole.
     """
     if not path.exists():
-        return []
+        return Found([], 0, 0)
     with opened(path) as file:
         data = file.read()
-    if kind is None or kind == DAMAGED:
-        found = parsed(data)
+    lines = data.split(b"\n")[:-1]
+    if kind is None or kind == DAMAGED or not _are_whole(lines, sealed=True):
+        found = parsed(lines)
+        damaged = sum(event.get("kind") == DAMAGED for event in found)
     else:
-        found = parsed(_lines_with(data, dumps(kind).encode()))
+        found, damaged = parsed(_lines_with(data, dumps(kind).encode())), 0
     found = as_now(path.parent, found)
-    return found if kind is None else [event for event in found if event.get("kind") == kind]
+    chosen = found if kind is None else [event for event in found if event.get("kind") == kind]
+    return Found(chosen, len(lines), damaged)
 
 
 def as_now(folder: Path, events: list[Event]) -> list[Event]:
@@ -125,20 +162,19 @@ def as_now(folder: Path, events: list[Event]) -> list[Event]:
     return [since(EVENTS, event, version) for event in events]
 
 
-def parsed(data: bytes) -> list[Event]:
-    """The events of whole lines; what comes after the last line's end is left out."""
-    lines = data.decode("utf-8", errors="replace").split("\n")[:-1]
+def parsed(lines: Sequence[bytes]) -> list[Event]:
+    """The events of whole lines, without their ends."""
     with collected_later():
         return _all_at_once(lines) or [_event(line) for line in lines]
 
 
-def _lines_with(data: bytes, word: bytes) -> bytes:
+def _lines_with(data: bytes, word: bytes) -> list[bytes]:
     """The whole lines that hold a word."""
     found, at = list[bytes](), data.find(word)
     while at >= 0 and (end := data.find(b"\n", at)) >= 0:
-        found.append(data[data.rfind(b"\n", 0, at) + 1 : end + 1])
+        found.append(data[data.rfind(b"\n", 0, at) + 1 : end])
         at = data.find(word, end)
-    return b"".join(found)
+    return found
 
 
 @contextmanager
@@ -153,26 +189,78 @@ def collected_later() -> Iterator[None]:
             gc.enable()
 
 
-def _all_at_once(lines: list[str]) -> list[Event]:
+def _all_at_once(lines: Sequence[bytes]) -> list[Event]:
     """The same for undamaged lines, in two thirds of the time; nothing if there is a doubt."""
     try:
-        found = json.loads(f"[{','.join(lines)}]")
+        found = json.loads(f"[{b','.join(lines).decode('utf-8', errors='replace')}]")
     except (ValueError, RecursionError):
         return []
     if len(found) != len(lines) or not all(isinstance(event, dict) for event in found):
         return []
+    if not _are_whole(lines):
+        return []
+    for event in found:
+        event.pop("crc", None)
     for place, line in enumerate(lines):
-        if '"NaN"' in line or 'Infinity"' in line:
-            found[place] = loads(line)
+        if b'"NaN"' in line or b'Infinity"' in line:
+            found[place] = read_line(line)
     return found
 
 
-def _event(line: str) -> Event:
+def written_line(event: Event) -> str:
+    """An event as a line, with the CRC-32 of what stands before it."""
+    text = dumps(event)[:-1]
+    return f"{text}{CRC}{zlib.crc32(text.encode()):08x}{CRC_END}\n"
+
+
+def read_line(line: bytes) -> Event | None:
+    """The event of a line, without its end; None if it is damaged."""
     try:
-        found = loads(line)
+        found = loads(line.decode("utf-8", errors="replace")) if _are_whole([line]) else None
     except ValueError:
         found = None
-    return found if isinstance(found, dict) else {"kind": DAMAGED, "text": line[:200]}
+    if not isinstance(found, dict):
+        return None
+    found.pop("crc", None)
+    return found
+
+
+def _event(line: bytes) -> Event:
+    text = line[:200].decode("utf-8", errors="replace")
+    found = read_line(line)
+    return {"kind": DAMAGED, "text": text} if found is None else found
+
+
+def _are_whole(lines: Sequence[bytes], *, sealed: bool = False) -> bool:
+    """Whether lines are what was written, as far as they say; of many at once, in C.
+
+    Args:
+        lines: Without their ends.
+        sealed: Whether each has to say what its CRC is; those of older runs do not.
+    """
+    seals = _seals_of(lines)
+    if seals is None and not sealed:
+        lines = [line for line in lines if line[-SEAL_BYTES:].startswith(CRC.encode())]
+        seals = _seals_of(lines)
+    if seals is None:
+        return False
+    found = array("I", map(zlib.crc32, map(_TEXT, lines)))
+    if sys.byteorder == "little":
+        found.byteswap()
+    digits = found.tobytes().hex().encode()
+    return all(digits[n::8] == seals[len(CRC) + n :: SEAL_BYTES] for n in range(8))
+
+
+def _seals_of(lines: Sequence[bytes]) -> bytes | None:
+    """The ends of lines with their CRCs, one after the other; None if one has none."""
+    seals = b"".join(map(_SEAL, lines))
+    form = f"{CRC}{'?' * 8}{CRC_END}".encode()
+    same = len(seals) == SEAL_BYTES * len(lines) and all(
+        seals[n::SEAL_BYTES].count(form[n]) == len(lines)
+        for n in range(SEAL_BYTES)
+        if form[n : n + 1] != b"?"
+    )
+    return seals if same else None
 
 
 def counted_once(events: list[Event]) -> list[Event]:

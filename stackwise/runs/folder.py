@@ -24,21 +24,23 @@ from __future__ import annotations
 import errno
 import math
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from stackwise import versions
+from stackwise.atomic import sha256_of
 from stackwise.bounded import is_plain_file, read_text
-from stackwise.jsontext import loads
+from stackwise.jsontext import loads, read_mapping
 from stackwise.runs.control import ask, is_stopping
 from stackwise.runs.damage import RESTORE as RESTORE
 from stackwise.runs.damage import DamagedRun as DamagedRun
 from stackwise.runs.damage import RunError as RunError
 from stackwise.runs.damage import blamed_on
 from stackwise.runs.disk_use import disk_of
-from stackwise.runs.events import Event, read_events
+from stackwise.runs.events import Event, found_in
 from stackwise.runs.frames import evals_of, memory_of
 from stackwise.runs.heartbeat import silent_seconds
 from stackwise.runs.labels import Labels, read_labels, write_labels
@@ -51,6 +53,7 @@ from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.runs.standing import LIVE, state_of, way_out
 from stackwise.runs.statistics import drift_of, statistics_of
 from stackwise.runs.tail import last_event
+from stackwise.seals import opened
 from stackwise.versions import VersionError, run_version, since
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
 READS, WAIT_SECONDS = 5, 0.05
 LARGEST = 32 << 20  # bytes of a JSON file
 NO_FILE = (errno.ELOOP, errno.EINVAL)  # a link, a pipe or a device where a file should be
+GOES_ON = "nothing but this is lost: resume the run, and it is written anew"
 STAGES = "stages.json"
 MANIFEST = "manifest.json"  # of a checkpoint; what is in it is said in `training/checkpoint.py`
 
@@ -117,7 +121,8 @@ class Run:
 
     def status(self) -> dict[str, Any]:
         """How it stands: state, stage, step, loss, seconds left, heartbeat; empty if only made."""
-        return dict(self._read("status.json")) if (self.path / "status.json").exists() else {}
+        there = (self.path / "status.json").exists()
+        return dict(self._read("status.json", way_out=GOES_ON)) if there else {}
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -125,11 +130,13 @@ class Run:
 
         Raises:
             TrustError: If it names a kind of code that the run carries and that is not imported.
-            ExperimentError: If it is damaged.
+            ExperimentError: If it cannot be one.
+            DamagedRun: If it is not the one that was written.
         """
         from stackwise.config import Experiment
         from stackwise.errors import ExperimentError, TrustError
 
+        self.compare("experiment.yaml")
         try:
             return Experiment.load(self.path / "experiment.yaml", opening_run=True)
         except ExperimentError as error:
@@ -246,20 +253,36 @@ class Run:
         """Why its last attempt ended as it did, as that wrote it down; not what one before said."""
         if not (self.path / "exit.json").exists():
             return None
-        said, status = self._read("exit.json"), self.status()
+        said, status = self._read("exit.json", way_out=GOES_ON), self.status()
         same = said.get("attempt") == status.get("attempt")
         if not same or said.get("state", status.get("state")) != status.get("state"):
             return None
         return None if said.get("error") is None else str(said["error"])
 
     def events(self, kind: str | None = None) -> list[Event]:
-        """What happened, oldest first."""
-        return read_events(self.path / "events.jsonl", kind)
+        """What happened, oldest first. A line that was damaged is left out, with a warning."""
+        behind = read_mapping(self.path / "rack" / MANIFEST).get("events", 0)
+        found, lines, damaged = found_in(self.path / "events.jsonl", kind)
+        lost = damaged + max(0, (behind if isinstance(behind, int) else 0) - lines)
+        if lost:
+            warnings.warn(
+                f"run {self.id}: events.jsonl is damaged: {lost} of its lines are missing or not "
+                "what was written, and left out; restore it from a copy of the run",
+                stacklevel=2,
+            )
+        return found
 
-    def metrics(self) -> pd.DataFrame:
-        """The numbers of every step so far, one row each; at most a second old."""
+    def metrics(self, *, gaps: bool = False) -> pd.DataFrame:
+        """The numbers of every step so far, one row each; at most a second old.
+
+        Args:
+            gaps: Of a run whose metrics are damaged, give those rows that are whole.
+
+        Raises:
+            DamagedRun: If rows are damaged or missing, and gaps are not wanted.
+        """
         with blamed_on(self, "metrics/"):
-            return read_metrics(self.path)
+            return read_metrics(self.path, gaps=gaps)
 
     def evals(self) -> pd.DataFrame:
         """Held-out measurements, one row each; those of steps that were taken again count once."""
@@ -327,6 +350,7 @@ class Run:
         path = self.path / "tokenizer.json"
         if not path.exists():
             raise DamagedRun(f"run {self.id}: tokenizer.json is missing; {RESTORE}")
+        self.compare(path.name)
         return read_tokenizer(path)
 
     def disk(self) -> dict[str, Any]:
@@ -342,6 +366,26 @@ class Run:
     def pruned(self) -> tuple[str, ...]:
         """What was removed of it by `sw.prune`: state, earlier, stages, ..., weights."""
         return pruned_of(self.path)
+
+    def compare(self, name: str) -> None:
+        """Compare a file that stays as it was made with the hash that was written down then.
+
+        Older runs have none; what is missing, here or there, is said by whoever needs it.
+
+        Raises:
+            DamagedRun: If it is another one.
+        """
+        try:
+            files = self.provenance().get("files")
+        except RunError:
+            return
+        path = self.path / name
+        written = files.get(name) if isinstance(files, dict) else None
+        if written is not None and is_plain_file(path) and sha256_of(path) != written:
+            raise DamagedRun(
+                f"run {self.id}: {name} is not the one that was written when the run was made (its "
+                f"hash differs); {RESTORE.replace('it', name, 1)}"
+            )
 
     def rack(
         self,
@@ -623,11 +667,20 @@ class Run:
             raise DamagedRun(f"run {self.id}: {name} is damaged; {RESTORE}")
         return rows
 
-    def _read(self, name: str, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:
-        """A JSON file of the run."""
+    def _read(
+        self,
+        name: str,
+        kind: type[dict[str, Any]] | type[list[Any]] = dict,
+        way_out: str = RESTORE,
+    ) -> Any:
+        """A JSON file of the run, if it is what was written."""
         path = self.path / name
         try:
             value = loads(read_text(path, LARGEST))
+            if isinstance(value, dict):
+                value = opened(value)
+            elif isinstance(value, list):
+                value = [opened(each) if isinstance(each, dict) else each for each in value]
         except FileNotFoundError:
             raise DamagedRun(f"run {self.id}: {name} is missing; {RESTORE}") from None
         except (ValueError, OSError) as error:
@@ -635,7 +688,7 @@ class Run:
                 raise
             value = None
         if not isinstance(value, kind):
-            raise DamagedRun(f"run {self.id}: {name} is damaged; {RESTORE}")
+            raise DamagedRun(f"run {self.id}: {name} is damaged; {way_out}")
         return value
 
 

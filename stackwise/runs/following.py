@@ -18,7 +18,8 @@ import numpy as np
 from stackwise.bounded import opened
 from stackwise.runs.coarse import Coarse
 from stackwise.runs.events import DAMAGED, Event, as_now, parsed
-from stackwise.runs.metrics import segments
+from stackwise.runs.metrics import read_compacted, segments
+from stackwise.runs.pieces import DamagedPiece, next_piece
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +44,7 @@ class Follower:
         lines: How many there are of all kinds.
         looks: The `eval` events, those of steps that were taken again once.
         damaged: Lines of the events that are none.
+        broken: Pieces of the metrics that are not what was written, and are left out.
         norms: Gradient norms of the embedding, of every block and of the head, in buckets of steps.
     """
 
@@ -62,7 +64,7 @@ class Follower:
         self.ends: dict[Path, int] = {}
         self.firsts: dict[Path, int] = {}
         self.schemas: dict[Path, pa.Schema] = {}
-        self.count = 0
+        self.count = self.broken = 0
         self.held: Numbers = np.empty((len(NUMBERS), 1024))
         self.norms = Coarse()
 
@@ -96,7 +98,7 @@ class Follower:
             data = file.read()
         whole = data.rfind(b"\n") + 1
         self.events_end += whole
-        found = parsed(data[:whole])
+        found = parsed(data[:whole].split(b"\n")[:-1])
         self.lines += len(found)
         self.damaged += sum(event.get("kind") == DAMAGED for event in found)
         for event in as_now(self.folder, [e for e in found if e.get("kind") in SHOWN]):
@@ -139,17 +141,12 @@ class Follower:
 
     def _read_compacted(self) -> None:
         """From metrics.parquet, where somebody left only that."""
-        import pyarrow as pa
-
-        from stackwise.runs.arrow import read_parquet
-
         path = self.folder / "metrics.parquet"
         if not path.exists() or self.ends.get(path) == path.stat().st_size:
             return
         self._forget_metrics()
-        try:
-            table = read_parquet(path)
-        except (pa.ArrowException, OSError):
+        table = read_compacted(self.folder)
+        if table is None:
             return  # damaged, and there is nothing else
         self.ends[path] = path.stat().st_size
         for batch in table.to_batches():
@@ -159,8 +156,6 @@ class Follower:
         """The batches behind the place where the last reading ended; empty ones are left out."""
         import pyarrow as pa
 
-        from stackwise.runs.arrow import batch_of, checked
-
         begin = self.ends.get(path, 0)
         new_bytes = path.stat().st_size - begin
         if new_bytes <= 0:
@@ -168,16 +163,16 @@ class Follower:
         with _opened(path, begin, new_bytes) as (source, before):
             while True:
                 try:
-                    message = pa.ipc.read_message(source)
-                    if message.type == "schema":
-                        self.schemas[path] = checked(pa.ipc.read_schema(message))
-                        found = None
-                    else:
-                        found = batch_of(message, self.schemas[path])
-                except (EOFError, pa.ArrowException, OSError, KeyError):
+                    found = next_piece(source, self.schemas.get(path))
+                except DamagedPiece:
+                    self.broken += 1
+                    found = None
+                except (EOFError, pa.ArrowException, OSError):
                     return  # its end, or a batch that is being written or was cut
                 self.ends[path] = before + source.tell()
-                if found is not None and found.num_rows:
+                if isinstance(found, pa.Schema):
+                    self.schemas[path] = found
+                elif found is not None and found.num_rows:
                     yield found
 
     def _take(self, batch: pa.RecordBatch, limit: int) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise.atomic import append
-from stackwise.jsontext import dumps
-from stackwise.runs.events import counted_once
-from stackwise.runs.metrics import END_OF_STREAM, read_table
+from stackwise.runs.events import counted_once, written_line
+from stackwise.runs.metrics import read_table
+from stackwise.runs.pieces import END_OF_STREAM, packed
 
 if TYPE_CHECKING:
     from stackwise.runs.folder import Run
@@ -25,19 +25,17 @@ def copy_history(run: Run, folder: Path, *, stage: int, steps: int) -> None:
         stage: The stage.
         steps: Steps of the run until then.
     """
-    lines = [
-        dumps({**event, "seq": seq, "attempt": 1})
-        for seq, event in enumerate(events_until(run, stage))
-    ]
-    (folder / "events.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    table = read_table(run.path)
+    events = enumerate(events_until(run, stage))
+    lines = [written_line({**event, "seq": seq, "attempt": 1}) for seq, event in events]
+    (folder / "events.jsonl").write_text("".join(lines), "utf-8")
+    table = read_table(run.path, gaps=True)  # what is lost there is missed here, too
     table = table.slice(0, sum(step <= steps for step in table["step"].to_pylist()))
     # Steps rise, so that this is its beginning.
     (folder / "metrics").mkdir()
     with (folder / "metrics" / "0001.arrows").open("xb", buffering=0) as file:
         append(file, table.schema.serialize())
         for batch in table.to_batches():
-            append(file, batch.serialize())
+            append(file, packed(batch))
         append(file, END_OF_STREAM)
 
 

@@ -7,18 +7,21 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from stackwise.atomic import write_text
+from stackwise.atomic import flush, flush_all, make_folder, sha256_of, write_text
 from stackwise.jsontext import dumps
 from stackwise.own_code import CodeFile
 from stackwise.runs.carried import facts_of, write_code
 from stackwise.runs.folder import STAGES, Run, RunError, is_run
 from stackwise.runs.lock import Lock, RunBusy, take
+from stackwise.seals import sealed
 from stackwise.versions import RUN
 
 MAKING_SECONDS, LOOK_SECONDS = 60.0, 0.02
+FIXED = ("experiment.yaml", "tokenizer.json")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -71,15 +74,18 @@ def make_run(
             return Run(folder)
         write_text(folder / "experiment.yaml", experiment)
         write_text(folder / "placement.yaml", placement)
-        write_text(folder / "plan.json", dumps(plan, indent=1))
+        write_plan(folder, plan)
         write_code(folder, code)
-        facts = {RUN.key: RUN.now, **provenance_of(folder), **facts, **facts_of(code)}
-        write_text(folder / "provenance.json", dumps(facts, indent=1))
         if pace is not None:
             write_text(folder / "pace.json", pace)
         if beside is not None:
             beside(folder)
-        write_text(folder / STAGES, dumps(stages, indent=1))
+        staged = dumps([sealed(stage) for stage in stages], indent=1)
+        came = {RUN.key: RUN.now, **provenance_of(folder), **facts, **facts_of(code)}
+        came["files"] = files_of(folder, staged)
+        write_text(folder / "provenance.json", dumps(sealed(came), indent=1))
+        flush_all(folder)
+        write_text(folder / STAGES, staged)
     except OSError as error:
         raise RunError(
             f"{runs_dir}: cannot hold a new run: {error.strerror}; name another folder with "
@@ -89,6 +95,19 @@ def make_run(
         if held is not None:
             held.release()
     return Run(folder)
+
+
+def write_plan(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace plan.json: what each stage is predicted to take."""
+    write_text(folder / "plan.json", dumps([sealed(row) for row in rows], indent=1))
+
+
+def files_of(folder: Path, staged: str) -> dict[str, str]:
+    """Hashes of the files that stay as they are made, by name."""
+    kept = [folder / name for name in FIXED if (folder / name).is_file()]
+    return {path.name: sha256_of(path) for path in kept} | {
+        STAGES: sha256(staged.encode()).hexdigest()
+    }
 
 
 def _alone(folder: Path) -> Lock | None:
@@ -110,7 +129,7 @@ def _alone(folder: Path) -> Lock | None:
 
 def _claim(runs_dir: Path, run_id: str, rerun: bool) -> Path:
     """The run's folder; with `rerun` one that was not there before."""
-    runs_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(runs_dir)
     names = (run_id if number == 1 else f"{run_id}-{number}" for number in range(1, 1 << 30))
     for name in names:
         folder = runs_dir / name
@@ -119,6 +138,7 @@ def _claim(runs_dir: Path, run_id: str, rerun: bool) -> Path:
         except FileExistsError:
             if rerun or not folder.is_dir():
                 continue
+        flush(runs_dir)
         return folder
     raise RunError(f"{runs_dir}: has no name left for {run_id!r}")
 

@@ -15,6 +15,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from stackwise.runs.heartbeat import beats, is_silent
 
 LOCK, SUPERVISOR, NEXT = "lock", "supervisor", "supervisor.next"
 ENDING_SECONDS = 5.0
+LARGEST_BYTES = 1 << 16  # of a lock
 _held: set[int] = set()
 
 
@@ -66,7 +68,8 @@ class Lock:
         """Let go; once is enough, more does no harm."""
         if self.handle in _held:
             _held.remove(self.handle)
-            os.ftruncate(self.handle, 0)
+            with suppress(OSError):  # it falls as it is closed; the name is of a dead owner then
+                os.ftruncate(self.handle, 0)
             os.close(self.handle)
 
 
@@ -82,7 +85,7 @@ def take(folder: Path, name: str = LOCK) -> Lock:
         OSError: If the lock cannot be written; so, too, if it is a link, which may lead anywhere.
     """
     handle = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    mine, taken = this_process(), False
+    mine = this_process()
     try:
         free = _taken(handle, folder, name)
         owner = owner_of(folder, name)
@@ -90,10 +93,11 @@ def take(folder: Path, name: str = LOCK) -> Lock:
             raise RunBusy(f"run {folder.resolve().name}: {_who(owner)}")
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(asdict(mine)).encode(), 0)
-        taken = True
-    finally:
-        if not taken:
-            os.close(handle)
+    except BaseException as error:
+        os.close(handle)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(folder / name)) from None
+        raise
     return Lock(handle, owner)
 
 
@@ -118,7 +122,7 @@ def _taken(handle: int, folder: Path, name: str) -> bool:
 def owner_of(folder: Path, name: str = LOCK) -> Owner | None:
     """Who wrote its name into the lock; None if it is free, or what it holds is no name."""
     try:
-        owner = Owner(**loads(read_text(folder / name, 1 << 16)))
+        owner = Owner(**loads(read_text(folder / name, LARGEST_BYTES)))
     except (OSError, ValueError, TypeError):
         return None
     texts = (owner.started, owner.boot, owner.space, owner.host)

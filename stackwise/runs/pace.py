@@ -7,15 +7,16 @@ the decisions change them, which `Run.stages()` gives. What decisions mean is sa
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise.atomic import write_text
+from stackwise.bounded import read_text
 from stackwise.errors import ExperimentError
 from stackwise.jsontext import dumps, loads
-from stackwise.runs.folder import RESTORE, RunError
+from stackwise.runs.folder import NO_FILE, RESTORE, DamagedRun, RunError
+from stackwise.seals import SEAL, opened, sealed
 
 if TYPE_CHECKING:
     from stackwise.pacing import Pace
@@ -29,8 +30,7 @@ MOST_BYTES = 64 << 20
 
 def pace_text(pace: Pace) -> str:
     """A run's pace as its file holds it."""
-    plain = pace.model_dump(mode="json")
-    return dumps({**plain, "sha256": _hash(plain)}, indent=1)
+    return dumps(sealed(pace.model_dump(mode="json")), indent=1)
 
 
 def write_pace(folder: Path, pace: Pace) -> None:
@@ -46,26 +46,27 @@ def read_pace(run: Run) -> Pace | None:
     """The pace of a run; None if its budget is no time.
 
     Raises:
-        RunError: If it is missing, damaged, or of another run's stages.
+        DamagedRun: If it is missing, damaged, or of another run's stages.
     """
     from stackwise.pacing import Pace, whole_pace
 
     path = run.path / PACE
     damaged = f"run {run.id}: {PACE} is damaged; {RESTORE}"
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise RunError(damaged)
-        plain = loads(path.read_text("utf-8"))
-        digest = plain.pop("sha256")
-        pace = Pace.model_validate(plain)
+        found = loads(read_text(path, MOST_BYTES))
+        is_sealed, pace = SEAL in found, Pace.model_validate(opened(found))
     except FileNotFoundError:
         if run.provenance().get(PACED):
-            raise RunError(f"run {run.id}: {PACE} is missing; {RESTORE}") from None
+            raise DamagedRun(f"run {run.id}: {PACE} is missing; {RESTORE}") from None
         return None
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
+        raise DamagedRun(damaged) from None
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise RunError(damaged) from None
-    if digest != _hash(plain) or not whole_pace(pace, len(run.launched_stages())):
-        raise RunError(damaged)
+        raise DamagedRun(damaged) from None
+    if not is_sealed or not whole_pace(pace, len(run.launched_stages())):
+        raise DamagedRun(damaged)
     return pace
 
 
@@ -109,7 +110,3 @@ def plan_as_paced(
             {**row, **({} if same else {"tokens": now, "flops": row["flops"] / was * now})}
         )
     return found
-
-
-def _hash(plain: Mapping[str, Any]) -> str:
-    return hashlib.sha256(dumps(plain).encode()).hexdigest()

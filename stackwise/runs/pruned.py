@@ -8,23 +8,33 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from stackwise.atomic import write_text
 from stackwise.jsontext import dumps, read_mapping
+from stackwise.seals import opened, sealed
 
 PRUNED = "pruned.json"
 KINDS = ("state", "earlier", "stages", "caches", "segments", "left-overs", "weights")
 
 
+def read_pruned(folder: Path) -> dict[str, Any]:
+    """What the file says; nothing if it is not there or damaged."""
+    try:
+        return opened(read_mapping(folder / PRUNED))
+    except ValueError:
+        return {}
+
+
 def pruned_of(folder: Path) -> tuple[str, ...]:
     """The kinds of files that were removed of a run, of `KINDS`; none if it was not pruned."""
-    found = read_mapping(folder / PRUNED).get("what")
+    found = read_pruned(folder).get("what")
     return tuple(kind for kind in KINDS if kind in found) if isinstance(found, list) else ()
 
 
 def pruned_text(folder: Path) -> str:
     """What is said of a pruned run: when, and what went."""
-    day = str(read_mapping(folder / PRUNED).get("time"))[:10]
+    day = str(read_pruned(folder).get("time"))[:10]
     return f"was pruned on {day}: its {', '.join(pruned_of(folder))} went"
 
 
@@ -36,4 +46,4 @@ def write_pruned(folder: Path, what: set[str]) -> None:
     """
     whole = [kind for kind in KINDS if kind in what or kind in pruned_of(folder)]
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    write_text(folder / PRUNED, dumps({"time": now, "what": whole}, indent=1))
+    write_text(folder / PRUNED, dumps(sealed({"time": now, "what": whole}), indent=1))

@@ -1,4 +1,4 @@
-"""status.json: how a run stands, replaced as a whole each time.
+"""status.json and exit.json: how a run stands and how it ended, replaced as a whole each time.
 
 The process that trains writes it through `writer.py`; before and after that, the one that
 supervises it does. What the states mean is said in `folder.py`.
@@ -14,14 +14,18 @@ from stackwise.atomic import write_text
 from stackwise.jsontext import dumps, read_mapping
 from stackwise.runs.heartbeat import now_facts
 from stackwise.runs.lock import boot
+from stackwise.seals import opened, sealed
 
-STATUS = "status.json"
+STATUS, EXIT = "status.json", "exit.json"
 WORKED = "worked_seconds"  # in it: how long a run has been at work, where its budget is a time
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """What it says; nothing if it is not there or cannot be read."""
-    return read_mapping(folder / STATUS)
+def read(folder: Path, name: str = STATUS) -> dict[str, Any]:
+    """What it says, or what exit.json does; nothing if it is not there or damaged."""
+    try:
+        return opened(read_mapping(folder / name))
+    except ValueError:
+        return {}
 
 
 def begin(folder: Path, state: str, **facts: Any) -> None:
@@ -36,6 +40,11 @@ def begin(folder: Path, state: str, **facts: Any) -> None:
     write(folder, {**found, **facts, "state": state, **now_facts(boot()), "pid": os.getpid()})
 
 
-def write(folder: Path, facts: dict[str, Any]) -> None:
-    """Replace it."""
-    write_text(folder / STATUS, dumps(facts, indent=1), durable=False)
+def write(folder: Path, facts: dict[str, Any], *, last: bool = False) -> None:
+    """Replace it; the `last` word of an attempt outlives a power cut."""
+    write_text(folder / STATUS, dumps(sealed(facts), indent=1), durable=last)
+
+
+def write_exit(folder: Path, facts: dict[str, Any]) -> None:
+    """Replace exit.json: how an attempt ended."""
+    write_text(folder / EXIT, dumps(sealed(facts), indent=1))

@@ -10,8 +10,7 @@ import os
 from pathlib import Path
 
 from stackwise.bounded import opened
-from stackwise.jsontext import loads
-from stackwise.runs.events import Event, as_now, read_events
+from stackwise.runs.events import Event, as_now, read_events, read_line
 
 TAIL_BYTES = 1 << 16
 
@@ -32,11 +31,11 @@ def last_event(path: Path, kind: str, *, whole: bool = False) -> Event | None:
         with opened(path) as file:
             size = file.seek(0, os.SEEK_END)
             start = file.seek(max(0, size - TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
+            data = file.read()
     except FileNotFoundError:
         return None
     # The first piece is a whole line only at the start, the last one, if it is not empty, was cut.
-    lines = text.split("\n")[1 if start else 0 : -1]
+    lines = data.split(b"\n")[1 if start else 0 : -1]
     found = next(filter(None, (_if_kind(line, kind) for line in reversed(lines))), None)
     if found is not None or not (start and whole):
         return None if found is None else as_now(path.parent, [found])[0]
@@ -44,12 +43,9 @@ def last_event(path: Path, kind: str, *, whole: bool = False) -> Event | None:
     return events[-1] if events else None
 
 
-def _if_kind(line: str, kind: str) -> Event | None:
+def _if_kind(line: bytes, kind: str) -> Event | None:
     """The event of a line; None if it is of another kind, or damaged."""
-    if f'"{kind}"' not in line:
+    if f'"{kind}"'.encode() not in line:
         return None
-    try:
-        event = loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and event.get("kind") == kind else None
+    event = read_line(line)
+    return event if event is not None and event.get("kind") == kind else None

@@ -14,10 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stackwise.atomic import sweep, write_text
-from stackwise.jsontext import dumps
+from stackwise.atomic import flush, sweep
 from stackwise.pulse import beats
 from stackwise.runs import lock, status
+from stackwise.runs.damage import RunError
 from stackwise.runs.events import EventLog
 from stackwise.runs.heartbeat import now_facts
 from stackwise.runs.lock import RunBusy
@@ -61,6 +61,9 @@ class RunWriter:
             self.attempt = 1 + max((int(path.stem) for path in segments(folder)), default=0)
             self.events = EventLog(folder / "events.jsonl", self.attempt)
             self.metrics = MetricLog(folder / "metrics" / f"{self.attempt:04d}.arrows", columns)
+            self.settle()
+            for home in (folder / "metrics", folder):  # their names, and the attempt's number
+                flush(home)
         except BaseException:
             if self.lock is not None:
                 self.lock.release()
@@ -119,12 +122,17 @@ class RunWriter:
         self.metrics.write(row)
 
     def flush(self) -> None:
-        """Write the metrics in hand now.
-
-        Needed before each checkpoint: a kill right after one would lose the rows of steps that
-        are not taken again.
-        """
+        """Write the metrics in hand now."""
         self.metrics.flush()
+
+    def settle(self) -> None:
+        """Write the metrics in hand, and wait until they and all events are on the disk.
+
+        Needed before each checkpoint: a power cut right after one would lose the rows of steps that
+        are not taken again. What it takes is in `benchmarks/durable.py`.
+        """
+        self.metrics.settle()
+        self.events.settle()
 
     def status(self, **facts: Any) -> None:
         """Say how it stands: stage, step, loss, seconds left; written with the next heartbeat."""
@@ -163,14 +171,22 @@ class RunWriter:
         try:
             self.state = state
             self.event(state, **({} if error is None else {"error": error}))
-            self.events.close()
+            self.events.settle()
             self.metrics.close()
             self._write_exit(error)
             if state == "finished":
-                with suppress(OSError):  # the segments stay, and say the same
+                with suppress(OSError, RunError):  # the segments stay, and say the same
                     compact(self.folder)
-            self._write_status()  # last: of a run that says it has ended nothing is missing
+            self._write_status(last=True)  # of a run that says it has ended nothing is missing
+        except OSError as refused:
+            with suppress(OSError):  # perhaps a few bytes can be written still
+                self.state = "failed"
+                self._write_exit(error or str(refused))
+                self._write_status(last=True)
+            raise
         finally:
+            self.events.close()
+            self.metrics.file.close()
             self.lock.release()
 
     def _beat(self) -> None:
@@ -180,7 +196,7 @@ class RunWriter:
                 self._write_status()
                 self.flush()
 
-    def _write_status(self) -> None:
+    def _write_status(self, *, last: bool = False) -> None:
         with self.guard:
             facts = {
                 **self.facts,
@@ -191,9 +207,9 @@ class RunWriter:
                 **now_facts(lock.boot()),
                 "work": beats(),
             }
-        status.write(self.folder, facts)
+        status.write(self.folder, facts, last=last)
 
     def _write_exit(self, error: str | None) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         facts = {"state": self.state, "time": now, "attempt": self.attempt, "error": error}
-        write_text(self.folder / "exit.json", dumps(facts, indent=1))
+        status.write_exit(self.folder, facts)

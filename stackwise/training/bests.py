@@ -13,11 +13,11 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stackwise.disk_errors import disk_named
 from stackwise.runs import Run
 from stackwise.training.checkpoint import (
     MANIFEST,
     CheckpointError,
-    disk_named,
     read_manifest,
     save,
 )
@@ -85,7 +85,7 @@ def write_in(work: Work, trainee: Trainee, loss: float, folder: Path) -> None:
     draft = folder / f".{name_of(work.at.total_steps)}.written.part"
     sweep(folder)
     try:
-        with disk_named(work.run.path / BEST):
+        with disk_named(f"{BEST}: the weights cannot be kept", "the last checkpoint is intact"):
             draft.mkdir(parents=True)
             write(work, trainee, loss, draft / BEST)
             keep_in(folder, work.at.total_steps, draft / BEST)

@@ -17,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -30,15 +30,18 @@ from torch import Tensor
 from stackwise.adapters import SUFFIX
 from stackwise.atomic import PART, flush, sha256_of, write_text
 from stackwise.bounded import read_text
+from stackwise.disk_errors import disk_named
 from stackwise.jsontext import dumps, loads
 from stackwise.pulse import beat
 from stackwise.runs.folder import MANIFEST as MANIFEST
 from stackwise.runs.folder import RESTORE as RESTORE
+from stackwise.seals import sealed as sealed
 from stackwise.training.tensorfile import Tensors, holds, save_file
 from stackwise.versions import MANIFEST as MANIFEST_KIND
 from stackwise.versions import VersionError, upgraded, version_of
 
 LARGEST_MANIFEST = 16 << 20
+INTACT = "the last whole one is intact"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 FILE = re.compile(NAME.pattern + r"-[0-9a-f]{16}\.safetensors")
 
@@ -97,7 +100,7 @@ def save(
     """
     old = read_manifest(folder)["parts"] if (folder / MANIFEST).exists() else {}
     _check_names(parts, unchanged, old)
-    with disk_named(folder):
+    with disk_named(f"{folder.name}: the checkpoint cannot be written", INTACT):
         folder.mkdir(parents=True, exist_ok=True)
         entries = {}
         for name in dict.fromkeys([*parts, *unchanged]):
@@ -126,22 +129,9 @@ def write_ahead(folder: Path, name: str, tensors: Tensors, *, written_in: int) -
         OSError: As `save`.
     """
     old = read_manifest(folder)["parts"] if (folder / MANIFEST).exists() else {}
-    with disk_named(folder):
+    with disk_named(f"{folder.name}: the checkpoint cannot be written", INTACT):
         folder.mkdir(parents=True, exist_ok=True)
         return Written(_write(folder, name, tensors, old.get(name), written_in))
-
-
-@contextmanager
-def disk_named(folder: Path) -> Iterator[None]:
-    """Say of a checkpoint that cannot be written that the last one is intact, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{folder.name}: the checkpoint cannot be written: {error.strerror}; the last whole "
-            "one is intact. Make room, or the folder writable, and resume the run",
-        ) from error
 
 
 def _check_names(
@@ -214,12 +204,6 @@ def tidy(folder: Path) -> None:
     """
     if (folder / MANIFEST).exists():
         _remove_stale(folder, read_manifest(folder)["parts"])
-
-
-def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest with the hash of all else that it holds, under `sha256`."""
-    rest = {key: value for key, value in manifest.items() if key != "sha256"}
-    return {**rest, "sha256": hashlib.sha256(dumps(rest).encode()).hexdigest()}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -13,21 +13,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise.atomic import PART, flush, write_text
+from stackwise.disk_errors import disk_named
 from stackwise.jsontext import dumps
-from stackwise.report import called
 from stackwise.runs import Run, RunError, lock, status
 from stackwise.runs.events import append_event
 from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.training.checkpoint import (
+    INTACT,
     MANIFEST,
     CheckpointError,
-    disk_named,
     home_of,
     read_manifest,
     verify_part,
@@ -70,7 +70,7 @@ def keep_present(work: Work) -> None:
         return
     step = step_in(read_manifest(rack))
     if 0 < step < work.at.total_steps:
-        with disk_named(rack):
+        with disk_named(f"{RACK}: the checkpoint cannot be kept", INTACT):
             keep_in(work.run.path / FOLDER, step, rack)
 
 
@@ -199,30 +199,6 @@ def go_back(run: Run, step: int) -> None:
             (run.path / "metrics.parquet").unlink(missing_ok=True)
     finally:
         held.release()
-
-
-@contextmanager
-def way_back_named(run: Run) -> Iterator[None]:
-    """Say of a damaged checkpoint which whole one there is before it, and how to go back to it."""
-    try:
-        yield
-    except CheckpointError as error:
-        step = newest_whole(run)
-        if step is not None:
-            error.add_note(
-                f"the checkpoint of step {step} is whole; go back to it with: "
-                f"stackwise resume {called(run)} --from {step}"
-            )
-        raise
-
-
-def newest_whole(run: Run) -> int | None:
-    """The step of the newest checkpoint of which every file is what was written."""
-    for step in dict.fromkeys(kept.step for kept in checkpoints_of(run)):
-        with suppress(CheckpointError, RunError, OSError):
-            whole_at(run, step)
-            return step
-    return None
 
 
 def check_unpruned(run: Run) -> None:

@@ -12,10 +12,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stackwise.atomic import flush, write_text
+from stackwise.atomic import flush, flush_all, write_text
 from stackwise.bounded import check_no_links
 from stackwise.budget import placed, with_spans
 from stackwise.choice import Unknown
@@ -130,9 +131,11 @@ def fork(
                 pace=pace_text(pace_here(exp, spent, place, opened(run, place), made))
                 if timed
                 else None,
+                beside=partial(copy_files, run.path),
             )
-        fill(draft, run, kept, after_stage)
-        flush(draft.path)
+        fill(draft, kept)
+        copy_history(run, draft.path, stage=after_stage, steps=manifest["counters"]["total_steps"])
+        flush_all(draft.path)
         publish(draft.path, target)
     finally:
         shutil.rmtree(drafts, ignore_errors=True)
@@ -328,20 +331,22 @@ def sweep_drafts(home: Path) -> None:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def fill(draft: Run, run: Run, kept: Path, after_stage: int) -> None:
-    """Give a new run the checkpoint, the files and the history that it begins with."""
+def fill(draft: Run, kept: Path) -> None:
+    """Give a new run the checkpoint that it begins with."""
     copy_checkpoint(kept, draft.path)
     manifest = read_manifest(kept)
     counters = {**manifest["counters"], "best": None, "decisions": 0}
-    own = sealed({**manifest, "run": identity_of(draft), "counters": counters})
+    own = sealed({**manifest, "run": identity_of(draft), "counters": counters, "events": 0})
     write_text(draft.path / RACK / MANIFEST, dumps(own, indent=1))
+
+
+def copy_files(run: Path, folder: Path) -> None:
+    """Copy what a fork has as the run has it."""
     for name in COPIED:
-        source = run.path / name
-        if source.is_dir():
-            shutil.copytree(source, draft.path / name)
-        elif source.exists():
-            shutil.copyfile(source, draft.path / name)
-    copy_history(run, draft.path, stage=after_stage, steps=counters["total_steps"])
+        if (run / name).is_dir():
+            shutil.copytree(run / name, folder / name)
+        elif (run / name).exists():
+            shutil.copyfile(run / name, folder / name)
 
 
 def publish(draft: Path, target: Path) -> None:
@@ -352,6 +357,7 @@ def publish(draft: Path, target: Path) -> None:
     """
     try:
         os.rename(draft, target)
+        flush(target.parent)
     except OSError as error:
         if not is_run(target):
             raise RunError(f"{target}: cannot be made: {error.strerror}") from error

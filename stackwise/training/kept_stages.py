@@ -13,7 +13,7 @@ import os
 import shutil
 from pathlib import Path
 
-from stackwise.atomic import PART, flush, write_text
+from stackwise.atomic import PART, flush, make_folder, write_text
 from stackwise.jsontext import dumps
 from stackwise.training.checkpoint import (
     MANIFEST,
@@ -75,6 +75,7 @@ def kept_stages(run: Path) -> list[int]:
 def keep(rack: Path, target: Path) -> None:
     """Give a checkpoint a second folder, whole or not at all."""
     draft = target.with_name(f".{target.name}{PART}")
+    make_folder(target.parent)
     shutil.rmtree(draft, ignore_errors=True)
     copy_checkpoint(rack, draft)
     shutil.rmtree(target, ignore_errors=True)

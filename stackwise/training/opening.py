@@ -19,7 +19,6 @@ from stackwise.completion import packing
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import epoch_order, samples_per_epoch
 from stackwise.determinism import promised_here
-from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.disk_rows import with_disk
 from stackwise.memory.meter import Meter
@@ -30,13 +29,14 @@ from stackwise.model.formats import format_called
 from stackwise.probing import as_probed, asked_probes, bounded_probes
 from stackwise.rules import check_placement
 from stackwise.runs import Run, RunWriter
+from stackwise.runs.listing import write_plan
 from stackwise.stage import Stage
 from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.changed import data_of
 from stackwise.training.checkpoint import MANIFEST, tidy
 from stackwise.training.earlier import forget_earlier
 from stackwise.training.kept_stages import drop_drafts
-from stackwise.training.ownership import own_manifest
+from stackwise.training.ownership import check_files, own_manifest
 from stackwise.training.pacer import pacer_of, take_up
 from stackwise.training.parts import check_held, empty_rack
 from stackwise.training.placing import check_disk
@@ -121,6 +121,8 @@ def open_work(
             restore(work)
             forget_earlier(work)
             tidy_up(work)
+        else:
+            check_files(run)
         take_up(work)
         if work.needs_model():  # said now, and not when its stage comes
             assert work.model is not None
@@ -185,7 +187,6 @@ def name_of(device: torch.device) -> str:
 def write_placement(work: Work, before: Placement) -> None:
     """Put down that the run is carried out otherwise from here on, and what that will take."""
     old, new = before.model_dump(mode="json"), work.placement.model_dump(mode="json")
-    write_text(work.run.path / "placement.yaml", work.placement.to_yaml())
     done = work.run.plan()[: work.at.stage]
     rows = with_disk(
         plan_rows(work.exp, work.placement, work.stages),
@@ -194,6 +195,7 @@ def write_placement(work: Work, before: Placement) -> None:
         work.stages,
         work.epoch_samples,
     )[work.at.stage :]
-    write_text(work.run.path / "plan.json", dumps([*done, *rows], indent=1))
+    write_plan(work.run.path, [*done, *rows])
+    write_text(work.run.path / "placement.yaml", work.placement.to_yaml())  # last: it commits both
     changed = {key: [old[key], new[key]] for key in new if new[key] != old[key]}
     work.writer.event("placement_changed", changed=changed)

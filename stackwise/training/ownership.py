@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stackwise.bounded import read_text
+from stackwise.bounded import read_bytes
 from stackwise.runs import Run
 from stackwise.runs.folder import LARGEST, DamagedRun
 from stackwise.runs.pruned import pruned_of, pruned_text
@@ -44,8 +44,20 @@ def identity_of(run: Run) -> dict[str, str | None]:
         raise DamagedRun(f"run {run.id}: provenance.json is damaged; {RESTORE}") from None
     if carried := run.carries():
         began["code"] = hashlib.sha256("".join(carried.values()).encode()).hexdigest()
-    texts = {name: read_text(run.path / name, LARGEST) for name in FILES}
-    return began | {k: hashlib.sha256(text.encode()).hexdigest() for k, text in texts.items()}
+    found = {name: read_bytes(run.path / name, LARGEST) for name in FILES}
+    return began | {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
+
+
+def check_files(run: Run) -> None:
+    """Compare what is carried out with what was written as the run was made.
+
+    Once there is a checkpoint, its manifest says the same (`own_manifest`).
+
+    Raises:
+        DamagedRun: If a file has changed since.
+    """
+    for name in FILES:
+        run.compare(name)
 
 
 def own_manifest(run: Run, name: str, home: Path | None = None) -> dict[str, Any]:

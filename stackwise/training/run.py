@@ -23,6 +23,7 @@ from stackwise.asked import a_placement, an_experiment, usual_placement
 from stackwise.config import Experiment, Placement
 from stackwise.data.workers import made_in_order
 from stackwise.detached.device_queue import holding
+from stackwise.disk_errors import faults_of
 from stackwise.mirrors.mirror import copy_now, mirror_of, mirrored
 from stackwise.model.workspace import workspace
 from stackwise.objective import Corrupted
@@ -33,7 +34,7 @@ from stackwise.runs.control import newest
 from stackwise.stopping import gently, listening
 from stackwise.training.borders import enter_stage, leave_stage, measured, setting_for
 from stackwise.training.caching import caches_of, drop_caches, is_cached, mend, open_caches
-from stackwise.training.earlier import check_unpruned, go_back, way_back_named
+from stackwise.training.earlier import check_unpruned, go_back
 from stackwise.training.kept_stages import keep_stage
 from stackwise.training.moving import changed_placement
 from stackwise.training.obeying import take_orders, wait_while_paused
@@ -49,6 +50,7 @@ from stackwise.training.stage_drift import note_beginning
 from stackwise.training.start import create_run, seen_from, settled
 from stackwise.training.step import StepNumbers, training_step
 from stackwise.training.watch import finish, moves_of, watch
+from stackwise.training.way_back import way_back
 from stackwise.training.work import Stopped as Stopped
 from stackwise.training.work import Work
 from stackwise.trunk.cache import TrunkCache
@@ -179,7 +181,8 @@ def execute(
     with (
         listening(),
         mirrored(run, mirror) as copies,
-        way_back_named(run),
+        way_back(run),
+        faults_of(run.path),
         open_work(run, placement, mirror=copies) as work,
         nullcontext() if holds_device else in_queue(work),
         workspace(small=True),

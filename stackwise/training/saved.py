@@ -155,7 +155,7 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
     """Write a checkpoint of these parts, and of those of the last one that are `unchanged`."""
     if work.pacer is not None:
         work.at.worked = work.pacer.clock.seconds()
-    work.writer.flush()  # no step that a checkpoint stands on may be missing from the metrics
+    work.writer.settle()  # no step that a checkpoint stands on may be missing from the metrics
     keep_present(work)
     save(
         work.run.path / RACK,
@@ -165,6 +165,7 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
         formats={name: str(packing(work.exp.precision)) for name in parts if name in work.packed},
         run=work.identity,
         counters=asdict(work.at),
+        events=work.writer.events.count,
     )
     forget_earlier(work)
     work.on_disk |= {name for name in parts if holds_weights(name)}

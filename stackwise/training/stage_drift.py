@@ -10,12 +10,13 @@ much there is of it says `probing.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from xxhash import xxh3_128
 
 from stackwise.atomic import replacing
 from stackwise.data.heldout import some_windows
@@ -25,9 +26,10 @@ from stackwise.probe import fixed_draws
 from stackwise.probing import DRIFT_FILE, DRIFT_POSITIONS, drift_windows, seen_flops
 from stackwise.stage import FULL_BAND
 from stackwise.training.step import autocast
+from stackwise.training.tensorfile import bytes_of, save_file
 from stackwise.training.work import AT_THE_END, Work
 
-PREDICTION = "prediction"
+PREDICTION, STAGE, HASH = "prediction", "stage", "xxh3"
 
 
 def note_beginning(work: Work, number: int) -> None:
@@ -39,16 +41,19 @@ def note_beginning(work: Work, number: int) -> None:
         tensors = {**made.grams, PREDICTION: made.log_PV}
         (work.run.path / DRIFT_FILE).unlink(missing_ok=True)  # so that there are never two
         with replacing(work.run.path / DRIFT_FILE) as part:
-            save_file(tensors, part, metadata={"stage": str(number)})
+            save_file({**tensors, STAGE: torch.tensor([number]), HASH: hash_of(tensors)}, part)
 
 
 def tell_drift(work: Work, number: int) -> None:
     """Write down how far it has moved by the stage's end."""
     if not number or not work.exp.eval.drift:
         return
-    old = beginning_of(work, number)
-    if old is None:
-        work.writer.event("drift_unknown", stage=number, why=f"{DRIFT_FILE} is not of this stage")
+    try:
+        old = beginning_of(work, number)
+    except (LookupError, OSError, SafetensorError) as error:
+        damaged = f"is damaged: {error}" if isinstance(error, SafetensorError) else str(error)
+        why = "is missing" if isinstance(error, FileNotFoundError) else damaged
+        work.writer.event("drift_unknown", stage=number, why=f"{DRIFT_FILE} {why}")
         return
     with timed(work):
         new = read_path(work, number, number)
@@ -71,17 +76,31 @@ def forget_beginning(work: Work) -> None:
     (work.run.path / DRIFT_FILE).unlink(missing_ok=True)
 
 
-def beginning_of(work: Work, number: int) -> Seen | None:
-    """What was kept as a stage began; None if it is not there."""
-    path = work.run.path / DRIFT_FILE
-    if not path.exists():
-        return None
-    with safe_open(path, framework="pt") as file:
-        if (file.metadata() or {}).get("stage") != str(number):
-            return None
+def beginning_of(work: Work, number: int) -> Seen:
+    """What was kept as a stage began.
+
+    Raises:
+        LookupError: If it is of another stage, or not what was written.
+        OSError, SafetensorError: If it cannot be read.
+    """
+    with safe_open(work.run.path / DRIFT_FILE, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    stage, written = (tensors.pop(name, torch.tensor([])).tolist() for name in (STAGE, HASH))
+    if stage != [number]:
+        raise LookupError("is not of this stage")
+    if written != hash_of(tensors).tolist():
+        raise LookupError("is not what was written (its hash differs)")
     log_PV = tensors.pop(PREDICTION)
     return Seen(tensors, log_PV)
+
+
+def hash_of(tensors: Mapping[str, Tensor]) -> Tensor:
+    """A hash of names and bytes, (16,)."""
+    digest = xxh3_128()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(bytes_of(tensors[name]))
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
 
 def read_path(work: Work, of: int, during: int) -> Seen:

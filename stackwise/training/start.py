@@ -23,7 +23,7 @@ from stackwise.data.batches import samples_per_epoch
 from stackwise.data.dataset import Dataset, open_dataset
 from stackwise.data.tokenizer import load_tokenizer
 from stackwise.determinism import promised_here
-from stackwise.errors import ExperimentError
+from stackwise.errors import ExperimentError, said_in
 from stackwise.memory.bytes import plan_rows
 from stackwise.memory.disk_rows import with_disk
 from stackwise.memory.flops import vocab_size
@@ -293,7 +293,8 @@ def dataset_of(exp: Experiment, data_dir: str | Path) -> Dataset:
 
 def stages_of(run: Run) -> tuple[Stage, ...]:
     """What a run executes."""
-    return tuple(Stage.model_validate(value) for value in run.stages())
+    with said_in(f"run {run.id}: stages.json"):
+        return tuple(Stage.model_validate(value) for value in run.stages())
 
 
 def run_id_of(

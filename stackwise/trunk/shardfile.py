@@ -13,6 +13,7 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from stackwise.atomic import replacing
+from stackwise.disk_errors import disk_named
 from stackwise.trunk.rounding import encode
 from stackwise.trunk.shards import CacheError, Layout, read_manifest, shard_name, shard_path
 
@@ -48,20 +49,18 @@ def write_shard(folder: Path, layout: Layout, shard: int, rows: Iterator[memoryv
         OSError: If it cannot be written.
     """
     digest, wanted = xxh3_128(), len(layout.rows_of(shard))
-    try:
-        with replacing(shard_path(folder, shard)) as part, part.open("wb", PIECE_BYTES) as file:
-            for row in islice(rows, wanted):
-                wanted -= 1
-                digest.update(row)
-                file.write(row)
-            if wanted:
-                raise Unfinished
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{shard_name(folder, shard)}: cannot be written: {error.strerror}; the shards before "
-            "it are whole. Make room, or the folder writable, and resume the run",
-        ) from error
+    what = f"{shard_name(folder, shard)}: cannot be written"
+    with (
+        disk_named(what, "the shards before it are whole"),
+        replacing(shard_path(folder, shard)) as part,
+        part.open("wb", PIECE_BYTES) as file,
+    ):
+        for row in islice(rows, wanted):
+            wanted -= 1
+            digest.update(row)
+            file.write(row)
+        if wanted:
+            raise Unfinished
     return digest.hexdigest()
 
 

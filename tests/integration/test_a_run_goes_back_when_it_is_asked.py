@@ -13,6 +13,7 @@ import pytest
 
 import stackwise as sw
 from stackwise.cli import main
+from stackwise.report import program
 from stackwise.runs import RunBusy, lock
 from stackwise.training import earlier
 from stackwise.training.checkpoint import MANIFEST, CheckpointError, read_manifest
@@ -115,8 +116,8 @@ def test_damage_is_said_with_the_way_back_and_ends_in_the_same_weights(exp, ofte
     assert main(["resume", str(run.path)]) != 0
     said = capsys.readouterr().err
     assert "is not what was written" in said
-    way = f"go back to it with: stackwise resume {run.path} --from 13"
-    assert f"the checkpoint of step 13 is whole; {way}" in said
+    way = f"{program()} resume {run.path} --from 13, or sw.resume(run, checkpoint=13)"
+    assert f"Or go back to the checkpoint of step 13, which is whole: {way}" in said
     assert run.state in ("failed", "stopped") and steps(run)[0] == 14  # nothing went back by itself
     assert main(["resume", str(run.path), "--from", "13"]) == 0
     assert (run.state, run.weights_hash()) == ("finished", straight.weights_hash())

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import stackwise as sw
+from stackwise.report import program
 from stackwise.runs import RunError
 from stackwise.training import caching, checkpoint
 from stackwise.training.checkpoint import CheckpointError, sealed
@@ -30,6 +31,22 @@ def stopped(exp: sw.Experiment, place: sw.Placement, step: int = 6) -> sw.Run:
         work.stop_requested = work.at.total_steps == step
 
     return sw.train(exp, place, on_step=on_step, rerun=True)
+
+
+def offer(run: sw.Run, stage: int) -> str:
+    """What a run says that has the end of a stage, where going back to it would not help."""
+    return (
+        f". Or go on from the end of stage {stage}, which is kept: {program()} fork {run.path} "
+        f"{stage}, or run.fork(after_stage={stage})"
+    )
+
+
+def back(run: sw.Run, step: int) -> str:
+    """What a run says that has a whole checkpoint before the damaged one."""
+    return (
+        f". Or go back to the checkpoint of step {step}, which is whole: {program()} resume "
+        f"{run.path} --from {step}, or sw.resume(run, checkpoint={step})"
+    )
 
 
 def cut(path: Path) -> None:
@@ -76,12 +93,15 @@ def test_of_a_checkpoint(exp, place, damage, trunk) -> None:
     assert parts.keys() >= PARTS
     for part in parts:
         path = file_of(run, part)
-        whole = path.read_bytes()
+        whole, shared = path.read_bytes(), path.stat().st_nlink > 1  # with the end of stage 0
         damage(path)
         with pytest.raises(CheckpointError) as caught:
             sw.resume(run)
         what = "missing" if damage is lose else "not what was written (its bytes or hash differ)"
-        assert str(caught.value) == f"{path.parent.name}/{path.name}: is {what}; {RESTORE}"
+        way_back = "" if shared and damage is not lose else back(run, 4)
+        assert (
+            str(caught.value) == f"{path.parent.name}/{path.name}: is {what}; {RESTORE}{way_back}"
+        )
         assert len(run.metrics()) == done, "no step is trained on it"
         path.write_bytes(whole)
     sw.resume(run)
@@ -158,7 +178,7 @@ def test_of_a_manifest_that_was_edited(exp, place) -> None:
                 use(run)
             assert str(caught.value) == (
                 "rack/manifest.json: is not what was written (its hash is missing or differs); "
-                f"{RESTORE}"
+                f"{RESTORE}{back(run, 4) if use is sw.resume else ''}"
             )
     path.write_text(json.dumps(whole, indent=3))  # the same content
     assert sw.resume(run).state == "finished"
@@ -204,7 +224,7 @@ def test_the_best_weights_of_another_run(exp, place) -> None:
             use(run)
         assert str(caught.value) == (
             f"best/manifest.json: is of experiment {other.experiment.hash}, and run {run.id} is of "
-            f"{run.experiment.hash}; {RESTORE}"
+            f"{run.experiment.hash}; {RESTORE}{offer(run, 2) if use is sw.resume else ''}"
         )
     shutil.rmtree(run.path / "best")
     shutil.copytree(whole.path / "rack", run.path / "best")
@@ -222,13 +242,17 @@ def test_what_is_carried_out_is_not_changed_under_a_checkpoint(tiny, place, name
     whole, changed = path.read_text(), path.read_text().replace("0.01", "0.02") + "\n"
     path.write_text(changed)
     was, now = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in (whole, changed))
+    way_out = RESTORE.replace("restore it", f"restore {name}")
+    said = {
+        "experiment.yaml": f"run {run.id}: experiment.yaml is not the one that was written when "
+        f"the run was made (its hash differs); {way_out}",
+        "stages.json": f"run {run.id}: stages.json is not the one that rack/manifest.json was "
+        f"written with ({now}, was {was}); {way_out}",
+    }
     for use in (sw.resume, sw.Run.rack):
-        with pytest.raises(CheckpointError) as caught:
+        with pytest.raises((RunError, CheckpointError)) as caught:
             use(sw.Run(run.path))
-        assert str(caught.value) == (
-            f"run {run.id}: {name} is not the one that rack/manifest.json was written with ({now}, "
-            f"was {was}); {RESTORE.replace('restore it', f'restore {name}')}"
-        )
+        assert str(caught.value) == said[name]
     path.write_text(whole)
     assert sw.resume(sw.Run(run.path)).state == "finished"
 
@@ -249,7 +273,7 @@ def test_a_checkpoint_without_a_run(exp, place) -> None:
         sw.resume(run)
     assert str(caught.value) == (
         f"rack/manifest.json: is of experiment none, and run {run.id} is of "
-        f"{run.experiment.hash}; {RESTORE}"
+        f"{run.experiment.hash}; {RESTORE}{back(run, 4)}"
     )
 
 
@@ -269,7 +293,7 @@ def test_a_manifest_of_another_experiment(exp, place) -> None:
             use(run)
         assert str(caught.value) == (
             f"{manifest}: is of experiment {other.experiment.hash}, and run {run.id} is of "
-            f"{run.experiment.hash}; {RESTORE}"
+            f"{run.experiment.hash}; {RESTORE}{back(run, 4) if use is sw.resume else ''}"
         )
 
 

@@ -143,3 +143,47 @@ def test_a_corpus_of_the_users_own_joins_the_registry(tmp_path, monkeypatch):
     )
     dataset = open_dataset("mine", seq_len=16, cache_dir=tmp_path)
     assert dataset.name == "mine" and dataset.train_text + dataset.heldout_text == TEXT
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def emptied(path):
+    """As after a power cut: the name and the length are there, the bytes are not."""
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe:300"])
+@pytest.mark.parametrize("damage", [flipped, cut, emptied])
+def test_prepared_data_that_are_damaged_are_made_again(folder, tokenizer, damage):
+    first = opened(folder, tokenizer)
+    windows = first.heldout_windows()
+    sizes, samples = first.heldout_bytes(), first.samples([0, 5])
+    paths = [path for path in (folder / "cache").rglob("*") if path.is_file()]
+    assert len(paths) > 2
+    for path in paths:
+        whole = path.read_bytes()
+        damage(path)
+        again = opened(folder, tokenizer)
+        assert again.fingerprint == first.fingerprint
+        np.testing.assert_array_equal(again.samples([0, 5]), samples)
+        np.testing.assert_array_equal(again.heldout_windows(), windows)
+        np.testing.assert_array_equal(again.heldout_bytes(), sizes)
+        assert path.read_bytes() == whole, f"{path.name} was not made again"
+
+
+def test_each_prepared_file_is_hashed_once_in_a_process(folder, monkeypatch):
+    opened(folder, "bpe:300")
+
+    def forbidden():
+        raise AssertionError("a file was read again")
+
+    monkeypatch.setattr("stackwise.data.cache.xxh3_128", forbidden)
+    opened(folder, "bpe:300")

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 
 import stackwise as sw
+from stackwise.runs.events import read_events
 from stackwise.study import StudyResult
 from stackwise_widgets import figure_data, study_figure
 from stackwise_widgets.paper import COLOURS
@@ -148,7 +149,7 @@ def test_what_is_not_a_number_is_left_out_and_never_filled_in(result, tmp_path) 
     arm, seed, run = result.runs[0]
     folder = tmp_path / run.id
     shutil.copytree(run.path, folder)
-    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    lines = read_events(folder / "events.jsonl")
     looks = [line for line in lines if line["kind"] == "eval"]
     looks[1] |= {"loss": "NaN", "bits_per_byte": "NaN"}
     final = next(line for line in lines if line["kind"] == "result")

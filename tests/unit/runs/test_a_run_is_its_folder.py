@@ -193,7 +193,10 @@ def test_a_summary_names_damage_and_never_raises(made) -> None:
     (run.path / "status.json").write_text("{")
     way_out = "restore it from a copy of the run, or train again (rerun=True, --rerun)"
     assert run.state == run.summary()["state"] == "damaged"
-    assert run.summary()["problem"] == f"run toy-1234abcd: status.json is damaged; {way_out}"
+    assert run.summary()["problem"] == (
+        "run toy-1234abcd: status.json is damaged; nothing but this is lost: resume the run, and "
+        "it is written anew"
+    )
     (run.path / "plan.json").unlink()
     with pytest.raises(RunError) as error:
         run.plan()
@@ -229,3 +232,17 @@ def test_reading_runs_loads_neither_torch_nor_pandas() -> None:
     code = "import sys, stackwise.runs; print({'torch', 'pandas', 'pyarrow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def refuse(writer, *, last=False) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_run_that_could_not_say_that_it_began_is_free_again(made, monkeypatch) -> None:
+    run = made()
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWriter, "_write_status", refuse)
+        with pytest.raises(OSError), RunWriter(run.path):
+            pass
+    with RunWriter(run.path):
+        assert run.state == "running"

@@ -187,8 +187,8 @@ def test_a_disk_full_after_any_byte_leaves_the_old_one(rack, full_disk) -> None:
         assert holds_step(rack) == 1
         assert not list(rack.parent.rglob("*.part"))
     assert str(error.value) == (
-        "[Errno 27] rack: the checkpoint cannot be written: File too large; the last whole one is "
-        "intact. Make room, or the folder writable, and resume the run"
+        "rack: the checkpoint cannot be written: File too large; the last whole one is "
+        "intact. Make room, and resume the run"
     )
 
 

@@ -53,7 +53,7 @@ def test_a_damaged_line_hides_no_other(path) -> None:
     log.write("a", {})
     for junk in (b"\x00\xff\n", b"17\n", b'{"kind": "a"\n', b"[" * 9999 + b"\n"):
         log.file.write(junk)
-    log.write("b", {})
+    EventLog(path, 2).write("b", {})
     kinds = [event["kind"] for event in read_events(path)]
     assert kinds == ["a", *["damaged_line"] * 4, "b"]
 
@@ -83,3 +83,21 @@ def test_of_steps_taken_twice_the_later_attempt_counts() -> None:
 
 def test_no_file_is_no_event(path) -> None:
     assert read_events(path) == []
+
+
+def test_an_altered_digit_is_a_damaged_line(path) -> None:
+    log = EventLog(path, 1)
+    for loss in (1.25, 2.5):
+        log.write("eval", {"loss": loss})
+    path.write_text(path.read_text().replace("1.25", "1.35"))
+    assert [event["kind"] for event in read_events(path)] == ["damaged_line", "eval"]
+    path.write_text("".join(f"{line[:-20]}}}\n" for line in path.read_text().splitlines()))
+    assert [event["loss"] for event in read_events(path)] == [1.35, 2.5], "as older runs wrote it"
+
+
+def test_what_could_not_be_taken_back_is_gone_with_the_next_line(path, full_disk) -> None:
+    log = EventLog(path, 1)
+    log.write("a", {})
+    path.open("ab").write(b'{"seq": 1, "ki')  # a piece of a line that was refused
+    log.write("b", {})
+    assert [event["kind"] for event in read_events(path)] == ["a", "b"]

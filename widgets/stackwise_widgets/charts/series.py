@@ -58,6 +58,8 @@ class Reader:
             self.paced, self.facts = paced, facts_of(self.run)
         if self.follower.damaged:
             problems.append(f"events.jsonl: {self.follower.damaged} lines cannot be read")
+        if self.follower.broken:
+            problems.append(f"metrics/: {self.follower.broken} pieces are damaged and left out")
         state, left = self._standing(problems)
         shown = (state, left, "; ".join(problems) or None)
         before = self.view

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from stackwise.runs.events import read_events
 from stackwise_widgets.charts import run_figure, run_still, run_table, view_of
 
 
@@ -70,7 +71,7 @@ def test_a_missing_look_is_a_gap(trained) -> None:
 def test_an_exit_that_is_no_number_is_a_cross(trained) -> None:
     run = trained()
     path = run.path / "events.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = read_events(path)
     look = next(event for event in lines if event["kind"] == "eval" and event["step"] == 8)
     look["exit_losses"][2], look["loss"] = "NaN", "Infinity"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -93,7 +94,7 @@ def test_a_gradient_norm_that_is_no_number_is_a_cross_where_it_trains(trained) -
 def test_a_run_that_never_looked_by_depth_says_so(trained) -> None:
     run = trained()
     path = run.path / "events.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = read_events(path)
     for line in lines:
         line.pop("exit_losses", None)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from stackwise.runs.events import read_events
 from stackwise_widgets.charts import overlay, overlay_data
 
 
@@ -21,7 +22,7 @@ def lines(figure) -> dict[str, dict[float, float]]:
 
 def scale_looks(run, factor: float, flops: float = 1.0) -> None:
     path = run.path / "events.jsonl"
-    events = [json.loads(line) for line in path.read_text().splitlines()]
+    events = read_events(path)
     for event in events:
         if event["kind"] in ("eval", "result"):
             event["bits_per_byte"] *= factor
@@ -131,7 +132,7 @@ def test_what_people_call_a_run_names_its_curve_and_is_escaped(trained, asked) -
 def fork_of(run, after_stage: int, weights: str) -> None:
     """Let a run say that it is a fork."""
     path = run.path / "provenance.json"
-    facts = json.loads(path.read_text())
+    facts = run.provenance()
     facts["forked"] = {"run": "<a>", "after_stage": after_stage, "weights": weights}
     path.write_text(json.dumps(facts | {"notes": []}))
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from stackwise.runs.events import read_events
 from stackwise_widgets.charts import comparable
 
 
@@ -40,7 +41,8 @@ def test_other_windows_are_named(trained, asked) -> None:
 def test_unequal_compute_and_other_kinds_of_figures_are_named(trained) -> None:
     cheap, dear, odd = trained("a"), trained("b", steps=(6, 5)), trained("c")
     path = odd.path / "events.jsonl"
-    path.write_text(path.read_text().replace("upper bound", "exact"))
+    lines = [json.dumps(event) for event in read_events(path)]
+    path.write_text("".join(f"{line}\n" for line in lines).replace("upper bound", "exact"))
     assert comparable([cheap, dear, odd]) == [
         "their figures are of other kinds; upper bound: a, b; exact: c",
         "they spent unequal compute, from 1e+10 FLOPs (a) to 1.1e+10 (b)",
@@ -64,7 +66,7 @@ def test_data_that_are_not_known_speak_against_nothing(trained) -> None:
 
 def forked(run, after_stage: int):
     path = run.path / "provenance.json"
-    facts = json.loads(path.read_text())
+    facts = run.provenance()
     facts["forked"] = {"run": "a", "after_stage": after_stage, "weights": "w"}
     path.write_text(json.dumps(facts))
     return run
