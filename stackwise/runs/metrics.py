@@ -135,19 +135,24 @@ def checked(rows: Rows) -> Rows:
     import pyarrow as pa
 
     rows.validate(full=True)
-    flat = {pa.int64(), pa.float64()}
-    odd = [
-        field.name
-        for field in rows.schema
-        if field.type not in flat
-        and not (pa.types.is_list(field.type) and field.type.value_type == pa.float64())
-    ]
-    names = rows.schema.names
+    try:
+        odd = [field.name for field in rows.schema if not _is_ours(field.type)]
+        names = rows.schema.names
+    except UnicodeDecodeError:
+        raise pa.ArrowInvalid("a column whose name is no text") from None
     if odd or len(set(names)) < len(names) or "step" not in names:
         raise pa.ArrowInvalid(f"columns that cannot be ours: {', '.join(odd or names)[:80]}")
     if rows.schema.field("step").type != pa.int64() or rows.column("step").null_count:
         raise pa.ArrowInvalid("a row without its step")
     return rows
+
+
+def _is_ours(kind: pa.DataType) -> bool:
+    """Whether a column is of a kind that is written: see `schema`."""
+    import pyarrow as pa
+
+    flat = kind in (pa.int64(), pa.float64())
+    return flat or bool(pa.types.is_list(kind) and kind.value_type == pa.float64())
 
 
 def read_compacted(path: Path) -> pa.Table:
