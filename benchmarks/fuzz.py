@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "widgets")]
 INSTRUMENTED = ["stackwise", "stackwise_widgets", "yaml", "json"]
 LONGEST_INPUT = 1 << 16
 TELL_SECONDS = 1.0
+EXITED = 77  # atheris under threads of Arrow's; what breaks by an input is in the tally
 START_SECONDS = 600.0  # a process imports everything under instrumentation first
 
 
@@ -107,10 +109,14 @@ def by_coverage(name: str, seconds: float, tally: Tally, seed: int) -> None:
 
     with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
         from tests.fuzz.changes import changed
-        from tests.fuzz.guard import bounded
+        from tests.fuzz.guard import FOUND, bounded
         from tests.fuzz.targets import targets
 
-    entry = targets()[name]
+        entry = targets()[name]
+        for content in (*entry.valid(), b""):  # what is imported late is instrumented, too
+            with suppress(Exception):
+                entry.run(content)
+    FOUND.mkdir(parents=True, exist_ok=True)
     corpus = Path(tempfile.mkdtemp(prefix="stackwise-corpus-"))
     for number, content in enumerate(entry.valid()):
         (corpus / str(number)).write_bytes(content)
@@ -123,7 +129,8 @@ def by_coverage(name: str, seconds: float, tally: Tally, seed: int) -> None:
 
     options = [
         "fuzz", f"-max_total_time={int(seconds)}", f"-max_len={LONGEST_INPUT}", f"-seed={seed + 1}",
-        "-rss_limit_mb=0", "-timeout=0", "-verbosity=0", "-print_final_stats=0", str(corpus),
+        "-rss_limit_mb=0", "-timeout=0", "-verbosity=0", "-print_final_stats=0",
+        f"-artifact_prefix={FOUND}/", str(corpus),
     ]  # fmt: skip
     atheris.Setup(options, lambda content: tally.take(name, entry, content), custom_mutator=mutated)
     with bounded():
@@ -146,6 +153,10 @@ def run_apart(name: str, options: argparse.Namespace, engine: str) -> dict[str, 
             return run_apart(name, options, "changes")
         empty = {"inputs": 0, "slowest": 0.0, "found": {}}
         facts = json.loads(path.read_text()) if path.exists() else empty
+    if engine == "atheris" and done.returncode == EXITED and not facts["found"]:
+        print(f"{name}: atheris ended after {facts['inputs']} inputs; random changes instead")
+        more = run_apart(name, options, "changes")
+        return {**more, "inputs": more["inputs"] + facts["inputs"]}
     if done.returncode < 0 or not facts["inputs"]:
         last = done.stderr.strip().splitlines()[-1:] or ["nothing was said"]
         facts["found"][f"the process ended with {done.returncode}"] = last[0]

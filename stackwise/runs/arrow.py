@@ -27,10 +27,13 @@ RECORD_BATCH_COMPRESSION, MESSAGE_HEADER = 3, 2  # numbers of fields in Arrow's 
 
 def checked(schema: pa.Schema) -> pa.Schema:
     """A schema, if its columns are of kinds that a row of metrics has."""
-    odd = [field.name for field in schema if not is_ours(field.type)]
-    if odd or len(schema) > MOST_COLUMNS or len(set(schema.names)) < len(schema):
+    try:
+        odd, names = [each.name for each in schema if not is_ours(each.type)], schema.names
+    except UnicodeDecodeError:
+        raise pa.ArrowInvalid("a column whose name is no text") from None
+    if odd or len(names) > MOST_COLUMNS or len(set(names)) < len(names):
         raise pa.ArrowInvalid("columns that are none of metrics")
-    if "step" not in schema.names or schema.field("step").type != pa.int64():
+    if "step" not in names or schema.field("step").type != pa.int64():
         raise pa.ArrowInvalid("rows without their steps")
     return schema.remove_metadata()
 
