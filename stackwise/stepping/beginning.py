@@ -181,7 +181,7 @@ def put_at(run: Run, beginning: Beginning) -> None:
     kept = folder_of(Path(beginning.kept_by), beginning.first - 1) / RACK
     manifest = read_manifest(kept)
     copy_checkpoint(kept, run.path)
-    own = sealed({**manifest, "run": identity_of(run)})
+    own = sealed({**manifest, "run": identity_of(run), "events": 0})
     write_text(run.path / RACK / MANIFEST, dumps(own, indent=1))
 
 

@@ -39,7 +39,7 @@ def data_of(run: Run, placement: Placement) -> Dataset:
     with blamed_on(run, "provenance.json"):
         facts = run.provenance()["data"]
         began_with = str(facts["fingerprint"])
-    check_is_there(run, folder)
+    check_is_there(run, folder, began_with)
     try:
         dataset = dataset_of(run.experiment, folder)
     except DataError as error:
@@ -58,7 +58,7 @@ def data_of(run: Run, placement: Placement) -> Dataset:
     return dataset
 
 
-def check_is_there(run: Run, folder: Path) -> None:
+def check_is_there(run: Run, folder: Path, began_with: str) -> None:
     """Raise if the files of a run's data are not where it looks for them: one of both was moved.
 
     Raises:
@@ -70,8 +70,9 @@ def check_is_there(run: Run, folder: Path) -> None:
     ]
     if gone:
         raise Changed(
-            f"run {run.id}: {', '.join(gone)}: is not in {folder.resolve()}; put it there, or go "
-            "on with placement.data_dir=FOLDER, the folder that it is named from"
+            f"run {run.id}: {', '.join(gone)}: is not in {folder.resolve()}. It could be read when "
+            f"the run began (fingerprint {began_with[:12]}); put it there, or go on with "
+            "placement.data_dir=FOLDER, the folder that it is named from"
         )
 
 

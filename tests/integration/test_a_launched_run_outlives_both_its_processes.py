@@ -38,7 +38,7 @@ def test_whichever_goes_first_it_is_told_as_dead_and_ends_the_same(tiny, place, 
     run = sw.launch(exp, place)
     for order in ((SUPERVISOR, LOCK), (LOCK, SUPERVISOR)):
         before = taken(run)
-        until(lambda: run.state == "running" and taken(run) > before)  # noqa: B023
+        until(lambda: run.state == "running" and taken(run) > before and run.has_weights())  # noqa: B023
         killed(run, *order)
         assert run.state == "died" and not run.is_live
         assert not is_held(run.path, LOCK) and not is_held(run.path, SUPERVISOR)

@@ -14,9 +14,9 @@ import yaml
 import stackwise as sw
 from stackwise import determinism
 from stackwise.cli import main
-from stackwise.data.errors import DataError
 from stackwise.errors import ExperimentError
 from stackwise.runs.lock import LOCK, RunBusy
+from stackwise.training.start import Changed
 
 
 def stop(work, numbers) -> None:
@@ -76,11 +76,13 @@ def test_data_that_was_left_behind_is_named_with_the_way_out(
     run = sw.train(read, place, rerun=True, on_step=stop)
     there = moved(run, tmp_path / "far" / "away" / "deep")
     looked = (there.path / sw.Placement.load(there.path / "placement.yaml").data_dir).resolve()
-    with pytest.raises(DataError) as error:
+    began = there.provenance()["data"]["fingerprint"][:12]
+    with pytest.raises(Changed) as error:
         sw.resume(there)
     assert str(error.value) == (
-        f"run {there.id}: data.corpus.path=texts/mine.txt: is not in {looked}; put it there, or go "
-        "on with placement.data_dir=FOLDER, the folder that it is named from"
+        f"run {there.id}: data.corpus.path=texts/mine.txt: is not in {looked}. It could be read "
+        f"when the run began (fingerprint {began}); put it there, or go on with "
+        "placement.data_dir=FOLDER, the folder that it is named from"
     )
     assert there.state == "stopped", "it can be gone on with as before"
     monkeypatch.chdir(tmp_path)

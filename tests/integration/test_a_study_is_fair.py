@@ -81,7 +81,7 @@ def test_a_text_that_is_gone_is_said(tiny, place, tmp_path) -> None:
     run = sw.train(tiny.replace(data={"corpus": f"text:{text}"}), place)
     text.unlink()
     assert re.match(
-        r"no baselines beside it, since its text cannot be read: .*text\.txt: no such file",
+        r"no baselines beside it, since its text cannot be read: .*text\.txt: is not in",
         beside(run),
     )
 
