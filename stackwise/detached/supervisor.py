@@ -25,12 +25,11 @@ from typing import Any
 
 from stackwise.alerts import EVENTS, failure, note_failure, tell
 from stackwise.detached.device_queue import Ticket, before, give_back, hand_on, take_ticket
-from stackwise.detached.ending import EXIT, ended_by, write_end, write_last
+from stackwise.detached.ending import ended_by, write_end, write_last
 from stackwise.detached.job import BUSY, TAKEN, Job
 from stackwise.detached.patience import patience_for
 from stackwise.detached.watchdog import Restarts, Watch, Watchdog, saved_step
 from stackwise.exit_codes import INTERRUPTED, of_process
-from stackwise.jsontext import read_mapping
 from stackwise.runs import status
 from stackwise.runs.control import Order, ask, orders, stop_asked
 from stackwise.runs.events import append_event
@@ -83,7 +82,7 @@ def main(arguments: list[str]) -> int:
 
 def said_of_end(folder: Path) -> str | None:
     """Why a run ended, as exit.json says it."""
-    why = read_mapping(folder / EXIT).get("error")
+    why = status.read(folder, status.EXIT).get("error")
     return None if why is None else str(why)
 
 

@@ -14,9 +14,9 @@ import yaml
 import stackwise as sw
 from stackwise import determinism
 from stackwise.cli import main
-from stackwise.data.errors import DataError
 from stackwise.errors import ExperimentError
 from stackwise.runs.lock import LOCK, RunBusy
+from stackwise.training.start import Changed
 
 
 def stop(work, numbers) -> None:
@@ -76,7 +76,7 @@ def test_data_that_was_left_behind_is_named_with_the_way_out(
     run = sw.train(read, place, rerun=True, on_step=stop)
     there = moved(run, tmp_path / "far" / "away" / "deep")
     looked = (there.path / sw.Placement.load(there.path / "placement.yaml").data_dir).resolve()
-    with pytest.raises(DataError) as error:
+    with pytest.raises(Changed) as error:
         sw.resume(there)
     assert str(error.value) == (
         f"run {there.id}: data.corpus.path=texts/mine.txt: is not in {looked}; put it there, or go "
