@@ -32,7 +32,7 @@ NUMBERS = (
     "loss", "lr", "grad_norm", "masked_frac",
 )  # fmt: skip
 MAPPED_BYTES = 1 << 26
-SHOWN = ("eval", "memory", "result", "failed")
+SHOWN = ("eval", "memory", "paced", "result", "failed")
 NORMS = ("embedding_grad_norm", "block_grad_norms", "head_grad_norm")
 
 

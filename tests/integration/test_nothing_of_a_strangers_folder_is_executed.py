@@ -18,6 +18,7 @@ import yaml
 import stackwise as sw
 from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest, sealed
 
+from ..strangers import rehash
 from ..warm import forked_json
 
 SOURCES = [*Path(sw.__file__).parent.rglob("*.py")]
@@ -26,6 +27,7 @@ LOADERS = {
     "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal",
     "multiprocessing", "runpy", "imp", "pdb", "code", "codeop", "fsspec", "requests", "ftplib",
 }  # fmt: skip
+MAY = {"store.py": {"fsspec"}}  # of mirrors: at an address that the user gave, never a folder
 CALLS = {
     "eval", "exec", "compile", "__import__", "execfile",
     "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput",
@@ -56,7 +58,7 @@ def test_no_source_calls_a_loader_that_executes() -> None:
                 names = [alias.name.partition(".")[0] for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 names = [(node.module or "").partition(".")[0]]
-            assert not LOADERS & set(names), f"{path}: imports {names}"
+            assert not LOADERS & set(names) - MAY.get(path.name, set()), f"{path}: imports {names}"
             if isinstance(node, ast.Call):
                 assert not {word.arg for word in node.keywords} & REMOTE, f"{path}: {node.lineno}"
                 if called(node) in CALLS:
@@ -290,11 +292,8 @@ def data(folder: Path) -> None:
     place = yaml.safe_load((folder / "placement.yaml").read_text())
     (folder / "placement.yaml").write_text(yaml.safe_dump({**place, "data_dir": "."}))
     status = json.loads((folder / "status.json").read_text())
-    (folder / "status.json").write_text(json.dumps({**status, "state": "stopped"}))
-    for rack in (folder / "rack", folder / "best"):
-        manifest = read_manifest(rack)
-        manifest["run"]["experiment.yaml"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        (rack / MANIFEST).write_text(json.dumps(sealed(manifest)))
+    (folder / "status.json").write_text(json.dumps(sealed({**status, "state": "stopped"})))
+    rehash(folder, "experiment.yaml")
 
 
 def test_the_hook_sees_what_is_executed(went) -> None:
@@ -306,8 +305,8 @@ def test_the_hook_sees_what_is_executed(went) -> None:
 def test_a_folder_of_pickles_is_a_folder_of_damage(went) -> None:
     seen, came = went["pickles"]
     assert seen == []
-    assert came["stages"] == "RunError" and came["tokenizer"] == "DataError"
-    assert came["rack"] in ("CheckpointError", "ExperimentError", "RunError")
+    assert came["stages"] == came["tokenizer"] == "DamagedRun"
+    assert came["rack"] in ("CheckpointError", "ExperimentError", "DamagedRun")
     assert came["model"] == came["adapters"] == "ModelError"
 
 

@@ -5,8 +5,8 @@ Each case runs in a process that may take 512 MiB more than it has, and each is 
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import stackwise as sw
-from stackwise.training.checkpoint import MANIFEST, read_manifest, sealed
 from stackwise.training.tensorfile import save_file
 
+from ..strangers import rehash
 from ..warm import forked_json
 
 CHILD = """
@@ -76,11 +76,7 @@ def rewritten(run: sw.Run, old: str, new: str) -> None:
     path = run.path / "experiment.yaml"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    folder = run.path / "rack"
-    manifest = read_manifest(folder)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest["run"]["experiment.yaml"] = digest
-    (folder / MANIFEST).write_text(json.dumps(sealed(manifest)))
+    rehash(run.path, "experiment.yaml")
 
 
 def test_a_rack_is_as_large_as_its_files(run):
@@ -99,8 +95,7 @@ def test_a_run_that_has_not_begun_is_planned_first(tiny, place):
     from stackwise.training.start import create_run
 
     made = create_run(tiny, place)
-    path = made.path / "experiment.yaml"
-    path.write_text(path.read_text().replace("d_model: 16", "d_model: 65536"))
+    rewritten(made, "d_model: 16", "d_model: 65536")
     assert "training takes" in asked("resume(folder)", made.path)
 
 
@@ -191,7 +186,7 @@ def test_a_file_as_long_as_the_disk_is_not_read(run):
         with (run.path / name).open("r+b") as file:
             file.truncate(1 << 33)
         said = asked(act, run.path)
-        assert "Error" in said and "MemoryError" not in said, said
+        assert re.match("(?!Memory)[A-Za-z]*(Error|DamagedRun): ", said), said
         (run.path / name).write_bytes(kept)
     for name in ("labels.json", "exit.json", "lock"):
         with (run.path / name).open("w+b") as file:
@@ -210,7 +205,7 @@ def test_metrics_are_no_longer_than_their_file(run, tmp_path):
     zeros = pa.array([0.0] * 2_000_000)
     plain = pa.schema([("step", pa.int64()), ("loss", pa.float64())])
     bomb = pa.record_batch([pa.array(range(2_000_000)), zeros], schema=plain)
-    act = "(len(sw.Run(folder).metrics()), Follower(folder).read())"
+    act = "(len(sw.Run(folder).metrics(gaps=True)), Follower(folder).read())"
     for batch, how in ((long, None), (bomb, "zstd")):
         options = pa.ipc.IpcWriteOptions(compression=how)
         with pa.ipc.new_stream(path, batch.schema, options=options) as out:
@@ -226,7 +221,7 @@ def test_a_tokenizer_has_as_many_ids_as_entries(tmp_path):
     vocab = {"a": 0, "b": (1 << 32) - 2}
     model = {"type": "WordLevel", "vocab": vocab, "unk_token": "a"}
     (tmp_path / "t.json").write_text(json.dumps({"version": "1.0", "model": model}))
-    assert "is the highest that is read" in asked("read_tokenizer(folder / 't.json')", tmp_path)
+    assert "its largest id is 4294967294" in asked("read_tokenizer(folder / 't.json')", tmp_path)
 
 
 def test_a_cache_says_no_more_than_it_holds(tmp_path):
