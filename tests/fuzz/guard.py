@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,11 @@ def guarded(name: str, target: Target, content: bytes) -> None:
     file.write_bytes(content)  # also where the process itself ends
     signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
     try:
-        target(content)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", r"run \S+: events\.jsonl is damaged: \d+ of its lines"
+            )
+            target(content)
     except (Exception, Hung) as error:
         why = None if refuses(error) else f"{type(error).__name__}: {str(error)[:300]}"
         if why is not None:

@@ -291,8 +291,8 @@ def data(folder: Path) -> None:
     path.write_text(yaml.safe_dump(exp))
     place = yaml.safe_load((folder / "placement.yaml").read_text())
     (folder / "placement.yaml").write_text(yaml.safe_dump({**place, "data_dir": "."}))
-    status = json.loads((folder / "status.json").read_text())
-    (folder / "status.json").write_text(json.dumps(sealed({**status, "state": "stopped"})))
+    status = sw.Run(folder).status()
+    (folder / "status.json").write_text(json.dumps({**status, "state": "stopped"}))
     rehash(folder, "experiment.yaml")
 
 

@@ -160,7 +160,8 @@ def test_a_damaged_run_does_not_hide_the_others(capsys):
 def test_a_finished_run_whose_events_are_damaged_says_what_is_left(tmp_path, capsys):
     run = finished(tmp_path)
     (run.path / "events.jsonl").write_text("{bad\n")
-    assert main(["resume", run.id]) == 6
+    with pytest.warns(UserWarning, match=r"events\.jsonl is damaged: 1 of its lines"):
+        assert main(["resume", run.id]) == 6
     assert re.fullmatch(
         rf"stackwise: run {run.id}: is finished, but its events.jsonl is damaged and holds no "
         rf"result; .* eval {run.id} measures its weights again\n",

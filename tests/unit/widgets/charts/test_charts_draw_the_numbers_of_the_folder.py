@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -128,7 +129,7 @@ def test_an_axis_that_there_is_not_is_named(shipped) -> None:
 
 def test_words_of_strangers_are_escaped(made, attempt) -> None:
     run = made()
-    stages = (run.path / "stages.json").read_text().replace("stage0", "<a href='x'>")
+    stages = json.dumps(run.stages()).replace("stage0", "<a href='x'>")
     (run.path / "stages.json").write_text(stages)
     attempt(run, 1, 10)
     words = [note.text for note in run_figure(view_of(run)).layout.annotations]

@@ -52,7 +52,7 @@ def test_a_finished_run_is_told_whole(path, tmp_path):
 def test_it_says_whether_the_bits_come_again(runs):
     run = sw.attach(next(runs.glob("*grow*")))
     assert "The same bits are not promised: it was made by a version of" in page_html(run)
-    facts = json.loads((run.path / "provenance.json").read_text())
+    facts = run.provenance()
     promise = {"promised": True, "why_not": [], "same": {"device": "cpu", "threads": 2}}
     (run.path / "provenance.json").write_text(json.dumps({**facts, "determinism": promise}))
     assert "the same to the last bit, given device cpu, threads 2." in page_html(run)
@@ -80,7 +80,7 @@ def test_what_strangers_wrote_is_text(runs):
     run = sw.attach(next(runs.glob("*grow*")))
     bad = "<script>alert(1)</script>&\"'"
     run.label(name=bad, tags=["<i>"], note=bad)
-    facts = json.loads((run.path / "provenance.json").read_text())
+    facts = run.provenance()
     (run.path / "provenance.json").write_text(json.dumps({**facts, bad: {bad: bad}}))
     yaml = (run.path / "placement.yaml").read_text()
     (run.path / "placement.yaml").write_text(f"# {bad}\n{yaml}")

@@ -20,6 +20,8 @@ import yaml
 import stackwise as sw
 from stackwise.cli import main
 from stackwise.jsontext import dumps
+from stackwise.runs.events import read_events, written_line
+from stackwise.seals import sealed
 from stackwise_widgets import Compare, Inspect, RunPanel, Teach, run_figure, run_still, view_of
 from stackwise_widgets.charts.overlay import overlay
 from stackwise_widgets.page import page_html
@@ -54,7 +56,7 @@ def marked(value: Any) -> Any:
 
 
 def hostile(run: sw.Run, folder: Path) -> Path:
-    """A copy of a run whose every text, its own name included, is a stranger's."""
+    """A copy of a run whose every text, its own name included, is a stranger's, seals and all."""
     path = folder / f"a{MARK}"
     shutil.copytree(run.path, path)
     (path / "labels.json").write_text(dumps({"name": MARK, "note": MARK, "tags": [MARK, "b"]}))
@@ -69,17 +71,16 @@ def hostile(run: sw.Run, folder: Path) -> Path:
                 row["name"] = STAGE
             if isinstance(row.get("bytes"), dict):
                 row["bytes"][MARK] = 5
-        (path / name).write_text(dumps(rows))
+        (path / name).write_text(dumps([sealed(row) for row in rows]))
     for name in ("provenance.json", "exit.json"):
         facts = json.loads((path / name).read_text())
         keep = {"experiment", "data", "state"}
-        facts = {k: v if k in keep else marked(v) for k, v in facts.items()}
-        (path / name).write_text(dumps({**facts, MARK: MARK}))
-    lines = (path / "events.jsonl").read_text().splitlines()
-    events = [json.loads(line) for line in lines]
+        facts = {k: v if k in keep else marked(v) for k, v in facts.items() if k != "files"}
+        (path / name).write_text(dumps(sealed({**facts, MARK: MARK})))
+    events = read_events(path / "events.jsonl")
     told = [{k: v if k in ("kind", "time") else marked(v) for k, v in e.items()} for e in events]
     told += [{"seq": 9999, "kind": MARK, "time": MARK, "attempt": 1, "why": MARK}]
-    (path / "events.jsonl").write_text("".join(f"{dumps(event)}\n" for event in told))
+    (path / "events.jsonl").write_text("".join(map(written_line, told)))
     return path
 
 
@@ -91,7 +92,7 @@ def stranger(kept, tmp_path) -> sw.Run:
 @pytest.fixture
 def failed(stranger) -> sw.Run:
     """The same, ended by an error whose text is a payload."""
-    facts = json.loads((stranger.path / "status.json").read_text())
+    facts = stranger.status()
     (stranger.path / "status.json").write_text(dumps({**facts, "state": "failed", "device": MARK}))
     said = {"state": "failed", "attempt": facts["attempt"], "error": MARK, "time": MARK}
     (stranger.path / "exit.json").write_text(dumps(said))
