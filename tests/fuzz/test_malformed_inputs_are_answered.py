@@ -88,9 +88,7 @@ def test_what_once_broke_is_answered(name: str) -> None:
 
 def test_whole_metrics_are_none_of_the_malformed_ones() -> None:
     run = Run(place() / "runs" / "done")
-    assert list(read_compacted(run.path / "metrics.parquet")["step"].to_pylist()) == list(
-        range(1, 13)
-    )
+    assert list(read_compacted(run.path)["step"].to_pylist()) == list(range(1, 13))
     assert read_table(run.path).num_rows == len(run.metrics()) == 12
 
 

@@ -6,6 +6,7 @@ doctor's, a study. What is malformed of them is in `changes.py`.
 """
 
 import atexit
+import hashlib
 import json
 import os
 import shutil
@@ -25,6 +26,8 @@ from stackwise.interop.llama_config import rack_of
 from stackwise.model.adapters import put_on
 from stackwise.planner.calibration import Calibration, Rate, facts_of
 from stackwise.planner.probes import probes_for
+from stackwise.runs.metrics import read_segment
+from stackwise.seals import sealed
 from stackwise.training.run import execute
 from stackwise.training.start import create_run, settled
 from stackwise.training.tensorfile import save_file
@@ -99,9 +102,37 @@ def _runs(folder: Path) -> None:
         (run.path / "control").mkdir(exist_ok=True)
         (run.path / "control" / "0001.json").write_text(json.dumps(order))
         (run.path / "log.txt").write_text("it began\nit went on\n")
+        without_seals(run.path)
     layout = Layout(rows=10, tokens=3, width=4, dtype="bfloat16", group=2, shard_bytes=4 * 24)
     with CacheWriter(folder / "trunk", KEY, layout) as writer:
         writer.write(0, torch.arange(10 * 3 * 4, dtype=torch.bfloat16).reshape(10, 3, 4))
+
+
+def without_seals(run: Path) -> None:
+    """A run as older versions wrote it: what is malformed is looked into, not refused by a hash."""
+    for path in run.glob("*.json"):
+        found = json.loads(path.read_text())
+        rows = found if isinstance(found, list) else [found]
+        for row in rows:
+            for name in ("sha256", "files"):
+                row.pop(name, None)
+        path.write_text(json.dumps(found, indent=1))
+    for path in run.glob("*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        stages = hashlib.sha256((run / "stages.json").read_bytes()).hexdigest()
+        known = {**manifest["run"], "stages.json": stages}
+        path.write_text(json.dumps(sealed({**manifest, "run": known, "events": 0}), indent=1))
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    lines = [json.dumps({k: v for k, v in event.items() if k != "crc"}) for event in events]
+    (run / "events.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    for path in run.glob("metrics/*.arrows"):
+        table, plain = read_segment(path), path.with_suffix(".plain")
+        with pa.ipc.new_stream(plain, table.schema) as stream:
+            stream.write_table(table)
+        plain.replace(path)  # what is read is mapped
+    if (run / "metrics.parquet").exists():
+        compact = pq.read_table(run / "metrics.parquet").replace_schema_metadata(None)
+        pq.write_table(compact, run / "metrics.parquet")
 
 
 def _models(folder: Path) -> None:

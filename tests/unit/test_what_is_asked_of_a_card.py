@@ -112,7 +112,7 @@ def test_batches_are_pinned_for_a_card_alone(monkeypatch, device, pinned) -> Non
         steps_of=lambda number: 3,
         noisy_batch=lambda number, step: given,
     )
-    found = list(loop.noisy_batches(work, 0, None))
+    found = [loop.noisy_batch(work, 0, step) for step in (1, 2)]
     assert len(found) == 2 and all(each == "pinned" if pinned else each is given for each in found)
 
 

@@ -34,15 +34,15 @@ def sections(form: Form) -> list[str]:
 
 ALL = ["experiment", "rack", "masking", "adapters", "data"]
 ALL += ["optim", "precision", "preserve", "eval", "placement"]
+BUDGET = [f"budget.{unit}" for unit in ("tokens", "flops", "days", "hours", "minutes")]
 
 
 def test_sections_in_the_order_of_the_schema() -> None:
     form = Form(sw.Experiment.preset("toy"))
-    assert sections(form) == ALL  # both sides of the budget are main knobs
+    assert sections(form) == ALL  # all sides of the budget are main knobs
     assert paths(form) == [
         "curriculum", "masking.schedule", "masking.bands", "attention", "objective",
-        "precision.compute", "placement.trunk", "data.corpus", "budget.tokens", "budget.flops",
-        "seed",
+        "precision.compute", "placement.trunk", "data.corpus", *BUDGET, "seed",
     ]  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_hidden_knobs_keep_their_values() -> None:
     there = set(form.text) - {
         path for path in form.text if path.split(".")[0] in ("rack", "curriculum", "placement")
     }
-    for path in there - {"optim.lr", "budget.tokens", "budget.flops"}:
+    for path in there - {"optim.lr", *BUDGET}:
         form.field(path)
     for path in ("optim.lr", "rack.heads", "curriculum", "curriculum.split", "budget.flops"):
         with pytest.raises(KeyError):
