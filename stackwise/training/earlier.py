@@ -155,14 +155,14 @@ def home_at(run: Run, step: int) -> Path:
     """The folder in which the checkpoint of a step lies.
 
     Raises:
-        CheckpointError: If there is none; the message lists those that there are.
+        RunError: If there is none; the message lists those that there are.
     """
     known = checkpoints_of(run)
     for kept in known:
         if kept.step == step:
             return kept.home
     steps = ", ".join(map(str, dict.fromkeys(kept.step for kept in known))) or "none"
-    raise CheckpointError(f"run {run.id}: has no checkpoint of step {step}; there are: {steps}")
+    raise RunError(f"run {run.id}: has no checkpoint of step {step}; there are: {steps}")
 
 
 def go_back(run: Run, step: int) -> None:
@@ -176,8 +176,8 @@ def go_back(run: Run, step: int) -> None:
         step: Of the checkpoint.
 
     Raises:
-        CheckpointError: If there is none of that step, or every one is damaged or another run's.
-        RunError: If the run was pruned.
+        CheckpointError: If every one of that step is damaged or another run's.
+        RunError: If there is none of that step, or the run was pruned.
         RunBusy: If the run is being trained.
         OSError: If it cannot be written.
     """

@@ -14,7 +14,7 @@ import pytest
 import stackwise as sw
 from stackwise.cli import main
 from stackwise.report import program
-from stackwise.runs import RunBusy, lock
+from stackwise.runs import RunBusy, RunError, lock
 from stackwise.training import earlier
 from stackwise.training.checkpoint import MANIFEST, CheckpointError, read_manifest
 from stackwise.training.earlier import checkpoints_of
@@ -91,7 +91,7 @@ def test_an_earlier_one_can_be_read(exp, often) -> None:
     new, old = run.rack(), run.rack(checkpoint=12)
     assert sorted(old.stacks) == ["s0", "s1", "s2"] and len(new.stacks) == 4
     assert not same(run.rack(checkpoint=15), new)
-    with pytest.raises(CheckpointError, match="no checkpoint of step 3; there are: 16, 15, 14, 13"):
+    with pytest.raises(RunError, match="no checkpoint of step 3; there are: 16, 15, 14, 13"):
         run.rack(checkpoint=3)
     with pytest.raises(ValueError, match="ask for one of both"):
         run.rack(checkpoint=15, best=True)
