@@ -28,13 +28,14 @@ from stackwise.detached.device_queue import Ticket, before, give_back, hand_on, 
 from stackwise.detached.ending import ended_by, write_end, write_last
 from stackwise.detached.job import BUSY, TAKEN, Job
 from stackwise.detached.patience import patience_for
-from stackwise.detached.watchdog import Restarts, Watch, Watchdog, saved_step
+from stackwise.detached.watchdog import Restarts, Watch, Watchdog
 from stackwise.exit_codes import INTERRUPTED, of_process
 from stackwise.runs import status
 from stackwise.runs.control import Order, ask, orders, stop_asked
 from stackwise.runs.events import append_event
 from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, Lock, RunBusy, is_held, take
 from stackwise.runs.log import LOG
+from stackwise.runs.metrics import steps_behind
 from stackwise.runs.standing import LIVE, state_of
 
 LOOK_SECONDS, ENDING_SECONDS = 0.05, 30.0
@@ -185,7 +186,7 @@ def carry_through(
         if ticket is not None:
             hand_on(ticket, os.getpid())
         say(folder, f"{why}; it is started again from its last checkpoint")
-        note(folder, "restarted", why=why, step=saved_step(folder), times=restarts.count)
+        note(folder, "restarted", why=why, step=steps_behind(folder), times=restarts.count)
         status.begin(folder, "starting", heard=job.obeyed, through=job.through)
         trainer = None
         if job.alert is not None and (trouble := failure(job.alert, folder, "restarted", why)):

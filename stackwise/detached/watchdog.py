@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackwise.errors import ExperimentError
-from stackwise.jsontext import read_mapping
 from stackwise.runs import status
 from stackwise.runs.control import orders
+from stackwise.runs.metrics import steps_behind
 
 STEPS = 10.0  # of the usual length, at least, before one counts as hanging
 STARTING_SECONDS = 1800.0  # at least, for reading data and the last checkpoint
@@ -118,13 +118,6 @@ class Restarts:
 
     def allowed(self) -> bool:
         """Whether it may be once more; counts it."""
-        step = saved_step(self.folder)
+        step = steps_behind(self.folder)
         self.step, self.count = step, 1 + (self.count if step == self.step else 0)
         return self.count <= self.rule.times
-
-
-def saved_step(folder: Path) -> int:
-    """The step of a run's last checkpoint; 0 before the first."""
-    counters = read_mapping(folder / "rack" / "manifest.json").get("counters")
-    step = counters.get("total_steps") if isinstance(counters, dict) else None
-    return step if isinstance(step, int) else 0

@@ -183,7 +183,10 @@ def read_table(folder: Path, *, gaps: bool = False) -> pa.Table:
 
 
 def steps_behind(folder: Path) -> int:
-    """Steps that the last checkpoint stands on: their rows were on the disk before it was."""
+    """Steps that the last checkpoint stands on; 0 before the first.
+
+    Their rows were on the disk before it was.
+    """
     counters = read_mapping(folder / "rack" / "manifest.json").get("counters")
     steps = counters.get("total_steps") if isinstance(counters, dict) else 0
     return steps if isinstance(steps, int) else 0
