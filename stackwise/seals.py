@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from stackwise.jsontext import dumps
+from stackwise.jsontext import dumps, read_mapping
 
 SEAL = "sha256"
 
@@ -30,3 +31,11 @@ def opened(found: Mapping[str, Any]) -> dict[str, Any]:
     if not whole:
         raise ValueError("is not what was written (its hash differs)")
     return {key: value for key, value in found.items() if key != SEAL}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What a file with one says, without it; nothing if it is not there or damaged."""
+    try:
+        return opened(read_mapping(path))
+    except ValueError:
+        return {}

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import write_text
-from stackwise.jsontext import dumps, read_mapping
-from stackwise.seals import opened, sealed
+from stackwise.jsontext import dumps
+from stackwise.seals import read_sealed, sealed
 
 PRUNED = "pruned.json"
 KINDS = ("state", "earlier", "stages", "caches", "segments", "left-overs", "weights")
@@ -20,10 +20,7 @@ KINDS = ("state", "earlier", "stages", "caches", "segments", "left-overs", "weig
 
 def read_pruned(folder: Path) -> dict[str, Any]:
     """What the file says; nothing if it is not there or damaged."""
-    try:
-        return opened(read_mapping(folder / PRUNED))
-    except ValueError:
-        return {}
+    return read_sealed(folder / PRUNED)
 
 
 def pruned_of(folder: Path) -> tuple[str, ...]:

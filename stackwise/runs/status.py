@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import write_text
-from stackwise.jsontext import dumps, read_mapping
+from stackwise.jsontext import dumps
 from stackwise.runs.heartbeat import now_facts
 from stackwise.runs.lock import boot
-from stackwise.seals import opened, sealed
+from stackwise.seals import read_sealed, sealed
 
 STATUS, EXIT = "status.json", "exit.json"
 WORKED = "worked_seconds"  # in it: how long a run has been at work, where its budget is a time
@@ -22,10 +22,7 @@ WORKED = "worked_seconds"  # in it: how long a run has been at work, where its b
 
 def read(folder: Path, name: str = STATUS) -> dict[str, Any]:
     """What it says, or what exit.json does; nothing if it is not there or damaged."""
-    try:
-        return opened(read_mapping(folder / name))
-    except ValueError:
-        return {}
+    return read_sealed(folder / name)
 
 
 def begin(folder: Path, state: str, **facts: Any) -> None:
