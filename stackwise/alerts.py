@@ -130,12 +130,9 @@ def note_failure(folder: Path, event: str, why: str) -> None:
     """Write down that a command failed: an event, and a line of the log."""
     with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as log:
         log.write(f"the alert of {event} failed: {why}\n")
-    with suppress(OSError, RunBusy):  # another attempt has begun, and writes its own events
-        held = lock.take(folder)
-        try:
-            append_event(folder, "alert_failed", about=event, why=why)
-        finally:
-            held.release()
+    # Where another attempt has begun, it writes its own events.
+    with suppress(OSError, RunBusy), lock.take(folder):
+        append_event(folder, "alert_failed", about=event, why=why)
 
 
 @contextmanager

@@ -197,12 +197,8 @@ def carry_through(
 
 def note(folder: Path, kind: str, **fields: Any) -> None:
     """Add an event to a run that nobody trains at the moment."""
-    with suppress(OSError, RunBusy):  # the log has it, too
-        held = take(folder)
-        try:
-            append_event(folder, kind, **fields)
-        finally:
-            held.release()
+    with suppress(OSError, RunBusy), take(folder):  # the log has it, too
+        append_event(folder, kind, **fields)
 
 
 def ticket_for(folder: Path, job: Job) -> Ticket | None:

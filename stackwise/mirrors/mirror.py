@@ -113,12 +113,9 @@ class Mirror:
             said, self.unsaid = [e for e in self.unsaid if e[0] == "mirror_failed"], []
         try:
             if said:
-                held = lock.take(run)
-                try:
+                with lock.take(run):
                     for kind, fields in said:
                         append_event(run, kind, **fields)
-                finally:
-                    held.release()
         except (OSError, RunBusy) as error:
             print(f"mirror_failed: {said} ({error})", file=sys.stderr)
 

@@ -53,7 +53,7 @@ class Owner:
 
 
 class Lock:
-    """A held run; it is free again after `release`, or when this process ends.
+    """A held run; it is free again after `release` or a `with`, or when this process ends.
 
     Attributes:
         stale: The owner that died without releasing it; None if there was none.
@@ -63,6 +63,12 @@ class Lock:
         self.handle = handle
         self.stale = stale
         _held.add(handle)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Let go; once is enough, more does no harm."""

@@ -66,10 +66,8 @@ def held(path: Path) -> Iterator[None]:
     except OSError:  # a folder that may not be written to: what is inside says so
         yield
         return
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def caches_elsewhere(run: Run) -> list[Path]:

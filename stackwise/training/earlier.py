@@ -183,8 +183,7 @@ def go_back(run: Run, step: int) -> None:
     """
     check_unpruned(run)
     home_at(run, step)
-    held = lock.take(run.path)
-    try:
+    with lock.take(run.path):
         home = whole_at(run, step)
         rack, left = run.path / RACK, None
         if home != run.path:
@@ -197,8 +196,6 @@ def go_back(run: Run, step: int) -> None:
         if status.read(run.path).get("state") == "finished":
             status.begin(run.path, "stopped")
             (run.path / "metrics.parquet").unlink(missing_ok=True)
-    finally:
-        held.release()
 
 
 def check_unpruned(run: Run) -> None:

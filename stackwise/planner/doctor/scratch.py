@@ -34,11 +34,8 @@ def scratch(home: Path) -> Iterator[Path]:
     with ends_cleanly():
         place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=home)).resolve()
         try:
-            held = lock.take(place)
-            try:
+            with lock.take(place):
                 yield place
-            finally:
-                held.release()
         finally:
             with uninterrupted():
                 shutil.rmtree(place, ignore_errors=True)
