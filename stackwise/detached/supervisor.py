@@ -17,9 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +26,18 @@ from stackwise.detached.device_queue import Ticket, before, give_back, hand_on, 
 from stackwise.detached.ending import ended_by, write_end, write_last
 from stackwise.detached.job import BUSY, TAKEN, Job
 from stackwise.detached.patience import patience_for
+from stackwise.detached.pressing import Ending
 from stackwise.detached.watchdog import Restarts, Watch, Watchdog
 from stackwise.exit_codes import INTERRUPTED, of_process
 from stackwise.runs import status
-from stackwise.runs.control import Order, ask, orders, stop_asked
+from stackwise.runs.control import ask, orders, stop_asked
 from stackwise.runs.events import append_event
 from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, Lock, RunBusy, is_held, take
-from stackwise.runs.log import LOG
+from stackwise.runs.log import LOG, say
 from stackwise.runs.metrics import steps_behind
 from stackwise.runs.standing import LIVE, state_of
 
 LOOK_SECONDS, ENDING_SECONDS = 0.05, 30.0
-GRACE_SECONDS = 8.0  # between an interrupt that is not answered and a kill
 STOPS = (signal.SIGINT, signal.SIGTERM)
 TOLD: list[int] = []  # the signals that told this process to end
 
@@ -276,73 +274,6 @@ def has_obeyed(folder: Path, number: int) -> bool:
     """Whether the trainer has taken an order, and now does what it asks: it may be saving."""
     obeyed = status.read(folder).get("obeyed")
     return isinstance(obeyed, int) and obeyed >= number
-
-
-class Ending:
-    """A stop, from the asking to the kill.
-
-    Args:
-        trainer: The process.
-        say: Where to say what is done.
-
-    Attributes:
-        began: When it was interrupted; None before.
-        is_asked: Whether a stop was asked for, of either kind.
-    """
-
-    def __init__(self, trainer: subprocess.Popen[str], say: Callable[[str], None]) -> None:
-        self.trainer, self.say = trainer, say
-        self.deadline: float | None = None
-        self.began: float | None = None
-        self.killed = self.now = self.is_asked = False
-
-    def hear(self, order: Order, patience: float) -> None:
-        """Take an order into account: a stop must be obeyed in `patience` seconds."""
-        self.is_asked = self.is_asked or order.command.startswith("stop")
-        if order.command == "stop-now":
-            self.deadline, self.now = time.monotonic(), True
-        elif order.command == "stop":
-            due = time.monotonic() + patience
-            self.deadline = due if self.deadline is None else min(self.deadline, due)
-
-    @property
-    def is_pressing(self) -> bool:
-        """Whether it has a deadline and is not interrupted yet."""
-        return self.deadline is not None and self.began is None
-
-    def relent(self) -> None:
-        """Give all the time that it needs to a stop that is being obeyed; a stop now stays one."""
-        if not self.now:
-            self.deadline = None
-
-    def press(self) -> None:
-        """Do what is due: interrupt, then kill."""
-        now = time.monotonic()
-        if self.deadline is None or now < self.deadline or self.killed:
-            return
-        if self.began is None:
-            self.began = now
-            self.say("it is interrupted, and goes on from its last checkpoint")
-            self._interrupt()
-        elif now - self.began > GRACE_SECONDS:
-            self.killed = True
-            self.say(f"it did not answer for {GRACE_SECONDS:.0f} s and is killed")
-            self.trainer.kill()
-
-    def _interrupt(self) -> None:
-        """Twice: the first asks for a stop after the step in hand, the second for one now."""
-        for _ in range(2):
-            with suppress(OSError):
-                self.trainer.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                self.trainer.wait(0.1)
-
-
-def say(folder: Path, text: str) -> None:
-    """Add a line to the run's log."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as log:
-        log.write(f"[{now}] {text}\n")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from stackwise.bounded import opened
 
 LOG = "log.txt"
 LAST_BYTES = 1 << 14
+
+
+def say(folder: Path, text: str) -> None:
+    """Add a line to the run's log."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as log:
+        log.write(f"[{now}] {text}\n")
 
 
 def last_lines(folder: Path, count: int = 20) -> list[str]:
