@@ -22,8 +22,8 @@ from striking import Ended, Strike, struck
 import stackwise as sw
 from stackwise.jsontext import dumps
 from stackwise.rules import check_placement
-from stackwise.runs.folder import MANIFEST
-from stackwise.training.checkpoint import read_manifest, weights_hash
+from stackwise.runs.records import MANIFEST
+from stackwise.training.manifest import read_manifest, weights_hash
 from stackwise.training.opening import load_packages
 from stackwise.training.placing import check_trunk
 from stackwise.training.updates import OPTIMIZERS

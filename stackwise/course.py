@@ -16,18 +16,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stackwise.budget import steps_of
 from stackwise.by_stage import step_tokens
-from stackwise.pacing import MOST_STEPS, Decision
+from stackwise.pacing import Decision, Ints, scaled
 from stackwise.stage import Leg, Stage
 from stackwise.training.rates import along
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Optim
-
-Ints = NDArray[np.int64]
 
 
 class Course:
@@ -142,11 +139,6 @@ def paced(
     for each in decisions:
         course.take(each)
     return course.stages(launched)
-
-
-def scaled(steps_S: Ints, factor: float) -> Ints:
-    """The steps of stages that have not begun."""
-    return np.clip(np.floor(steps_S * factor), 1, MOST_STEPS).astype(np.int64)
 
 
 def moved(optim: Optim, stands: float, share: float) -> float:

@@ -32,8 +32,8 @@ from stackwise.objective import Corrupted, is_causal
 from stackwise.runs.layers import exit_names
 from stackwise.stage import parts_trained
 from stackwise.stage_ends import own_end, rack_after, stage_ends, tensors_of, two_ends
+from stackwise.training.part_names import AVERAGE
 from stackwise.training.parts import numbers_of
-from stackwise.training.saved import AVERAGE
 from stackwise.training.start import stages_of
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ def code_of(error: BaseException) -> int:
     from stackwise.interop.errors import DamagedModel
     from stackwise.memory.ran_out import ran_out
     from stackwise.runs import RunBusy
-    from stackwise.runs.folder import DamagedRun
-    from stackwise.training.checkpoint import CheckpointError, NoCheckpoint
+    from stackwise.runs.damage import DamagedRun
+    from stackwise.training.manifest import CheckpointError, NoCheckpoint
     from stackwise.training.start import Changed, NoMemory, NotFinite
     from stackwise.training.work import Stopped
     from stackwise.trunk.shards import CacheError

@@ -30,10 +30,10 @@ from stackwise.memory.flops import (
 from stackwise.report import count_text
 from stackwise.runs import Run
 from stackwise.stepping import Stepper
-from stackwise.training.checkpoint import read_manifest
 from stackwise.training.forking import check_changes
 from stackwise.training.kept_stages import folder_of, kept_stages
-from stackwise.training.saved import RACK
+from stackwise.training.manifest import read_manifest
+from stackwise.training.ownership import RACK
 from stackwise.training.start import stages_of
 
 if TYPE_CHECKING:

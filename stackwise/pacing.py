@@ -12,14 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from stackwise.choice import Section
 from stackwise.probing import looks_between
 
+Ints = NDArray[np.int64]
+
 MOST_STEPS = 10**12  # of a stage
 MOST_DECISIONS = 20_000
 RESERVED = 1.1  # of what is forecast beside steps, so that it is not run into
+GREATEST, LEAST = 1e6, 1e-9  # that a factor becomes
+HALVINGS = 60
 SLACK = 0.01  # of the time that is left, which may stay unused until the next decision
 
 
@@ -72,6 +78,11 @@ def whole_pace(pace: Pace, stages: int) -> bool:
     ordered = all(one < other for one, other in pairwise(points))
     ahead = all(each.step < each.steps and each.stage < stages for each in pace.decisions)
     return ordered and ahead and len(pace.forecasts) == stages
+
+
+def scaled(steps_S: Ints, factor: float) -> Ints:
+    """The steps of stages that have not begun."""
+    return np.clip(np.floor(steps_S * factor), 1, MOST_STEPS).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -134,10 +145,7 @@ class Left:
         """Steps that are left of each stage from the one in hand on, were this the factor."""
         rest = self.steps[self.number] - self.step
         own = max(1, math.floor(min(rest * factor / self.factor, MOST_STEPS - self.step)))
-        later = [
-            min(MOST_STEPS, max(1, math.floor(n * factor)))
-            for n in self.launched[self.number + 1 :]
-        ]
+        later = scaled(np.array(self.launched[self.number + 1 :], dtype=np.int64), factor).tolist()
         return [own if grows else min(own, rest), *later]
 
     def present(self) -> list[int]:
@@ -180,6 +188,3 @@ class Left:
         if not grows and len(costs) == 1:
             factor = min(factor, self.factor)
         return self.step + self.counts(factor, grows=grows)[0], factor
-
-
-GREATEST, LEAST, HALVINGS = 1e6, 1e-9, 60

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,11 @@ from stackwise.runs.asked import asked_of
 from stackwise.runs.disk_use import BLOCK_BYTES
 from stackwise.runs.metrics import read_compacted, read_table
 from stackwise.runs.pruned import pruned_of, write_pruned
-from stackwise.training.checkpoint import (
-    FILE,
-    MANIFEST,
-    CheckpointError,
-    read_manifest,
-    sealed,
-    verify_part,
-)
+from stackwise.runs.records import MANIFEST
+from stackwise.seals import sealed
+from stackwise.training.manifest import CheckpointError, read_manifest, verify_part
 from stackwise.training.ownership import BEST, RACK, own_manifest
+from stackwise.training.part_names import FILE
 
 KEEP = "keep"
 CHECKPOINT = re.compile(rf"{FILE.pattern}|{re.escape(MANIFEST)}|\..*{re.escape(PART)}")
@@ -41,6 +37,7 @@ CACHE = re.compile(r"cache\.json|rows-\d{6,}\.bin|\..*" + re.escape(PART))
 DRAFTS = re.compile(rf"\..*{re.escape(PART)}|drift\.safetensors")
 NUMBER = re.compile(r"[0-9]{1,16}|\.[0-9]{1,16}\S*" + re.escape(PART))
 HELD = re.compile(r"\.(mirror|share)-\w+")
+PARTS, CACHES = re.compile(r"\..*" + re.escape(PART)), re.compile(r"[A-Za-z0-9_-]+")
 SEGMENT = re.compile(r"[0-9]{4,8}\.arrows")
 BESIDE_WEIGHTS = re.compile(r".*\.(optimizer|average|before)")
 DAMAGE = (RunError, CheckpointError, ExperimentError, OSError, ValueError, LookupError, TypeError)
@@ -111,7 +108,7 @@ def pruned(run: Run, *, weights: bool, keep_stages: bool, yes: bool) -> Pruned:
     if (why := why_left(run)) is not None:
         return Pruned(run.id, run.path, left=why)
     try:
-        with held(run, yes):
+        with lock.take(run.path) if yes else nullcontext():  # nobody begins to train it meanwhile
             check_whole(run, weights)
             files = dict(found_in(run.path, weights=weights, keep_stages=keep_stages))
             what = tuple(dict.fromkeys(files.values()))
@@ -123,15 +120,6 @@ def pruned(run: Run, *, weights: bool, keep_stages: bool, yes: bool) -> Pruned:
     except DAMAGE as error:
         return Pruned(run.id, run.path, left=f"damaged: {error}")
     return Pruned(run.id, run.path, what, tuple(files), freed)
-
-
-@contextmanager
-def held(run: Run, yes: bool) -> Iterator[None]:
-    """Inside, nobody begins to train a run, if it is changed."""
-    with ExitStack() as stack:
-        if yes:
-            stack.callback(lock.take(run.path).release)
-        yield
 
 
 def why_left(run: Run) -> str | None:
@@ -229,14 +217,13 @@ def found_in(run: Path, *, weights: bool, keep_stages: bool) -> Iterator[tuple[s
     if weights:
         for folder in (RACK, BEST, "state"):
             yield from ((name, "weights") for name in files_in(run, folder, CHECKPOINT))
-    for folder in folders_in(run, "cache", re.compile(r"[A-Za-z0-9_-]+")):
+    for folder in folders_in(run, "cache", CACHES):
         yield from ((name, "caches") for name in files_in(run, folder, CACHE))
     if (segments := files_in(run, "metrics", SEGMENT)) and are_held(run):
         yield from ((name, "segments") for name in segments)
     yield from ((name, "left-overs") for name in files_in(run, "", DRAFTS))
     for folder in (RACK, "state", BEST, "control", "metrics"):
-        parts = re.compile(r"\..*" + re.escape(PART))
-        yield from ((name, "left-overs") for name in files_in(run, folder, parts))
+        yield from ((name, "left-overs") for name in files_in(run, folder, PARTS))
     for folder in folders_in(run, "", HELD):
         yield from ((name, "left-overs") for name in files_in(run, folder, FILE))
 

@@ -15,13 +15,15 @@ from torch import Tensor
 from stackwise.by_stage import in_blocks
 from stackwise.model.rack import Rack
 from stackwise.model.shape import stack_ids
-from stackwise.runs.folder import RunError
+from stackwise.runs.damage import RunError
+from stackwise.runs.records import MANIFEST
 from stackwise.stage import paths_so_far
-from stackwise.training.checkpoint import MANIFEST, CheckpointError, read_manifest, read_part
 from stackwise.training.kept_stages import folder_of, kept_stages
-from stackwise.training.ownership import identity_of
+from stackwise.training.manifest import CheckpointError, read_manifest, read_part
+from stackwise.training.ownership import RACK, identity_of
+from stackwise.training.part_names import AVERAGE
 from stackwise.training.parts import check_held, empty_rack, put
-from stackwise.training.saved import AVERAGE, RACK, put_adapters
+from stackwise.training.restoring import put_adapters
 from stackwise.training.start import stages_of
 from stackwise.trunk.shelf import Shelf
 

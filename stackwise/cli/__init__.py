@@ -42,7 +42,7 @@ def answered(arguments: Sequence[str] | None) -> int:
     options = read(arguments)
     from stackwise.memory.ran_out import ran_out
     from stackwise.runs import RunBusy
-    from stackwise.training.checkpoint import CheckpointError
+    from stackwise.training.manifest import CheckpointError
     from stackwise.training.run import Stopped
     from stackwise.training.start import TrainingError
     from stackwise.trunk.shards import CacheError

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stackwise.cli.settings import add_settings
+from stackwise.exit_codes import DOES_NOT_FIT
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
     from stackwise.planner.hardware import Hardware
 
-DOES_NOT_FIT = 3
 MOST_TOKENS = 10**15  # of a text; as of a budget
 PLAN_MORE = """Nothing is built or read. HARDWARE is a card of the table (h200, h100-80, a100-80,
 l40s-48, rtx-4090-24), `this` for the machine at hand as `stackwise calibrate` measured it, or a

@@ -31,9 +31,9 @@ from stackwise.model.shape import RackShape, stack_ids
 from stackwise.runs import Run, RunError, attach
 from stackwise.runs.carried import check_trusted
 from stackwise.stage import paths_so_far
-from stackwise.training.checkpoint import verify_part, weights_hash
-from stackwise.training.ownership import own_manifest
-from stackwise.training.saved import AVERAGE, BEST, MASTER, RACK
+from stackwise.training.manifest import verify_part, weights_hash
+from stackwise.training.ownership import BEST, RACK, own_manifest
+from stackwise.training.part_names import AVERAGE, MASTER
 from stackwise.training.start import stages_of
 from stackwise.training.tensorfile import LazyTensor
 

@@ -24,10 +24,10 @@ from stackwise.memory.flops import vocab_size
 from stackwise.model.adapters import deltas_of
 from stackwise.model.shape import RackShape
 from stackwise.runs import Run, attach
-from stackwise.training.checkpoint import holds_weights, read_part
-from stackwise.training.ownership import own_manifest
+from stackwise.training.manifest import read_part
+from stackwise.training.ownership import RACK, own_manifest
+from stackwise.training.part_names import AVERAGE, MASTER, holds_weights
 from stackwise.training.parts import numbers_of
-from stackwise.training.saved import AVERAGE, MASTER, RACK
 from stackwise.training.start import stages_of
 
 

@@ -30,8 +30,9 @@ from stackwise.interop.new_folder import new_folder
 from stackwise.interop.source import Source, read_source
 from stackwise.interop.stored import same, told
 from stackwise.model.shape import RackShape, total_blocks
-from stackwise.training.checkpoint import save, weights_hash
-from stackwise.training.saved import RACK
+from stackwise.training.checkpoint import save
+from stackwise.training.manifest import weights_hash
+from stackwise.training.ownership import RACK
 from stackwise.training.tensorfile import LazyTensor
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)

@@ -20,7 +20,7 @@ from stackwise.interop.llama_config import LENGTH, LONGEST
 from stackwise.interop.model_file import KEPT, MODEL, TOKENIZER, ModelFile
 from stackwise.interop.model_folder import ModelFolder
 from stackwise.runs import Run
-from stackwise.runs.folder import RESTORE
+from stackwise.runs.damage import RESTORE
 from stackwise.yaml_text import read_mapping, read_text
 
 START = "start"

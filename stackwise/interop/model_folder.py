@@ -31,17 +31,12 @@ from stackwise.model.rack import Rack
 from stackwise.model.shape import RackShape
 from stackwise.objective import OBJECTIVES
 from stackwise.report import program
-from stackwise.training.checkpoint import (
-    MANIFEST,
-    RESTORE,
-    CheckpointError,
-    home_of,
-    read_manifest,
-    read_part,
-    weights_hash,
-)
+from stackwise.runs.damage import RESTORE
+from stackwise.runs.records import MANIFEST
+from stackwise.training.manifest import CheckpointError, read_manifest, read_part, weights_hash
+from stackwise.training.ownership import RACK
+from stackwise.training.part_names import home_of
 from stackwise.training.parts import check_part_held, fill
-from stackwise.training.saved import RACK
 from stackwise.yaml_text import read_mapping, read_text
 
 AGAIN = "import it again, or restore it from a copy"

@@ -18,8 +18,8 @@ from stackwise.adapters import Adapter
 from stackwise.interop.stored import narrowed, tensors_in
 from stackwise.model.adapters import pairs_of
 from stackwise.model.formats import Format, format_called
-from stackwise.training.checkpoint import CheckpointError, home_of
-from stackwise.training.saved import AVERAGE, MASTER
+from stackwise.training.manifest import CheckpointError
+from stackwise.training.part_names import AVERAGE, MASTER, home_of
 from stackwise.training.tensorfile import LazyTensor
 
 

@@ -21,18 +21,17 @@ from stackwise.mirrors.errors import MirrorError
 from stackwise.mirrors.store import PIECE_BYTES, Store
 from stackwise.runs import Run, RunError
 from stackwise.runs.listing import ID
-from stackwise.training.checkpoint import (
-    FILE,
-    MANIFEST,
+from stackwise.runs.records import MANIFEST
+from stackwise.training.earlier import homes_of, step_in
+from stackwise.training.kept_stages import same_file
+from stackwise.training.manifest import (
     CheckpointError,
     CheckpointReplaced,
-    home_of,
     read_manifest,
     verify_part,
 )
-from stackwise.training.earlier import homes_of, step_in
-from stackwise.training.kept_stages import same_file
 from stackwise.training.ownership import BEST, RACK, identity_of
+from stackwise.training.part_names import FILE, home_of
 
 DRAFT, TRIES = ".mirror-", 20
 

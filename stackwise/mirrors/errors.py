@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from stackwise.training.checkpoint import CheckpointError
+from stackwise.training.manifest import CheckpointError
 
 SECRETS = re.compile(r"(?<=//)[^/@\s]*@|\?\S*")
 

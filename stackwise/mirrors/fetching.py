@@ -21,8 +21,10 @@ from stackwise.mirrors.errors import MirrorError
 from stackwise.mirrors.store import Store
 from stackwise.report import bytes_text
 from stackwise.runs import Run, RunError
-from stackwise.training.checkpoint import MANIFEST, CheckpointError, home_of, read_manifest
+from stackwise.runs.records import MANIFEST
 from stackwise.training.kept_stages import same_file
+from stackwise.training.manifest import CheckpointError, read_manifest
+from stackwise.training.part_names import home_of
 
 DRAFT = ".fetch-"
 

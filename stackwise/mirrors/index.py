@@ -21,7 +21,7 @@ from stackwise.mirrors.errors import MirrorError
 from stackwise.mirrors.store import PIECE_BYTES, Store
 from stackwise.own_code import NAME
 from stackwise.runs.listing import ID
-from stackwise.training.checkpoint import sealed
+from stackwise.seals import sealed
 
 FORMAT, LARGEST = 1, 64 << 20
 FILES = "files"

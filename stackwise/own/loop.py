@@ -22,8 +22,9 @@ from stackwise.own.module import OwnModule
 from stackwise.own.rack import OwnRack
 from stackwise.stage import Stage
 from stackwise.training.average import Average
-from stackwise.training.checkpoint import read_manifest, save
+from stackwise.training.checkpoint import save
 from stackwise.training.in_backward import InBackward
+from stackwise.training.manifest import read_manifest
 from stackwise.training.optim import (
     Optimizer,
     carried,

@@ -22,8 +22,8 @@ from stackwise.model.count import count_parameters
 from stackwise.planner.curve import rate_at
 from stackwise.planner.hardware import hardware_called
 from stackwise.planner.needs import needs, with_disk
-from stackwise.planner.plan import DAY, Plan, plan
-from stackwise.planner.units import days_text, gib
+from stackwise.planner.plan import Plan, plan
+from stackwise.planner.units import DAY, days_text, gib
 from stackwise.report import count_text, program, table
 
 if TYPE_CHECKING:

@@ -32,13 +32,12 @@ from stackwise.planner.hardware import Hardware, hardware_called
 from stackwise.planner.needs import Needs, needs, placed_on, with_disk
 from stackwise.planner.stage_seconds import stage_seconds
 from stackwise.planner.timed import FILES_KEPT, in_tokens
+from stackwise.planner.units import DAY
 from stackwise.probing import Probes, as_probed, asked_probes, bounded_probes
 from stackwise.stage import Stage, parts_trained
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DAY = 86_400.0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from stackwise.adapters import SUFFIX
 from stackwise.memory.disk import ENDLESS
 from stackwise.planner.bars import between, shipped
 from stackwise.planner.doctor.record import SMALL
-from stackwise.planner.units import days_text, gb, gib
+from stackwise.planner.units import DAY, days_text, gb, gib
 from stackwise.report import count_text, program, table
 from stackwise.stage import left_out, not_run
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from stackwise.probing import Probes
 
 ENDS = {"embedding", "head"}
-DAY = 86_400.0
 FEW = 12  # stages of which each is shown
 KINDS = ("weights", "gradients", "optimizer", "activations")
 HEAD = ("stage", "trains", "tokens", "peak GiB", "weights", "grads", "optim", "acts", "rest", "at")

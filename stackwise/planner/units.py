@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from stackwise.report import bytes_text
 
+DAY = 86_400.0  # seconds
+
 
 def gib(count: float) -> str:
     """Bytes of memory."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from stackwise.bounded import read_text
-from stackwise.runs.folder import RESTORE, DamagedRun, RunError
+from stackwise.runs.damage import RESTORE, DamagedRun, RunError
 from stackwise.versions import EXPERIMENT, VersionError, upgraded
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from stackwise.own_code import (
 
 if TYPE_CHECKING:
     from stackwise.runs.folder import Run
+    from stackwise.runs.records import Records
 
 FOLDER, KEY = "code", "carries"
 HEX = frozenset("0123456789abcdef")
@@ -98,7 +99,7 @@ def own_files(run: Run) -> tuple[CodeFile, ...]:
     Raises:
         RunError: If it is damaged.
     """
-    from stackwise.runs.folder import RESTORE, RunError
+    from stackwise.runs.damage import RESTORE, RunError
 
     try:
         return read_carried(run.path, run.carries())
@@ -158,7 +159,7 @@ def is_known(run: Run) -> bool:
     return True
 
 
-def lacks_code(run: Run) -> bool:
+def lacks_code(run: Records) -> bool:
     """Whether a run carries code that is not imported here."""
     try:
         return not set(run.carries().values()) <= loaded()
@@ -166,10 +167,20 @@ def lacks_code(run: Run) -> bool:
         return False
 
 
-def untrusted(run: Run) -> TrustError:
+def untrusted(run: Records) -> TrustError:
     """That a run carries code which is not trusted: which, and the way out."""
-    files = ", ".join(f"{FOLDER}/{name} (sha256 {sha})" for name, sha in run.carries().items())
+    return not_trusted(f"run {run.id}", run.carries())
+
+
+def not_trusted(what: str, files: Mapping[str, str]) -> TrustError:
+    """The same of anything that carries code.
+
+    Args:
+        what: Carries it.
+        files: Names to hashes.
+    """
+    said = ", ".join(f"{FOLDER}/{name} (sha256 {digest})" for name, digest in files.items())
     return TrustError(
-        f"run {run.id}: carries code of its own, which is not imported unless you trust it: "
-        f"{files}. Read it; then say --trust on the command line, or trust=True"
+        f"{what}: carries code of its own, which is not imported unless you trust it: {said}. "
+        "Read it; then say --trust on the command line, or trust=True"
     )

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stackwise.runs.folder import Run
+    from stackwise.runs.records import Records
 
 RESTORE = "restore it from a copy of the run, or train again (rerun=True, --rerun)"
 DAMAGE = (
@@ -30,7 +30,7 @@ class DamagedRun(RunError):
 
 
 @contextmanager
-def blamed_on(run: Run, name: str) -> Iterator[None]:
+def blamed_on(run: Records, name: str) -> Iterator[None]:
     """Say of whatever goes wrong inside that a file of the run is damaged.
 
     Args:

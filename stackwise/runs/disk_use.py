@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stackwise.runs.folder import Run
+    from stackwise.runs.records import Records
 
 FOLDERS = ("rack", "state", "best", "earlier", "bests", "stages", "cache", "metrics")
 RECORDS = "records"
 BLOCK_BYTES = 512  # of `st_blocks`, whatever the disk's own are
 
 
-def disk_of(run: Run) -> dict[str, Any]:
+def disk_of(run: Records) -> dict[str, Any]:
     """As `Run.disk` says; a folder that cannot be read takes nothing."""
     seen: set[tuple[int, int]] = set()
     by = {name: sum(blocks(run.path / name, seen)) for name in FOLDERS}
@@ -29,7 +29,7 @@ def disk_of(run: Run) -> dict[str, Any]:
     return {"bytes": sum(by.values()), "by": by, "predicted_bytes": predicted(run)}
 
 
-def bytes_of(runs: Iterable[Run]) -> int:
+def bytes_of(runs: Iterable[Records]) -> int:
     """What some runs take together."""
     seen: set[tuple[int, int]] = set()
     return sum(sum(blocks(run.path, seen)) for run in runs)
@@ -54,7 +54,7 @@ def blocks(folder: Path, seen: set[tuple[int, int]]) -> Iterator[int]:
             yield stat.st_blocks * BLOCK_BYTES
 
 
-def predicted(run: Run) -> int | None:
+def predicted(run: Records) -> int | None:
     """The most that checkpoints and caches were predicted to take; None where it is not said."""
     try:
         rows = [row["disk"] for row in run.plan()]

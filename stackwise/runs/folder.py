@@ -21,59 +21,34 @@ made and found in `listing.py`, written by `writer.py`, and asked to pause or st
 
 from __future__ import annotations
 
-import errno
 import math
 import time
-import warnings
 from collections.abc import Iterable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from stackwise import versions
-from stackwise.atomic import sha256_of
-from stackwise.bounded import is_plain_file, read_text
-from stackwise.jsontext import loads, read_mapping
 from stackwise.runs.control import ask, is_stopping
-from stackwise.runs.damage import RESTORE as RESTORE
-from stackwise.runs.damage import DamagedRun as DamagedRun
-from stackwise.runs.damage import RunError as RunError
-from stackwise.runs.damage import blamed_on
-from stackwise.runs.disk_use import disk_of
-from stackwise.runs.events import Event, found_in
-from stackwise.runs.frames import evals_of, memory_of
-from stackwise.runs.heartbeat import silent_seconds
+from stackwise.runs.damage import RESTORE, DamagedRun, RunError
 from stackwise.runs.labels import Labels, read_labels, write_labels
-from stackwise.runs.layers import layers_of
-from stackwise.runs.lock import SUPERVISOR, boot, is_held
-from stackwise.runs.log import last_lines
-from stackwise.runs.metrics import read_metrics
+from stackwise.runs.lock import SUPERVISOR, is_held
+from stackwise.runs.measured import Measured
 from stackwise.runs.parting import delete_run, zip_run
-from stackwise.runs.pruned import pruned_of, pruned_text
-from stackwise.runs.standing import LIVE, state_of, way_out
-from stackwise.runs.statistics import drift_of, statistics_of
-from stackwise.runs.tail import last_event
-from stackwise.seals import opened
-from stackwise.versions import VersionError, run_version, since
+from stackwise.runs.pruned import pruned_text
+from stackwise.runs.records import MANIFEST
+from stackwise.runs.standing import way_out
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from stackwise.config import Experiment, Placement
+    from stackwise.config import Placement
     from stackwise.data.tokenizer import Tokenizer
     from stackwise.detached.watchdog import Watchdog
     from stackwise.model.rack import Rack
     from stackwise.training.earlier import Kept
 
 READS, WAIT_SECONDS = 5, 0.05
-LARGEST = 32 << 20  # bytes of a JSON file
-NO_FILE = (errno.ELOOP, errno.EINVAL)  # a link, a pipe or a device where a file should be
-GOES_ON = "nothing but this is lost: resume the run, and it is written anew"
-STAGES = "stages.json"
-MANIFEST = "manifest.json"  # of a checkpoint; what is in it is said in `training/checkpoint.py`
 
 
-class Run:
+class Run(Measured):
     """One run, read from its folder.
 
     Args:
@@ -82,92 +57,6 @@ class Run:
     Raises:
         RunError: If the folder is not a run.
     """
-
-    def __init__(self, path: str | Path) -> None:
-        self._named = Path(path)
-        if not is_run(self._named):
-            raise RunError(f"{self._named}: is not a run (it has no stages.json)")
-        self._whole = self._named.absolute()
-
-    def __repr__(self) -> str:
-        return f"Run({self.id!r}, {self.state})"
-
-    @property
-    def path(self) -> Path:
-        """Its folder: as it was named, and from the root on once that would lead elsewhere."""
-        try:
-            same = self._named.absolute() == self._whole
-        except OSError:  # the folder in which this process works is gone
-            same = False
-        return self._named if same else self._whole
-
-    @property
-    def id(self) -> str:
-        """The folder's name."""
-        return self.path.resolve().name
-
-    @property
-    def state(self) -> str:
-        """How it stands, as `standing.py` lists."""
-        try:
-            return state_of(self.path, self.status())
-        except RunError:
-            return "damaged"
-
-    @property
-    def is_live(self) -> bool:
-        """Whether a process trains it, or is about to."""
-        return self.state in LIVE
-
-    def status(self) -> dict[str, Any]:
-        """How it stands: state, stage, step, loss, seconds left, heartbeat; empty if only made."""
-        there = (self.path / "status.json").exists()
-        return dict(self._read("status.json", way_out=GOES_ON)) if there else {}
-
-    @cached_property
-    def experiment(self) -> Experiment:
-        """What was asked; a curriculum that lived in a notebook cell is known by name only.
-
-        Raises:
-            TrustError: If it names a kind of code that the run carries and that is not imported.
-            ExperimentError: If it cannot be one.
-            DamagedRun: If it is not the one that was written.
-        """
-        from stackwise.config import Experiment
-        from stackwise.errors import ExperimentError, TrustError
-
-        self.compare("experiment.yaml")
-        try:
-            return Experiment.load(self.path / "experiment.yaml", opening_run=True)
-        except ExperimentError as error:
-            from stackwise.runs.carried import lacks_code, untrusted
-
-            if not lacks_code(self):
-                raise
-            raise TrustError([*untrusted(self).problems, *error.problems]) from None
-
-    def forget_experiment(self) -> None:
-        """Read experiment.yaml again when it is next asked for: more kinds are known by now."""
-        self.__dict__.pop("experiment", None)
-
-    def carries(self) -> dict[str, str]:
-        """The files of code in its folder `code/`, each with its sha256; most runs have none.
-
-        Raises:
-            RunError: If provenance.json is damaged.
-        """
-        from stackwise.runs.carried import listed
-
-        if not (self.path / "provenance.json").exists():
-            return {}
-        try:
-            return listed(self.provenance())
-        except RunError:
-            raise
-        except ValueError as error:
-            raise RunError(
-                f"run {self.id}: provenance.json is damaged: {error}; {RESTORE}"
-            ) from None
 
     def trust(self) -> Self:
         """Import the code that it carries: it runs as you, so read it first.
@@ -181,168 +70,6 @@ class Run:
         check_trusted(self, trust=True)
         return self
 
-    def stages(self) -> list[dict[str, Any]]:
-        """What is executed; where the budget is a time, as the clock has decided by now.
-
-        Raises:
-            RunError: If the file is missing or damaged, or a newer StackWise wrote the run.
-        """
-        launched = self.launched_stages()
-        if not self.is_paced:
-            return launched
-        from stackwise.runs.pace import stages_as_paced
-
-        return stages_as_paced(self, launched)
-
-    def launched_stages(self) -> list[dict[str, Any]]:
-        """The stages as the run was launched with them."""
-        found = self._rows(STAGES)
-        try:
-            version = run_version(self.path)
-        except VersionError as error:
-            raise RunError(f"run {self.id}: provenance.json: {error}") from None
-        return [since(versions.STAGES, stage, version) for stage in found]
-
-    @property
-    def is_paced(self) -> bool:
-        """Whether its stages follow the clock, since its budget is a time."""
-        return (self.path / "pace.json").exists()
-
-    def plan(self) -> list[dict[str, Any]]:
-        """What was predicted of each stage: FLOPs, bytes by category, by part and by block."""
-        rows = self._rows("plan.json")
-        if not self.is_paced:
-            return rows
-        from stackwise.runs.pace import plan_as_paced
-
-        return plan_as_paced(rows, self.stages())
-
-    def provenance(self) -> dict[str, Any]:
-        """Where the numbers come from."""
-        return dict(self._read("provenance.json"))
-
-    def determinism(self) -> dict[str, Any]:
-        """Whether it comes out the same to the last bit when it is trained again, as it stands now.
-
-        Returns:
-            `promised`, None where the run does not say; `why_not`, sentences; `same`, what of
-            machine and placement has to be the same for it.
-        """
-        from stackwise.determinism import CHANGED, promised_by
-
-        return promised_by(self.provenance(), self.events(CHANGED))
-
-    def error(self) -> str | None:
-        """Why its last attempt failed or died, or what of its folder is damaged; else None."""
-        try:
-            state = self.state
-            if state in ("failed", "died") and (why := self._last_word()) is not None:
-                return why
-            if state == "died":
-                return "its process is gone, without a word"
-            if state == "failed":
-                return "it failed, and could not write down why"
-            self.status(), self.stages()
-            if not self.result() and state == "finished":
-                return f"events.jsonl is damaged: it holds no result; {RESTORE}"
-        except (RunError, OSError) as error:
-            return str(error)
-        return None
-
-    def _last_word(self) -> str | None:
-        """Why its last attempt ended as it did, as that wrote it down; not what one before said."""
-        if not (self.path / "exit.json").exists():
-            return None
-        said, status = self._read("exit.json", way_out=GOES_ON), self.status()
-        same = said.get("attempt") == status.get("attempt")
-        if not same or said.get("state", status.get("state")) != status.get("state"):
-            return None
-        return None if said.get("error") is None else str(said["error"])
-
-    def events(self, kind: str | None = None) -> list[Event]:
-        """What happened, oldest first. A line that was damaged is left out, with a warning."""
-        behind = read_mapping(self.path / "rack" / MANIFEST).get("events", 0)
-        found, lines, damaged = found_in(self.path / "events.jsonl", kind)
-        lost = damaged + max(0, (behind if isinstance(behind, int) else 0) - lines)
-        if lost:
-            warnings.warn(
-                f"run {self.id}: events.jsonl is damaged: {lost} of its lines are missing or not "
-                "what was written, and left out; restore it from a copy of the run",
-                stacklevel=2,
-            )
-        return found
-
-    def metrics(self, *, gaps: bool = False) -> pd.DataFrame:
-        """The numbers of every step so far, one row each; at most a second old.
-
-        Args:
-            gaps: Of a run whose metrics are damaged, give those rows that are whole.
-
-        Raises:
-            DamagedRun: If rows are damaged or missing, and gaps are not wanted.
-        """
-        with blamed_on(self, "metrics/"):
-            return read_metrics(self.path, gaps=gaps)
-
-    def evals(self) -> pd.DataFrame:
-        """Held-out measurements, one row each; those of steps that were taken again count once."""
-        with blamed_on(self, "events.jsonl"):
-            return evals_of(self)
-
-    def layers(self) -> pd.DataFrame:
-        """Held-out loss at every depth, at every look: one row per look and exit."""
-        with blamed_on(self, "events.jsonl"):
-            return layers_of(self)
-
-    def statistics(self) -> pd.DataFrame:
-        """Sizes of activations, gradients and updates, at every look: one row per block."""
-        with blamed_on(self, "events.jsonl"):
-            return statistics_of(self)
-
-    def drift(self) -> pd.DataFrame:
-        """How far predictions and outputs of stacks moved over each stage after the first."""
-        with blamed_on(self, "events.jsonl"):
-            return drift_of(self)
-
-    def memory(self) -> pd.DataFrame:
-        """Bytes by category of each stage: predicted by arithmetic, and measured."""
-        with blamed_on(self, "plan.json or events.jsonl"):
-            return memory_of(self)
-
-    def result(self) -> dict[str, Any]:
-        """What a finished run came to; empty before."""
-        events = self.path / "events.jsonl"
-        return last_event(events, "result", whole=self.state == "finished") or {}
-
-    def summary(self) -> dict[str, Any]:
-        """One line of a list of runs. Never raises: what is damaged is named under `problem`.
-
-        Keys: id, name, state, problem, stage and stages (done so far, of how many), step, loss,
-        seconds_left, heartbeat_age_seconds, bits_per_byte, parameters, flops, peak_bytes, seconds,
-        disk_bytes, disk_predicted_bytes (of `disk`), pruned; None where it is not known.
-        """
-        try:
-            status, result, stages, problem = self.status(), self.result(), self.stages(), None
-        except (RunError, OSError) as error:
-            status, result, stages, problem = {}, {}, [], str(error)
-        silence, disk = silent_seconds(status, self.path, boot()), self.disk()
-        return {
-            "id": self.id,
-            "name": read_labels(self.path).name,
-            "state": "damaged" if problem else self.state,
-            "problem": problem,
-            "stages": len(stages) or None,
-            **{key: status.get(key) for key in ("stage", "step", "loss", "seconds_left")},
-            "heartbeat_age_seconds": None if math.isnan(silence) else silence,
-            **{
-                key: result.get(key)
-                for key in ("bits_per_byte", "parameters", "flops", "peak_bytes", "seconds")
-            },
-            "pruned": list(self.pruned()),
-            "disk_bytes": disk["bytes"],
-            "disk_predicted_bytes": disk["predicted_bytes"],
-        }
-
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the run was trained with."""
         from stackwise.data.tokenizer import read_tokenizer
@@ -352,40 +79,6 @@ class Run:
             raise DamagedRun(f"run {self.id}: tokenizer.json is missing; {RESTORE}")
         self.compare(path.name)
         return read_tokenizer(path)
-
-    def disk(self) -> dict[str, Any]:
-        """What its folder takes on disk now, and the most that was predicted.
-
-        Returns:
-            `bytes`, in blocks of the disk, a file with two names once; `by`, the same by folder of
-            the run, `records` for what lies in none; `predicted_bytes`, of checkpoints and caches
-            at their worst moment, None of a run of an older version.
-        """
-        return disk_of(self)
-
-    def pruned(self) -> tuple[str, ...]:
-        """What was removed of it by `sw.prune`: state, earlier, stages, ..., weights."""
-        return pruned_of(self.path)
-
-    def compare(self, name: str) -> None:
-        """Compare a file that stays as it was made with the hash that was written down then.
-
-        Older runs have none; what is missing, here or there, is said by whoever needs it.
-
-        Raises:
-            DamagedRun: If it is another one.
-        """
-        try:
-            files = self.provenance().get("files")
-        except RunError:
-            return
-        path = self.path / name
-        written = files.get(name) if isinstance(files, dict) else None
-        if written is not None and is_plain_file(path) and sha256_of(path) != written:
-            raise DamagedRun(
-                f"run {self.id}: {name} is not the one that was written when the run was made (its "
-                f"hash differs); {RESTORE.replace('it', name, 1)}"
-            )
 
     def rack(
         self,
@@ -419,12 +112,8 @@ class Run:
         """
         import torch
 
-        from stackwise.training.checkpoint import (
-            CheckpointError,
-            CheckpointReplaced,
-            NoCheckpoint,
-        )
-        from stackwise.training.saved import read_rack
+        from stackwise.training.manifest import CheckpointError, CheckpointReplaced, NoCheckpoint
+        from stackwise.training.restoring import read_rack
 
         if checkpoint is not None and best:
             raise ValueError("rack: best weights are of the last checkpoint; ask for one of both")
@@ -459,18 +148,6 @@ class Run:
 
         return checkpoints_of(self)
 
-    def stages_done(self) -> int:
-        """How many stages are done and saved."""
-        if self.state == "finished":
-            return len(self.stages())
-        if not self.has_weights():
-            return 0
-        counters = self._read(f"rack/{MANIFEST}").get("counters")
-        done = counters.get("stage") if isinstance(counters, dict) else None
-        if isinstance(done, bool) or not isinstance(done, int):
-            raise DamagedRun(f"run {self.id}: rack/{MANIFEST} is damaged; {RESTORE}")
-        return done
-
     @property
     def labels(self) -> Labels:
         """Its name, note and tags."""
@@ -489,10 +166,6 @@ class Run:
             ValueError: If one is no text, is too long, or holds characters that do not print.
         """
         return write_labels(self.path, name=name, note=note, tags=tags)
-
-    def log(self, lines: int = 20) -> list[str]:
-        """The last lines that its processes said; nothing of a run that was not launched."""
-        return last_lines(self.path, lines)
 
     def what_now(self) -> str | None:
         """What to do about it, if it is in a state that is none to stay in."""
@@ -650,51 +323,8 @@ class Run:
             raise RunError(f"{target}: ends in {target.suffix!r}; name a .zip or .html file")
         return target
 
-    def has_weights(self) -> bool:
-        """Whether there is a checkpoint of it."""
-        return (self.path / "rack" / MANIFEST).is_file()
-
     def weights_hash(self) -> str:
         """One hash over the weights: equal weights, equal hashes."""
-        from stackwise.training.checkpoint import weights_hash
+        from stackwise.training.manifest import weights_hash
 
         return weights_hash(self.path / "rack")
-
-    def _rows(self, name: str) -> list[dict[str, Any]]:
-        """A JSON file of the run that holds a list of mappings."""
-        rows = list(self._read(name, list))
-        if not all(isinstance(row, dict) for row in rows):
-            raise DamagedRun(f"run {self.id}: {name} is damaged; {RESTORE}")
-        return rows
-
-    def _read(
-        self,
-        name: str,
-        kind: type[dict[str, Any]] | type[list[Any]] = dict,
-        way_out: str = RESTORE,
-    ) -> Any:
-        """A JSON file of the run, if it is what was written."""
-        path = self.path / name
-        try:
-            value = loads(read_text(path, LARGEST))
-            if isinstance(value, dict):
-                value = opened(value)
-            elif isinstance(value, list):
-                value = [opened(each) if isinstance(each, dict) else each for each in value]
-        except FileNotFoundError:
-            raise DamagedRun(f"run {self.id}: {name} is missing; {RESTORE}") from None
-        except (ValueError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in NO_FILE:
-                raise
-            value = None
-        if not isinstance(value, kind):
-            raise DamagedRun(f"run {self.id}: {name} is damaged; {way_out}")
-        return value
-
-
-def is_run(path: Path) -> bool:
-    """Whether a folder is a run: stages.json, which is made last, is there."""
-    try:
-        return is_plain_file(path / STAGES)
-    except ValueError:  # a name with a zero in it
-        return False

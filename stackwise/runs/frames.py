@@ -9,12 +9,12 @@ from stackwise.runs.events import counted_once
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stackwise.runs.folder import Run
+    from stackwise.runs.measured import Measured
 
 EVAL_COLUMNS = ["stage", "step", "tokens", "flops", "seconds", "loss", "bits_per_byte"]
 
 
-def evals_of(run: Run) -> pd.DataFrame:
+def evals_of(run: Measured) -> pd.DataFrame:
     """Held-out measurements, one row each; those of steps that were taken again count once."""
     import pandas as pd
 
@@ -22,7 +22,7 @@ def evals_of(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else EVAL_COLUMNS)
 
 
-def memory_of(run: Run) -> pd.DataFrame:
+def memory_of(run: Measured) -> pd.DataFrame:
     """Bytes by category of each stage: predicted by arithmetic, and measured."""
     import pandas as pd
 

@@ -15,14 +15,14 @@ from stackwise.runs.events import Event, counted_once
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stackwise.runs.folder import Run
+    from stackwise.runs.measured import Measured
 
 ENTRY = "embedding"
 EXIT_COLUMNS = ["step", "stage", "depth", "block", "exit_loss"]
 NORM_COLUMNS = ["step", "stage", "block", "grad_norm"]
 
 
-def layers_of(run: Run) -> pd.DataFrame:
+def layers_of(run: Measured) -> pd.DataFrame:
     """The held-out loss at every depth, at every look; steps that were taken again count once.
 
     Args:
@@ -72,7 +72,7 @@ def exit_names(path: Sequence[str], exits: int) -> list[str]:
     return [ENTRY, *(f"{stack}.{i}" for stack in path for i in range(each))]
 
 
-def norms_of(run: Run) -> pd.DataFrame:
+def norms_of(run: Measured) -> pd.DataFrame:
     """The norm of the gradient of every block that trained, at every step.
 
     Args:

@@ -15,8 +15,10 @@ from stackwise.atomic import flush, flush_all, make_folder, sha256_of, write_tex
 from stackwise.jsontext import dumps
 from stackwise.own_code import CodeFile
 from stackwise.runs.carried import facts_of, write_code
-from stackwise.runs.folder import STAGES, Run, RunError, is_run
+from stackwise.runs.damage import RunError
+from stackwise.runs.folder import Run
 from stackwise.runs.lock import Lock, RunBusy, take
+from stackwise.runs.records import STAGES, is_run
 from stackwise.seals import sealed
 from stackwise.versions import RUN
 

@@ -15,12 +15,13 @@ from stackwise.atomic import write_text
 from stackwise.bounded import read_text
 from stackwise.errors import ExperimentError
 from stackwise.jsontext import dumps, loads
-from stackwise.runs.folder import NO_FILE, RESTORE, DamagedRun, RunError
+from stackwise.runs.damage import RESTORE, DamagedRun, RunError
+from stackwise.runs.records import NO_FILE
 from stackwise.seals import SEAL, opened, sealed
 
 if TYPE_CHECKING:
     from stackwise.pacing import Pace
-    from stackwise.runs.folder import Run
+    from stackwise.runs.records import Records
     from stackwise.stage import Stage
 
 PACE = "pace.json"
@@ -42,7 +43,7 @@ def write_pace(folder: Path, pace: Pace) -> None:
     write_text(folder / PACE, pace_text(pace))
 
 
-def read_pace(run: Run) -> Pace | None:
+def read_pace(run: Records) -> Pace | None:
     """The pace of a run; None if its budget is no time.
 
     Raises:
@@ -70,7 +71,7 @@ def read_pace(run: Run) -> Pace | None:
     return pace
 
 
-def stages_as_paced(run: Run, launched: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def stages_as_paced(run: Records, launched: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The stages of a run as the clock has decided of them so far, as JSON holds them.
 
     Raises:
@@ -82,7 +83,7 @@ def stages_as_paced(run: Run, launched: Sequence[Mapping[str, Any]]) -> list[dic
     return [stage.model_dump(mode="json") for stage in paced_stages(run, pace)]
 
 
-def paced_stages(run: Run, pace: Pace, decisions: int | None = None) -> tuple[Stage, ...]:
+def paced_stages(run: Records, pace: Pace, decisions: int | None = None) -> tuple[Stage, ...]:
     """The stages of a run after so many decisions; None for all.
 
     Raises:

@@ -139,7 +139,7 @@ def checkpoint_held(run: Run, spare: Path) -> Iterator[Path | None]:
         CheckpointReplaced: If each time a newer one was written meanwhile.
         OSError: If the folder cannot be written.
     """
-    from stackwise.training.checkpoint import CheckpointError, CheckpointReplaced
+    from stackwise.training.manifest import CheckpointError, CheckpointReplaced
 
     home = run.path if os.access(run.path, os.W_OK) else spare
     draft = Path(tempfile.mkdtemp(prefix=".share-", dir=home))
@@ -165,7 +165,7 @@ def hold(run: Run, target: Path) -> None:
 
     How it stands is copied first: a run that says it is finished has its last checkpoint.
     """
-    from stackwise.training.checkpoint import MANIFEST
+    from stackwise.runs.records import MANIFEST
     from stackwise.training.kept_stages import copy_checkpoint
 
     target.mkdir()

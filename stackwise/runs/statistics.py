@@ -9,7 +9,7 @@ from stackwise.runs.events import counted_once
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stackwise.runs.folder import Run
+    from stackwise.runs.measured import Measured
 
 SITES = ("residual", "attention", "ffn")
 OF_SITE = ("rms", "mean", "max_abs", "kurtosis")
@@ -18,7 +18,7 @@ NUMBERS = (*(f"{site}_{name}" for site in SITES for name in OF_SITE), "dead_frac
 DRIFT_COLUMNS = ["exit", "stage", "since", "drift", "kl"]
 
 
-def statistics_of(run: Run) -> pd.DataFrame:
+def statistics_of(run: Measured) -> pd.DataFrame:
     """Sizes of activations, gradients and updates, one row per look and block.
 
     Args:
@@ -46,7 +46,7 @@ def statistics_of(run: Run) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(NUMBERS, float))
 
 
-def drift_of(run: Run) -> pd.DataFrame:
+def drift_of(run: Measured) -> pd.DataFrame:
     """How far predictions and outputs moved over each stage, as the run measured it.
 
     Args:

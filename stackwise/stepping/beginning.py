@@ -24,11 +24,12 @@ from stackwise.memory.bytes import plan_rows
 from stackwise.memory.flops import stage_flops_per_token
 from stackwise.memory.room import check_room
 from stackwise.runs import Run, make_run
+from stackwise.runs.records import MANIFEST
+from stackwise.seals import sealed
 from stackwise.stage import Stage
-from stackwise.training.checkpoint import MANIFEST, read_manifest, sealed
 from stackwise.training.kept_stages import copy_checkpoint, folder_of, kept_stages
-from stackwise.training.ownership import identity_of
-from stackwise.training.saved import RACK
+from stackwise.training.manifest import read_manifest
+from stackwise.training.ownership import RACK, identity_of
 from stackwise.training.start import create_run, seen_from, stages_of
 
 if TYPE_CHECKING:

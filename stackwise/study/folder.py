@@ -28,7 +28,6 @@ from stackwise.config import Experiment, Placement
 from stackwise.errors import (
     ExperimentError,
     Problem,
-    TrustError,
     closest,
     older_read,
     said_in,
@@ -39,7 +38,7 @@ from stackwise.own_code import import_files, loaded
 from stackwise.runs import Run, RunError
 from stackwise.runs.carried import FOLDER as CODE
 from stackwise.runs.carried import KEY as CARRIES
-from stackwise.runs.carried import listed, read_carried
+from stackwise.runs.carried import listed, not_trusted, read_carried
 from stackwise.study.arms import Arm
 from stackwise.study.budgets import Calibrated
 from stackwise.study.grid import Tried
@@ -129,11 +128,7 @@ def code_of(path: Path, trust: bool) -> dict[str, Any]:
     except ValueError as error:
         raise ExperimentError(f"{path}: {error}") from None
     if not trust and not {each.sha256 for each in files} <= loaded():
-        said = ", ".join(f"{each.source} (sha256 {each.sha256})" for each in files)
-        raise TrustError(
-            f"{path.parent}: carries code of its own, which is not imported unless you trust it: "
-            f"{said}. Read it; then say --trust on the command line, or trust=True"
-        )
+        raise not_trusted(str(path.parent), wanted)
     import_files(files)
     return {"code": [path.parent / CODE / each.name for each in files]} if files else {}
 

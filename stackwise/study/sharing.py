@@ -20,7 +20,7 @@ from stackwise.errors import ExperimentError
 from stackwise.memory.flops import stage_flops_per_token
 from stackwise.own_code import CodeFile
 from stackwise.runs import Run
-from stackwise.runs.folder import is_run
+from stackwise.runs.records import is_run
 from stackwise.stage import Stage
 from stackwise.training.forking import beginnings, fork
 from stackwise.training.kept_stages import kept_stages

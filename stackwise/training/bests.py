@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING
 
 from stackwise.disk_errors import disk_named
 from stackwise.runs import Run
-from stackwise.training.checkpoint import (
-    MANIFEST,
-    CheckpointError,
-    read_manifest,
-    save,
-)
-from stackwise.training.earlier import forget, keep_in, name_of, steps_in, sweep
+from stackwise.runs.records import MANIFEST
+from stackwise.training.checkpoint import save
+from stackwise.training.earlier import forget, keep_in, name_of, steps_in
+from stackwise.training.kept_stages import drop_drafts
+from stackwise.training.manifest import CheckpointError, read_manifest
 from stackwise.training.ownership import BEST
 from stackwise.training.trained import tensors_of
 
@@ -83,14 +81,14 @@ def write(work: Work, trainee: Trainee, loss: float, folder: Path) -> None:
 def write_in(work: Work, trainee: Trainee, loss: float, folder: Path) -> None:
     """Write the weights that train into the folder of their step."""
     draft = folder / f".{name_of(work.at.total_steps)}.written.part"
-    sweep(folder)
+    drop_drafts(folder)
     try:
         with disk_named(f"{BEST}: the weights cannot be kept", "the last checkpoint is intact"):
             draft.mkdir(parents=True)
             write(work, trainee, loss, draft / BEST)
             keep_in(folder, work.at.total_steps, draft / BEST)
     finally:
-        sweep(folder)
+        drop_drafts(folder)
 
 
 def loss_of(folder: Path, step: int) -> float:

@@ -26,15 +26,10 @@ from stackwise.training.optim import (
     optimizer_state,
     with_copies,
 )
+from stackwise.training.part_names import AVERAGE, BEFORE, MOMENTS
 from stackwise.training.residence import arrange, pack, take_masters
-from stackwise.training.saved import (
-    AVERAGE,
-    BEFORE,
-    MOMENTS,
-    check_weights,
-    read_state,
-    save_border,
-)
+from stackwise.training.restoring import read_state
+from stackwise.training.saved import check_weights, save_border
 from stackwise.training.stage_drift import forget_beginning, tell_drift, timed
 from stackwise.training.step import Setting, Trainee, setting_of
 from stackwise.training.trained import State, freeze_all_but

@@ -31,10 +31,11 @@ from stackwise.objective import direction_of
 from stackwise.pulse import beat
 from stackwise.runs import Run
 from stackwise.stage import trunk_of
-from stackwise.training.checkpoint import CheckpointError, read_manifest
+from stackwise.training.manifest import CheckpointError, read_manifest
 from stackwise.training.obeying import take_orders
+from stackwise.training.ownership import RACK
 from stackwise.training.rows import ROWS, Rows, rows_looked_at, rows_trained
-from stackwise.training.saved import RACK, save_parts
+from stackwise.training.saved import save_parts
 from stackwise.training.step import autocast
 from stackwise.training.work import Stopped, Work
 from stackwise.trunk.border import border_of, through

@@ -11,7 +11,6 @@ back by itself: `go_back` is `stackwise resume RUN --from STEP`.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,17 +23,13 @@ from stackwise.jsontext import dumps
 from stackwise.runs import Run, RunError, lock, status
 from stackwise.runs.events import append_event
 from stackwise.runs.pruned import pruned_of, pruned_text
-from stackwise.training.checkpoint import (
-    INTACT,
-    MANIFEST,
-    CheckpointError,
-    home_of,
-    read_manifest,
-    verify_part,
-)
+from stackwise.runs.records import MANIFEST
+from stackwise.training.checkpoint import INTACT
 from stackwise.training.kept_stages import FOLDER as STAGES
-from stackwise.training.kept_stages import keep, same_file
+from stackwise.training.kept_stages import drop_drafts, keep, same_file
+from stackwise.training.manifest import CheckpointError, read_manifest, verify_all
 from stackwise.training.ownership import RACK, own_manifest
+from stackwise.training.part_names import home_of
 
 if TYPE_CHECKING:
     from stackwise.training.work import Work
@@ -80,7 +75,7 @@ def keep_in(folder: Path, step: int, checkpoint: Path) -> None:
         keep(checkpoint, folder / name_of(step))
         flush(folder.parent)
     except BaseException:
-        sweep(folder)
+        drop_drafts(folder)
         raise
 
 
@@ -96,13 +91,7 @@ def forget(folder: Path, kept: set[int]) -> None:
     for step in set(steps_in(folder)) - kept:
         with suppress(OSError):  # it is in nobody's way; the next one tries again
             os.rename(folder / name_of(step), folder / f".{name_of(step)}{PART}")
-    sweep(folder)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what was half made, or half removed."""
-    for draft in folder.glob(f".*{PART}"):
-        shutil.rmtree(draft, ignore_errors=True)
+    drop_drafts(folder)
 
 
 def name_of(step: int) -> str:
@@ -223,8 +212,7 @@ def whole_at(run: Run, step: int) -> Path:
             continue
         try:
             manifest = own_manifest(run, RACK, kept.home)
-            for name in manifest["parts"]:
-                verify_part(kept.home / RACK, manifest, name)
+            verify_all(kept.home / RACK, manifest)
             return kept.home
         except CheckpointError as error:
             trouble = error

@@ -34,23 +34,25 @@ from stackwise.runs import Run, RunError
 from stackwise.runs.asked import flat
 from stackwise.runs.carried import own_files
 from stackwise.runs.damage import blamed_on
-from stackwise.runs.folder import is_run
 from stackwise.runs.history import copy_history
 from stackwise.runs.listing import make_run
 from stackwise.runs.pace import PACED, pace_text
 from stackwise.runs.pruned import pruned_of, pruned_text
-from stackwise.stage import FULL_BAND, Stage, keeps_state, parts_trained, trained_next
-from stackwise.training.checkpoint import MANIFEST, read_manifest, sealed, verify_part
+from stackwise.runs.records import MANIFEST, is_run
+from stackwise.seals import sealed
+from stackwise.stage import Stage, keeps_state, parts_trained, trained_next
 from stackwise.training.kept_stages import copy_checkpoint, folder_of, kept_stages
-from stackwise.training.ownership import identity_of
+from stackwise.training.manifest import read_manifest, verify_all
+from stackwise.training.ownership import RACK, identity_of
+from stackwise.training.part_names import MOMENTS
 from stackwise.training.placing import check_trunk
 from stackwise.training.same_bits import threads_for
-from stackwise.training.saved import MOMENTS, RACK
 from stackwise.training.start import dataset_of, meant_device, run_hash, stages_of, threads_of
 from stackwise.training.timing import (
     check_time_left,
     in_tokens_here,
     pace_here,
+    unplaced,
     without_lengths,
 )
 
@@ -84,8 +86,7 @@ def fork(
     old, exp = run.experiment, run.experiment.replace(**changes)
     kept = folder_of(run.path, after_stage) / RACK
     manifest = read_manifest(kept)
-    for name in manifest["parts"]:
-        verify_part(kept, manifest, name)
+    verify_all(kept, manifest)
     check_changes(old, exp, manifest)
     place = placement or Placement.load(run.path / "placement.yaml")
     spent = exp if exp.budget.seconds is None else in_time(run, exp, place, manifest)
@@ -250,13 +251,7 @@ def spliced(run: Run, exp: Experiment, spent: Experiment, after_stage: int) -> t
         )
     begun = [s.model_copy(update={"adapters": s.adapters or ()}) for s in done[: after_stage + 1]]
     joined = [*begun, *whole[after_stage + 1 :]]
-    blank = {"progress": FULL_BAND, "legs": None}
-    bare = [
-        stage.model_copy(
-            update=blank if stage.lr == "per_stage" else {**blank, "lr_span": FULL_BAND}
-        )
-        for stage in joined
-    ]
+    bare = [unplaced(stage, legs=None) for stage in joined]
     laid = with_spans(placed(complete(exp, bare)))
     return (*(as_carried_out(s, d) for s, d in zip(laid, begun, strict=False)), *laid[len(begun) :])
 

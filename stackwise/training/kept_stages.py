@@ -15,14 +15,10 @@ from pathlib import Path
 
 from stackwise.atomic import PART, flush, make_folder, write_text
 from stackwise.jsontext import dumps
-from stackwise.training.checkpoint import (
-    MANIFEST,
-    CheckpointError,
-    home_of,
-    read_manifest,
-    verify_part,
-)
+from stackwise.runs.records import MANIFEST
+from stackwise.training.manifest import CheckpointError, read_manifest, verify_part
 from stackwise.training.ownership import RACK
+from stackwise.training.part_names import home_of
 from stackwise.training.work import Work
 
 FOLDER = "stages"
@@ -83,9 +79,9 @@ def keep(rack: Path, target: Path) -> None:
     flush(target.parent)
 
 
-def drop_drafts(run: Path) -> None:
-    """Remove what a kill left of a stage's end that was being kept."""
-    for draft in (run / FOLDER).glob(f".*{PART}"):
+def drop_drafts(folder: Path) -> None:
+    """Remove what a kill left half made, or half removed, of checkpoints that are kept in one."""
+    for draft in folder.glob(f".*{PART}"):
         shutil.rmtree(draft, ignore_errors=True)
 
 

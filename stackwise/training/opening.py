@@ -30,20 +30,22 @@ from stackwise.probing import as_probed, asked_probes, bounded_probes
 from stackwise.rules import check_placement
 from stackwise.runs import Run, RunWriter
 from stackwise.runs.listing import write_plan
+from stackwise.runs.records import MANIFEST
 from stackwise.stage import Stage
 from stackwise.training.caching import caches_of, drop_caches
 from stackwise.training.changed import data_of
-from stackwise.training.checkpoint import MANIFEST, tidy
+from stackwise.training.checkpoint import tidy
 from stackwise.training.earlier import forget_earlier
+from stackwise.training.kept_stages import FOLDER as STAGES
 from stackwise.training.kept_stages import drop_drafts
-from stackwise.training.ownership import check_files, own_manifest
+from stackwise.training.ownership import BEST, RACK, check_files, own_manifest
 from stackwise.training.pacer import pacer_of, take_up
 from stackwise.training.parts import check_held, empty_rack
 from stackwise.training.placing import check_disk
 from stackwise.training.refusing import memory_named
 from stackwise.training.residence import begin_ends
+from stackwise.training.restoring import restore
 from stackwise.training.same_bits import computing_alike, tell_changes
-from stackwise.training.saved import BEST, RACK, restore
 from stackwise.training.stage_drift import forget_beginning
 from stackwise.training.start import (
     device_of,
@@ -141,7 +143,7 @@ def tidy_up(work: Work) -> None:
     """Remove what an attempt that was killed had not come to remove; nothing that counts."""
     for name in (RACK, BEST):
         tidy(work.run.path / name)
-    drop_drafts(work.run.path)
+    drop_drafts(work.run.path / STAGES)
     if not work.at.step:
         forget_beginning(work)
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from stackwise.bounded import read_bytes
 from stackwise.runs import Run
-from stackwise.runs.folder import LARGEST, DamagedRun
+from stackwise.runs.damage import RESTORE, DamagedRun
 from stackwise.runs.pruned import pruned_of, pruned_text
-from stackwise.training.checkpoint import MANIFEST, RESTORE, CheckpointError, read_manifest
+from stackwise.runs.records import LARGEST, MANIFEST
+from stackwise.training.manifest import CheckpointError, read_manifest
 
 WHOLE = ("stage", "step", "total_steps")  # counters that every checkpoint has
 RACK, BEST = "rack", "best"
@@ -97,7 +98,7 @@ def own_manifest(run: Run, name: str, home: Path | None = None) -> dict[str, Any
         raise CheckpointError(
             f"{where}: holds no {HOLDS[name]}, so it is not that of {name}/; {RESTORE}"
         )
-    if name == "rack" and not are_counters(manifest["counters"]):
+    if name == RACK and not are_counters(manifest["counters"]):
         raise CheckpointError(f"{where}: its counters are none; {RESTORE}")
     return manifest
 

@@ -20,7 +20,7 @@ from stackwise.course import paced
 from stackwise.errors import ExperimentError
 from stackwise.pacing import Decision, Left, Pace
 from stackwise.runs import Run, RunError
-from stackwise.runs.folder import RESTORE
+from stackwise.runs.damage import RESTORE
 from stackwise.runs.pace import PACE, paced_stages, read_pace, write_pace
 from stackwise.runs.status import WORKED
 from stackwise.runs.status import read as read_status

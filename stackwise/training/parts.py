@@ -24,7 +24,8 @@ from stackwise.model.frozen import FrozenLinear
 from stackwise.model.init import shelled
 from stackwise.model.rack import Rack, Stack
 from stackwise.model.shape import stack_ids
-from stackwise.training.checkpoint import RESTORE, CheckpointError, read_part, verify_part
+from stackwise.runs.damage import RESTORE
+from stackwise.training.manifest import CheckpointError, read_part, verify_part
 
 if TYPE_CHECKING:
     from stackwise.choice import Params

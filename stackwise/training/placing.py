@@ -26,9 +26,11 @@ from stackwise.model.shape import cycle, total_blocks
 from stackwise.objective import schedule_of
 from stackwise.probing import DRIFT_FILE
 from stackwise.report import bytes_text
+from stackwise.runs.records import MANIFEST
 from stackwise.schedules import schedule_kind
 from stackwise.stage import Stage, left_out, not_run, trunk_of
-from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest
+from stackwise.training.manifest import read_manifest
+from stackwise.training.part_names import home_of
 from stackwise.trunk.room import bytes_held
 
 if TYPE_CHECKING:

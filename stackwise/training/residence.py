@@ -18,11 +18,15 @@ from torch import Tensor, nn
 from stackwise.completion import packing
 from stackwise.model.freezing import freeze_linears
 from stackwise.model.init import begin_as
+from stackwise.runs.records import MANIFEST
 from stackwise.stage import NewStack
-from stackwise.training.checkpoint import MANIFEST, Written, read_manifest, read_part, write_ahead
+from stackwise.training.checkpoint import Written, write_ahead
+from stackwise.training.manifest import read_manifest, read_part
 from stackwise.training.optim import Optimizer
+from stackwise.training.ownership import RACK
+from stackwise.training.part_names import MASTER
 from stackwise.training.parts import put
-from stackwise.training.saved import MASTER, MASTERS, RACK, save_parts
+from stackwise.training.saved import MASTERS, save_parts
 from stackwise.training.tensorfile import LazyTensor
 from stackwise.training.trained import Named
 from stackwise.training.wearing import lay_off, lay_on, merge_into

@@ -48,7 +48,7 @@ from stackwise.training.rows import rows_trained
 from stackwise.training.saved import save_work
 from stackwise.training.stage_drift import note_beginning
 from stackwise.training.start import create_run, seen_from, settled
-from stackwise.training.step import StepNumbers, training_step
+from stackwise.training.step import Setting, StepNumbers, Trainee, training_step
 from stackwise.training.watch import finish, moves_of, watch
 from stackwise.training.way_back import way_back
 from stackwise.training.work import Stopped as Stopped
@@ -208,7 +208,6 @@ def execute(
 
 def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
     """Train one stage from wherever its counters stand to its end."""
-    exp = work.exp
     if work.at.step == 0:
         decide(work, number)
     trainee = enter_stage(work, number)
@@ -217,39 +216,45 @@ def train_stage(work: Work, number: int, on_step: OnStep | None) -> None:
     if work.pacer is not None:
         work.pacer.laps.begin(number, border=work.at.step == 0)
     while work.at.step < work.steps_of(number):  # once, unless the clock changes the length
-        stage, steps = work.stages[number], work.steps_of(number)
-        with closing(inputs(work, number)) as batches:
-            for noisy in batches:
-                moves = moves_of(work, trainee)
-                began = time.perf_counter()
-                rate = stage_lr(exp.optim, stage, work.at.step, steps)
-                now = setting.on(path_at(stage, exp.seed, work.at.total_steps))
-                with measured(work, trainee, noisy), refusals_named(work, trainee, noisy):
-                    numbers = training_step(work.rack, noisy, now, trainee, rate)
-                work.count(number, noisy, numbers, rate, time.perf_counter() - began)
-                if on_step is not None:
-                    on_step(work, numbers)
-                if work.pacer is not None:
-                    work.pacer.laps.step()
-                watch(work, trainee, numbers, moves)
-                take_orders(work)
-                if work.at.step == steps:
-                    break  # the border saves, whatever is asked
-                other = decide(work, number)
-                if work.stop_requested or work.paused or work.checkpoint_due():
-                    with saves_named(work, trainee):
-                        save_work(work, trainee)
-                wait_while_paused(work)
-                if work.stop_requested:
-                    raise Stopped
-                if other:
-                    break  # what was read ahead is of the stages as they were
+        take_steps(work, trainee, setting, on_step)
     with saves_named(work, trainee):
         leave_stage(work, trainee)
     keep_stage(work)
     wait_while_paused(work)
     if work.stop_requested:
         raise Stopped
+
+
+def take_steps(work: Work, trainee: Trainee, setting: Setting, on_step: OnStep | None) -> None:
+    """Take the steps that are left of a stage, or those until the clock makes other stages."""
+    exp, number = work.exp, trainee.number
+    stage, steps = work.stages[number], work.steps_of(number)
+    with closing(inputs(work, number)) as batches:
+        for noisy in batches:
+            moves = moves_of(work, trainee)
+            began = time.perf_counter()
+            rate = stage_lr(exp.optim, stage, work.at.step, steps)
+            now = setting.on(path_at(stage, exp.seed, work.at.total_steps))
+            with measured(work, trainee, noisy), refusals_named(work, trainee, noisy):
+                numbers = training_step(work.rack, noisy, now, trainee, rate)
+            work.count(number, noisy, numbers, rate, time.perf_counter() - began)
+            if on_step is not None:
+                on_step(work, numbers)
+            if work.pacer is not None:
+                work.pacer.laps.step()
+            watch(work, trainee, numbers, moves)
+            take_orders(work)
+            if work.at.step == steps:
+                return  # the border saves, whatever is asked
+            other = decide(work, number)
+            if work.stop_requested or work.paused or work.checkpoint_due():
+                with saves_named(work, trainee):
+                    save_work(work, trainee)
+            wait_while_paused(work)
+            if work.stop_requested:
+                raise Stopped
+            if other:
+                return  # what was read ahead is of the stages as they were
 
 
 @contextmanager

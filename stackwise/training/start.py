@@ -31,8 +31,8 @@ from stackwise.memory.room import check_room
 from stackwise.probing import as_probed
 from stackwise.rules import check_placement
 from stackwise.runs import Run, make_run
-from stackwise.runs.folder import is_run
 from stackwise.runs.pace import PACED, pace_text
+from stackwise.runs.records import is_run
 from stackwise.stage import Stage
 from stackwise.training.placing import check_disk, check_trunk, without_effect
 

@@ -6,6 +6,7 @@ How the clock changes that while it trains is in `pacer.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from stackwise.config import Experiment, Placement
 from stackwise.data.batches import samples_per_epoch
@@ -17,11 +18,9 @@ from stackwise.planner.bars import bars_for, off_by
 from stackwise.planner.hardware import THIS, hardware_called
 from stackwise.planner.needs import placed_on
 from stackwise.planner.timed import forecasts, in_tokens, pace_of, seconds_in_all
-from stackwise.planner.units import days_text
+from stackwise.planner.units import DAY, days_text
 from stackwise.report import count_text
 from stackwise.stage import FULL_BAND, Stage
-
-DAY = 86_400.0
 
 
 def in_tokens_here(exp: Experiment, placement: Placement, dataset: Dataset) -> Experiment:
@@ -76,13 +75,18 @@ def said_of(pace: Pace, made: Sequence[Stage]) -> str:
 
 def without_lengths(made: Sequence[Stage]) -> tuple[Stage, ...]:
     """Stages without what the clock decides of them, by which a run is known."""
-    blank = {"tokens": None, "progress": FULL_BAND}
-    return tuple(
-        stage.model_copy(
-            update=blank if stage.lr == "per_stage" else {**blank, "lr_span": FULL_BAND}
-        )
-        for stage in made
-    )
+    return tuple(unplaced(stage, tokens=None) for stage in made)
+
+
+def unplaced(stage: Stage, **changes: Any) -> Stage:
+    """A stage without its place in the run, and in a schedule that others share.
+
+    Args:
+        stage: The stage.
+        changes: What it has otherwise, beside that.
+    """
+    place = {} if stage.lr == "per_stage" else {"lr_span": FULL_BAND}
+    return stage.model_copy(update={"progress": FULL_BAND, **place, **changes})
 
 
 def check_time_left(exp: Experiment, worked: float) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from stackwise.report import called, program
 from stackwise.runs import Run, RunError
-from stackwise.training.checkpoint import CheckpointError, read_manifest, verify_part
 from stackwise.training.earlier import checkpoints_of, whole_at
 from stackwise.training.kept_stages import folder_of, kept_stages
+from stackwise.training.manifest import CheckpointError, read_manifest, verify_all
 from stackwise.training.ownership import RACK
 from stackwise.trunk.shards import DamagedShard
 
@@ -73,7 +73,6 @@ def last_whole_stage(run: Path) -> int | None:
         rack = folder_of(run, number) / RACK
         with suppress(CheckpointError, OSError):
             manifest = read_manifest(rack)
-            for name in manifest["parts"]:
-                verify_part(rack, manifest, name)
+            verify_all(rack, manifest)
             return number
     return None

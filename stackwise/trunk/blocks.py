@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from stackwise.errors import closest
-from stackwise.training.checkpoint import RESTORE, CheckpointError
+from stackwise.runs.damage import RESTORE
+from stackwise.training.manifest import CheckpointError
 from stackwise.training.tensorfile import DTYPES
 
 LARGEST_HEADER = 100_000_000  # the library's own bound

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stackwise.training.checkpoint import RESTORE, CheckpointError
+from stackwise.runs.damage import RESTORE
+from stackwise.training.manifest import CheckpointError
 from stackwise.trunk.blocks import READ_BYTES, Image, shown
 from stackwise.trunk.pages import pages, pin, unpin
 

@@ -19,7 +19,8 @@ from stackwise.model.formats import format_called
 from stackwise.model.freezing import replace_linears
 from stackwise.model.frozen import FrozenLinear
 from stackwise.model.rack import Rack
-from stackwise.training.checkpoint import home_of, read_manifest, verify_part
+from stackwise.training.manifest import read_manifest, verify_part
+from stackwise.training.part_names import home_of
 from stackwise.training.parts import put_rest
 from stackwise.trunk.blocks import StoredBlock
 from stackwise.trunk.stream import BlockReader

@@ -17,9 +17,11 @@ from stackwise.runs.asked import asked_of, flat
 from stackwise.runs.following import Follower
 from stackwise.runs.layers import norms_of
 from stackwise.screen import one_line, screen
+from stackwise.seals import sealed
 from stackwise.study.folder import read_result
 from stackwise.study.result import StudyResult
-from stackwise.training.checkpoint import home_of, read_manifest, read_part, sealed
+from stackwise.training.manifest import read_manifest, read_part
+from stackwise.training.part_names import home_of
 from stackwise.training.run import Stopped
 from stackwise.trunk.cache import TrunkCache
 

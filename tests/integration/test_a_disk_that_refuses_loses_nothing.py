@@ -25,8 +25,9 @@ from stackwise.errors import FolderError
 from stackwise.exit_codes import DISK, code_of
 from stackwise.memory import meter
 from stackwise.runs import RunError, writer
-from stackwise.training.checkpoint import MANIFEST, read_manifest, verify_part
+from stackwise.runs.records import MANIFEST
 from stackwise.training.kept_stages import folder_of, kept_stages
+from stackwise.training.manifest import read_manifest, verify_part
 
 from ..faults import Refusing
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from stackwise.training.checkpoint import read_manifest, read_part, save, weights_hash
+from stackwise.training.checkpoint import save
+from stackwise.training.manifest import read_manifest, read_part, weights_hash
 
 PARTS = ("embedding", "s0", "s1", "s1.optimizer", "s1.average", "head")
 

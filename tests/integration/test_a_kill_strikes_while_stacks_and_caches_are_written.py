@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import stackwise as sw
 from stackwise.training import caching, residence
-from stackwise.training.checkpoint import CheckpointError
+from stackwise.training.manifest import CheckpointError
 from stackwise.training.run import execute
 from stackwise.training.start import create_run
 from stackwise.trunk.shards import Manifest

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 import stackwise as sw
 from stackwise.data.library_tokenizer import trained_bpe
 from stackwise.interop.export_plan import prepared
-from stackwise.training.checkpoint import read_manifest, read_part
+from stackwise.training.manifest import read_manifest, read_part
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

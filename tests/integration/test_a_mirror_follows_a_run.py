@@ -23,8 +23,8 @@ from stackwise.mirrors.copying import Copies
 from stackwise.mirrors.store import Store
 from stackwise.runs import RunBusy, RunError, lock
 from stackwise.runs.writer import RunWriter
+from stackwise.seals import sealed
 from stackwise.training import placing
-from stackwise.training.checkpoint import sealed
 from tests.warm import Child
 
 

@@ -18,12 +18,12 @@ import pytest
 
 import stackwise as sw
 from stackwise.runs import writer
-from stackwise.runs.folder import is_run
 from stackwise.runs.metrics import read_table
+from stackwise.runs.records import MANIFEST, is_run
 from stackwise.training import bests, kept_stages, saved
 from stackwise.training import run as running
-from stackwise.training.checkpoint import MANIFEST, read_manifest, verify_part
 from stackwise.training.kept_stages import folder_of
+from stackwise.training.manifest import read_manifest, verify_part
 from stackwise.training.start import create_run
 
 from ..power import Disk, Marked, Named, Note, Recorder, State, Synced, crashes, lay

@@ -15,9 +15,10 @@ import stackwise as sw
 from stackwise.cli import main
 from stackwise.report import program
 from stackwise.runs import RunBusy, RunError, lock
+from stackwise.runs.records import MANIFEST
 from stackwise.training import earlier
-from stackwise.training.checkpoint import MANIFEST, CheckpointError, read_manifest
 from stackwise.training.earlier import checkpoints_of
+from stackwise.training.manifest import CheckpointError, read_manifest
 
 EVEN = {"name": "left_to_right", "split": "tokens"}  # four stages of four steps
 

@@ -9,8 +9,8 @@ import pytest
 
 import stackwise as sw
 from stackwise.errors import ExperimentError
-from stackwise.training.checkpoint import CheckpointError, weights_hash
 from stackwise.training.kept_stages import kept_stages
+from stackwise.training.manifest import CheckpointError, weights_hash
 from stackwise.training.run import execute
 
 

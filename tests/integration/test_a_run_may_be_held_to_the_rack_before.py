@@ -5,7 +5,7 @@ import torch
 
 import stackwise as sw
 from stackwise.stepping import Stepper
-from stackwise.training.saved import BEFORE
+from stackwise.training.part_names import BEFORE
 
 HELD = {"consistency": 1.0, "distill": 2.0, "temperature": 2.0}
 DISTILLED = {"distill": 2.0}

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import stackwise as sw
 from stackwise.interop.errors import ModelError
 from stackwise.report import program
-from stackwise.training.checkpoint import CheckpointError
+from stackwise.training.manifest import CheckpointError
 from stackwise.training.start import TrainingError, create_run
 
 AGAIN = "import it again, or restore it from a copy"

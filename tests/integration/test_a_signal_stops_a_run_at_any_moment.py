@@ -19,7 +19,7 @@ import pytest
 import stackwise as sw
 from stackwise.cli import main
 from stackwise.runs.control import ask
-from stackwise.training.checkpoint import read_manifest
+from stackwise.training.manifest import read_manifest
 from stackwise.training.run import execute
 from stackwise.training.start import create_run
 

@@ -12,7 +12,7 @@ from stackwise.memory.meter import Kept
 from stackwise.stage import parts_trained, roles, trunk_of
 from stackwise.stepping import Stepper, steps_of
 from stackwise.training.kept_stages import folder_of
-from stackwise.training.saved import read_rack
+from stackwise.training.restoring import read_rack
 from stackwise.training.step import training_step
 
 BY_BLOCKS = {

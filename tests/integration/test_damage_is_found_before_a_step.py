@@ -16,8 +16,9 @@ import pytest
 import stackwise as sw
 from stackwise.report import program
 from stackwise.runs import RunError
-from stackwise.training import caching, checkpoint
-from stackwise.training.checkpoint import CheckpointError, sealed
+from stackwise.seals import sealed
+from stackwise.training import caching, manifest
+from stackwise.training.manifest import CheckpointError
 from stackwise.trunk.cache import TrunkCache
 
 RESTORE = "restore it from a copy of the run, or train again (rerun=True, --rerun)"
@@ -128,8 +129,8 @@ def test_of_moments_that_a_later_stage_goes_on_from(tiny, place, damage) -> None
 def test_no_file_is_hashed_twice_in_the_middle_of_a_stage(exp, place, monkeypatch) -> None:
     """But those of a stack with a master, of which a stage takes one or the other."""
     run, hashed = stopped(exp, place), []
-    whole = checkpoint.sha256_of
-    monkeypatch.setattr(checkpoint, "sha256_of", lambda path: hashed.append(path) or whole(path))
+    whole = manifest.sha256_of
+    monkeypatch.setattr(manifest, "sha256_of", lambda path: hashed.append(path) or whole(path))
 
     def stop(work, numbers):
         raise KeyboardInterrupt

@@ -12,7 +12,7 @@ import pytest
 
 import stackwise as sw
 from stackwise.cli import main
-from stackwise.training.checkpoint import CheckpointError
+from stackwise.training.manifest import CheckpointError
 from stackwise.training.run import execute
 from stackwise.training.start import Changed, create_run
 

@@ -24,7 +24,7 @@ from stackwise.memory import meter
 from stackwise.report import program
 from stackwise.runs import RunError
 from stackwise.runs.control import ask
-from stackwise.training.checkpoint import CheckpointError
+from stackwise.training.manifest import CheckpointError
 
 PASSING = {"heartbeat_age_seconds", "disk_bytes"}  # of this moment
 NUMBERS = ["step", "loss", "grad_norm", "flops"]

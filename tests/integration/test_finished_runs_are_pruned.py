@@ -17,7 +17,7 @@ from stackwise.errors import ExperimentError
 from stackwise.interop.errors import ModelError
 from stackwise.runs import RunError, lock, status
 from stackwise.training import checkpoint
-from stackwise.training.checkpoint import CheckpointError, read_manifest
+from stackwise.training.manifest import CheckpointError, read_manifest
 
 KEPT = {"name": "block_coordinate", "optimizer_state": "keep"}  # moments stay to the end
 

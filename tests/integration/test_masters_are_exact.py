@@ -11,7 +11,7 @@ import torch
 import stackwise as sw
 from stackwise.training import borders
 from stackwise.training.average import Average
-from stackwise.training.checkpoint import read_manifest, read_part
+from stackwise.training.manifest import read_manifest, read_part
 
 LOW = {"compute": "bfloat16", "weights": "bfloat16"}
 

@@ -151,7 +151,9 @@ def test_no_id_leads_out_of_the_folder_of_runs(tmp_path, name) -> None:
 
 
 def test_a_manifest_names_no_file_elsewhere(run, home) -> None:
-    from stackwise.training.checkpoint import MANIFEST, CheckpointError, read_manifest, sealed
+    from stackwise.runs.records import MANIFEST
+    from stackwise.seals import sealed
+    from stackwise.training.manifest import CheckpointError, read_manifest
 
     manifest = read_manifest(run.path / "rack")
     entry = manifest["parts"].pop("s0")

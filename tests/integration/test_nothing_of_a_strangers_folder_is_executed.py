@@ -16,7 +16,10 @@ import pytest
 import yaml
 
 import stackwise as sw
-from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest, sealed
+from stackwise.runs.records import MANIFEST
+from stackwise.seals import sealed
+from stackwise.training.manifest import read_manifest
+from stackwise.training.part_names import home_of
 
 from ..strangers import rehash
 from ..warm import forked_json

@@ -18,7 +18,7 @@ from stackwise.drift import (
 )
 from stackwise.runs import RunError
 from stackwise.stage_ends import rack_after, stage_ends
-from stackwise.training.checkpoint import CheckpointError
+from stackwise.training.manifest import CheckpointError
 
 
 def trained(folder, **change):

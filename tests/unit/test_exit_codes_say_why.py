@@ -18,9 +18,9 @@ from stackwise.errors import DoesNotFit, ExperimentError, FolderError, TrustErro
 from stackwise.exit_codes import code_of, is_stop, of_process, stop_code
 from stackwise.interop.errors import DamagedModel, ModelError
 from stackwise.runs import RunBusy, RunError
-from stackwise.runs.folder import DamagedRun
+from stackwise.runs.damage import DamagedRun
 from stackwise.stopping import Terminated, gently, listening
-from stackwise.training.checkpoint import CheckpointError, CheckpointReplaced, NoCheckpoint
+from stackwise.training.manifest import CheckpointError, CheckpointReplaced, NoCheckpoint
 from stackwise.training.start import Changed, NoMemory, NotFinite, TrainingError
 from stackwise.training.work import Stopped
 from stackwise.trunk.shards import CacheError, DamagedShard

@@ -20,7 +20,7 @@ from stackwise.runs.asked import asked_of
 from stackwise.runs.following import Follower
 from stackwise.runs.tail import last_event
 from stackwise.study.folder import read_record
-from stackwise.training.checkpoint import CheckpointError, read_manifest
+from stackwise.training.manifest import CheckpointError, read_manifest
 from stackwise.training.start import create_run
 from stackwise.versions import Kind, VersionError, unsealed, upgraded
 

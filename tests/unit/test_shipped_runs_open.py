@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import stackwise as sw
-from stackwise.training.checkpoint import CheckpointError, sealed
+from stackwise.seals import sealed
+from stackwise.training.manifest import CheckpointError
 from stackwise.training.ownership import identity_of
 from stackwise.training.start import run_hash, stages_of
 

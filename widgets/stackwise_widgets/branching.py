@@ -11,7 +11,7 @@ import ipywidgets as w
 import stackwise as sw
 from stackwise.changes import nested
 from stackwise.cli.settings import said
-from stackwise.runs.folder import RunError
+from stackwise.runs.damage import RunError
 from stackwise.training.kept_stages import kept_stages
 from stackwise.training.start import stages_of
 from stackwise_widgets.panel import Guard

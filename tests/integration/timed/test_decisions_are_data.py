@@ -14,8 +14,8 @@ from stackwise.atomic import write_text
 from stackwise.runs import RunError
 from stackwise.runs.pace import read_pace
 from stackwise.training import pacer
+from stackwise.training.ownership import RACK
 from stackwise.training.run import execute
-from stackwise.training.saved import RACK
 from stackwise.training.start import create_run
 
 from ...warm import Child

@@ -171,7 +171,7 @@ def test_opening_reads_headers_alone(folder, monkeypatch):
     def fails(*arguments):
         pytest.fail("weights were read")
 
-    monkeypatch.setattr("stackwise.training.checkpoint.sha256_of", fails)
+    monkeypatch.setattr("stackwise.training.manifest.sha256_of", fails)
     monkeypatch.setattr("stackwise.training.tensorfile.LazyTensor.make", fails)
     monkeypatch.setattr("stackwise.interop.stored.safe_open", HeaderOf)
     assert sw.read_model(folder).vocab == 31

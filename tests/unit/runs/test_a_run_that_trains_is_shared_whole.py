@@ -11,7 +11,7 @@ import torch
 
 from stackwise.runs import Run
 from stackwise.training import checkpoint, kept_stages
-from stackwise.training.checkpoint import CheckpointReplaced, read_manifest, read_part
+from stackwise.training.manifest import CheckpointReplaced, read_manifest, read_part
 
 
 def save(run: Run, step: int) -> None:

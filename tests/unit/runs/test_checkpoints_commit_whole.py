@@ -14,13 +14,15 @@ import pytest
 import torch
 
 from stackwise import __version__
+from stackwise.runs.damage import RESTORE
 from stackwise.training import checkpoint
-from stackwise.training.checkpoint import (
+from stackwise.training.checkpoint import save
+from stackwise.training.manifest import (
+    LARGEST_MANIFEST,
     CheckpointError,
     CheckpointReplaced,
     read_manifest,
     read_part,
-    save,
     weights_hash,
 )
 
@@ -223,7 +225,7 @@ def message_of(rack: Path, part: str = "s0", **options: bool) -> str:
 def test_damage_is_named_with_the_way_out(rack) -> None:
     assert message_of(rack, "s7") == "rack: no part 's7'; it has s0, s1, s1.optimizer"
     path = next(rack.glob("s0-*"))
-    whole, way_out = path.read_bytes(), checkpoint.RESTORE
+    whole, way_out = path.read_bytes(), RESTORE
     assert way_out == "restore it from a copy of the run, or train again (rerun=True, --rerun)"
     altered = f"rack/{path.name}: is not what was written (its bytes or hash differ); {way_out}"
     path.write_bytes(whole[:-1])
@@ -265,7 +267,7 @@ def test_a_manifest_of_another_shape_is_refused(rack, change) -> None:
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(CheckpointError) as error:
         read_manifest(rack)
-    assert str(error.value) == f"rack/manifest.json: is damaged; {checkpoint.RESTORE}"
+    assert str(error.value) == f"rack/manifest.json: is damaged; {RESTORE}"
 
 
 @pytest.mark.parametrize(
@@ -283,9 +285,7 @@ def test_a_manifest_cannot_name_a_file_elsewhere(rack, change) -> None:
     path.write_text(json.dumps({**manifest, "parts": change(manifest["parts"])}))
     with pytest.raises(CheckpointError) as error:
         read_manifest(rack)
-    assert str(error.value) == (
-        f"rack/manifest.json: names a file that cannot be ours; {checkpoint.RESTORE}"
-    )
+    assert str(error.value) == (f"rack/manifest.json: names a file that cannot be ours; {RESTORE}")
 
 
 @pytest.mark.parametrize(
@@ -305,8 +305,7 @@ def test_a_manifest_that_was_edited_is_refused(rack, change) -> None:
     with pytest.raises(CheckpointError) as error:
         read_manifest(rack)
     assert str(error.value) == (
-        "rack/manifest.json: is not what was written (its hash is missing or differs); "
-        f"{checkpoint.RESTORE}"
+        f"rack/manifest.json: is not what was written (its hash is missing or differs); {RESTORE}"
     )
 
 
@@ -332,7 +331,7 @@ def test_a_manifest_that_is_cut_too_long_or_of_another_version_is_refused(rack) 
         "rack/manifest.json: format: 2 is of another version of StackWise, a newer one; this one, "
         f"{__version__}, reads 1; upgrade it: pip install --upgrade stackwise"
     )
-    path.write_text(" " * (checkpoint.LARGEST_MANIFEST + 1))
+    path.write_text(" " * (LARGEST_MANIFEST + 1))
     with pytest.raises(CheckpointError) as error:
         read_manifest(rack)
     assert str(error.value) == "rack/manifest.json: is over 16777216 bytes; it is not ours"

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from stackwise.training import checkpoint, kept_stages
-from stackwise.training.checkpoint import CheckpointError, read_manifest, weights_hash
 from stackwise.training.kept_stages import copy_checkpoint, keep
 from stackwise.training.kept_stages import kept_stages as kept
+from stackwise.training.manifest import CheckpointError, read_manifest, weights_hash
 
 
 @pytest.fixture

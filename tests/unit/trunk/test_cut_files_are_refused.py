@@ -9,7 +9,7 @@ import os
 import pytest
 import torch
 
-from stackwise.training.checkpoint import CheckpointError
+from stackwise.training.manifest import CheckpointError
 from stackwise.training.tensorfile import save_file
 from stackwise.trunk.blocks import StoredBlock, read_header
 from stackwise.trunk.stream import BlockReader

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import stackwise as sw
 from stackwise.runs.asked import asked_of, flat, same_but_for_seed
-from stackwise.runs.folder import RESTORE, RunError
+from stackwise.runs.damage import RESTORE, RunError
 from stackwise.runs.labels import read_labels
 from stackwise.runs.tail import last_event
 from stackwise_widgets.charts.readable import refusal

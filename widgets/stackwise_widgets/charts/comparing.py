@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import stackwise as sw
-from stackwise.runs.folder import RunError
+from stackwise.runs.damage import RunError
 from stackwise_widgets.charts.brief import Brief, briefs_of
 
 SPENT_APART = 0.02  # budgets end at whole steps, so that equal ones differ by a little

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackwise.runs.asked import asked_of
-from stackwise.runs.folder import RunError
+from stackwise.runs.damage import RunError
 
 if TYPE_CHECKING:
     import stackwise as sw

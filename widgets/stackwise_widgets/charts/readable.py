@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import stackwise as sw
-from stackwise.runs.folder import RESTORE
+from stackwise.runs.damage import RESTORE
 
 OWN = ("unknown kind ", "unknown name ")  # a choice that lived in a notebook is no damage
 LAST = "seed"  # written last, and always

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stackwise.runs.folder import RunError
+from stackwise.runs.damage import RunError
 from stackwise.runs.following import Follower
 from stackwise_widgets.charts.decimate import MOST_POINTS, running_mean, thin
 from stackwise_widgets.charts.facts import Facts, facts_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import ipywidgets as w
 
 import stackwise as sw
-from stackwise.runs.folder import RunError
+from stackwise.runs.damage import RunError
 from stackwise_widgets.comparison.rows import Listed
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import stackwise as sw
 from stackwise.memory.limits import free_memory
-from stackwise.runs.folder import RunError
+from stackwise.runs.damage import RunError
 from stackwise_widgets.views.markup import bytes_said
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def room_for(run: sw.Run, free: int | None = None) -> Room:
         RunError: If it does not fit, not even a few blocks at a time.
         CheckpointError: If the checkpoint is damaged.
     """
-    from stackwise.training.checkpoint import holds_weights, read_manifest
+    from stackwise.training.manifest import read_manifest
+    from stackwise.training.part_names import holds_weights
 
     parts: Mapping[str, Any] = read_manifest(run.path / "rack")["parts"]
     taken = {name: int(entry["bytes"]) for name, entry in parts.items() if holds_weights(name)}
@@ -94,7 +95,7 @@ class OneRack:
             RunError: If it does not fit.
             CheckpointError: If there is no checkpoint, or it is damaged.
         """
-        from stackwise.training.checkpoint import read_manifest
+        from stackwise.training.manifest import read_manifest
 
         with self._lock:
             if not run.has_weights():

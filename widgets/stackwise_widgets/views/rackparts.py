@@ -54,7 +54,7 @@ def rack_parts(run: Run) -> list[dict[str, Any]]:
 
 def _listed(run: Run) -> Mapping[str, Mapping[str, Any]]:
     """The entries of the last checkpoint; none before the first."""
-    from stackwise.training.checkpoint import read_manifest
+    from stackwise.training.manifest import read_manifest
 
     return dict(read_manifest(run.path / "rack")["parts"]) if run.has_weights() else {}
 

@@ -9,7 +9,8 @@ import shutil
 import pytest
 
 from stackwise.runs import runs_in
-from stackwise.runs.folder import GOES_ON, RESTORE
+from stackwise.runs.damage import RESTORE
+from stackwise.runs.records import GOES_ON
 from stackwise_widgets.charts import (
     comparable,
     list_runs,
