@@ -22,6 +22,7 @@ from stackwise.runs.control import ask
 from stackwise.training.manifest import read_manifest
 from stackwise.training.run import execute
 from stackwise.training.start import create_run
+from tests.children import child, code_of, end_all
 
 NUMBERS = ["step", "stage", "loss", "grad_norm", "flops"]
 PLACES = {  # where the signal comes: just before this function is called for the n-th time
@@ -72,36 +73,11 @@ def run(base, place) -> sw.Run:
     return create_run(base, place.replace(checkpoint_seconds=1e-9))
 
 
-STARTED: list[int] = []
-
-
 @pytest.fixture(autouse=True)
 def ended() -> Iterator[None]:
     """No child outlives its test."""
     yield
-    while STARTED:
-        os.kill(STARTED[-1], signal.SIGKILL)
-        code_of(STARTED[-1])
-
-
-def child(what: Callable[[], int]) -> int:
-    """Start a process that ends with the code of `what`."""
-    number = os.fork()
-    if number == 0:
-        code = 99
-        try:
-            quiet = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(quiet, 1), os.dup2(quiet, 2)
-            code = what()
-        finally:
-            os._exit(code)
-    STARTED.append(number)
-    return number
-
-
-def code_of(number: int) -> int:
-    STARTED.remove(number)
-    return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+    end_all()
 
 
 def resumed(run: sw.Run, *signals: int, place: tuple[str, str, int]) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,36 +16,14 @@ from stackwise.runs.lock import take
 from stackwise.runs.parting import delete_run
 from stackwise.training.run import execute
 from stackwise.training.start import create_run
-
-STARTED: list[int] = []
+from tests.children import child, code_of, end_all
 
 
 @pytest.fixture(autouse=True)
 def ended() -> Iterator[None]:
     """No child outlives its test."""
     yield
-    while STARTED:
-        os.kill(STARTED[-1], signal.SIGKILL)
-        code_of(STARTED[-1])
-
-
-def child(what: Callable[[], int], errors: Path) -> int:
-    number = os.fork()
-    if number == 0:
-        code = 99
-        try:
-            handle = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            os.dup2(handle, 2)
-            code = what()
-        finally:
-            os._exit(code)
-    STARTED.append(number)
-    return number
-
-
-def code_of(number: int) -> int:
-    STARTED.remove(number)
-    return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+    end_all()
 
 
 def test_of_two_that_train_it_at_once_one_does(tiny, place, tmp_path) -> None:
