@@ -36,6 +36,7 @@ OURS = ("seq", "time", "attempt", "kind", "crc")
 DAMAGED = "damaged_line"
 CRC, CRC_END = ', "crc": "', '"}'
 SEAL_BYTES = len(CRC) + 8 + len(CRC_END)
+SEAL_FORM = {n: byte for n, byte in enumerate(f"{CRC}????????{CRC_END}".encode()) if byte != 63}
 _TEXT, _SEAL = itemgetter(slice(None, -SEAL_BYTES)), itemgetter(slice(-SEAL_BYTES, None))
 PIECE_BYTES = 1 << 20
 
@@ -240,7 +241,9 @@ def _are_whole(lines: Sequence[bytes], *, sealed: bool = False) -> bool:
     """
     seals = _seals_of(lines)
     if seals is None and not sealed:
-        lines = [line for line in lines if line[-SEAL_BYTES:].startswith(CRC.encode())]
+        if any(_differs(line) == 1 for line in lines):
+            return False  # the damage is in what would say so
+        lines = [line for line in lines if _differs(line) == 0]
         seals = _seals_of(lines)
     if seals is None:
         return False
@@ -254,13 +257,16 @@ def _are_whole(lines: Sequence[bytes], *, sealed: bool = False) -> bool:
 def _seals_of(lines: Sequence[bytes]) -> bytes | None:
     """The ends of lines with their CRCs, one after the other; None if one has none."""
     seals = b"".join(map(_SEAL, lines))
-    form = f"{CRC}{'?' * 8}{CRC_END}".encode()
     same = len(seals) == SEAL_BYTES * len(lines) and all(
-        seals[n::SEAL_BYTES].count(form[n]) == len(lines)
-        for n in range(SEAL_BYTES)
-        if form[n : n + 1] != b"?"
+        seals[n::SEAL_BYTES].count(byte) == len(lines) for n, byte in SEAL_FORM.items()
     )
     return seals if same else None
+
+
+def _differs(line: bytes) -> int:
+    """In how many of its bytes the end of a line is not the form of a CRC; its digits are any."""
+    end = line[-SEAL_BYTES:].rjust(SEAL_BYTES)
+    return sum(end[n] != byte for n, byte in SEAL_FORM.items())
 
 
 def counted_once(events: list[Event]) -> list[Event]:

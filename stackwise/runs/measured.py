@@ -10,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from stackwise.jsontext import read_mapping
+from stackwise.runs import status
 from stackwise.runs.damage import RESTORE, RunError, blamed_on
 from stackwise.runs.disk_use import disk_of
 from stackwise.runs.events import Event, found_in
@@ -63,17 +64,18 @@ class Measured(Records):
         """Why its last attempt ended as it did, as that wrote it down; not what one before said."""
         if not (self.path / "exit.json").exists():
             return None
-        said, status = self._read("exit.json", way_out=GOES_ON), self.status()
-        same = said.get("attempt") == status.get("attempt")
-        if not same or said.get("state", status.get("state")) != status.get("state"):
+        said, stands = self._read("exit.json", way_out=GOES_ON), self.status()
+        same = said.get("attempt") == stands.get("attempt")
+        if not same or said.get("state", stands.get("state")) != stands.get("state"):
             return None
         return None if said.get("error") is None else str(said["error"])
 
     def events(self, kind: str | None = None) -> list[Event]:
         """What happened, oldest first. A line that was damaged is left out, with a warning."""
-        behind = read_mapping(self.path / "rack" / MANIFEST).get("events", 0)
+        said = (read_mapping(self.path / "rack" / MANIFEST), status.read(self.path, status.EXIT))
+        counts = [n for each in said if isinstance(n := each.get("events"), int)]
         found, lines, damaged = found_in(self.path / "events.jsonl", kind)
-        lost = damaged + max(0, (behind if isinstance(behind, int) else 0) - lines)
+        lost = damaged + max(0, max(counts, default=0) - lines)
         if lost:
             warnings.warn(
                 f"run {self.id}: events.jsonl is damaged: {lost} of its lines are missing or not "

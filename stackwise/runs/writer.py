@@ -212,4 +212,4 @@ class RunWriter:
     def _write_exit(self, error: str | None) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         facts = {"state": self.state, "time": now, "attempt": self.attempt, "error": error}
-        status.write_exit(self.folder, facts)
+        status.write_exit(self.folder, {**facts, "events": self.events.count})

@@ -158,6 +158,17 @@ def test_no_reading_is_silently_another_one(runs, tmp_path, which) -> None:
         (copy / inside).write_bytes(path.read_bytes())
 
 
+@pytest.mark.parametrize("which", ["finished", "stopped"])
+def test_events_that_are_cut_anywhere_are_missed(runs, tmp_path, which) -> None:
+    run = sw.Run(shutil.copytree(runs[which].path, tmp_path / which))
+    path, whole = run.path / "events.jsonl", runs[which].events()
+    data = path.read_bytes()
+    for place in {*range(0, len(data), 97), len(data) - 1}:
+        path.write_bytes(data[:place])
+        with pytest.warns(UserWarning, match=r"events\.jsonl is damaged"):
+            assert run.events() == whole[: data[:place].count(b"\n")]
+
+
 def test_a_resumed_run_comes_to_the_same_bits_or_is_refused(runs, tmp_path) -> None:
     original, whole, chance = runs["stopped"], runs["finished"], random.Random(4)
     paths = [path for path in sorted(original.path.rglob("*")) if path.is_file()]

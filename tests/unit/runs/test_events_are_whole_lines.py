@@ -95,6 +95,17 @@ def test_an_altered_digit_is_a_damaged_line(path) -> None:
     assert [event["loss"] for event in read_events(path)] == [1.35, 2.5], "as older runs wrote it"
 
 
+def test_every_flipped_bit_of_a_line_is_seen(path) -> None:
+    EventLog(path, 1).write("eval", {"loss": 1.25})
+    line = path.read_bytes()
+    for place in range(len(line) - 1):
+        for bit in range(8):
+            flipped = bytes([line[place] ^ 1 << bit])
+            path.write_bytes(line[:place] + flipped + line[place + 1 :])
+            kinds = {event["kind"] for event in read_events(path)}
+            assert kinds == {"damaged_line"}, (place, bit)
+
+
 def test_what_could_not_be_taken_back_is_gone_with_the_next_line(path, full_disk) -> None:
     log = EventLog(path, 1)
     log.write("a", {})
