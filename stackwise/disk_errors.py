@@ -1,7 +1,7 @@
 """What the disk refuses, said so that it helps: what, where, what is intact, what to do.
 
 Files are written in `atomic.py`. What is read and found damaged is no error of the disk: see
-`training/checkpoint.py`.
+`training/manifest.py`.
 """
 
 from __future__ import annotations

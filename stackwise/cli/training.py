@@ -42,6 +42,8 @@ def resume_command(options: argparse.Namespace) -> int:
     if watchdog_in(options) and not options.detach:
         raise ValueError("--watchdog, --restart-died: of a launched run; add --detach")
     if options.checkpoint is not None:
+        check_trusted(run, options.trust)
+        changed_placement(run, keys)  # which raises if it cannot be had
         go_back(run, options.checkpoint)
     if run.state == "paused" or options.detach:
         run.resume(

@@ -69,7 +69,7 @@ def _written(corpus: Corpus, cache: Path) -> str:
     sha, size = hashlib.sha256(), 0
     with draft(cache, "text") as made:
         with (made / FILE).open("wb") as file:
-            for piece in corpus.pieces():
+            for piece in _read(corpus):
                 block = piece.encode()
                 sha.update(block)
                 size += file.write(block)
@@ -77,6 +77,14 @@ def _written(corpus: Corpus, cache: Path) -> str:
             raise DataError(f"{corpus.name}: holds no text at all; name another source")
         publish(made, cache / "text" / sha.hexdigest(), {"size_bytes": size})
     return sha.hexdigest()
+
+
+def _read(corpus: Corpus) -> Iterator[str]:
+    """The text of a corpus; what its own disk refuses is not the cache's."""
+    try:
+        yield from corpus.pieces()
+    except OSError as error:
+        raise DataError(f"{corpus.name}: cannot be read: {error}; mend or replace it") from error
 
 
 def _entropy(corpus: Corpus) -> float | None:

@@ -19,6 +19,7 @@ from stackwise.atomic import numbers_in, write_next, write_text
 from stackwise.data.cache import cache_folder
 from stackwise.jsontext import dumps, loads
 from stackwise.runs.lock import Owner, is_alive, process_called, this_process
+from stackwise.stopping import undisturbed
 
 DIGITS = 9
 
@@ -30,12 +31,12 @@ class Ticket:
     Attributes:
         path: Its file.
         run: The run's folder.
-        owner: The process that holds it.
+        owners: The processes that hold it: while one of them lives it counts.
     """
 
     path: Path
     run: str
-    owner: Owner
+    owners: tuple[Owner, ...]
 
     @property
     def number(self) -> int:
@@ -53,9 +54,8 @@ def take_ticket(device: str, run: Path) -> Ticket:
     Raises:
         OSError: If the folder of tickets cannot be written.
     """
-    owner, run = this_process(), run.resolve()
-    text = dumps({"run": str(run), "owner": asdict(owner)})
-    return Ticket(write_next(folder_of(device), text, DIGITS), str(run), owner)
+    owners, run = (this_process(),), run.resolve()
+    return Ticket(write_next(folder_of(device), _text(str(run), owners), DIGITS), str(run), owners)
 
 
 def before(ticket: Ticket) -> list[Ticket]:
@@ -69,17 +69,17 @@ def tickets(folder: Path) -> list[Ticket]:
     for number in sorted(numbers_in(folder)):
         path = folder / f"{number:0{DIGITS}d}.json"
         ticket = _read(path)
-        if ticket is not None and is_alive(ticket.owner):
+        if ticket is not None and any(map(is_alive, ticket.owners)):
             found.append(ticket)
         elif ticket is not None or _is_old(path):
             path.unlink(missing_ok=True)
     return found
 
 
-def hand_on(ticket: Ticket, pid: int) -> None:
-    """Let another process hold a ticket from here on: it lives as long as that does."""
-    owner = process_called(pid)
-    write_text(ticket.path, dumps({"run": ticket.run, "owner": asdict(owner)}), durable=False)
+def share(ticket: Ticket, pid: int) -> None:
+    """Let another process hold a ticket, too: it counts as long as one of both is there."""
+    owners = (*ticket.owners, process_called(pid))
+    write_text(ticket.path, _text(ticket.run, owners), durable=False)
 
 
 def give_back(ticket: Ticket) -> None:
@@ -95,15 +95,14 @@ def holding(device: str, run: Path) -> Iterator[list[Ticket]]:
     Yields:
         Those that are before it.
     """
+    ticket = None
     try:
-        ticket = take_ticket(device, run)
-    except OSError:  # a home that cannot be written: nobody queues there
-        yield []
-        return
-    try:
-        yield before(ticket)
+        with undisturbed(), suppress(OSError):  # a home that cannot be written: nobody queues there
+            ticket = take_ticket(device, run)
+        yield [] if ticket is None else before(ticket)
     finally:
-        give_back(ticket)
+        if ticket is not None:
+            give_back(ticket)
 
 
 def folder_of(device: str) -> Path:
@@ -122,9 +121,14 @@ def _is_old(path: Path) -> bool:
         return False
 
 
+def _text(run: str, owners: tuple[Owner, ...]) -> str:
+    return dumps({"run": run, "owners": [asdict(owner) for owner in owners]})
+
+
 def _read(path: Path) -> Ticket | None:
     try:
         facts = loads(path.read_text("utf-8"))
-        return Ticket(path, str(facts["run"]), Owner(**facts["owner"]))
+        owners = tuple(Owner(**owner) for owner in facts["owners"])
+        return Ticket(path, str(facts["run"]), owners)
     except (OSError, ValueError, LookupError, TypeError):
         return None

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.alerts import EVENTS, failure, note_failure, tell
-from stackwise.detached.device_queue import Ticket, before, give_back, hand_on, take_ticket
+from stackwise.detached.device_queue import Ticket, before, give_back, share, take_ticket
 from stackwise.detached.ending import ended_by, write_end, write_last
 from stackwise.detached.job import BUSY, TAKEN, Job
 from stackwise.detached.patience import patience_for
 from stackwise.detached.pressing import Ending
 from stackwise.detached.watchdog import Restarts, Watch, Watchdog
-from stackwise.exit_codes import INTERRUPTED, of_process
+from stackwise.exit_codes import FAILED, INTERRUPTED, is_stop, of_process
 from stackwise.runs import status
 from stackwise.runs.control import ask, orders, stop_asked
 from stackwise.runs.events import append_event
@@ -71,7 +71,8 @@ def main(arguments: list[str]) -> int:
         say(folder, f"it cannot be looked after: {type(error).__name__}: {error}")
         ended = "failed"
         if not is_held(folder, LOCK):
-            write_last(folder, "failed", f"its supervisor failed: {type(error).__name__}: {error}")
+            why = f"its supervisor failed: {type(error).__name__}: {error}"
+            write_last(folder, "failed", why, code=FAILED)
     finally:
         lock.release()
     if ended in EVENTS:
@@ -92,11 +93,16 @@ def succeeded(folder: Path) -> Lock | None:
     except RunBusy:
         return None
     answer(TAKEN)
+    lock: Lock | None = None
     try:
         while True:
             with suppress(RunBusy):
-                return take(folder, SUPERVISOR)
+                lock = lock or take(folder, SUPERVISOR)
+            if lock is not None and not is_held(folder, LOCK):  # which one in a notebook has alone
+                return lock
             if TOLD:
+                if lock is not None:
+                    lock.release()
                 return None
             time.sleep(LOOK_SECONDS)
     finally:
@@ -168,21 +174,20 @@ def carry_through(
                 trainer = start_trainer(log.fileno())
         say(folder, f"process {trainer.pid} trains it")
         if ticket is not None:
-            hand_on(ticket, trainer.pid)  # what waits for it waits for that, whatever comes of this
+            share(ticket, trainer.pid)  # what waits for it waits for that, whatever comes of this
         hand_over(trainer, job)
         asked, hung = see_through(folder, job, trainer, Watch(folder, rule))
         code = trainer.wait()
-        why = hung or (ended_by(code) if rule.died and code < 0 and not asked else None)
-        if why is None or is_held(folder, LOCK) or stop_asked(folder, job.obeyed):
+        died = rule.died and code < 0 and not is_stop(code)
+        why = hung or (ended_by(code) if died else None)
+        if why is None or asked or TOLD or is_held(folder, LOCK) or stop_asked(folder, job.obeyed):
             write_end(folder, code, asked)
             break
         if not restarts.allowed():
             gave_up = f"{why}; it was started again {rule.times} times and came no further"
             say(folder, f"it is given up: {gave_up}")
-            write_last(folder, "failed", gave_up)
+            write_last(folder, "failed", gave_up, code=of_process(code))
             break
-        if ticket is not None:
-            hand_on(ticket, os.getpid())
         say(folder, f"{why}; it is started again from its last checkpoint")
         note(folder, "restarted", why=why, step=steps_behind(folder), times=restarts.count)
         status.begin(folder, "starting", heard=job.obeyed, through=job.through)
@@ -262,9 +267,9 @@ def see_through(
         if ending.is_pressing and has_obeyed(folder, known):
             ending.relent()
         ending.press()
-        if not ending.is_asked and (why := watch.hangs()) is not None:
+        if (why := watch.hangs()) is not None:
             trainer.kill()
-            return False, why
+            return ending.is_asked, why
         with suppress(subprocess.TimeoutExpired):
             trainer.wait(LOOK_SECONDS)
     return ending.began is not None, None

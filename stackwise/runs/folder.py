@@ -13,6 +13,7 @@
       rack/  state/  best/                           weights, one safetensors file per part
       earlier/  bests/                               checkpoints before, more than one best
       tokenizer.json  metrics.parquet                made at the start; at the end
+      drift.safetensors  pruned.json                 of the stage in hand; what was removed later
       start/                                         of the model that it began with, if any
 
 Nothing inside is an absolute path, so a run can be moved, zipped and opened elsewhere. Runs are

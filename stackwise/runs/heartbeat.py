@@ -22,7 +22,9 @@ from typing import Any
 STATUS = "status.json"
 STALE_SECONDS = 60.0  # after which nobody is there any more
 WATCH_SECONDS, LOOK_SECONDS = 5.0, 0.05  # of beats that come every second
-_seen: dict[str, tuple[int, float | None]] = {}  # folder: file that was seen, when it was new
+_seen: dict[
+    str, tuple[tuple[int, int], float | None]
+] = {}  # folder: file that was seen, when it was new
 
 
 def now_facts(boot: str) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def is_silent(folder: Path) -> bool:
     until = time.monotonic() + WATCH_SECONDS
     while time.monotonic() < until:
         now = _last(folder)
-        if now is not None and (now.st_ino, now.st_mtime_ns) != (beat.st_ino, beat.st_mtime_ns):
+        if now is not None and _which(now) != _which(beat):
             return False
         time.sleep(LOOK_SECONDS)
     return True
@@ -81,11 +83,16 @@ def is_silent(folder: Path) -> bool:
 
 def _moved_seconds(folder: Path, beat: os.stat_result) -> float | None:
     """Seconds since this process saw a new file of the heartbeat; None where it has seen one."""
-    key, now = str(folder), time.monotonic()
+    key, file, now = str(folder), _which(beat), time.monotonic()
     before = _seen.get(key)
-    if before is None or before[0] != beat.st_ino:
-        before = _seen[key] = (beat.st_ino, None if before is None else now)
+    if before is None or before[0] != file:
+        before = _seen[key] = (file, None if before is None else now)
     return None if before[1] is None else now - before[1]
+
+
+def _which(beat: os.stat_result) -> tuple[int, int]:
+    """Tells a file from the one before it: disks give the same number again and again."""
+    return beat.st_ino, beat.st_mtime_ns
 
 
 def _last(folder: Path) -> os.stat_result | None:

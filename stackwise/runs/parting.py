@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = ("rack", "state", "best")
 ENDS = ("status.json", "exit.json")
-WEIGHTS = (*CHECKPOINTS, "stages", "start")
+WEIGHTS = (*CHECKPOINTS, "stages", "earlier", "bests", "start")
 LEFT_OUT = ("cache", "control", LOCK, SUPERVISOR, NEXT)  # of this machine, or made again
 TRIES = 20
 

@@ -1,7 +1,7 @@
 """status.json and exit.json: how a run stands and how it ended, replaced as a whole each time.
 
 The process that trains writes it through `writer.py`; before and after that, the one that
-supervises it does. What the states mean is said in `folder.py`.
+supervises it does. What the states mean is said in `standing.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def begin(folder: Path, state: str, **facts: Any) -> None:
         facts: What else is said, until the state changes again.
     """
     found = {key: value for key, value in read(folder).items() if key not in ("waits_for", "state")}
-    write(folder, {**found, **facts, "state": state, **now_facts(boot()), "pid": os.getpid()})
+    said = {**found, **facts, "state": state, **now_facts(boot()), "pid": os.getpid()}
+    write(folder, said, last=state == "stopped")
 
 
 def write(folder: Path, facts: dict[str, Any], *, last: bool = False) -> None:

@@ -39,6 +39,7 @@ class RunWriter:
         folder: The run's.
         columns: What a row of metrics may hold.
         worked: Says with each heartbeat how long the run has been at work; None: nothing is said.
+        held: Its lock, if this process has it already; it is let go of at the end all the same.
 
     Raises:
         RunBusy: If another process is training the run.
@@ -50,12 +51,18 @@ class RunWriter:
         columns: Mapping[str, str] = COLUMNS,
         *,
         worked: Callable[[], float] | None = None,
+        held: lock.Lock | None = None,
     ) -> None:
         self.folder, self.worked = folder, worked
-        self.lock: lock.Lock | None = None
+        self.facts: dict[str, Any] = {}
+        self.state = "running"
+        self.guard = threading.Lock()
+        self.closing = threading.Event()
+        self.pulse = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self.lock = held
         try:
             with undisturbed():
-                self.lock = lock.take(folder)
+                self.lock = held or lock.take(folder)
             sweep(folder)
             (folder / "metrics.parquet").unlink(missing_ok=True)
             self.attempt = 1 + max((int(path.stem) for path in segments(folder)), default=0)
@@ -68,11 +75,6 @@ class RunWriter:
             if self.lock is not None:
                 self.lock.release()
             raise
-        self.facts: dict[str, Any] = {}
-        self.state = "running"
-        self.guard = threading.Lock()
-        self.closing = threading.Event()
-        self.pulse = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
         assert self.lock is not None

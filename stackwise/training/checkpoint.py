@@ -26,9 +26,10 @@ from typing import Any
 from stackwise.atomic import PART, flush, write_text
 from stackwise.disk_errors import disk_named
 from stackwise.jsontext import dumps
+from stackwise.runs.damage import RESTORE
 from stackwise.runs.records import MANIFEST
 from stackwise.seals import sealed as sealed
-from stackwise.training.manifest import read_manifest
+from stackwise.training.manifest import CheckpointError, read_manifest
 from stackwise.training.part_names import FILE, NAME, home_of
 from stackwise.training.tensorfile import Tensors, holds, save_file
 from stackwise.versions import MANIFEST as MANIFEST_KIND
@@ -73,7 +74,7 @@ def save(
 
     Raises:
         OSError: If the disk is full or the folder cannot be written; the last one is intact.
-        CheckpointError: If the present one is damaged.
+        CheckpointError: If the present one is damaged, or lacks a file that is still wanted.
         ValueError: If a part's name cannot be a file's, or `unchanged` names an unknown part.
     """
     old = read_manifest(folder)["parts"] if (folder / MANIFEST).exists() else {}
@@ -83,9 +84,10 @@ def save(
         entries = {}
         for name in dict.fromkeys([*parts, *unchanged]):
             before = old.get(name)
-            still = name in unchanged and before is not None and _is_there(folder, name, before)
-            if before is not None and (still or name not in parts):
+            if name in unchanged and before is not None and _is_there(folder, name, before):
                 entries[name] = before
+            elif name not in parts:
+                raise CheckpointError(f"{folder.name}: the file of {name} is missing; {RESTORE}")
             else:
                 part = parts[name]
                 if not isinstance(part, Written):

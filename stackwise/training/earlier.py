@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise.atomic import PART, flush, write_text
+from stackwise.bounded import check_no_links
 from stackwise.disk_errors import disk_named
 from stackwise.jsontext import dumps
 from stackwise.runs import Run, RunError, lock, status
@@ -79,11 +80,19 @@ def keep_in(folder: Path, step: int, checkpoint: Path) -> None:
         raise
 
 
-def forget_earlier(work: Work) -> None:
-    """Remove the earlier checkpoints that are too many, or of steps that are taken again."""
+def forget_earlier(work: Work, *, later: bool = True) -> None:
+    """Remove the earlier checkpoints that are too many, or of steps that are taken again.
+
+    Args:
+        work: The run.
+        later: Whether those of later steps go, too: a run that went back has what it left until it
+            has written its next.
+    """
     folder, most = work.run.path / FOLDER, work.placement.keep_last - 1
-    before = [step for step in steps_in(folder) if step < work.at.total_steps]
-    forget(folder, set(before[max(0, len(before) - most) :]))
+    steps, now = steps_in(folder), work.at.total_steps
+    before = [step for step in steps if step < now]
+    after = [] if later else [step for step in steps if step > now]
+    forget(folder, {*before[max(0, len(before) - most) :], *after})
 
 
 def forget(folder: Path, kept: set[int]) -> None:
@@ -157,8 +166,8 @@ def home_at(run: Run, step: int) -> Path:
 def go_back(run: Run, step: int) -> None:
     """Make an earlier checkpoint the present one; what is there in its place may be damaged.
 
-    A kill leaves the one or the other. The one that is left is kept, if it is whole, until the run
-    has written its next.
+    A kill leaves the one or the other, of a run that is not finished. The one that is left is kept,
+    if it is whole, until the run has written its next.
 
     Args:
         run: The run; nobody trains it.
@@ -168,13 +177,17 @@ def go_back(run: Run, step: int) -> None:
         CheckpointError: If every one of that step is damaged or another run's.
         RunError: If there is none of that step, or the run was pruned.
         RunBusy: If the run is being trained.
-        OSError: If it cannot be written.
+        OSError: If it cannot be written, or a link in its folder leads out of it.
     """
+    check_no_links(run.path)
     check_unpruned(run)
     home_at(run, step)
     with lock.take(run.path):
         home = whole_at(run, step)
         rack, left = run.path / RACK, None
+        finished = status.read(run.path).get("state") == "finished"
+        if finished:  # first: nothing else may be taken for a finished run's weights
+            status.begin(run.path, "stopped")
         if home != run.path:
             with suppress(CheckpointError):
                 left = step_in(read_manifest(rack))
@@ -182,8 +195,7 @@ def go_back(run: Run, step: int) -> None:
                     keep_in(run.path / FOLDER, left, rack)
             take_over(home / RACK, rack)
         append_event(run.path, "went_back", to_step=step, from_step=left)
-        if status.read(run.path).get("state") == "finished":
-            status.begin(run.path, "stopped")
+        if finished:
             (run.path / "metrics.parquet").unlink(missing_ok=True)
 
 

@@ -17,7 +17,7 @@ from stackwise.atomic import PART, flush, make_folder, write_text
 from stackwise.jsontext import dumps
 from stackwise.runs.records import MANIFEST
 from stackwise.training.manifest import CheckpointError, read_manifest, verify_part
-from stackwise.training.ownership import RACK
+from stackwise.training.ownership import RACK, WHOLE
 from stackwise.training.part_names import home_of
 from stackwise.training.work import Work
 
@@ -41,19 +41,21 @@ def keep_stage(work: Work) -> None:
 def is_kept(rack: Path, kept: Path) -> bool:
     """Whether a folder has the files of a checkpoint; not what was there before it was gone back.
 
-    Of files that were damaged there are others by then, of the same names.
+    Of files that were damaged there are others by then, of the same names. Stacks that the next
+    stage has put into the checkpoint meanwhile are none of the end's.
     """
     if not (kept / RACK / MANIFEST).exists():
         return False
     try:
-        manifest = read_manifest(rack)
-        return read_manifest(kept / RACK) == manifest and all(
+        there, end = read_manifest(rack), read_manifest(kept / RACK)
+        same = all(there["counters"][key] == end["counters"][key] for key in WHOLE)
+        return same and all(
             (home_of(rack, name) / entry["file"]).samefile(
                 home_of(kept / RACK, name) / entry["file"]
             )
-            for name, entry in manifest["parts"].items()
+            for name, entry in end["parts"].items()
         )
-    except (CheckpointError, FileNotFoundError):
+    except (CheckpointError, FileNotFoundError, LookupError, TypeError):
         return False
 
 

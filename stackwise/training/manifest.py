@@ -7,6 +7,7 @@ is written is in `checkpoint.py`; which run one is of, in `ownership.py`.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from collections.abc import Collection, Mapping
@@ -27,6 +28,7 @@ from stackwise.training.part_names import NAME, holds_weights, home_of
 from stackwise.versions import MANIFEST as MANIFEST_KIND
 from stackwise.versions import VersionError, upgraded, version_of
 
+LOST = (errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO))
 LARGEST_MANIFEST = 16 << 20
 
 
@@ -112,6 +114,8 @@ def read_part(
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise _gone(folder, manifest, where) from None
+    except OSError as error:
+        raise _unread(error, where) from error
     except SafetensorError as error:
         raise CheckpointError(f"{where}: {error}; {RESTORE}") from None
 
@@ -145,6 +149,8 @@ def verify_part(
             )
     except FileNotFoundError:
         raise _gone(folder, manifest, where) from None
+    except OSError as error:
+        raise _unread(error, where) from error
     beat()
     return path
 
@@ -161,11 +167,22 @@ def verify_all(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 def _gone(folder: Path, manifest: Mapping[str, Any], where: str) -> CheckpointError:
     """Why a file is missing: another checkpoint took its place, or it was lost."""
-    if read_manifest(folder) != manifest:
+    try:
+        same = read_manifest(folder) == manifest
+    except NoCheckpoint:  # an earlier one, of which there are so many at most
+        same = False
+    if not same:
         return CheckpointReplaced(
             f"{folder.name}: a newer checkpoint was written while it was read; read it again"
         )
     return CheckpointError(f"{where}: is missing; {RESTORE}")
+
+
+def _unread(error: OSError, where: str) -> Exception:
+    """What a file that cannot be read comes to: damage, if the disk has lost it."""
+    if error.errno not in LOST:
+        return error
+    return CheckpointError(f"{where}: cannot be read: {error.strerror}; {RESTORE}")
 
 
 def weights_hash(folder: Path, parts: Collection[str] | None = None) -> str:

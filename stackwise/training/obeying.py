@@ -1,7 +1,7 @@
 """What a run does of what it is asked through its folder, between two steps.
 
 How it is asked is in `stackwise/runs/control.py`; what follows when a stop is not obeyed, in
-`stackwise/detached/supervisor.py`.
+`stackwise/detached/pressing.py`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,7 +28,7 @@ from stackwise.model.codes import operators
 from stackwise.model.formats import format_called
 from stackwise.probing import as_probed, asked_probes, bounded_probes
 from stackwise.rules import check_placement
-from stackwise.runs import Run, RunWriter
+from stackwise.runs import Run, RunBusy, RunWriter, lock, status
 from stackwise.runs.listing import write_plan
 from stackwise.runs.records import MANIFEST
 from stackwise.stage import Stage
@@ -83,6 +83,7 @@ def open_work(
         CheckpointError: If its checkpoint is damaged.
     """
     check_no_links(run.path)
+    attempt = status.read(run.path).get("attempt")
     before = Placement.load(run.path / "placement.yaml")
     placement = placement or before
     pacer = pacer_of(run)
@@ -100,7 +101,8 @@ def open_work(
     worked = None if pacer is None else pacer.clock.seconds
     with (
         computing_alike(run, placement, device),
-        RunWriter(run.path, worked=worked) as writer,
+        held_as_seen(run, attempt) as held,
+        RunWriter(run.path, worked=worked, held=held) as writer,
         memory_named(run, placement),
     ):
         writer.event("opened", device=name_of(device), threads=torch.get_num_threads())
@@ -121,7 +123,7 @@ def open_work(
         say_what_is_cut(work)
         if (run.path / RACK / MANIFEST).exists():
             restore(work)
-            forget_earlier(work)
+            forget_earlier(work, later=False)
             tidy_up(work)
         else:
             check_files(run)
@@ -137,6 +139,20 @@ def open_work(
                 drop_caches(leaves)
         with closing(shelf) if shelf is not None else nullcontext():
             yield work
+
+
+@contextmanager
+def held_as_seen(run: Run, attempt: Any) -> Iterator[lock.Lock]:
+    """Hold a run, if nobody has trained it since it was looked at.
+
+    Raises:
+        RunBusy: If another process trains it, or has meanwhile.
+    """
+    with lock.take(run.path) as held:
+        found = status.read(run.path)
+        if found.get("attempt") != attempt or found.get("state") == "finished":
+            raise RunBusy(f"run {run.id}: another process has just trained it; ask again")
+        yield held
 
 
 def tidy_up(work: Work) -> None:

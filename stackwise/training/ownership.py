@@ -2,7 +2,7 @@
 
 A run is known by what decides its weights and not by its folder, which may be renamed and moved:
 its experiment and stages, its data, and the model that it began with. Their hashes stand in each
-manifest of the run. What else a manifest holds is in `saved.py` and `watch.py`.
+manifest of the run. What else a manifest holds is in `saved.py` and `bests.py`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -272,7 +273,11 @@ def bytes_of_kept(run: Path) -> int:
     places = [run / "rack", run / "state", run / "best"]
     known = {file.stat().st_ino for place in places if place.is_dir() for file in place.iterdir()}
     files = (file for name in KEPT for file in (run / name).rglob("*.*"))
-    found = {stat.st_ino: stat.st_size for stat in map(os.stat, files)}
+    found = {}
+    for file in files:
+        with suppress(FileNotFoundError):  # of a run that another process trains
+            stat = file.stat()
+            found[stat.st_ino] = stat.st_size
     return sum(count for inode, count in found.items() if inode not in known)
 
 

@@ -136,6 +136,7 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
     """Write a checkpoint of these parts, and of those of the last one that are `unchanged`."""
     if work.pacer is not None:
         work.at.worked = work.pacer.clock.seconds()
+    events = work.writer.events.count
     work.writer.settle()  # no step that a checkpoint stands on may be missing from the metrics
     keep_present(work)
     save(
@@ -146,7 +147,7 @@ def write(work: Work, number: int, parts: Parts, unchanged: set[str]) -> None:
         formats={name: str(packing(work.exp.precision)) for name in parts if name in work.packed},
         run=work.identity,
         counters=asdict(work.at),
-        events=work.writer.events.count,
+        events=events,
     )
     forget_earlier(work)
     work.on_disk |= {name for name in parts if holds_weights(name)}

@@ -22,6 +22,7 @@ from torch import Tensor
 from stackwise.pulse import beat
 
 PIECE_BYTES = 1 << 20
+WRITTEN_BYTES = 64 << 20  # at a time; each is a sign of life
 MADE_BYTES = 8 << 20  # of a lazy tensor, at a time; one row at least
 DTYPES = {
     torch.float64: "F64",
@@ -91,7 +92,8 @@ def save_file(tensors: Tensors, path: Path) -> str:
         for piece in pieces(tensors):
             digest.update(piece)
             while piece:
-                piece = piece[file.write(piece) :]
+                piece = piece[file.write(piece[:WRITTEN_BYTES]) :]
+                beat()
             del piece  # before the next one is made
     return digest.hexdigest()
 

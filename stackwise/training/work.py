@@ -1,7 +1,7 @@
 """A run while it is being carried out: what is open, and how far it has come.
 
-It is opened in `opening.py`, written down and read back in `saved.py`; the loop over its steps is
-in `run.py`.
+It is opened in `opening.py`, written down in `saved.py` and read back in `restoring.py`; the loop
+over its steps is in `run.py`.
 """
 
 from __future__ import annotations

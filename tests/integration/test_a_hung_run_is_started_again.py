@@ -38,13 +38,19 @@ if deed.startswith("saves"):
 say()
 if deed == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
+if deed == "stops and hangs":
+    (run / "control").mkdir()
+    order = {"command": "stop", "time": time.time(), "patience": 1e9}
+    (run / "control" / "0001.json").write_text(json.dumps(order))
+if deed == "told":
+    os.kill(os.getpid(), signal.SIGTERM)
 if deed == "held":
     os.kill(os.getpid(), signal.SIGSTOP)
 if deed == "fails":
     (run / "exit.json").write_text(json.dumps({"state": "failed", "error": "why", "attempt": 1}))
     say(state="failed")
     sys.exit(1)
-while deed in ("hangs", "saves and hangs"):
+while deed.endswith("hangs"):
     time.sleep(0.05)
     say(heartbeat=time.time())
 say(state="finished")
@@ -108,6 +114,16 @@ def test_one_that_is_killed_has_died_otherwise(made, supervised) -> None:
     assert alerts == [
         "died: its process was ended by SIGKILL, as the system does when memory runs out"
     ]
+
+
+def test_one_that_is_told_to_stop_has_stopped(made, supervised) -> None:
+    ended, told, _ = supervised("told,ends", died=True)
+    assert (ended, told, read_mapping(made.path / "exit.json")["code"]) == ("stopped", [], 143)
+
+
+def test_one_that_hangs_as_it_is_to_stop_is_ended_and_not_started_again(made, supervised) -> None:
+    ended, told, _ = supervised("stops and hangs,ends")
+    assert (ended, told) == ("stopped", [])
 
 
 def test_one_that_fails_by_itself_has_failed(made, supervised) -> None:

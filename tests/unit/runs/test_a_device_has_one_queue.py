@@ -16,6 +16,7 @@ from stackwise.detached.device_queue import (
     folder_of,
     give_back,
     holding,
+    share,
     take_ticket,
     tickets,
 )
@@ -33,6 +34,17 @@ def test_who_comes_later_waits(tmp_path) -> None:
     assert [ticket.run for ticket in before(second)] == [str(tmp_path / "a")]
     give_back(first)
     assert before(second) == []
+
+
+def test_a_ticket_counts_while_one_of_its_processes_lives(tmp_path) -> None:
+    """That of a run which is started again is nobody else's between its two trainers."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    first, second = take_ticket("cpu", tmp_path / "a"), take_ticket("cpu", tmp_path / "b")
+    share(first, child.pid)
+    for _ in range(2):
+        assert [ticket.run for ticket in before(second)] == [str(tmp_path / "a")]
+        child.kill()
+        child.wait()
 
 
 def test_devices_have_queues_of_their_own(tmp_path, monkeypatch) -> None:
@@ -56,7 +68,7 @@ def test_the_dead_are_not_waited_for(tmp_path) -> None:
     assert list(folder_of("cpu").iterdir()) == [mine.path]
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"run": "x"}', '{"run": "x", "owner": {"pid": 1}}'])
+@pytest.mark.parametrize("text", ["", "{", '{"run": "x"}', '{"run": "x", "owners": [{"pid": 1}]}'])
 def test_a_ticket_that_cannot_be_read_goes_after_a_while(tmp_path, text) -> None:
     folder = folder_of("cpu")
     folder.mkdir(parents=True)
@@ -73,7 +85,7 @@ def test_another_process_of_the_same_number_is_not_taken_for_the_owner(tmp_path)
     owner = {**asdict(this_process()), "started": "1"}
     folder = folder_of("cpu")
     folder.mkdir(parents=True)
-    (folder / "000000001.json").write_text(json.dumps({"run": "x", "owner": owner}))
+    (folder / "000000001.json").write_text(json.dumps({"run": "x", "owners": [owner]}))
     assert before(take_ticket("cpu", tmp_path)) == []
 
 

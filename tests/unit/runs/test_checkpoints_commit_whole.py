@@ -15,7 +15,7 @@ import torch
 
 from stackwise import __version__
 from stackwise.runs.damage import RESTORE
-from stackwise.training import checkpoint
+from stackwise.training import checkpoint, manifest
 from stackwise.training.checkpoint import save
 from stackwise.training.manifest import (
     LARGEST_MANIFEST,
@@ -240,6 +240,26 @@ def test_damage_is_named_with_the_way_out(rack) -> None:
     state = next((rack.parent / "state").iterdir())
     state.unlink()
     assert message_of(rack, "s1.optimizer") == f"state/{state.name}: is missing; {way_out}"
+
+
+def test_a_file_that_the_disk_has_lost_is_damage(tmp_path, monkeypatch) -> None:
+    rack = tmp_path / "rack"
+    save(rack, parts_at(1))
+
+    def lost(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(manifest, "sha256_of", lost)
+    with pytest.raises(CheckpointError, match=r"rack/s0-.*: cannot be read: Input/output error;"):
+        read_part(rack, read_manifest(rack), "s0")
+
+
+def test_a_file_that_is_wanted_still_is_not_listed_once_it_is_gone(tmp_path) -> None:
+    rack = tmp_path / "rack"
+    save(rack, parts_at(1))
+    (rack / read_manifest(rack)["parts"]["s0"]["file"]).unlink()
+    with pytest.raises(CheckpointError, match="the file of s0 is missing"):
+        save(rack, {"s1": parts_at(2)["s1"]}, unchanged=["s0"])
 
 
 def test_no_checkpoint_yet_is_said(tmp_path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stackwise.training import checkpoint, kept_stages
-from stackwise.training.kept_stages import copy_checkpoint, keep
+from stackwise.training.kept_stages import copy_checkpoint, is_kept, keep
 from stackwise.training.kept_stages import kept_stages as kept
 from stackwise.training.manifest import CheckpointError, read_manifest, weights_hash
 
@@ -50,6 +50,18 @@ def test_a_lost_file_is_named_and_nothing_is_kept(rack, tmp_path) -> None:
     with pytest.raises(CheckpointError, match=rf"state/{file.name}: is missing"):
         keep(rack, tmp_path / "stages" / "0000")
     assert kept(tmp_path) == []
+
+
+def test_it_is_not_kept_again_with_what_the_next_stage_has_put_there(rack, tmp_path) -> None:
+    """Else a fork of it would begin with the next stage's stacks, if a kill came just then."""
+    at, target = {"stage": 1, "step": 0, "total_steps": 4}, tmp_path / "stages" / "0000"
+    numbers = {"weight": torch.ones(8)}
+    checkpoint.save(rack, {"s0": numbers}, counters=at)
+    keep(rack, target)
+    checkpoint.save(rack, {"s1": numbers}, unchanged=["s0"], counters={**at, "seconds": 2.0})
+    assert is_kept(rack, target)
+    checkpoint.save(rack, {"s0": {"weight": torch.zeros(8)}}, counters=at)
+    assert not is_kept(rack, target)
 
 
 def test_only_plain_digits_name_a_stage(rack, tmp_path) -> None:
