@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import flush, sha256_of, write_text
+from stackwise.drafts import FETCH, drafted
 from stackwise.jsontext import dumps
 from stackwise.mirrors import index
 from stackwise.mirrors.errors import MirrorError
@@ -23,8 +23,6 @@ from stackwise.report import bytes_text
 from stackwise.runs import Run, RunError
 from stackwise.training.checkpoint import MANIFEST, CheckpointError, home_of, read_manifest
 from stackwise.training.kept_stages import same_file
-
-DRAFT = ".fetch-"
 
 
 def fetch(url: str, runs_dir: str | Path = "runs") -> Run:
@@ -47,8 +45,7 @@ def fetch(url: str, runs_dir: str | Path = "runs") -> Run:
     if target.exists() or target.is_symlink():
         raise RunError(f"{target}: is there already; move it away, or name another --runs-dir")
     Path(runs_dir).mkdir(parents=True, exist_ok=True)
-    drafts = Path(tempfile.mkdtemp(prefix=DRAFT, dir=runs_dir))
-    try:
+    with drafted(Path(runs_dir), FETCH) as drafts:
         run = drafts / said["run"]
         run.mkdir()
         write_manifests(run, said["checkpoints"], store.shown)
@@ -60,8 +57,6 @@ def fetch(url: str, runs_dir: str | Path = "runs") -> Run:
             flush(folder)
         run.rename(target)
         flush(target.parent)
-    finally:
-        shutil.rmtree(drafts, ignore_errors=True)
     return Run(target)
 
 
