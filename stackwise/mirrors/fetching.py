@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import flush, sha256_of, write_text
-from stackwise.drafts import FETCH, drafted
+from stackwise.drafts import FETCH, drafted, sweep
 from stackwise.jsontext import dumps
 from stackwise.mirrors import index
 from stackwise.mirrors.errors import MirrorError
@@ -42,6 +42,7 @@ def fetch(url: str, runs_dir: str | Path = "runs") -> Run:
     assert found is not None
     said = found[1]
     target = Path(runs_dir, said["run"])
+    sweep(Path(runs_dir), FETCH)
     if target.exists() or target.is_symlink():
         raise RunError(f"{target}: is there already; move it away, or name another --runs-dir")
     Path(runs_dir).mkdir(parents=True, exist_ok=True)
