@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from stackwise.cli.arguments import read
-from stackwise.cli.streams import streams
+from stackwise.cli.streams import standard_streams
 from stackwise.exit_codes import code_of, stop_code
 from stackwise.printing import say
 from stackwise.stopping import listening, was_interrupted
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     What takes long to import is imported inside, so that Ctrl-C is answered from the start.
     """
-    with listening(program=True), streams():
+    with listening(program=True), standard_streams():
         try:
             return printed(arguments)
         except KeyboardInterrupt as stop:

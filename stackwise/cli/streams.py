@@ -62,7 +62,7 @@ class Named(io.FileIO):
 
 
 @contextmanager
-def streams() -> Iterator[None]:
+def standard_streams() -> Iterator[None]:
     """Inside, the standard streams of a program of ours are as above."""
     hold_numbers()
     before = sys.stdout, sys.stderr
