@@ -19,6 +19,7 @@ from stackwise.pulse import beat
 
 PIECE_BYTES = 1 << 20
 PART = ".part"
+PIECE_BYTES = 1 << 20
 DRAFT = re.compile(r"\.(.+)\.\d+-\d+\.part")  # as `replacing` calls it
 _numbers = itertools.count()
 
@@ -124,6 +125,33 @@ def append(file: FileIO, data: bytes | memoryview, *, end: int | None = None) ->
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(file.name)) from None
     return before + len(memoryview(data))
+
+
+def is_named(file: FileIO, path: Path) -> bool:
+    """Whether an open file is still the one of its name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def named_again(file: FileIO, path: Path) -> FileIO:
+    """An open file under its name again, which was removed or is another file's by now.
+
+    Args:
+        file: Open to read, too; it is closed.
+        path: The name; what bears it now is replaced.
+
+    Raises:
+        OSError: If it cannot be written; the file stays open.
+    """
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as part:
+        again, place = part.open("x+b", buffering=0), 0
+        while piece := os.pread(file.fileno(), PIECE_BYTES, place):
+            place = append(again, piece)
+    file.close()
+    return again
 
 
 def flush(path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import PART, write_text
+from stackwise.drafts import BESIDE_RUNS, left_in, remove_left
 from stackwise.errors import ExperimentError
 from stackwise.jsontext import dumps, read_mapping
 from stackwise.runs import Run, RunBusy, RunError, lock, runs_in
@@ -84,7 +85,7 @@ def prune(
         yes: Remove it; else nothing is changed.
 
     Returns:
-        One for each run, the newest first.
+        One for each run, the newest first, and for what killed processes left beside them.
 
     Raises:
         ExperimentError: If a number is negative.
@@ -100,7 +101,16 @@ def prune(
         ends = keep_stages or run.path.resolve() in shared
         goes = weights and run.path.resolve() not in whole
         found.append(pruned(run, weights=goes, keep_stages=ends, yes=yes))
-    return found
+    return found + [left_over(path, yes) for path in left_in(Path(runs_dir), *BESIDE_RUNS)]
+
+
+def left_over(path: Path, yes: bool) -> Pruned:
+    """Remove what a killed process left beside runs, or say what that would be."""
+    files = {str(file.relative_to(path)): "" for file in path.rglob("*") if file.is_file()}
+    freed = freed_bytes(path, files)
+    if yes:
+        remove_left(path)
+    return Pruned(path.name, path, ("left-overs",), tuple(files), freed)
 
 
 def pruned(run: Run, *, weights: bool, keep_stages: bool, yes: bool) -> Pruned:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from stackwise.cli.arguments import read
+from stackwise.cli.streams import standard_streams
 from stackwise.exit_codes import code_of, stop_code
 from stackwise.printing import say
 from stackwise.stopping import listening, was_interrupted
@@ -24,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     What takes long to import is imported inside, so that Ctrl-C is answered from the start.
     """
-    with listening(program=True):
+    with listening(program=True), standard_streams():
         try:
-            return answered(arguments)
+            return printed(arguments)
         except KeyboardInterrupt as stop:
             print("stackwise: interrupted", file=sys.stderr)
             return stop_code(stop)
@@ -35,6 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             print("stackwise: interrupted", file=sys.stderr)  # what it broke, as an import
             return stop_code()
+
+
+def printed(arguments: Sequence[str] | None) -> int:
+    """Run it, and print what is in hand."""
+    code = answered(arguments)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        say(f"stackwise: {error}", error=True)
+        return code or code_of(error)
+    return code
 
 
 def answered(arguments: Sequence[str] | None) -> int:

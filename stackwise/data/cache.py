@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +21,13 @@ from xxhash import xxh3_128
 
 from stackwise.atomic import flush, flush_all
 from stackwise.data.errors import DataError
+from stackwise.drafts import drafted
 from stackwise.jsontext import parsed
 from stackwise.seals import opened, sealed
 
 VARIABLE = "STACKWISE_CACHE"
 MANIFEST = "manifest.json"
+MAKING = ".making-"
 PIECE_BYTES = 8 << 20
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _hashes: dict[tuple[Path, int, int, int], str] = {}
@@ -57,11 +58,10 @@ def draft(cache: Path, kind: str) -> Iterator[Path]:
     Raises:
         DataError: If the cache cannot be written to.
     """
-    path: Path | None = None
     try:
         (cache / kind).mkdir(parents=True, exist_ok=True)
-        path = Path(tempfile.mkdtemp(prefix=".making-", dir=cache / kind))
-        yield path
+        with drafted(cache / kind, MAKING) as path:
+            yield path
     except OSError as error:
         if error.errno not in UNWRITABLE and not isinstance(
             error, FileExistsError | NotADirectoryError
@@ -71,9 +71,6 @@ def draft(cache: Path, kind: str) -> Iterator[Path]:
             f"{cache}: prepared data cannot be written there: {error.strerror}; "
             f"set {VARIABLE} to a folder with room"
         ) from error
-    finally:
-        if path is not None:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def publish(made: Path, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:

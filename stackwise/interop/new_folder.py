@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stackwise.atomic import PART, flush
+from stackwise.drafts import claimed, remove_left
 from stackwise.interop.errors import ModelError
 from stackwise.report import bytes_text
 
@@ -37,20 +38,22 @@ def new_folder(target: Path, source: Path, need_bytes: int) -> Iterator[Path]:
     part = target.parent / f".{target.name}{PART}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        remove_left(part)
         part.mkdir()
     except FileExistsError:
         raise ModelError(
-            f"{part}: is there already, of another process that writes {target} or of one that "
-            "was killed; wait for it, or remove it"
+            f"{part}: is there already, of another process that writes {target}; wait for it, or "
+            "remove it"
         ) from None
     except OSError as error:
         raise unwritable(target, error) from error
     try:
-        yield part
-        flush(part)
-        if target.is_dir():
-            target.rmdir()
-        os.rename(part, target)
+        with claimed(part):
+            yield part
+            flush(part)
+            if target.is_dir():
+                target.rmdir()
+            os.rename(part, target)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, OSError):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stackwise.atomic import flush, sha256_of, write_text
+from stackwise.drafts import FETCH, drafted, sweep
 from stackwise.jsontext import dumps
 from stackwise.mirrors import index
 from stackwise.mirrors.errors import MirrorError
@@ -25,8 +25,6 @@ from stackwise.runs.records import MANIFEST
 from stackwise.training.kept_stages import same_file
 from stackwise.training.manifest import CheckpointError, read_manifest
 from stackwise.training.part_names import home_of
-
-DRAFT = ".fetch-"
 
 
 def fetch(url: str, runs_dir: str | Path = "runs") -> Run:
@@ -46,11 +44,11 @@ def fetch(url: str, runs_dir: str | Path = "runs") -> Run:
     assert found is not None
     said = found[1]
     target = Path(runs_dir, said["run"])
+    sweep(Path(runs_dir), FETCH)
     if target.exists() or target.is_symlink():
         raise RunError(f"{target}: is there already; move it away, or name another --runs-dir")
     Path(runs_dir).mkdir(parents=True, exist_ok=True)
-    drafts = Path(tempfile.mkdtemp(prefix=DRAFT, dir=runs_dir))
-    try:
+    with drafted(Path(runs_dir), FETCH) as drafts:
         run = drafts / said["run"]
         run.mkdir()
         write_manifests(run, said["checkpoints"], store.shown)
@@ -62,8 +60,6 @@ def fetch(url: str, runs_dir: str | Path = "runs") -> Run:
             flush(folder)
         run.rename(target)
         flush(target.parent)
-    finally:
-        shutil.rmtree(drafts, ignore_errors=True)
     return Run(target)
 
 

@@ -25,7 +25,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stackwise.atomic import append
+from stackwise.atomic import append, is_named, named_again
 from stackwise.bounded import opened
 from stackwise.jsontext import dumps, loads
 from stackwise.runs import status
@@ -50,7 +50,7 @@ class EventLog:
     """
 
     def __init__(self, path: Path, attempt: int) -> None:
-        self.file = path.open("ab", buffering=0)
+        self.path, self.file = path, path.open("a+b", buffering=0)
         self.count, self.end = whole_lines(path)
         self.attempt = attempt
         self.guard = threading.Lock()
@@ -76,6 +76,14 @@ class EventLog:
     def settle(self) -> None:
         """Let no power cut take what was written."""
         os.fsync(self.file.fileno())
+
+    def keep(self) -> bool:
+        """Put the file back if it was removed or replaced; whether that was needed."""
+        with self.guard:
+            if is_named(self.file, self.path):
+                return False
+            self.file = named_again(self.file, self.path)
+            return True
 
     def close(self) -> None:
         """Close the file."""

@@ -11,13 +11,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from stackwise.atomic import flush, flush_all, make_folder, sha256_of, write_text
+from stackwise.atomic import flush, flush_all, make_folder, sha256_of, sweep, write_text
 from stackwise.jsontext import dumps
 from stackwise.own_code import CodeFile
 from stackwise.runs.carried import facts_of, write_code
 from stackwise.runs.damage import RunError
 from stackwise.runs.folder import Run
-from stackwise.runs.lock import Lock, RunBusy, take
+from stackwise.runs.lock import LOCK, Lock, RunBusy, is_held, take
 from stackwise.runs.records import STAGES, is_run
 from stackwise.seals import sealed
 from stackwise.versions import RUN
@@ -70,10 +70,10 @@ def make_run(
         )
     held: Lock | None = None
     try:
-        folder = _claim(Path(runs_dir), run_id, rerun)
-        held = _alone(folder)
+        folder, held = _claim(Path(runs_dir), run_id, rerun)
         if held is None:
             return Run(folder)
+        sweep(folder)
         write_text(folder / "experiment.yaml", experiment)
         write_text(folder / "placement.yaml", placement)
         write_plan(folder, plan)
@@ -129,8 +129,11 @@ def _alone(folder: Path) -> Lock | None:
     return None
 
 
-def _claim(runs_dir: Path, run_id: str, rerun: bool) -> Path:
-    """The run's folder; with `rerun` one that was not there before."""
+def _claim(runs_dir: Path, run_id: str, rerun: bool) -> tuple[Path, Lock | None]:
+    """The run's folder, and the right to make it; with `rerun` one that was no run before.
+
+    So what a killed process had made half is made whole, and keeps no name.
+    """
     make_folder(runs_dir)
     names = (run_id if number == 1 else f"{run_id}-{number}" for number in range(1, 1 << 30))
     for name in names:
@@ -138,11 +141,19 @@ def _claim(runs_dir: Path, run_id: str, rerun: bool) -> Path:
         try:
             folder.mkdir()
         except FileExistsError:
-            if rerun or not folder.is_dir():
+            if not folder.is_dir() or (rerun and not _is_half_made(folder)):
                 continue
         flush(runs_dir)
-        return folder
+        held = _alone(folder)
+        if held is not None or not rerun:
+            return folder, held
     raise RunError(f"{runs_dir}: has no name left for {run_id!r}")
+
+
+def _is_half_made(folder: Path) -> bool:
+    """Whether a process began to make a run there, and is gone."""
+    begun = (folder / LOCK).exists() or not any(folder.iterdir())
+    return begun and not is_run(folder) and not is_held(folder)
 
 
 def attach(run: str | Path, runs_dir: str | Path = "runs") -> Run:

@@ -70,6 +70,13 @@ class Lock:
     def __exit__(self, *error: object) -> None:
         self.release()
 
+    def is_in(self, folder: Path, name: str = LOCK) -> bool:
+        """Whether it is the one that others find in a folder."""
+        try:
+            return os.path.samestat(os.fstat(self.handle), os.lstat(folder / name))
+        except FileNotFoundError:
+            return False
+
     def release(self) -> None:
         """Let go; once is enough, more does no harm."""
         if self.handle in _held:

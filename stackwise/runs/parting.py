@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stackwise.atomic import PART, replacing
+from stackwise.atomic import PART, flush
 from stackwise.bounded import check_no_links
+from stackwise.drafts import DELETED, claimed, drafted, sweep
 from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, RunBusy, take
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ CHECKPOINTS = ("rack", "state", "best")
 ENDS = ("status.json", "exit.json")
 WEIGHTS = (*CHECKPOINTS, "stages", "earlier", "bests", "start")
 LEFT_OUT = ("cache", "control", LOCK, SUPERVISOR, NEXT)  # of this machine, or made again
-TRIES = 20
+TRIES, SHARE = 20, ".share-"
 
 
 def delete_run(run: Run) -> list[Path]:
@@ -47,8 +47,9 @@ def delete_run(run: Run) -> list[Path]:
         raise RunBusy(f"run {run.id}: is {run.state}; stop it first, then delete it")
     path = run.path.resolve()  # `.` has no name to give another one
     left = caches_elsewhere(run)
-    gone = path.with_name(f".deleted-{os.getpid()}-{time.monotonic_ns()}")
-    with held(path):
+    gone = path.with_name(f"{DELETED}{os.getpid()}-{time.monotonic_ns()}")
+    sweep(path.parent, DELETED)
+    with held(path), claimed(path):
         os.rename(path, gone)  # from here on it is no run, whatever happens
         shutil.rmtree(gone)
     return left
@@ -98,18 +99,27 @@ def zip_run(run: Run, path: Path, *, weights: bool = True) -> None:
         OSError: If it cannot be written, or a link in its folder leads out of it.
     """
     check_no_links(run.path)
-    with replacing(path) as part, zipfile.ZipFile(
-        part, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False
-    ) as packed:  # fmt: skip
-        if not weights:
-            pack(packed, run.path, run.id, {*LEFT_OUT, *WEIGHTS})
-            return
-        with checkpoint_held(run, path.parent) as held:  # first, so that no number is older
-            if held is None:
-                pack(packed, run.path, run.id, set(LEFT_OUT))
-            else:
-                pack(packed, held, run.id, set())
-                pack(packed, run.path, run.id, {*LEFT_OUT, *CHECKPOINTS, *ENDS})
+    with drafted(path.parent, f".{path.name}{SHARE}") as drafts:
+        with zipfile.ZipFile(
+            drafts / path.name, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False
+        ) as packed:
+            pack_all(packed, run, drafts, weights)
+        flush(drafts / path.name)
+        os.replace(drafts / path.name, path)
+        flush(path.parent)
+
+
+def pack_all(packed: zipfile.ZipFile, run: Run, spare: Path, weights: bool) -> None:
+    """Add what of a run is shared."""
+    if not weights:
+        pack(packed, run.path, run.id, {*LEFT_OUT, *WEIGHTS})
+        return
+    with checkpoint_held(run, spare) as held:  # first, so that no number is older
+        if held is None:
+            pack(packed, run.path, run.id, set(LEFT_OUT))
+        else:
+            pack(packed, held, run.id, set())
+            pack(packed, run.path, run.id, {*LEFT_OUT, *CHECKPOINTS, *ENDS})
 
 
 def pack(packed: zipfile.ZipFile, folder: Path, run_id: str, out: set[str]) -> None:
@@ -142,8 +152,7 @@ def checkpoint_held(run: Run, spare: Path) -> Iterator[Path | None]:
     from stackwise.training.manifest import CheckpointError, CheckpointReplaced
 
     home = run.path if os.access(run.path, os.W_OK) else spare
-    draft = Path(tempfile.mkdtemp(prefix=".share-", dir=home))
-    try:
+    with drafted(home, SHARE) as draft:
         for attempt in range(TRIES):
             try:
                 hold(run, draft / str(attempt))
@@ -156,8 +165,6 @@ def checkpoint_held(run: Run, spare: Path) -> Iterator[Path | None]:
                 found = None
                 break
         yield found
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def hold(run: Run, target: Path) -> None:

@@ -22,6 +22,7 @@ from stackwise.runs.events import EventLog
 from stackwise.runs.heartbeat import now_facts
 from stackwise.runs.lock import RunBusy
 from stackwise.runs.metrics import COLUMNS, MetricLog, compact, segments
+from stackwise.runs.staying import Moved, Stay
 from stackwise.stopping import undisturbed
 
 HEARTBEAT_SECONDS = 1.0
@@ -65,6 +66,7 @@ class RunWriter:
                 self.lock = held or lock.take(folder)
             sweep(folder)
             (folder / "metrics.parquet").unlink(missing_ok=True)
+            self.stay = Stay(folder, self.lock)
             self.attempt = 1 + max((int(path.stem) for path in segments(folder)), default=0)
             self.events = EventLog(folder / "events.jsonl", self.attempt)
             self.metrics = MetricLog(folder / "metrics" / f"{self.attempt:04d}.arrows", columns)
@@ -102,7 +104,7 @@ class RunWriter:
             self.close("finished")
             return
         state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-        with suppress(OSError):  # if the disk is what failed, the error on its way says so
+        with suppress(OSError, Moved, RunBusy):  # the error on its way says what failed
             self.close(state, error=f"{type(error).__name__}: {error}")
 
     def event(self, kind: str, **fields: Any) -> None:
@@ -111,7 +113,9 @@ class RunWriter:
         Raises:
             ValueError, TypeError: If a field's name or value is not allowed.
             OSError: If it cannot be written.
+            Moved, RunBusy: As `look`.
         """
+        self.stay.check()
         self.events.write(kind, fields)
 
     def metric(self, row: Mapping[str, Any]) -> None:
@@ -127,12 +131,26 @@ class RunWriter:
         """Write the metrics in hand now."""
         self.metrics.flush()
 
+    def look(self) -> None:
+        """Make sure that the run is still where it is written to, and put back what is not.
+
+        Raises:
+            Moved, RunBusy: If it is not, or another process trains it; nothing is written then.
+            OSError: If it cannot be read or written.
+        """
+        for name in self.stay.look(self.events, self.metrics):
+            self.event("put_back", file=name, why="it was removed or replaced")
+
     def settle(self) -> None:
         """Write the metrics in hand, and wait until they and all events are on the disk.
 
         Needed before each checkpoint: a power cut right after one would lose the rows of steps that
         are not taken again. What it takes is in `benchmarks/durable.py`.
+
+        Raises:
+            Moved, RunBusy, OSError: As `look`.
         """
+        self.look()
         self.metrics.settle()
         self.events.settle()
 
@@ -144,13 +162,13 @@ class RunWriter:
     def tell(self, **facts: Any) -> None:
         """Say how it stands now, without waiting for the next heartbeat."""
         self.status(**facts)
-        with suppress(OSError):  # the next heartbeat tries again
+        with suppress(OSError, Moved, RunBusy):  # the next heartbeat tries again
             self._write_status()
 
     def become(self, state: str) -> None:
         """Change the state that status.json says, now: `running` or `paused`."""
         self.state = state
-        with suppress(OSError):  # the next heartbeat tries again
+        with suppress(OSError, Moved, RunBusy):  # the next heartbeat tries again
             self._write_status()
 
     def close(self, state: str, *, error: str | None = None) -> None:
@@ -169,8 +187,8 @@ class RunWriter:
 
     def _end(self, state: str, error: str | None) -> None:
         """Say how it ended, and let go of the run whether that can be written or not."""
-        assert self.lock is not None
         try:
+            self.look()
             self.state = state
             self.event(state, **({} if error is None else {"error": error}))
             self.events.settle()
@@ -181,7 +199,7 @@ class RunWriter:
                     compact(self.folder)
             self._write_status(last=True)  # of a run that says it has ended nothing is missing
         except OSError as refused:
-            with suppress(OSError):  # perhaps a few bytes can be written still
+            with suppress(OSError, Moved, RunBusy):  # perhaps a few bytes can be written still
                 self.state = "failed"
                 self._write_exit(error or str(refused))
                 self._write_status(last=True)
@@ -189,16 +207,18 @@ class RunWriter:
         finally:
             self.events.close()
             self.metrics.file.close()
-            self.lock.release()
+            self.stay.held.release()
 
     def _beat(self) -> None:
-        while not self.closing.wait(HEARTBEAT_SECONDS):
+        while self.stay.lost is None and not self.closing.wait(HEARTBEAT_SECONDS):
             # What cannot be written now stays in hand; the training thread meets the same error.
-            with suppress(OSError):
+            with suppress(OSError, Moved, RunBusy):
+                self.look()
                 self._write_status()
                 self.flush()
 
     def _write_status(self, *, last: bool = False) -> None:
+        self.stay.check()
         with self.guard:
             facts = {
                 **self.facts,

@@ -80,7 +80,7 @@ def save(
     old = read_manifest(folder)["parts"] if (folder / MANIFEST).exists() else {}
     _check_names(parts, unchanged, old)
     with disk_named(f"{folder.name}: the checkpoint cannot be written", INTACT):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         entries = {}
         for name in dict.fromkeys([*parts, *unchanged]):
             before = old.get(name)
@@ -110,7 +110,7 @@ def write_ahead(folder: Path, name: str, tensors: Tensors, *, written_in: int) -
     """
     old = read_manifest(folder)["parts"] if (folder / MANIFEST).exists() else {}
     with disk_named(f"{folder.name}: the checkpoint cannot be written", INTACT):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         return Written(_write(folder, name, tensors, old.get(name), written_in))
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from stackwise.config import Experiment, Placement
 from stackwise.curriculum import stages
 from stackwise.data.dataset import Dataset
 from stackwise.determinism import promised_here
+from stackwise.drafts import FORK, drafted
 from stackwise.errors import ExperimentError, Problem
 from stackwise.jsontext import dumps
 from stackwise.memory.bytes import plan_rows
@@ -56,7 +55,6 @@ from stackwise.training.timing import (
     without_lengths,
 )
 
-DRAFT, OLD_SECONDS = ".fork-", 3600.0
 SHAPING = ("rack", "attention", "start", "data", "precision", "optim.batch")
 COPIED = ("tokenizer.json", "start")
 
@@ -106,9 +104,7 @@ def fork(
     target = home / run_id
     if is_run(target):
         return Run(target)
-    sweep_drafts(home)
-    drafts = Path(tempfile.mkdtemp(prefix=DRAFT, dir=home))
-    try:
+    with drafted(home, FORK) as drafts:
         with threads_of(place.replace(threads=threads)):
             draft = make_run(
                 drafts,
@@ -138,8 +134,6 @@ def fork(
         copy_history(run, draft.path, stage=after_stage, steps=manifest["counters"]["total_steps"])
         flush_all(draft.path)
         publish(draft.path, target)
-    finally:
-        shutil.rmtree(drafts, ignore_errors=True)
     return Run(target)
 
 
@@ -317,13 +311,6 @@ def _next(trains: bool) -> str:
 def lower_halves(exp: Experiment) -> bool:
     """Whether bfloat16 weights have exact values beside them."""
     return exp.precision.weights == "bfloat16" and exp.precision.rounding == "master"
-
-
-def sweep_drafts(home: Path) -> None:
-    """Remove what killed forks left half-made, an hour ago or more."""
-    for draft in home.glob(f"{DRAFT}*"):
-        if time.time() - draft.stat().st_mtime > OLD_SECONDS:
-            shutil.rmtree(draft, ignore_errors=True)
 
 
 def fill(draft: Run, kept: Path) -> None:

@@ -19,7 +19,9 @@ def take_orders(work: Work) -> None:
 
     Raises:
         KeyboardInterrupt: If it is to stop now.
+        Moved, RunBusy: If it may not go on, as the last look at its folder found.
     """
+    work.writer.stay.check()
     for order in orders(work.run.path, work.obeyed):
         work.obeyed = order.number
         work.writer.event("asked", command=order.command, number=order.number)

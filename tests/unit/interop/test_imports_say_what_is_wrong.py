@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import stackwise as sw
 from stackwise.atomic import PART
+from stackwise.drafts import claimed
 
 DOWN = "model.layers.2.mlp.down_proj.weight"
 
@@ -220,10 +221,12 @@ def test_a_disk_too_full(llama, tmp_path, target, monkeypatch):
 def test_another_process_at_the_same_target(llama, tmp_path):
     theirs, part = llama(), tmp_path / f".ours{PART}"
     part.mkdir()
-    assert refusal(theirs, tmp_path / "ours") == (
-        f"{part}: is there already, of another process that writes {tmp_path / 'ours'} or of one "
-        "that was killed; wait for it, or remove it"
-    )
+    with claimed(part):
+        assert refusal(theirs, tmp_path / "ours") == (
+            f"{part}: is there already, of another process that writes {tmp_path / 'ours'}; wait "
+            "for it, or remove it"
+        )
+    assert sw.import_model(theirs, tmp_path / "ours").is_dir() and not part.exists()
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, OSError(28, "disk full")])
