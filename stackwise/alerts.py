@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from stackwise.errors import ExperimentError
 from stackwise.jsontext import dumps
 from stackwise.runs import Run, RunBusy, RunError, lock
 from stackwise.runs.events import append_event
-from stackwise.runs.log import LOG
+from stackwise.runs.log import appended, say
 
 VARIABLE = "STACKWISE_ALERT"
 LIMIT_SECONDS = 60.0
@@ -61,7 +62,7 @@ def call(command: str, folder: Path, event: str, reason: str | None = None) -> s
     """
     facts = facts_of(folder, event, reason)
     try:
-        with (folder / LOG).open("ab") as log:
+        with output_of(folder) as log:
             child = subprocess.Popen(
                 shlex.split(command),
                 stdin=subprocess.PIPE,
@@ -82,6 +83,14 @@ def call(command: str, folder: Path, event: str, reason: str | None = None) -> s
         child.wait()
         return f"it did not end in {LIMIT_SECONDS:.0f} s and was killed"
     return None if code == 0 else f"it ended with {code}"
+
+
+def output_of(folder: Path) -> FileIO:
+    """Where it says what it says: the run's log, or nowhere if that cannot be written."""
+    try:
+        return appended(folder)
+    except OSError:
+        return FileIO(os.devnull, "ab")
 
 
 def facts_of(folder: Path, event: str, reason: str | None) -> dict[str, Any]:
@@ -128,8 +137,7 @@ def failure(command: str, folder: Path, event: str, reason: str | None) -> str |
 
 def note_failure(folder: Path, event: str, why: str) -> None:
     """Write down that a command failed: an event, and a line of the log."""
-    with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as log:
-        log.write(f"the alert of {event} failed: {why}\n")
+    say(folder, f"the alert of {event} failed: {why}")
     # Where another attempt has begun, it writes its own events.
     with suppress(OSError, RunBusy), lock.take(folder):
         append_event(folder, "alert_failed", about=event, why=why)

@@ -24,6 +24,7 @@ def code_of(error: BaseException) -> int:
     from stackwise.errors import DoesNotFit, FolderError, TrustError
     from stackwise.interop.errors import DamagedModel
     from stackwise.memory.ran_out import ran_out
+    from stackwise.mirrors.errors import BusyMirror, OtherMirror
     from stackwise.runs import RunBusy
     from stackwise.runs.damage import DamagedRun
     from stackwise.training.manifest import CheckpointError, NoCheckpoint
@@ -36,7 +37,8 @@ def code_of(error: BaseException) -> int:
     kinds: list[tuple[type[BaseException] | tuple[type[BaseException], ...], int]] = [
         (TrustError, UNTRUSTED),
         ((DoesNotFit, NoMemory), DOES_NOT_FIT),
-        (RunBusy, BUSY),
+        ((RunBusy, BusyMirror), BUSY),
+        (OtherMirror, WRONG),
         (NotFinite, NOT_FINITE),
         ((NoCheckpoint, BrokenPipeError), FAILED),
         ((CheckpointError, CacheError, DamagedRun, DamagedModel, Changed), DAMAGED),

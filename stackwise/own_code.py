@@ -231,7 +231,8 @@ def foreign_kinds(exp: Experiment) -> list[tuple[str, str]]:
 def is_shipped(entry: Any) -> bool:
     """Whether what a registry holds is one of StackWise's own."""
     build = getattr(entry, "build", None) or getattr(entry, "state", None) or entry
-    return str(getattr(build, "__module__", "")).startswith("stackwise.")
+    made_of = [build, *filter(None, [getattr(entry, "params", None)])]
+    return all(str(getattr(each, "__module__", "")).startswith("stackwise.") for each in made_of)
 
 
 def _imported(file: CodeFile) -> dict[tuple[str, str], Any]:

@@ -94,6 +94,8 @@ def _resolvers() -> dict[str, list[Any]]:
 
 _Plain.yaml_implicit_resolvers = _resolvers()
 _Plain.add_constructor("tag:yaml.org,2002:map", _Plain.construct_flat)
+for name in ("binary", "set", "omap", "pairs"):
+    _Plain.add_constructor(f"tag:yaml.org,2002:{name}", _Plain.construct_tagged)
 _Plain.add_constructor(None, _Plain.construct_tagged)
 
 

@@ -22,6 +22,8 @@ def runs_command(options: argparse.Namespace) -> int:
 
     if options.prune:
         return prune_command(options)
+    if given := [name for name in ("yes", "keep_stages", "weights") if getattr(options, name)]:
+        raise ValueError(f"--{given[0].replace('_', '-')}: goes with --prune")
     folder = Path(options.runs_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{options.runs_dir}: is no folder; name the one that holds the runs")

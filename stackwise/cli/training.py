@@ -45,7 +45,7 @@ def resume_command(options: argparse.Namespace) -> int:
         check_trusted(run, options.trust)
         changed_placement(run, keys)  # which raises if it cannot be had
         go_back(run, options.checkpoint)
-    if run.state == "paused" or options.detach:
+    if run.state == "paused" or (options.detach and run.state != "finished"):
         run.resume(
             keys,
             mirror=options.mirror,

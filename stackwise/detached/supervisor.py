@@ -33,7 +33,7 @@ from stackwise.runs import status
 from stackwise.runs.control import ask, orders, stop_asked
 from stackwise.runs.events import append_event
 from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, Lock, RunBusy, is_held, take
-from stackwise.runs.log import LOG, say
+from stackwise.runs.log import appended, say
 from stackwise.runs.metrics import steps_behind
 from stackwise.runs.standing import LIVE, state_of
 
@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> int:
     job = Job.of_line(line)
     folder = Path(job.run)
     ended: str | None = None
+    why: str | None = None
     for number in STOPS:
         signal.signal(number, lambda signum, frame: TOLD.append(signum))
     lock = succeeded(folder) if job.follows else taken(folder)
@@ -68,15 +69,16 @@ def main(arguments: list[str]) -> int:
         answer(TAKEN)
         ended = supervise(folder, job, trainer)
     except Exception as error:  # nobody reads what this process raises
-        say(folder, f"it cannot be looked after: {type(error).__name__}: {error}")
+        why = f"its supervisor failed: {type(error).__name__}: {error}"
+        say(folder, why)
         ended = "failed"
         if not is_held(folder, LOCK):
-            why = f"its supervisor failed: {type(error).__name__}: {error}"
-            write_last(folder, "failed", why, code=FAILED)
+            with suppress(OSError):  # the disk may be what failed
+                write_last(folder, "failed", why, code=FAILED)
     finally:
         lock.release()
     if ended in EVENTS:
-        tell(job.alert, folder, ended, said_of_end(folder))
+        tell(job.alert, folder, ended, why or said_of_end(folder))
     return 0
 
 
@@ -170,7 +172,7 @@ def carry_through(
     restarts, untold = Restarts(folder, rule), list[str]()
     while True:
         if trainer is None or trainer.poll() is not None:
-            with (folder / LOG).open("ab") as log:
+            with appended(folder) as log:
                 trainer = start_trainer(log.fileno())
         say(folder, f"process {trainer.pid} trains it")
         if ticket is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stackwise.detached.job import Job
 from stackwise.exit_codes import DONE, code_of, stop_code
-from stackwise.runs.log import LOG
+from stackwise.runs.log import appended
 from stackwise.stopping import listening, was_interrupted
 
 
@@ -69,10 +69,9 @@ def carry_out() -> int:
 
 def into_log(folder: Path) -> None:
     """Send what this process says from here on to the run's log."""
-    handle = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
+    with appended(folder) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
 
 
 if __name__ == "__main__":

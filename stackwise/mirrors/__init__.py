@@ -9,7 +9,3 @@
 An address comes from this user alone: an argument, an option, STACKWISE_MIRROR. Never from a run's
 folder, which may be a stranger's.
 """
-
-from stackwise.mirrors.errors import MirrorError
-
-__all__ = ["MirrorError"]

@@ -16,8 +16,9 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from stackwise.bounded import is_plain_file, opened
 from stackwise.mirrors import index
-from stackwise.mirrors.errors import MirrorError
+from stackwise.mirrors.errors import BusyMirror, MirrorError, OtherMirror
 from stackwise.mirrors.store import PIECE_BYTES, Store
 from stackwise.runs import Run, RunError
 from stackwise.runs.listing import ID
@@ -107,9 +108,9 @@ class Copies:
             return None
         number, said = found
         if said["run"] != self.run.id or said.get("identity") != identity_of(self.run):
-            raise MirrorError(f"{self.store.shown}: holds another run; name another address")
+            raise OtherMirror(f"{self.store.shown}: holds another run; name another address")
         if self.number is not None and said.get("writer") != self.writer:
-            raise MirrorError(f"{self.store.shown}: another process writes it; stop one of both")
+            raise BusyMirror(f"{self.store.shown}: another process writes it; stop one of both")
         self.number = number
         return said
 
@@ -122,7 +123,7 @@ class Copies:
         step = step_in(now[RACK]) if RACK in now else None
         there = (before or {}).get("checkpoints", {}).get(RACK)
         if there is not None and step_in(there) > (step or 0):
-            raise MirrorError(
+            raise OtherMirror(
                 f"{self.store.shown}: holds step {step_in(there)} of this run, and it stands at "
                 f"{step or 0}; fetch that one, or name another address"
             )
@@ -133,7 +134,7 @@ class Copies:
     ) -> list[dict[str, Any]]:
         """Send the pieces of a record that are not there, and say which they are, in order."""
         found = []
-        with (self.run.path / name).open("rb") as file:
+        with opened(self.run.path / name) as file:
             while data := file.read(PIECE_BYTES):
                 digest = hashlib.sha256(data).hexdigest()
                 found.append({"sha256": digest, "bytes": len(data)})
@@ -206,7 +207,7 @@ def hold(rack: Path, draft: Path) -> dict[str, Any]:
 
 def records_of(run: Path) -> list[str]:
     """The records that a run's folder has, stages.json last, as it is made last."""
-    found = [name for name in index.RECORDS if (run / name).is_file()]
+    found = [name for name in index.RECORDS if is_plain_file(run / name)]
     for folder in index.FOLDERS:
         inside = (f"{folder}/{file.name}" for file in sorted((run / folder).glob("*")))
         found = [*(name for name in inside if index.is_record(name)), *found]

@@ -17,7 +17,7 @@ from stackwise.atomic import flush, sha256_of, write_text
 from stackwise.drafts import FETCH, drafted, sweep
 from stackwise.jsontext import dumps
 from stackwise.mirrors import index
-from stackwise.mirrors.errors import MirrorError
+from stackwise.mirrors.errors import MirrorError, of_address, redacted
 from stackwise.mirrors.store import Store
 from stackwise.report import bytes_text
 from stackwise.runs import Run, RunError
@@ -39,7 +39,16 @@ def fetch(url: str, runs_dir: str | Path = "runs") -> Run:
         MirrorError: If the mirror is damaged.
         OSError: If it cannot be written, or the disk has too little room.
     """
-    store = store_of(Store(url))
+    with of_address(redacted(url)):
+        return fetched(store_of(Store(url)), runs_dir)
+
+
+def fetched(store: Store, runs_dir: str | Path) -> Run:
+    """The same from the folder of one run.
+
+    Raises:
+        As `fetch`.
+    """
     found = index.newest_index(store)
     assert found is not None
     said = found[1]
@@ -52,7 +61,7 @@ def fetch(url: str, runs_dir: str | Path = "runs") -> Run:
         run = drafts / said["run"]
         run.mkdir()
         write_manifests(run, said["checkpoints"], store.shown)
-        check_room(run, index.listed(said))
+        check_room(run, index.bytes_of(said))
         fetch_parts(store, run, drafts / "files", said["checkpoints"])
         for name, pieces in said["records"].items():
             fetch_record(store, run / name, pieces)
@@ -94,13 +103,13 @@ def write_manifests(run: Path, checkpoints: Mapping[str, Any], where: str) -> No
             raise MirrorError(f"{where}: {error}") from None
 
 
-def check_room(folder: Path, files: Mapping[str, int]) -> None:
-    """Raise if a disk has too little room for files.
+def check_room(folder: Path, need: int) -> None:
+    """Raise if a disk has too little room for so many bytes.
 
     Raises:
         OSError: If so.
     """
-    need, free = sum(max(0, size) for size in files.values()), shutil.disk_usage(folder).free
+    free = shutil.disk_usage(folder).free
     if need > free:
         raise OSError(
             f"the run takes {bytes_text(need)}, and {bytes_text(free)} are free; make room, or "

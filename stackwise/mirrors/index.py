@@ -120,13 +120,24 @@ def _is_piece(piece: Mapping[str, Any]) -> bool:
     return whole and PIECE.fullmatch(f"piece-{digest}") is not None
 
 
-def listed(index: Mapping[str, Any]) -> dict[str, int]:
-    """The files that an index lists, by name, with their sizes."""
-    found = {
+def bytes_of(index: Mapping[str, Any]) -> int:
+    """What a run's folder takes: each file of a checkpoint once, records as often as they come."""
+    records = (piece["bytes"] for pieces in index["records"].values() for piece in pieces)
+    return sum(max(0, size) for size in parts_of(index).values()) + sum(records)
+
+
+def parts_of(index: Mapping[str, Any]) -> dict[str, int]:
+    """The files of checkpoints that an index lists, by name, with their sizes."""
+    return {
         entry["file"]: int(entry["bytes"])
         for manifest in index["checkpoints"].values()
         for entry in manifest["parts"].values()
     }
+
+
+def listed(index: Mapping[str, Any]) -> dict[str, int]:
+    """The files that an index lists, by name, with their sizes."""
+    found = parts_of(index)
     for pieces in index["records"].values():
         found |= {f"piece-{piece['sha256']}": piece["bytes"] for piece in pieces}
     return found

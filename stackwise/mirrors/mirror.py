@@ -13,10 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from stackwise.bounded import check_no_links
 from stackwise.mirrors.copying import Copies, sweep
-from stackwise.mirrors.errors import redacted
-from stackwise.runs import Run, RunBusy, RunWriter, lock
+from stackwise.mirrors.errors import of_address, redacted
+from stackwise.printing import say
+from stackwise.runs import Run, RunBusy, RunError, RunWriter, lock
 from stackwise.runs.events import append_event
+from stackwise.runs.pruned import pruned_of
+from stackwise.training.manifest import CheckpointError
 
 VARIABLE = "STACKWISE_MIRROR"
 LAST_SECONDS = 600.0  # that the end of a run waits for its last copy
@@ -62,9 +66,12 @@ class Mirror:
         self.speak(None)
         self.ending.set()
         self.due.set()
-        self.thread.join(seconds)
+        why = f"the last copy was not there after {seconds:.0f} s"
+        try:
+            self.thread.join(seconds)
+        except KeyboardInterrupt:  # the run itself is saved and closed
+            why = "the last copy was not waited for"
         if self.thread.is_alive():
-            why = f"the last copy was not there after {seconds:.0f} s"
             self._say("mirror_failed", error=why)
         elif self.copies.run.path.is_dir():
             sweep(self.copies.run.path)
@@ -138,11 +145,26 @@ def mirror_of(given: str | None) -> str | None:
     return os.environ.get(VARIABLE) if given is None else given
 
 
-def copy_now(run: Run, url: str) -> None:
+def copy_now(run: Run, url: str, *, asked: bool) -> None:
     """Copy a run that nobody trains.
 
+    Args:
+        run: The run.
+        url: Where to.
+        asked: Whether that is what was asked for. If not, as where the environment names the
+            address for whatever is trained, a failure is said and no more.
+
     Raises:
-        RunError, MirrorError, OSError: As `Copies`; what else an address may raise.
+        RunError, MirrorError, OSError: If it cannot be copied, and that was asked for.
     """
-    Copies.at(run, url).send()
-    sweep(run.path)
+    if not asked and "weights" in pruned_of(run.path):
+        return
+    try:
+        check_no_links(run.path)
+        with of_address(redacted(url)):
+            Copies.at(run, url).send()
+        sweep(run.path)
+    except (OSError, RunError, CheckpointError) as error:
+        if asked:
+            raise
+        say(f"note: run {run.id} was not mirrored: {error}", error=True)

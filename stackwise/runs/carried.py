@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackwise.atomic import replacing
 from stackwise.bounded import read_bytes
 from stackwise.errors import ExperimentError, TrustError
 from stackwise.own_code import (
@@ -48,8 +49,9 @@ def write_code(folder: Path, files: Sequence[CodeFile]) -> None:
         OSError: If they cannot be written.
     """
     for each in files:
-        (folder / FOLDER).mkdir(exist_ok=True)
-        (folder / FOLDER / each.name).write_bytes(each.content)
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        with replacing(folder / FOLDER / each.name) as part:
+            part.write_bytes(each.content)
 
 
 def listed(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import FileIO
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ class EventLog:
     """
 
     def __init__(self, path: Path, attempt: int) -> None:
-        self.path, self.file = path, path.open("a+b", buffering=0)
+        self.path, self.file = path, FileIO(path, "a+b", opener=plainly)
         self.count, self.end = whole_lines(path)
         self.attempt = attempt
         self.guard = threading.Lock()
@@ -88,6 +89,11 @@ class EventLog:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+
+def plainly(path: str, flags: int) -> int:
+    """Open a file, but through no link, which may lead anywhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def append_event(folder: Path, kind: str, **fields: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 
 from stackwise.bounded import opened
@@ -12,11 +14,21 @@ LOG = "log.txt"
 LAST_BYTES = 1 << 14
 
 
+def appended(folder: Path) -> FileIO:
+    """The log, to write at its end.
+
+    Raises:
+        OSError: If it cannot be written, or is a link, which may lead anywhere.
+    """
+    how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    return FileIO(os.open(folder / LOG, how, 0o666), "ab")
+
+
 def say(folder: Path, text: str) -> None:
     """Add a line to the run's log."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as log:
-        log.write(f"[{now}] {text}\n")
+    with suppress(OSError), appended(folder) as log:
+        log.write(f"[{now}] {text}\n".encode())
 
 
 def last_lines(folder: Path, count: int = 20) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from stackwise.alerts import alerting
 from stackwise.config import Experiment, Placement
 from stackwise.own_code import CodeFile
 from stackwise.runs import Run
@@ -124,7 +125,8 @@ def carry_out(
         run, error = runs.begin(number), None
         _, place = settled(job.experiment, placement)
         try:
-            execute(run, seen_from(run.path, place), on_step=on_step)
+            with alerting(run, None):
+                execute(run, seen_from(run.path, place), on_step=on_step)
         except TrainingError as failure:
             error = str(failure)
         if error is None and run.state != "finished":

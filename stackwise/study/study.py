@@ -298,8 +298,8 @@ class Study:
 
     def save(self) -> Path:
         """Write study.yaml, with equal seconds as they were worked out; returns the folder."""
+        write_code(self.folder, self.code)  # before what lists it
         write_record(self.folder, self.asked, self.placement, self.calibrated)
-        write_code(self.folder, self.code)
         return self.folder
 
     def result(self) -> StudyResult:

@@ -172,10 +172,10 @@ def execute(
         holds_device: Whether it is its turn in the queue of its device already; else it joins that,
             so that launched runs wait for it, and waits for nobody.
     """
-    mirror = mirror_of(mirror)
+    asked, mirror = mirror is not None, mirror_of(mirror)
     if run.state == "finished":
         if mirror:
-            copy_now(run, mirror)
+            copy_now(run, mirror, asked=asked)
         return run
     check_unpruned(run)
     with (

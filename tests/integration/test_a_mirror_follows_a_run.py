@@ -18,8 +18,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 import stackwise as sw
 from stackwise.cli import main
-from stackwise.mirrors import MirrorError, index, mirror
+from stackwise.exit_codes import code_of
+from stackwise.mirrors import index, mirror
 from stackwise.mirrors.copying import Copies
+from stackwise.mirrors.errors import MirrorError, redacted
 from stackwise.mirrors.store import Store
 from stackwise.runs import RunBusy, RunError, lock
 from stackwise.runs.writer import RunWriter
@@ -254,12 +256,59 @@ def test_another_run_or_process_is_not_overwritten(exp, often, tmp_path) -> None
     one, other = Copies.at(run, url), Copies.at(run, url)
     one.send()
     other.send()
-    with pytest.raises(MirrorError, match="another process writes it"):
+    with pytest.raises(MirrorError, match="another process writes it") as busy:
         one.send()
+    assert code_of(busy.value) == 4
     twin = stopped(exp.replace(seed=5), often, 3)
     renamed = sw.Run(twin.path.rename(tmp_path / run.id))
-    with pytest.raises(MirrorError, match="holds another run"):
+    with pytest.raises(MirrorError, match="holds another run") as wrong:
         Copies.at(renamed, url).send()
+    assert code_of(wrong.value) == 2
+
+
+def test_an_address_of_the_environment_ends_no_command_over_a_finished_run(
+    exp, often, tmp_path, monkeypatch, capsys
+) -> None:
+    run, where = sw.train(exp, often), f"zip://x::file://{tmp_path}/none.zip"
+    (tmp_path / "none.zip").write_text("is none")
+    monkeypatch.setenv("STACKWISE_MIRROR", where)
+    assert main(["resume", str(run.path)]) == 0
+    assert f"run {run.id} was not mirrored" in capsys.readouterr().err
+    assert main(["resume", str(run.path), "--mirror", where]) == 5
+    assert main(["fetch", where]) == 5
+    assert "cannot be used as a mirror: BadZipFile" in capsys.readouterr().err
+    (run.path / "log.txt").symlink_to(tmp_path / "none.zip")
+    url = str(tmp_path / "m")
+    assert main(["resume", str(run.path), "--mirror", url]) == 5
+    assert not (tmp_path / "m" / run.id).exists()
+
+
+def test_an_end_that_is_not_waited_for_is_no_loss(exp, often, tmp_path, monkeypatch) -> None:
+    run, joined = stopped(exp, often, 3), threading.Thread.join
+
+    def interrupted(thread, timeout=None):
+        if thread.name == "mirror":
+            raise KeyboardInterrupt
+        joined(thread, timeout)
+
+    release = threading.Event()
+    monkeypatch.setattr(Copies, "send", lambda copies: {"step": release.wait(60) and 16})
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    try:
+        assert sw.resume(run, mirror=str(tmp_path / "m")).state == "finished"
+    finally:
+        release.set()
+    assert run.events("mirror_failed")[-1]["error"] == "the last copy was not waited for"
+
+
+def test_no_part_of_a_password_is_said() -> None:
+    assert redacted("sftp://u:p@ss@host/x?key=1 failed") == "sftp://host/x failed"
+
+
+def test_a_record_that_repeats_is_counted_as_it_is_written() -> None:
+    piece = {"sha256": "0" * 64, "bytes": 1 << 20}
+    said = {"checkpoints": {}, "records": {"events.jsonl": [piece] * 50}}
+    assert index.bytes_of(said) == 50 << 20 and len(index.listed(said)) == 1
 
 
 def test_a_run_that_another_process_trains_is_not_copied(exp, often, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import sys
@@ -11,8 +12,13 @@ import pytest
 import stackwise as sw
 from stackwise import alerts
 from stackwise.cli import main
+from stackwise.detached import supervisor
+from stackwise.detached.job import Job
 from stackwise.errors import ExperimentError
 from stackwise.runs import RunBusy, lock
+from stackwise.study.arms import Arm
+from stackwise.study.jobs import Job as Job_
+from stackwise.study.jobs import carry_out
 from stackwise.training.start import TrainingError, create_run
 
 SAYS = """
@@ -64,6 +70,42 @@ def test_one_that_fails_is_told_with_the_reason(tiny, place, told, tmp_path, mon
     assert said["reason"] == "TrainingError: a `$(touch evil)` \0 reason"
     assert variables["STACKWISE_REASON"] == "TrainingError: a `$(touch evil)`  reason"
     assert not list(tmp_path.glob("evil"))
+
+
+def test_a_log_that_cannot_be_written_holds_no_alert_back(tiny, place, told, tmp_path) -> None:
+    """Nor is a link followed: it may lead anywhere."""
+    run = create_run(tiny, place)
+    secret = tmp_path / "mine"
+    secret.write_text("mine")
+    (run.path / "log.txt").symlink_to(secret)
+    with pytest.raises(OSError, match="link"):
+        sw.resume(run, alert=told.command)
+    ((_, said),) = told()
+    assert said["event"] == "failed" and secret.read_text() == "mine"
+
+
+def test_a_supervisor_that_cannot_write_how_it_ended_tells_it(
+    tiny, place, told, monkeypatch
+) -> None:
+    def full(*arguments, **facts) -> None:
+        raise OSError(28, "No space left on device")
+
+    run = create_run(tiny, place)
+    job = Job(str(run.path), "cpu", queue=False, alert=told.command)
+    monkeypatch.setattr(supervisor, "supervise", full)
+    monkeypatch.setattr(supervisor, "write_last", full)
+    monkeypatch.setattr(supervisor, "answer", lambda word: None)
+    monkeypatch.setattr(supervisor.signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(supervisor.sys, "stdin", io.StringIO(job.line()))
+    assert supervisor.main([]) == 0
+    ((_, said),) = told()
+    assert said["event"] == "failed" and "No space left on device" in said["reason"]
+
+
+def test_runs_of_a_study_are_told(tiny, place, told, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("STACKWISE_ALERT", told.command)
+    carry_out([Job_(Arm("one", tiny), 0)], place)
+    assert [said["event"] for _, said in told()] == ["finished"]
 
 
 def test_a_stop_and_a_busy_run_are_not_told(tiny, place, told) -> None:

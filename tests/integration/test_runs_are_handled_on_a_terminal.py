@@ -39,7 +39,7 @@ def said(capsys, *arguments: str, code: int = 0) -> list[str]:
 
 def moving(run: sw.Run) -> None:
     deadline = time.monotonic() + LIMIT
-    while not len(run.metrics()):
+    while not (len(run.metrics()) and run.status().get("step")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
