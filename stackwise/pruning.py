@@ -20,7 +20,7 @@ from typing import Any
 from stackwise.atomic import PART, write_text
 from stackwise.errors import ExperimentError
 from stackwise.jsontext import dumps, read_mapping
-from stackwise.runs import Run, RunBusy, RunError, lock, runs_in
+from stackwise.runs import Run, RunBusy, lock, runs_in
 from stackwise.runs.asked import asked_of
 from stackwise.runs.disk_use import BLOCK_BYTES
 from stackwise.runs.metrics import read_compacted, read_table
@@ -28,7 +28,6 @@ from stackwise.runs.pruned import pruned_of, write_pruned
 from stackwise.training.checkpoint import (
     FILE,
     MANIFEST,
-    CheckpointError,
     read_manifest,
     sealed,
     verify_part,
@@ -43,7 +42,8 @@ NUMBER = re.compile(r"[0-9]{1,16}|\.[0-9]{1,16}\S*" + re.escape(PART))
 HELD = re.compile(r"\.(mirror|share)-\w+")
 SEGMENT = re.compile(r"[0-9]{4,8}\.arrows")
 BESIDE_WEIGHTS = re.compile(r".*\.(optimizer|average|before)")
-DAMAGE = (RunError, CheckpointError, ExperimentError, OSError, ValueError, LookupError, TypeError)
+# RuntimeError: a damaged checkpoint, a circle of links; ValueError: a damaged run or experiment
+DAMAGE = (RuntimeError, OSError, ValueError, LookupError, TypeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ def prune(
 
 def pruned(run: Run, *, weights: bool, keep_stages: bool, yes: bool) -> Pruned:
     """Prune one run, or say what that would be."""
-    if (why := why_left(run)) is not None:
-        return Pruned(run.id, run.path, left=why)
     try:
+        if (why := why_left(run)) is not None:
+            return Pruned(run.id, run.path, left=why)
         with held(run, yes):
             check_whole(run, weights)
             files = dict(found_in(run.path, weights=weights, keep_stages=keep_stages))
@@ -172,9 +172,10 @@ def kept_whole(runs: Sequence[Run], last: int, best: int) -> set[Path]:
     done = [run for run in runs if run.state == "finished"]
     scored = []
     for run in done:
-        bits = run.result().get("bits_per_byte")
-        if isinstance(bits, float) and bits == bits:
-            scored.append((bits, run))
+        with suppress(*DAMAGE):
+            bits = run.result().get("bits_per_byte")
+            if isinstance(bits, float) and bits == bits:
+                scored.append((bits, run))
     scored.sort(key=lambda pair: pair[0])
     return {run.path.resolve() for run in (*done[:last], *(run for _, run in scored[:best]))}
 
@@ -200,13 +201,11 @@ def in_open_studies(runs_dir: Path) -> set[Path]:
     found = set()
     for record in runs_dir.glob("*/runs.json"):
         listed = read_mapping(record).get("runs")
-        paths = [
-            (record.parent / row["run"]).resolve()
-            for row in (listed if isinstance(listed, list) else ())
-            if isinstance(row, dict) and isinstance(row.get("run"), str)
-        ]
-        if not (record.parent / "results.csv").exists():
-            found |= set(paths)
+        if (record.parent / "results.csv").exists():
+            continue
+        for row in listed if isinstance(listed, list) else ():
+            with suppress(*DAMAGE):
+                found.add((record.parent / row["run"]).resolve())
     return found
 
 
