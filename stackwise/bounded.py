@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 MOST_BYTES = 16 << 20  # of JSON; the plan of 126 stages of 405 billion parameters takes 2.5 MB
 MOST_ENTRIES = 100_000
+DEEPEST = 32  # folders in folders; ours are four
 
 
 class OddFile(OSError):
@@ -91,6 +92,16 @@ def check_no_links(folder: Path) -> None:
             raise OddFile(errno.EFBIG, f"holds over {MOST_ENTRIES} files", folder.name)
 
 
+def check_depth(folder: Path) -> None:
+    """Refuse a folder that is about to be removed, if it is nested deeper than Python can go.
+
+    Raises:
+        OddFile: If it is.
+    """
+    for _ in _entries(folder):
+        pass
+
+
 def odd(entry: os.DirEntry[str]) -> str | None:
     """What an entry of a folder is, if neither a file nor a folder."""
     if entry.is_symlink():
@@ -101,14 +112,23 @@ def odd(entry: os.DirEntry[str]) -> str | None:
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Everything in a folder, at any depth; no link is followed, and what goes meanwhile is not."""
-    waiting = [str(folder)]
+    """Everything in a folder, at any depth; no link is followed, and what goes meanwhile is not.
+
+    Raises:
+        OddFile: If folders lie in each other deeper than any of a run.
+    """
+    waiting = [(str(folder), 0)]
     while waiting:
+        place, depth = waiting.pop()
+        if depth > DEEPEST:
+            inside = os.path.relpath(place, folder).split(os.sep)[0]
+            why = f"{inside}: holds folders over {DEEPEST} deep; remove it with rm -r"
+            raise OddFile(errno.ELOOP, why, folder.name)
         try:
-            with os.scandir(waiting.pop()) as found:
+            with os.scandir(place) as found:
                 for entry in found:
                     yield entry
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
+                        waiting.append((entry.path, depth + 1))
         except FileNotFoundError:
             continue

@@ -21,14 +21,14 @@ from stackwise.atomic import PART, write_text
 from stackwise.drafts import BESIDE_RUNS, left_in, remove_left
 from stackwise.errors import ExperimentError
 from stackwise.jsontext import dumps, read_mapping
-from stackwise.runs import Run, RunBusy, RunError, lock, runs_in
+from stackwise.runs import Run, RunBusy, lock, runs_in
 from stackwise.runs.asked import asked_of
 from stackwise.runs.disk_use import BLOCK_BYTES
 from stackwise.runs.metrics import read_compacted, read_table
 from stackwise.runs.pruned import pruned_of, write_pruned
 from stackwise.runs.records import MANIFEST
 from stackwise.seals import sealed
-from stackwise.training.manifest import CheckpointError, read_manifest, verify_part
+from stackwise.training.manifest import read_manifest, verify_part
 from stackwise.training.ownership import BEST, RACK, own_manifest
 from stackwise.training.part_names import FILE
 
@@ -41,7 +41,8 @@ HELD = re.compile(r"\.(mirror|share)-\w+")
 PARTS, CACHES = re.compile(r"\..*" + re.escape(PART)), re.compile(r"[A-Za-z0-9_-]+")
 SEGMENT = re.compile(r"[0-9]{4,8}\.arrows")
 BESIDE_WEIGHTS = re.compile(r".*\.(optimizer|average|before)")
-DAMAGE = (RunError, CheckpointError, ExperimentError, OSError, ValueError, LookupError, TypeError)
+# RuntimeError: a damaged checkpoint, a circle of links; ValueError: a damaged run or experiment
+DAMAGE = (RuntimeError, OSError, ValueError, LookupError, TypeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ def left_over(path: Path, yes: bool) -> Pruned:
 
 def pruned(run: Run, *, weights: bool, keep_stages: bool, yes: bool) -> Pruned:
     """Prune one run, or say what that would be."""
-    if (why := why_left(run)) is not None:
-        return Pruned(run.id, run.path, left=why)
     try:
+        if (why := why_left(run)) is not None:
+            return Pruned(run.id, run.path, left=why)
         with lock.take(run.path) if yes else nullcontext():  # nobody begins to train it meanwhile
             check_whole(run, weights)
             files = dict(found_in(run.path, weights=weights, keep_stages=keep_stages))
@@ -170,9 +171,10 @@ def kept_whole(runs: Sequence[Run], last: int, best: int) -> set[Path]:
     done = [run for run in runs if run.state == "finished"]
     scored = []
     for run in done:
-        bits = run.result().get("bits_per_byte")
-        if isinstance(bits, float) and bits == bits:
-            scored.append((bits, run))
+        with suppress(*DAMAGE):
+            bits = run.result().get("bits_per_byte")
+            if isinstance(bits, float) and bits == bits:
+                scored.append((bits, run))
     scored.sort(key=lambda pair: pair[0])
     return {run.path.resolve() for run in (*done[:last], *(run for _, run in scored[:best]))}
 
@@ -198,13 +200,11 @@ def in_open_studies(runs_dir: Path) -> set[Path]:
     found = set()
     for record in runs_dir.glob("*/runs.json"):
         listed = read_mapping(record).get("runs")
-        paths = [
-            (record.parent / row["run"]).resolve()
-            for row in (listed if isinstance(listed, list) else ())
-            if isinstance(row, dict) and isinstance(row.get("run"), str)
-        ]
-        if not (record.parent / "results.csv").exists():
-            found |= set(paths)
+        if (record.parent / "results.csv").exists():
+            continue
+        for row in listed if isinstance(listed, list) else ():
+            with suppress(*DAMAGE):
+                found.add((record.parent / row["run"]).resolve())
     return found
 
 

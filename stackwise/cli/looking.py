@@ -59,7 +59,7 @@ def run_row(found: Mapping[str, Any]) -> list[str]:
                 bytes_text(found["disk_bytes"]),
                 bytes_text(found["disk_predicted_bytes"]),
             ]
-    except TypeError:  # a file of it holds something else than numbers
+    except (TypeError, ValueError, ArithmeticError):  # what a file of it holds is no number
         pass
     return [printable(called), "damaged", "", "", "", "", bytes_text(found["disk_bytes"]), ""]
 
@@ -128,7 +128,7 @@ def lab_command(options: argparse.Namespace) -> int:
     if importlib.util.find_spec("jupyterlab") is None:
         raise missing_package("stackwise lab", "jupyterlab")
     folder = Path("notebooks")
-    command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"]
+    command = [sys.executable, "-P", "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # as in a container; only this machine can reach it
     return subprocess.call([*command, str(folder)] if folder.is_dir() else command)

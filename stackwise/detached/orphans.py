@@ -11,13 +11,15 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from stackwise.runs.lock import LOCK, SUPERVISOR, is_alive, is_held, is_here, owner_of
+from stackwise.runs.lock import LOCK, SUPERVISOR, holds, is_held, is_here, owner_of
 
 BETWEEN_SECONDS = 0.1
 
 
 def interrupt_orphan(folder: Path) -> bool:
     """Interrupt the process that trains a run, if no supervisor does.
+
+    A lock of a stranger's may name any process: only one that holds it is interrupted.
 
     Args:
         folder: The run's.
@@ -28,12 +30,12 @@ def interrupt_orphan(folder: Path) -> bool:
     owner = owner_of(folder, LOCK)
     if owner is None or is_held(folder, SUPERVISOR) or not is_here(owner):
         return False
-    if owner.pid == os.getpid() or not is_alive(owner):
+    if owner.pid == os.getpid() or not holds(owner, folder / LOCK):
         return False
     with suppress(OSError):  # it has just ended, or is somebody else's
         os.kill(owner.pid, signal.SIGINT)  # asks for a stop after the step in hand
         time.sleep(BETWEEN_SECONDS)
-        if is_alive(owner):
+        if holds(owner, folder / LOCK):
             os.kill(owner.pid, signal.SIGINT)  # and for one now
         return True
     return False

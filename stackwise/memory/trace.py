@@ -78,7 +78,10 @@ def trace_stage(exp: Experiment, placement: Placement, number: int) -> dict[str,
         }
     )
     done = subprocess.run(
-        [sys.executable, "-m", "stackwise.memory.trace"], input=told, capture_output=True, text=True
+        [sys.executable, "-P", "-m", "stackwise.memory.trace"],
+        input=told,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise RuntimeError(f"stage {number} cannot be traced: {done.stderr.strip()[-2000:]}")

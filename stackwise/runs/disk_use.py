@@ -37,21 +37,23 @@ def bytes_of(runs: Iterable[Records]) -> int:
 
 def blocks(folder: Path, seen: set[tuple[int, int]]) -> Iterator[int]:
     """Bytes of each file under a folder that has not been seen, which it is from then on."""
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return
-    for entry in entries:
+    waiting = [str(folder)]  # and no recursion: a stranger's may be nested without end
+    while waiting:
         try:
-            if entry.is_dir(follow_symlinks=False):
-                yield from blocks(Path(entry.path), seen)
-                continue
-            stat = entry.stat(follow_symlinks=False)
-        except OSError:  # it has just gone
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:
             continue
-        if (stat.st_dev, stat.st_ino) not in seen:
-            seen.add((stat.st_dev, stat.st_ino))
-            yield stat.st_blocks * BLOCK_BYTES
+        for entry in entries:
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                    continue
+                stat = entry.stat(follow_symlinks=False)
+            except OSError:  # it has just gone
+                continue
+            if (stat.st_dev, stat.st_ino) not in seen:
+                seen.add((stat.st_dev, stat.st_ino))
+                yield stat.st_blocks * BLOCK_BYTES
 
 
 def predicted(run: Records) -> int | None:

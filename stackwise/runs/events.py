@@ -11,6 +11,7 @@ numbers (`stackwise/jsontext.py`).
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -24,10 +25,10 @@ from datetime import UTC, datetime
 from io import FileIO
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from stackwise.atomic import append, is_named, named_again
-from stackwise.bounded import opened
+from stackwise.bounded import OddFile, opened
 from stackwise.jsontext import dumps, loads
 from stackwise.runs import status
 from stackwise.versions import EVENTS, VersionError, run_version, since
@@ -40,6 +41,8 @@ SEAL_BYTES = len(CRC) + 8 + len(CRC_END)
 SEAL_FORM = {n: byte for n, byte in enumerate(f"{CRC}????????{CRC_END}".encode()) if byte != 63}
 _TEXT, _SEAL = itemgetter(slice(None, -SEAL_BYTES)), itemgetter(slice(-SEAL_BYTES, None))
 PIECE_BYTES = 1 << 20
+MOST_BYTES = 1 << 30  # of the file; a million looks at 80 blocks take less
+LONGEST = 16 << 20  # bytes of a line; a look at 1000 blocks takes a hundredth
 
 
 class EventLog:
@@ -111,9 +114,14 @@ def append_event(folder: Path, kind: str, **fields: Any) -> None:
 
 
 def whole_lines(path: Path) -> tuple[int, int]:
-    """How many lines end in the file, and the byte after the last of them."""
+    """How many lines end in the file, and the byte after the last of them.
+
+    Raises:
+        OSError: If it cannot be read, or is too long to be a run's.
+    """
     count = end = place = 0
     with path.open("rb") as file:
+        check_length(file)
         while piece := file.read(PIECE_BYTES):
             count += piece.count(b"\n")
             last = piece.rfind(b"\n")
@@ -154,16 +162,53 @@ def found_in(path: Path, kind: str | None = None) -> Found:
     if not path.exists():
         return Found([], 0, 0)
     with opened(path) as file:
-        data = file.read()
-    lines = data.split(b"\n")[:-1]
+        lines, _ = next_lines(file)
     if kind is None or kind == DAMAGED or not _are_whole(lines, sealed=True):
         found = parsed(lines)
         damaged = sum(event.get("kind") == DAMAGED for event in found)
     else:
-        found, damaged = parsed(_lines_with(data, dumps(kind).encode())), 0
+        found, damaged = parsed(_lines_with(b"\n".join(lines), dumps(kind).encode())), 0
     found = as_now(path.parent, found)
     chosen = found if kind is None else [event for event in found if event.get("kind") == kind]
     return Found(chosen, len(lines), damaged)
+
+
+def next_lines(file: BinaryIO) -> tuple[list[bytes], int]:
+    """The whole lines of a file from its present place on, without their ends.
+
+    One that is longer than any event is empty, so that it is damaged and takes no memory.
+
+    Returns:
+        The lines, and the byte after the last of them.
+
+    Raises:
+        OSError: If the file is too long to be a run's.
+    """
+    check_length(file)
+    found, rest, is_long = list[bytes](), b"", False
+    end = place = file.tell()
+    while piece := file.read(LONGEST):
+        place += len(piece)
+        first, *lines = piece.split(b"\n")
+        rest += first
+        if is_long or len(rest) > LONGEST:
+            rest, is_long = b"", True
+        if lines:
+            last = lines.pop()
+            found += [rest, *lines]
+            rest, is_long, end = last, False, place - len(last)
+    return found, end
+
+
+def check_length(file: BinaryIO) -> None:
+    """Raise unless a file of events can be a run's.
+
+    Raises:
+        OSError: If it is too long.
+    """
+    if os.fstat(file.fileno()).st_size > MOST_BYTES:
+        why = f"is over {MOST_BYTES} bytes long, which events of a run never are; restore it"
+        raise OddFile(errno.EFBIG, why, str(file.name))
 
 
 def as_now(folder: Path, events: list[Event]) -> list[Event]:
@@ -184,9 +229,11 @@ def parsed(lines: Sequence[bytes]) -> list[Event]:
 
 
 def _lines_with(data: bytes, word: bytes) -> list[bytes]:
-    """The whole lines that hold a word."""
+    """The lines that hold a word."""
     found, at = list[bytes](), data.find(word)
-    while at >= 0 and (end := data.find(b"\n", at)) >= 0:
+    while at >= 0:
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end
         found.append(data[data.rfind(b"\n", 0, at) + 1 : end])
         at = data.find(word, end)
     return found

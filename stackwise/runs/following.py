@@ -8,6 +8,7 @@ a first reading of the folder would give; an attempt that resumes wins from its 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 
 from stackwise.bounded import opened
 from stackwise.runs.coarse import Coarse
-from stackwise.runs.events import DAMAGED, Event, as_now, parsed
+from stackwise.runs.events import DAMAGED, Event, as_now, next_lines, parsed
 from stackwise.runs.metrics import read_compacted, segments
 from stackwise.runs.pieces import DamagedPiece, next_piece
 
@@ -95,10 +96,8 @@ class Follower:
             if size < self.events_end:  # another file of that name
                 self.forget()
             file.seek(self.events_end)
-            data = file.read()
-        whole = data.rfind(b"\n") + 1
-        self.events_end += whole
-        found = parsed(data[:whole].split(b"\n")[:-1])
+            lines, self.events_end = next_lines(file)
+        found = parsed(lines)
         self.lines += len(found)
         self.damaged += sum(event.get("kind") == DAMAGED for event in found)
         for event in as_now(self.folder, [e for e in found if e.get("kind") in SHOWN]):
@@ -200,7 +199,7 @@ def _opened(path: Path, begin: int, new_bytes: int) -> Iterator[tuple[Any, int]]
     import pyarrow as pa
 
     if new_bytes > MAPPED_BYTES:
-        with pa.memory_map(str(path)) as source:
+        with pa.memory_map(os.fsencode(path)) as source:
             source.seek(begin)
             yield source, 0
     else:

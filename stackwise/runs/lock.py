@@ -2,7 +2,8 @@
 
 The file `lock` names its owner: process, when that started, boot, process space, host. The kernel's
 advisory lock on it decides between two that want it at once, and falls when its holder dies; the
-name tells readers, which never touch the kernel's lock, whether the owner is alive. The process
+name tells readers, which never touch the kernel's lock, whether the owner is alive. A stranger's
+file may name any process, so that one counts which has the file open. The process
 that supervises a detached run holds `supervisor` in the same way, and one that will do so once the
 present attempt has ended, `supervisor.next`. Of an owner on another machine, or of another boot,
 only the heartbeat tells, which is judged in `heartbeat.py`.
@@ -102,7 +103,7 @@ def take(folder: Path, name: str = LOCK) -> Lock:
     try:
         free = _taken(handle, folder, name)
         owner = owner_of(folder, name)
-        if not free or (owner is not None and owner != mine and _lives(owner, folder)):
+        if not free or (owner is not None and owner != mine and _lives(owner, folder, name)):
             raise RunBusy(f"run {folder.resolve().name}: {_who(owner)}")
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(asdict(mine)).encode(), 0)
@@ -114,9 +115,9 @@ def take(folder: Path, name: str = LOCK) -> Lock:
     return Lock(handle, owner)
 
 
-def _lives(owner: Owner, folder: Path) -> bool:
+def _lives(owner: Owner, folder: Path, name: str) -> bool:
     """Whether the owner of a lock that the kernel gave away lives: one elsewhere may."""
-    return is_alive(owner) if is_here(owner) else not is_silent(folder)
+    return holds(owner, folder / name) if is_here(owner) else not is_silent(folder)
 
 
 def _taken(handle: int, folder: Path, name: str) -> bool:
@@ -151,13 +152,34 @@ def is_held(folder: Path, name: str = LOCK) -> bool:
     owner = owner_of(folder, name)
     if owner is None:
         return False
-    return is_alive(owner) if is_here(owner) else beats(folder)
+    return holds(owner, folder / name) if is_here(owner) else beats(folder)
 
 
 def is_here(owner: Owner) -> bool:
     """Whether an owner is a process of this boot and process space, which can be asked for."""
     here = this_process()
     return (owner.boot, owner.space) == (here.boot, here.space)
+
+
+def holds(owner: Owner, lock: Path) -> bool:
+    """Whether a process of this machine is still there, and has a lock's file open.
+
+    One of another user's, which cannot be looked into, is believed to have.
+    """
+    if not is_alive(owner):
+        return False
+    try:
+        file, handles = lock.stat(), os.listdir(folder := f"/proc/{owner.pid}/fd")
+    except OSError:
+        return True
+    return any(_is_open(f"{folder}/{handle}", file) for handle in handles)
+
+
+def _is_open(handle: str, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(handle), file)
+    except OSError:  # it has just been closed
+        return False
 
 
 def is_alive(owner: Owner) -> bool:

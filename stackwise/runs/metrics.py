@@ -8,6 +8,7 @@ the numbers is in `events.py`.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SEAL = b"xxh3"
+SEGMENT = re.compile(r"[0-9]{1,16}\.arrows")
 ROWS_PER_BATCH = 512
 SECONDS_PER_BATCH = 1.0
 COLUMNS = {
@@ -123,7 +125,7 @@ class MetricLog:
 
 def segments(folder: Path) -> list[Path]:
     """The streams of a run's attempts, oldest first."""
-    found = [path for path in (folder / "metrics").glob("*.arrows") if path.stem.isdigit()]
+    found = [path for path in (folder / "metrics").glob("*.arrows") if SEGMENT.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.stem))
 
 
@@ -138,7 +140,7 @@ def read_segment(path: Path) -> pa.Table | None:
     batches: list[pa.RecordBatch] = []
     try:
         opened(path).close()
-        with pa.memory_map(str(path)) as source:
+        with pa.memory_map(os.fsencode(path)) as source:
             while True:
                 try:
                     found = next_piece(source, schema)

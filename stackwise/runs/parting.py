@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackwise.atomic import PART, flush
-from stackwise.bounded import check_no_links
+from stackwise.bounded import OddFile, check_depth, check_no_links
 from stackwise.drafts import DELETED, claimed, drafted, sweep
+from stackwise.printing import printable
+from stackwise.runs.disk_use import BLOCK_BYTES
 from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, RunBusy, take
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ ENDS = ("status.json", "exit.json")
 WEIGHTS = (*CHECKPOINTS, "stages", "earlier", "bests", "start")
 LEFT_OUT = ("cache", "control", LOCK, SUPERVISOR, NEXT)  # of this machine, or made again
 TRIES, SHARE = 20, ".share-"
+LONG_BYTES, MOST_HOLES = 1 << 28, 100  # a file so long, and so many times what it takes on disk
 
 
 def delete_run(run: Run) -> list[Path]:
@@ -37,7 +41,7 @@ def delete_run(run: Run) -> list[Path]:
 
     Raises:
         RunBusy: If it is live, or another process takes it up at this moment.
-        OSError: If it cannot be removed.
+        OSError: If it cannot be removed, or is nested too deep for that.
     """
     if run.path.is_symlink():
         target = run.path.resolve()
@@ -46,6 +50,7 @@ def delete_run(run: Run) -> list[Path]:
     if run.is_live:
         raise RunBusy(f"run {run.id}: is {run.state}; stop it first, then delete it")
     path = run.path.resolve()  # `.` has no name to give another one
+    check_depth(path)
     left = caches_elsewhere(run)
     gone = path.with_name(f"{DELETED}{os.getpid()}-{time.monotonic_ns()}")
     sweep(path.parent, DELETED)
@@ -130,7 +135,25 @@ def pack(packed: zipfile.ZipFile, folder: Path, run_id: str, out: set[str]) -> N
         if inside.parts[0] in out or draft or not file.is_file():
             continue
         with suppress(FileNotFoundError):  # as exit.json, when another attempt begins
+            check_packable(folder, inside, run_id)
             packed.write(file, Path(run_id, *inside.parts))
+
+
+def check_packable(folder: Path, inside: Path, run_id: str) -> None:
+    """Refuse a name that no zip holds, and a long file that is but a hole: hours of packing.
+
+    Raises:
+        OddFile: If it is one.
+    """
+    told = (folder / inside).stat()
+    if told.st_size > max(LONG_BYTES, MOST_HOLES * BLOCK_BYTES * told.st_blocks):
+        why = f"{inside}: is {told.st_size} bytes long, nearly all of them holes; remove it"
+        raise OddFile(errno.EFBIG, why, folder.name)
+    if (name := f"{run_id}/{inside}").encode(errors="replace") != name.encode(
+        errors="surrogatepass"
+    ):
+        why = f"{printable(name)}: is a name that is no UTF-8, which no zip holds; rename it"
+        raise OddFile(errno.EILSEQ, why, printable(folder.name))
 
 
 @contextmanager

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from stackwise.config import Experiment
 
 LARGEST = 32 << 20  # bytes of a JSON file
-NO_FILE = (errno.ELOOP, errno.EINVAL)  # a link, a pipe or a device where a file should be
+MOST_ROWS = 10_000  # in one; as many stages as a curriculum may have (curriculum.py)
+NO_FILE = (errno.ELOOP, errno.EINVAL, errno.EISDIR)  # a link, a pipe, a folder instead of a file
 GOES_ON = "nothing but this is lost: resume the run, and it is written anew"
 STAGES = "stages.json"
 MANIFEST = "manifest.json"  # of a checkpoint; what is in it is said in `training/manifest.py`
@@ -68,7 +69,7 @@ class Records:
         """How it stands, as `standing.py` lists."""
         try:
             return state_of(self.path, self.status())
-        except RunError:
+        except (RunError, OSError):
             return "damaged"
 
     @property
@@ -225,8 +226,10 @@ class Records:
             value = loads(read_text(path, LARGEST))
             if isinstance(value, dict):
                 value = opened(value)
-            elif isinstance(value, list):
+            elif isinstance(value, list) and len(value) <= MOST_ROWS:
                 value = [opened(each) if isinstance(each, dict) else each for each in value]
+            else:
+                value = None
         except FileNotFoundError:
             raise DamagedRun(f"run {self.id}: {name} is missing; {RESTORE}") from None
         except (ValueError, OSError) as error:

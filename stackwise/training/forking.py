@@ -80,7 +80,8 @@ def fork(
         OSError: If a link in its folder leads out of it.
     """
     check_no_links(run.path)
-    check_kept(run, after_stage)
+    with blamed_on(run, "provenance.json"):
+        check_kept(run, after_stage)
     old, exp = run.experiment, run.experiment.replace(**changes)
     kept = folder_of(run.path, after_stage) / RACK
     manifest = read_manifest(kept)
@@ -93,6 +94,7 @@ def fork(
     facts = run.provenance()
     with blamed_on(run, "provenance.json"):
         data, before = facts["data"], [*facts.get("notes", [])]
+        promise = promise_after(run, exp, place)
     weights, code = manifest["sha256"], own_files(run)
     hashes = [weights, *(each.sha256 for each in code)]
     timed = exp.budget.seconds is not None
@@ -121,7 +123,7 @@ def fork(
                     **({"start": facts["start"]} if "start" in facts else {}),
                     "forked": {"run": run.id, "after_stage": after_stage, "weights": weights}
                     | {"changes": differences(old, exp)},
-                    "determinism": promise_after(run, exp, place),
+                    "determinism": promise,
                     **({PACED: True} if timed else {}),
                 },
                 code=code,
@@ -131,7 +133,9 @@ def fork(
                 beside=partial(copy_files, run.path),
             )
         fill(draft, kept)
-        copy_history(run, draft.path, stage=after_stage, steps=manifest["counters"]["total_steps"])
+        with blamed_on(run, "events.jsonl or metrics/"):
+            steps = manifest["counters"]["total_steps"]
+            copy_history(run, draft.path, stage=after_stage, steps=steps)
         flush_all(draft.path)
         publish(draft.path, target)
     return Run(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -354,3 +355,18 @@ def test_the_command_line_shows_it_first(run, often, capsys) -> None:
     said = capsys.readouterr().out
     assert "finished, pruned" in said and "on disk together: " in said
     assert pruning.prune(often.runs_dir)[0].what == ()
+
+
+def test_what_a_stranger_left_beside_them_hinders_no_pruning(run, often) -> None:
+    runs = run.path.parent
+    for name in ("events.jsonl", "experiment.yaml", "placement.yaml", "labels.json"):
+        odd = Path(shutil.copytree(run.path, runs / f"odd-{name}"))
+        (odd / name).unlink(missing_ok=True)
+        (odd / name).mkdir()
+    (runs / "study").mkdir()
+    (runs / "round").symlink_to("round")
+    rows = [{"run": name} for name in ("a\0b", "../round/x", "x" * 5000, "")] + [{"run": 5}, 5]
+    (runs / "study" / "runs.json").write_text(json.dumps({"runs": rows}))
+    found = {one.id: one for one in sw.prune(often.runs_dir, weights=True)}
+    assert found[run.id].left is None and found[run.id].files
+    assert "Is a directory" in str(found["odd-events.jsonl"].left)

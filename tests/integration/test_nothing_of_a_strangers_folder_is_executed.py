@@ -71,6 +71,18 @@ def test_no_source_calls_a_loader_that_executes() -> None:
     assert found == set(ALLOWED)
 
 
+def test_no_python_that_is_started_looks_for_modules_in_the_folder_it_is_started_in() -> None:
+    """`cd RUN` and `stackwise doctor`: without -P a json.py that lies there would be imported."""
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            words = [*map(ast.unparse, node.elts)] if isinstance(node, ast.List) else []
+            if "sys.executable" in words:
+                found.append(path.name)
+                assert words[:3] == ["sys.executable", "'-P'", "'-m'"], f"{path}: {words}"
+    assert {"warm.py", "supervisor.py", "alone.py", "trace.py", "looking.py"} == set(found)
+
+
 class Bomb:
     """Unpickled, it leaves a file where the process works."""
 

@@ -53,7 +53,7 @@ class Child:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.late, self.seconds = False, seconds
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stackwise.planner.doctor.alone"],
+            [sys.executable, "-P", "-m", "stackwise.planner.doctor.alone"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

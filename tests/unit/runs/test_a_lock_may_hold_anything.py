@@ -7,8 +7,9 @@ import os
 
 import pytest
 
+from stackwise.detached.orphans import interrupt_orphan
 from stackwise.runs import RunWriter, make_run
-from stackwise.runs.lock import LARGEST_BYTES, owner_of, this_process
+from stackwise.runs.lock import LARGEST_BYTES, is_held, owner_of, process_called, this_process
 
 HERE = vars(this_process())
 GARBAGE = {
@@ -53,3 +54,15 @@ def test_a_link_is_not_followed_and_what_it_leads_to_stays(run, tmp_path) -> Non
     with pytest.raises(OSError):
         RunWriter(run.path)
     assert letter.read_text() == "dear all"
+
+
+def test_a_process_that_does_not_hold_it_is_left_alone(run, monkeypatch) -> None:
+    """As the one that started this: it lives, and everything that is said of it is true."""
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    for name in ("lock", "supervisor", "supervisor.next"):
+        (run.path / name).write_text(json.dumps(vars(process_called(os.getppid()))))
+        assert owner_of(run.path, name) is not None and not is_held(run.path, name)
+    assert run.state == "died" and not interrupt_orphan(run.path) and sent == []
+    with RunWriter(run.path):
+        assert run.state == "running" and is_held(run.path)

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from stackwise.runs import events
 from stackwise.runs.events import EventLog, counted_once, read_events
+from stackwise.runs.following import Follower
 
 
 @pytest.fixture
@@ -112,3 +114,27 @@ def test_what_could_not_be_taken_back_is_gone_with_the_next_line(path, full_disk
     path.open("ab").write(b'{"seq": 1, "ki')  # a piece of a line that was refused
     log.write("b", {})
     assert [event["kind"] for event in read_events(path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("size", [10, 99, 100, 101, 250, 1000])
+def test_a_line_without_end_is_damaged_and_not_held(path, size, monkeypatch) -> None:
+    monkeypatch.setattr(events, "LONGEST", 100)
+    whole = b'{"kind": "a"}\n'
+    path.write_bytes(whole + b"x" * size + b"\n" + whole * 20)
+    with path.open("rb") as file:
+        lines, end = events.next_lines(file)
+    assert max(map(len, lines)) <= 200 and end == path.stat().st_size
+    wanted = ["a", "damaged_line", *["a"] * 20]
+    assert [event["kind"] for event in read_events(path)] == wanted
+    follower = Follower(path.parent)
+    assert follower.read() and (follower.lines, follower.damaged) == (22, 1)
+
+
+def test_a_file_as_long_as_a_disk_is_not_read(path) -> None:
+    EventLog(path, 1).write("made", {})
+    with path.open("ab") as file:
+        file.truncate(1 << 41)
+    acts = (lambda: read_events(path), Follower(path.parent).read, lambda: EventLog(path, 2))
+    for act in acts:
+        with pytest.raises(OSError, match="is over 1073741824 bytes long, which events"):
+            act()
