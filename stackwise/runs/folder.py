@@ -34,6 +34,7 @@ from stackwise import versions
 from stackwise.atomic import sha256_of
 from stackwise.bounded import is_plain_file, read_text
 from stackwise.jsontext import loads, read_mapping
+from stackwise.printing import printable
 from stackwise.runs.control import ask, is_stopping
 from stackwise.runs.damage import RESTORE as RESTORE
 from stackwise.runs.damage import DamagedRun as DamagedRun
@@ -266,8 +267,8 @@ class Run:
         lost = damaged + max(0, (behind if isinstance(behind, int) else 0) - lines)
         if lost:
             warnings.warn(
-                f"run {self.id}: events.jsonl is damaged: {lost} of its lines are missing or not "
-                "what was written, and left out; restore it from a copy of the run",
+                f"run {printable(self.id)}: events.jsonl is damaged: {lost} of its lines are "
+                "missing or not what was written, and left out; restore it from a copy of the run",
                 stacklevel=2,
             )
         return found
