@@ -1,12 +1,101 @@
-"""What a stranger can do to a run's folder who knows how it is written."""
+"""What a stranger can do to a run's folder who knows how it is written, and what text could do.
+
+The payloads break out of an attribute and of an element, and are an image that would run a script;
+they hold mathematics that no figure can set, escapes that a terminal obeys, and what turns round
+the text after it. What acts is looked for in HTML, and in plotly's texts, which are HTML in part.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Iterable, Iterator
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from stackwise.seals import sealed
+
+STAGE = "\"'><img src=x onerror=pwned()>$\\frac{1}{$"  # prints, as a stage's name has to
+MARK = f"{STAGE}<a href=javascript:pwned()>\x1b]0;pwned\x07\x9b2J\u202e"
+HALF = "\ud800"  # of a character, which JSON may hold and no message to a page
+TOKENS = (MARK, STAGE, "\u202e\u2066", "\x1b[2J", "\x00", "$\\mathdefault{10^{3}$", "</pre>", "\r")
+OBEYED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Acting(HTMLParser):
+    """Collects what a piece of HTML would do that is the payload's."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[str] = list(OBEYED.findall(text))
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        handlers = [name for name, _ in attrs if name.startswith("on")]
+        strange = any("pwned" in (value or "") for name, value in attrs if name in ("href", "src"))
+        if handlers or strange or (tag == "img" and dict(attrs).get("src") == "x"):
+            self.found.append(self.get_starttag_text() or tag)
+
+
+def acting(texts: Iterable[str]) -> list[str]:
+    """What some pieces of HTML would do."""
+    return [act for text in texts for act in Acting(text).found]
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Every text in a nested value, keys aside."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from texts_of(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from texts_of(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def shown() -> list[str]:
+    """All that the widgets which exist would put into a page as HTML, and what plotly would.
+
+    Raises:
+        UnicodeEncodeError: If any text of theirs cannot be sent.
+    """
+    import ipywidgets as w
+    from ipywidgets.widgets.widget import _instances
+
+    found = []
+    for each in list(_instances.values()):
+        for text in texts_of(each.get_state()):
+            text.encode()
+        if isinstance(each, w.HTML | w.HTMLMath):
+            found.append(str(each.value))
+        if hasattr(each, "to_plotly_json"):
+            found += texts_of(each.to_plotly_json())
+        if getattr(each, "description_allow_html", False):
+            found.append(str(each.description))
+    return found
+
+
+def harmless(where: str = "") -> None:
+    """Fail if a widget that exists would act, or if none shows the payload."""
+    texts = shown()
+    assert any("pwned" in text for text in texts), where
+    assert acting(texts) == [], where
+
+
+def tokenizer_json() -> str:
+    """A tokenizer of bytes with the payloads as further tokens."""
+    from stackwise.data.tokenizer import ByteTokenizer
+
+    facts = json.loads(ByteTokenizer().to_json())
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    facts["added_tokens"] = [
+        {"id": 256 + number, "content": text, **plain} for number, text in enumerate(TOKENS)
+    ]
+    return json.dumps(facts)
 
 
 def rehash(folder: Path, name: str) -> None:
