@@ -57,33 +57,35 @@ def texts_of(value: Any) -> Iterator[str]:
         yield value
 
 
-def shown() -> list[str]:
-    """All that the widgets which exist would put into a page as HTML, and what plotly would.
-
-    Raises:
-        UnicodeEncodeError: If any text of theirs cannot be sent.
-    """
-    import ipywidgets as w
+def harmless(panel: Any, where: str = "") -> None:
+    """Fail if a widget that exists would act, cannot be sent, or if none in the panel shows it."""
     from ipywidgets.widgets.widget import _instances
 
-    found = []
+    found = [text for each in inside(panel) for text in html_of(each)]
+    assert any("pwned" in text for text in found), where
     for each in list(_instances.values()):
+        assert acting(html_of(each)) == [], where
         for text in texts_of(each.get_state()):
             text.encode()
-        if isinstance(each, w.HTML | w.HTMLMath):
-            found.append(str(each.value))
-        if hasattr(each, "to_plotly_json"):
-            found += texts_of(each.to_plotly_json())
-        if getattr(each, "description_allow_html", False):
-            found.append(str(each.description))
-    return found
 
 
-def harmless(where: str = "") -> None:
-    """Fail if a widget that exists would act, or if none shows the payload."""
-    texts = shown()
-    assert any("pwned" in text for text in texts), where
-    assert acting(texts) == [], where
+def inside(widget: Any) -> Iterator[Any]:
+    """A widget and all in it."""
+    yield widget
+    for each in getattr(widget, "children", ()):
+        yield from inside(each)
+
+
+def html_of(widget: Any) -> Iterator[str]:
+    """What a widget puts into a page as HTML, or plotly does of it."""
+    import ipywidgets as w
+
+    if isinstance(widget, w.HTML | w.HTMLMath):
+        yield widget.value
+    if hasattr(widget, "to_plotly_json"):
+        yield from texts_of(widget.to_plotly_json())
+    if getattr(widget, "description_allow_html", False):
+        yield widget.description
 
 
 def tokenizer_json() -> str:

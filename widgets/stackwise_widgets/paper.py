@@ -195,7 +195,7 @@ def stage_label(stage: Any, width_frac: float) -> str:
 
 def wrapped(name: str) -> str:
     """An arm's name in lines that fit beside its row."""
-    return "\n".join(wrap(name, 22))
+    return "\n".join(map(printable, wrap(name, 22)))
 
 
 def score_text(arms: pd.DataFrame) -> str:

@@ -98,9 +98,8 @@ def test_no_page_and_no_panel_lets_it_act(which, request, kept):
     for tab in inspect.names:
         inspect.tab = tab
         inspect.wait()
-    if which == "stranger":
-        Teach(run)
-    harmless()
+    for each in (panel, both, one, inspect, *([Teach(run)] if which == "stranger" else [])):
+        harmless(each)
 
 
 def test_names_of_stacks_are_text_where_plotly_reads_html(kept, tmp_path):
@@ -112,8 +111,7 @@ def test_names_of_stacks_are_text_where_plotly_reads_html(kept, tmp_path):
     texts = [*texts_of(run_figure(view_of(run)).to_plotly_json())]
     assert "s0" in "".join(texts) and any("pwned" in text for text in texts)
     assert acting(texts) == []
-    RunPanel(run=run)
-    harmless()
+    harmless(RunPanel(run=run))
 
 
 def test_figures_draw_it_as_text(stranger, kept):
