@@ -47,6 +47,8 @@ def acting(texts: Iterable[str]) -> list[str]:
 
 def texts_of(value: Any) -> Iterator[str]:
     """Every text in a nested value, keys aside."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, dict):
         for item in value.values():
             yield from texts_of(item)
