@@ -20,7 +20,11 @@ from stackwise.seals import sealed
 STAGE = "\"'><img src=x onerror=pwned()>$\\frac{1}{$"  # prints, as a stage's name has to
 MARK = f"{STAGE}<a href=javascript:pwned()>\x1b]0;pwned\x07\x9b2J\u202e"
 HALF = "\ud800"  # of a character, which JSON may hold and no message to a page
-TOKENS = (MARK, STAGE, "\u202e\u2066", "\x1b[2J", "\x00", "$\\mathdefault{10^{3}$", "</pre>", "\r")
+BARE = "<x>\"'><svg/onload=pwned()>"  # begins at once, and has no space to be shown as a dot
+TOKENS = (
+    *(MARK, "\u202e\u2066", "\x1b[2J", "\x00", "$\\mathdefault{10^{3}$", "</pre>", "\r"),
+    *(f"{BARE}{number}" for number in range(24)),
+)
 OBEYED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -36,7 +40,7 @@ class Acting(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         handlers = [name for name, _ in attrs if name.startswith("on")]
         strange = any("pwned" in (value or "") for name, value in attrs if name in ("href", "src"))
-        if handlers or strange or (tag == "img" and dict(attrs).get("src") == "x"):
+        if handlers or strange or tag == "x" or (tag == "img" and dict(attrs).get("src") == "x"):
             self.found.append(self.get_starttag_text() or tag)
 
 

@@ -102,6 +102,15 @@ def test_no_page_and_no_panel_lets_it_act(which, request, kept):
         harmless(each)
 
 
+def test_a_state_that_no_version_knows_is_text(stranger):
+    facts = stranger.status()
+    (stranger.path / "status.json").write_text(dumps({**facts, "state": MARK + HALF}))
+    compare = Compare(stranger.path.parent)
+    compare.wait()
+    assert "pwned" in compare.table.rows[0]["state"] + compare.state.options[1][0]
+    harmless(RunPanel(run=stranger))
+
+
 def test_names_of_stacks_are_text_where_plotly_reads_html(kept, tmp_path):
     run = sw.Run(shutil.copytree(kept.path, tmp_path / "renamed"))
     rows = json.loads((run.path / "stages.json").read_text())

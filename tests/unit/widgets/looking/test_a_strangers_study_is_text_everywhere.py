@@ -10,6 +10,7 @@ import pytest
 import stackwise as sw
 from stackwise.cli import main
 from stackwise.jsontext import dumps
+from stackwise.progress import bar_over
 from stackwise_widgets import Compare, paired_figure, study_figure
 from stackwise_widgets.views.study import study_html
 
@@ -79,3 +80,11 @@ def test_a_terminal_is_given_nothing_that_it_obeys(folder, more, capsys):
     said = capsys.readouterr()
     assert "pwned" in said.out
     assert not OBEYED.search((said.out + said.err).replace("\r", "\n"))  # the bar's own
+
+
+def test_the_bar_over_its_arms_is_given_none(capsys):
+    with bar_over(2.0) as bar:
+        bar.enter(f"{MARK}, seed 1", 1.0)
+        bar.end()
+    said = capsys.readouterr().err
+    assert "pwned" in said and not OBEYED.search(said.replace("\r", "\n"))

@@ -20,7 +20,7 @@ from stackwise.jsontext import dumps
 from stackwise_widgets import Design, Inspect, RunPanel, Teach, run_still, view_of
 from stackwise_widgets.page import page_html
 
-from ....strangers import MARK, OBEYED, STAGE, TOKENS, acting, harmless, tokenizer_json
+from ....strangers import BARE, MARK, OBEYED, STAGE, TOKENS, acting, harmless, tokenizer_json
 from .conftest import experiment
 
 
@@ -75,7 +75,7 @@ def test_what_is_sampled_in_the_run_panel(run):
 @pytest.mark.parametrize("tab", ["rack", "attention", "depth", "drift", "denoise"])
 def test_what_a_probe_reads(run, tab):
     panel = Inspect(run, hide=())
-    panel.text.value = MARK.join("abcd")
+    panel.text.value = f"{MARK}{BARE}7".join("abcd")
     panel.tab = next(name for name in panel.names if tab in name.lower())
     panel.wait()
     if hasattr(panel._seen(), "probe"):
@@ -98,9 +98,10 @@ def test_what_a_lesson_shows(made):
     compile(panel.code(), "teach", "exec")
 
 
-def test_what_is_masked_in_the_design_panel(run, exp):
+@pytest.mark.parametrize("objective", ["diffusion", "mlm", "clm"])
+def test_what_is_masked_in_the_design_panel(exp, objective):
     place = sw.Placement(device="cpu", threads=1)
-    panel = Design(exp, place, text=MARK.join("abcd"))
+    panel = Design(exp.replace(objective=objective), place, text=f"{MARK}{BARE}7".join("abcd"))
     assert panel.settle() and panel.errors == [] and panel.problems == ()
     assert all(picture.value for picture in panel.pictures.values())
     assert "pwned" in panel.pictures["Masks"].value + panel.pictures["Stages"].value
