@@ -101,7 +101,7 @@ def test_what_a_lesson_shows(made):
 @pytest.mark.parametrize("objective", ["diffusion", "mlm", "clm"])
 def test_what_is_masked_in_the_design_panel(exp, objective):
     place = sw.Placement(device="cpu", threads=1)
-    panel = Design(exp.replace(objective=objective), place, text=f"{MARK}{BARE}7".join("abcd"))
+    panel = Design(exp.replace(objective=objective), place, text=MARK + f"{BARE}7" * 150)
     assert panel.settle() and panel.errors == [] and panel.problems == ()
     assert all(picture.value for picture in panel.pictures.values())
     assert "pwned" in panel.pictures["Masks"].value + panel.pictures["Stages"].value
