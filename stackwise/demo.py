@@ -16,6 +16,7 @@ from stackwise.config import Experiment, Placement
 from stackwise.data.baselines import baselines
 from stackwise.data.errors import missing_package
 from stackwise.memory.bytes import training_bytes
+from stackwise.printing import printable
 from stackwise.progress import bar_over
 from stackwise.report import called, number, program, results_table, table
 from stackwise.runs import Run
@@ -115,7 +116,7 @@ def _baselines(base: Experiment, placement: Placement) -> str:
 def _sample(run: Run) -> str:
     """A short denoised continuation."""
     text = sample(run.rack(), PROMPT, tokenizer=run.tokenizer(), length=32, seed=0)
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def _next(result: StudyResult, placement: Placement) -> str:

@@ -26,7 +26,7 @@ def printable(text: str) -> str:
 def say(text: object, *, error: bool = False) -> None:
     """Print a text of several lines, of which a terminal obeys nothing."""
     lines = str(text).split("\n")
-    print("\n".join(map(printable, lines)), file=sys.stderr if error else sys.stdout)
+    print("\n".join(map(printable, lines)), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def is_prose(text: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from stackwise.by_stage import step_tokens
+from stackwise.printing import printable
 from stackwise.training.step import StepNumbers
 from stackwise.training.work import Work
 
@@ -35,7 +36,7 @@ class Bar:
     def enter(self, name: str, before: float) -> None:
         """Say what is trained from here on, and that `before` FLOPs lie behind, now or earlier."""
         self.before, self.run_id = before, ""
-        self.bar.set_description_str(f"{name:<22}", refresh=False)
+        self.bar.set_description_str(f"{printable(name):<22}", refresh=False)
         self._skip_to(before)
 
     def on_step(self, work: Work, numbers: StepNumbers) -> None:

@@ -157,7 +157,7 @@ def check_whole(run: Run, weights: bool) -> None:
     """
     if "weights" in pruned_of(run.path):
         return
-    run.stages(), run.experiment, run.provenance()
+    run.stages(), run.experiment, run.provenance(), run.plan(), run.tokenizer()
     for name in (RACK, BEST):
         if name == RACK or (run.path / name / MANIFEST).exists():
             manifest = own_manifest(run, name)

@@ -86,7 +86,7 @@ def program() -> str:
 def called(run: Run) -> str:
     """A run's name on a command line: its id in the usual folder, its path elsewhere."""
     usual = run.path.parent == Path("runs")
-    return run.id if usual else quote(str(run.path))
+    return quote(run.id if usual else str(run.path))
 
 
 def beside(run: Run) -> str:

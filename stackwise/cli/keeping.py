@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from stackwise.printing import say
+
 PRUNE_MORE = """With --prune: what finished runs do not need any more, and how many bytes that is;
 nothing is removed before --yes. Those that are live, paused, stopped or damaged are left alone, and
 so are those tagged `keep` (stackwise label RUN --tag keep).
@@ -80,8 +82,8 @@ def fetch_command(options: argparse.Namespace) -> int:
     from stackwise.report import called, program
 
     run = fetch(options.url, options.runs_dir)
-    print(f"{run.id}: {run.state}, step {run.status().get('step') or 0}; {run.path}")
-    print(f"go on with it with: {program()} resume {called(run)}")
+    say(f"{run.id}: {run.state}, step {run.status().get('step') or 0}; {run.path}")
+    say(f"go on with it with: {program()} resume {called(run)}")
     return 0
 
 
@@ -111,7 +113,6 @@ def add_prune(command: argparse.ArgumentParser) -> None:
 
 def prune_command(options: argparse.Namespace) -> int:
     """Show what would go of each run, or remove it."""
-    from stackwise.printing import printable
     from stackwise.pruning import prune
     from stackwise.report import bytes_text
 
@@ -125,7 +126,7 @@ def prune_command(options: argparse.Namespace) -> int:
     )
     for one in found:
         what = f"left alone: {one.left}" if one.left else ", ".join(one.what) or "nothing to remove"
-        print(f"{printable(one.id)}: {bytes_text(one.bytes)}, {printable(what)}")
+        say(f"{one.id}: {bytes_text(one.bytes)}, {what}")
     total = bytes_text(sum(one.bytes for one in found))
     print(f"{total} removed" if options.yes else f"{total} would be removed; --yes removes it")
     return 0

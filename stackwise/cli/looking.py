@@ -15,7 +15,6 @@ from stackwise.printing import say
 
 def runs_command(options: argparse.Namespace) -> int:
     """List the runs, newest first."""
-    from stackwise.printing import printable
     from stackwise.report import bytes_text, program, table
     from stackwise.runs import runs_in
     from stackwise.runs.disk_use import bytes_of
@@ -29,15 +28,15 @@ def runs_command(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.runs_dir}: is no folder; name the one that holds the runs")
     found = runs_in(folder)
     if not found:
-        print(f"no runs in {options.runs_dir}; make one with: {program()} run toy")
+        say(f"no runs in {options.runs_dir}; make one with: {program()} run toy")
         return 0
     head = ["run", "state", "stage", "step", "bits per byte", "peak memory", "disk", "predicted"]
-    print(table(head, [run_row(run.summary()) for run in found]))
+    say(table(head, [run_row(run.summary()) for run in found]))
     print(f"on disk together: {bytes_text(bytes_of(found))}")
     for run in found:
         why = run.error()
         if why:
-            print(f"{printable(run.id)}: {printable(why)}")
+            say(f"{run.id}: {why}")
     return 0
 
 

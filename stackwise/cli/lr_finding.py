@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
 
 from stackwise.cli.settings import add_settings
+from stackwise.printing import say
 
 MORE = """The rate rises step by step on real batches of each stage, with what trains and what is
 frozen there, and the loss says where it is too high. What is suggested is a tenth of the rate at
@@ -56,7 +56,7 @@ def lr_find_command(options: argparse.Namespace) -> int:
 
     load_code(*options.code)
     exp, placement = settings(options.experiment, options.changes)
-    tell = partial(print, flush=True, file=sys.stderr if options.json else sys.stdout)
+    tell = partial(say, error=options.json)
     found = lr_find(
         exp,
         placement,
@@ -69,11 +69,11 @@ def lr_find_command(options: argparse.Namespace) -> int:
         tell=tell,
     )
     if options.json:
-        print(dumps(found.to_json()))
+        say(dumps(found.to_json()))
         return 0
-    print(f"\n{found}\n")
+    say(f"\n{found}\n")
     for each in found.stages:
-        print(f"stage {each.stage} ({each.name}): {each.advice}")
+        say(f"stage {each.stage} ({each.name}): {each.advice}")
     if len(found.stages) > 1 and found.suggested is not None:
-        print(f"all stages have one rate; the lowest serves them: optim.lr={found.suggested:g}")
+        say(f"all stages have one rate; the lowest serves them: optim.lr={found.suggested:g}")
     return 0

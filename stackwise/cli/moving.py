@@ -33,14 +33,14 @@ def import_command(options: argparse.Namespace) -> int:
     model = read_model(path)
     shape = model.rack
     count = count_parameters(shape, model.attention, model.vocab)
-    print(
+    say(
         f"{path}: {shape.stacks} stacks of {shape.blocks_per_stack}, width {shape.d_model}, "
         f"{model.attention.choice}, {count_text(count)} parameters, {model.dtype}"
     )
     for note in model.source.notes:
         say(f"note: {note}")
-    print(f"train it a stack at a time with: {program()} run {quote(str(path))}")
-    print(f"give it back with: {program()} export {quote(str(path))} TARGET")
+    say(f"train it a stack at a time with: {program()} run {quote(str(path))}")
+    say(f"give it back with: {program()} export {quote(str(path))} TARGET")
     return 0
 
 
@@ -62,7 +62,7 @@ def export_command(options: argparse.Namespace) -> int:
     say(f"{path}: {export.weights}")
     for note in export.notes:
         say(f"note: {note}")
-    print(f"load it with: transformers.AutoModelForCausalLM.from_pretrained({str(path)!r})")
+    say(f"load it with: transformers.AutoModelForCausalLM.from_pretrained({str(path)!r})")
     return 0
 
 

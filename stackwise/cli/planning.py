@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stackwise.cli.settings import add_settings
 from stackwise.exit_codes import DOES_NOT_FIT
+from stackwise.printing import say
 
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
@@ -119,9 +120,9 @@ def calibrate_command(options: argparse.Namespace) -> int:
         threads=options.threads,
         rounds=options.rounds,
     )
-    print(found)
+    say(found)
     path = calibration_path() if options.output is None else Path(options.output)
-    print(f"written to {path}")
+    say(f"written to {path}")
     return 0
 
 
@@ -142,14 +143,14 @@ def plan_command(options: argparse.Namespace) -> int:
     samples = samples_of(exp, placement, options.text_tokens, machine)
     if options.fit:
         found = fits(exp, placement, machine, epoch_samples=samples)
-        print(
+        say(
             dumps([fit.to_json() for fit in found])
             if options.json
             else fits_text(found, exp, machine)
         )
         return 0 if found else DOES_NOT_FIT
     made = plan(exp, placement, hardware=machine, epoch_samples=samples)
-    print(dumps(made.to_json()) if options.json else plan_text(made, every=options.all))
+    say(dumps(made.to_json()) if options.json else plan_text(made, every=options.all))
     return 0 if made.fits else DOES_NOT_FIT
 
 
@@ -157,7 +158,7 @@ def advise_command(options: argparse.Namespace) -> int:
     """Print what the days buy."""
     from stackwise.planner.advise import advise
 
-    print(advise(machine_of(options), options.days))
+    say(advise(machine_of(options), options.days))
     return 0
 
 

@@ -222,7 +222,7 @@ def delete_command(options: argparse.Namespace) -> int:
 def share_command(options: argparse.Namespace) -> int:
     """Pack a run into a zip file or an HTML page."""
     target = _of(options).share(options.file, weights=not options.no_weights)
-    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    say(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

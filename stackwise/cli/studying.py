@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from stackwise.cli.settings import add_code, add_trust
 from stackwise.exit_codes import DONE, FAILED
+from stackwise.printing import say
 
 if TYPE_CHECKING:
     from stackwise.study import Arm, Study, StudyResult
@@ -73,14 +73,14 @@ def study_command(options: argparse.Namespace) -> int:
     study = Study.load(options.file, trust=options.trust, **code)
     planned = study.plan()
     if options.plan or not options.json:
-        print(dumps(planned.to_json()) if options.json else planned)
+        say(dumps(planned.to_json()) if options.json else planned)
     if options.plan:
         return 0
     try:
         result = carried_out(study, options)
     except Stopped as stopped:
         raise Stopped(f"{stopped}: {program()} study {options.file}") from None
-    print(dumps(result.to_json()) if options.json else f"\n{result}\n\nstudy: {study.folder}")
+    say(dumps(result.to_json()) if options.json else f"\n{result}\n\nstudy: {study.folder}")
     return FAILED if result.failures else DONE
 
 
@@ -89,7 +89,7 @@ def carried_out(study: Study, options: argparse.Namespace) -> StudyResult:
     if options.workers is not None:
 
         def told(arm: Arm, seed: int) -> None:
-            print(f"{arm.name}, seed {seed}", file=sys.stderr, flush=True)
+            say(f"{arm.name}, seed {seed}", error=True)
 
         return study.run(workers=options.workers, threads=options.threads, on_arm=told)
     from stackwise.progress import bar_over

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,7 +87,7 @@ def carry_out(
     for note in notes:
         say(f"note: {note}")
     if run.state == "finished" and (late := ", ".join(changes_of(run, given))):
-        print(f"note: it is finished already, so {late} had no effect; run --rerun trains it again")
+        say(f"note: it is finished already, so {late} had no effect; run --rerun trains it again")
     if run.state == "finished":
         execute(run, mirror=options.mirror)
     else:
@@ -100,10 +99,10 @@ def carry_out(
                 if run.state == "finished":  # also where all steps were taken before
                     bar.end()
         except KeyboardInterrupt as stop:
-            print(
+            say(
                 "stackwise: interrupted before the state was saved; go on from the last "
                 f"checkpoint with: {program()} resume {called(run)}",
-                file=sys.stderr,
+                error=True,
             )
             return stop_code(stop)
     if run.state == "stopped":

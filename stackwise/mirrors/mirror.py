@@ -7,7 +7,6 @@ again with the next checkpoint; while one is copied, those that come meanwhile a
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,7 +123,7 @@ class Mirror:
                     for kind, fields in said:
                         append_event(run, kind, **fields)
         except (OSError, RunBusy) as error:
-            print(f"mirror_failed: {said} ({error})", file=sys.stderr)
+            say(f"mirror_failed: {said} ({error})", error=True)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from stackwise.jsontext import read_mapping
+from stackwise.printing import printable
 from stackwise.runs import status
 from stackwise.runs.damage import RESTORE, RunError, blamed_on
 from stackwise.runs.disk_use import disk_of
@@ -78,8 +79,8 @@ class Measured(Records):
         lost = damaged + max(0, max(counts, default=0) - lines)
         if lost:
             warnings.warn(
-                f"run {self.id}: events.jsonl is damaged: {lost} of its lines are missing or not "
-                "what was written, and left out; restore it from a copy of the run",
+                f"run {printable(self.id)}: events.jsonl is damaged: {lost} of its lines are "
+                "missing or not what was written, and left out; restore it from a copy of the run",
                 stacklevel=2,
             )
         return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stackwise.printing import printable
 from stackwise.report import bytes_text, count_text, duration, figure, number, table
 from stackwise.study.controls import decays
 from stackwise.study.grid import tuning_flops
@@ -15,6 +17,7 @@ from stackwise.study.summary import READINGS, names_in
 if TYPE_CHECKING:
     from stackwise.study.result import StudyResult
 
+MARKUP = re.compile(r"[\\`*<>\[\]|$&!]")
 UNITS = {"flops": "FLOPs", "tokens": "tokens", "seconds": "seconds"}
 
 
@@ -66,8 +69,14 @@ def signed(value: float) -> str:
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    named = [[_plain(name), *cells] for name, *cells in rows]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *named]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _plain(name: str) -> str:
+    """An arm's name, of which Markdown reads nothing as markup."""
+    return MARKUP.sub(r"\\\g<0>", printable(" ".join(name.split())))
 
 
 def remarks(result: StudyResult) -> list[str]:

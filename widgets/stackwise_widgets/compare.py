@@ -32,7 +32,7 @@ from stackwise_widgets.hiding import COMPARE, hidden
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.theme import stylesheet
-from stackwise_widgets.views.markup import escaped
+from stackwise_widgets.views.markup import clean, escaped
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -222,7 +222,7 @@ class Compare(w.VBox):
         self._all = found
         self.studies.show(studies)
         states = states_in(found)
-        options = [("all states", "all"), *((f"{s} ({n})", s) for s, n in states.items())]
+        options = [("all states", "all"), *((f"{clean(s)} ({n})", s) for s, n in states.items())]
         if list(self.state.options) != options:
             kept = self.state.value if self.state.value in states else "all"
             self.state.options = options
@@ -275,6 +275,7 @@ class Compare(w.VBox):
     def _called(self, name: str | sw.Run) -> str:
         if isinstance(name, sw.Run):
             name = name.id
+        name = clean(name)
         good = [one for one in self._all if one.brief.state != "damaged"]
         for same in (
             [one.key for one in good if name in (one.key, one.brief.name)],

@@ -11,7 +11,6 @@ change. `code`, `command` and `yaml` are what one takes away.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as w
@@ -23,7 +22,7 @@ from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.said import as_command, as_python, as_yaml
 from stackwise_widgets.theme import stylesheet
-from stackwise_widgets.views.markup import apart
+from stackwise_widgets.views.markup import apart, escaped
 from stackwise_widgets.worked_out import PICTURES, Answer, Question, answer
 
 if TYPE_CHECKING:
@@ -255,4 +254,4 @@ def _readable(name: str) -> w.Textarea:
 
 def said_html(text: str) -> str:
     """A line that a screen reader says when it changes."""
-    return f'<p class="sw-said" role="status">{escape(text)}</p>'
+    return f'<p class="sw-said" role="status">{escaped(text)}</p>'

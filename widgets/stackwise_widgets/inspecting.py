@@ -31,7 +31,7 @@ from stackwise_widgets.inspection.subject import Subject, heldout_text
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.theme import stylesheet
-from stackwise_widgets.views.markup import escaped
+from stackwise_widgets.views.markup import clean, escaped
 
 if TYPE_CHECKING:
     from stackwise_widgets.panel import PanelError
@@ -86,7 +86,7 @@ class Inspect(w.VBox):
         self._filling, self._wrong = False, ""
         self._number = -1
         self.choice = fields.choice_field(
-            [one.id for one in self._known], self._run.id if self._run else None
+            [clean(one.id) for one in self._known], clean(self._run.id) if self._run else None
         )
         self.text, self.hidden = fields.text_field(), fields.hidden_field()
         self._fetch = fields.fetch_button()
@@ -137,8 +137,8 @@ class Inspect(w.VBox):
         self._run, self._known, self._filling = run, known, True
         try:
             with self.choice.hold_sync():  # the page hears of both at once
-                self.choice.options = [other.id for other in known]
-                self.choice.value = run.id
+                self.choice.options = [clean(other.id) for other in known]
+                self.choice.value = clean(run.id)
         finally:
             self._filling = False
         self._use_run()
@@ -203,7 +203,7 @@ class Inspect(w.VBox):
     def _chosen(self) -> None:
         if self._filling:
             return
-        found = next((run for run in self._known if run.id == self.choice.value), None)
+        found = next((run for run in self._known if clean(run.id) == self.choice.value), None)
         if found is not None and (self._run is None or found.path != self._run.path):
             self._run = found
             self._use_run()

@@ -12,10 +12,11 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from typing import ParamSpec, TypeVar
 
 import ipywidgets
+
+from stackwise_widgets.views.markup import escaped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,9 +88,9 @@ def error_card(found: PanelError) -> str:
     said = str(found.error) or type(found.error).__name__
     expected = isinstance(found.error, ValueError | OSError | RuntimeError)
     kind = "" if expected else f" ({type(found.error).__name__})"
-    lines = "".join(f"<li>{escape(line)}</li>" for line in said.splitlines())
+    lines = "".join(f"<li>{escaped(line)}</li>" for line in said.splitlines())
     return (
-        f'<div class="sw-error" role="alert"><strong>{escape(found.doing)}{escape(kind)}</strong>'
+        f'<div class="sw-error" role="alert"><strong>{escaped(found.doing)}{escaped(kind)}</strong>'
         f"<ul>{lines}</ul><details><summary>where it came from</summary>"
-        f"<pre>{escape(found.trace)}</pre></details></div>"
+        f"<pre>{escaped(found.trace)}</pre></details></div>"
     )

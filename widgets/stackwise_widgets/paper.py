@@ -37,7 +37,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 CATEGORIES = ("weights", "gradients", "optimizer", "average", "activations")
 GREYS = ("#2b2b2b", "#5c5c5c", "#8a8a8a", "#b4b4b4", "#dadada")
 INK, FAINT = "#222222", "#cccccc"
-POWER = re.compile(r"^[^$\\]*\$(?:\\mathdefault\{)?[-\d.]*(?:\\times)?10\^\{-?\d+\}\}?\$\)?$")
+TEN = r"(?:-?[\d.]+\\times)?10\^\{-?\d+\}"
+POWER = re.compile(rf"[^$\\]*\$(?:{TEN}|\\mathdefault\{{-?{TEN}\}})\$\)?")
 SMOOTH_FRAC = 1 / 20
 
 
@@ -51,7 +52,7 @@ class PaperFigure(Figure):
         """Draw it; of its texts only powers of ten, as axes have them, are set as mathematics."""
         for text in self.findobj(Text):
             text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
-            text.set_parse_math(POWER.search(text.get_text()) is not None)
+            text.set_parse_math(POWER.fullmatch(text.get_text()) is not None)
         super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
@@ -194,7 +195,7 @@ def stage_label(stage: Any, width_frac: float) -> str:
 
 def wrapped(name: str) -> str:
     """An arm's name in lines that fit beside its row."""
-    return "\n".join(wrap(name, 22))
+    return "\n".join(map(printable, wrap(name, 22)))
 
 
 def score_text(arms: pd.DataFrame) -> str:

@@ -10,7 +10,6 @@ page or the kernel ends no run. The chart is `charts/live.py`'s, the only one of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +29,7 @@ from stackwise_widgets.standing import standing_html
 from stackwise_widgets.theme import stylesheet
 from stackwise_widgets.ticking import Ticking
 from stackwise_widgets.views import table_html
+from stackwise_widgets.views.markup import escaped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -262,7 +262,9 @@ class RunPanel(w.VBox):
         self.controls.show(None if self._run is None else self._run.state, self.why_not)
 
     def _say(self, text: str) -> None:
-        self.standing.value = f'<p class="sw-said" role="status">{escape(text)}</p>' if text else ""
+        self.standing.value = (
+            f'<p class="sw-said" role="status">{escaped(text)}</p>' if text else ""
+        )
 
     def _view(self) -> RunView:
         if self._reader is None:

@@ -96,6 +96,6 @@ def as_yaml(exp: sw.Experiment, placement: sw.Placement) -> str:
 def in_yaml(value: Any) -> str:
     """A value as YAML reads it on one line."""
     if isinstance(value, str):
-        text = yaml.safe_dump(value, width=10**9, allow_unicode=True).strip()
+        text = yaml.safe_dump(value, width=10**9, allow_unicode=value.isprintable()).strip()
         return text.removesuffix("\n...").strip()
     return json.dumps(value)

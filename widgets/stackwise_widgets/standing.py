@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from html import escape
 from typing import TYPE_CHECKING
 
 from stackwise.report import duration
 from stackwise.runs.control import orders
 from stackwise.runs.standing import LIVE
+from stackwise_widgets.views.markup import escaped
 
 if TYPE_CHECKING:
     import stackwise as sw
@@ -35,12 +35,12 @@ def standing_html(run: sw.Run, view: RunView) -> str:
     labels = run.labels
     name = f"{labels.name} ({run.id})" if labels.name else run.id
     lines = [
-        f'<div class="sw-said"><strong>{escape(name)}</strong>: '
-        f'<span class="sw-state" role="status">{escape(state_text(run, view))}</span></div>',
+        f'<div class="sw-said"><strong>{escaped(name)}</strong>: '
+        f'<span class="sw-state" role="status">{escaped(state_text(run, view))}</span></div>',
         progress_html(view),
     ]
     if view.problem:
-        lines.append(f'<p class="sw-error" role="alert">{escape(view.problem)}</p>')
+        lines.append(f'<p class="sw-error" role="alert">{escaped(view.problem)}</p>')
     return "".join(lines) + trouble_html(run, view.state)
 
 
@@ -76,7 +76,7 @@ def progress_html(view: RunView) -> str:
         said = f"stage {stage.number} {stage.name}: {done:.0%}{left}"
         parts.append(
             f'<div class="sw-stage-bar" style="flex:{(end - begin) / total:.4f} 1 0" '
-            f'title="{escape(said)}"><div style="width:{done:.1%}"></div></div>'
+            f'title="{escaped(said)}"><div style="width:{done:.1%}"></div></div>'
         )
     done = view.step / total if total else 0.0
     here = next((s for s in view.stages if s.state == "running"), None)
@@ -89,7 +89,7 @@ def progress_html(view: RunView) -> str:
     return (
         f'<div class="sw-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{100 * done:.0f}" aria-label="steps of the run">{"".join(parts)}</div>'
-        f'<div class="sw-quiet">{escape(said)}</div>'
+        f'<div class="sw-quiet">{escaped(said)}</div>'
     )
 
 
@@ -100,16 +100,16 @@ def trouble_html(run: sw.Run, state: str) -> str:
         return ""
     parts = []
     if why is not None:
-        parts.append(f"<p><strong>{escape(state)}</strong>: {escape(why)}</p>")
+        parts.append(f"<p><strong>{escaped(state)}</strong>: {escaped(why)}</p>")
     if pressed is not None:
-        parts.append(f"<p>{escape(pressed)}</p>")
+        parts.append(f"<p>{escaped(pressed)}</p>")
     if way is not None:
-        parts.append(f'<p class="sw-quiet">In code or on a terminal: {escape(way)}</p>')
+        parts.append(f'<p class="sw-quiet">In code or on a terminal: {escaped(way)}</p>')
     log = run.log(LOG_LINES)
     if log and state in ("failed", "died", "stale"):
         parts.append(
             f'<details><summary>its last lines</summary><pre class="sw-log">'
-            f"{escape(chr(10).join(log))}</pre></details>"
+            f"{escaped(chr(10).join(log))}</pre></details>"
         )
     grave = state in ("failed", "died", "stale", "damaged")
     kind = 'class="sw-error" role="alert"' if grave else 'class="sw-said"'

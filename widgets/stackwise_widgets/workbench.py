@@ -10,7 +10,6 @@ are made as they are first opened. What opens prepared is a file (`workbench_sta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from stackwise_widgets.run_panel import RunPanel
 from stackwise_widgets.shipped import SHIPPED, first_run
 from stackwise_widgets.theme import stylesheet
 from stackwise_widgets.views import plan_summary
+from stackwise_widgets.views.markup import escaped
 from stackwise_widgets.workbench_state import (
     PANELS,
     State,
@@ -191,7 +191,7 @@ class Workbench(w.VBox):
         plan = design.answer.plan if design.answer is not None and not problems else None
         why_not = why_no_launch(design, plan)
         ready = f"Launch trains {design.experiment}" + (f": {plan_summary(plan)}" if plan else "")
-        said = f'<div class="sw-said" role="status">{escape(why_not or ready)}</div>'
+        said = f'<div class="sw-said" role="status">{escaped(why_not or ready)}</div>'
         if self.offered.value != said:
             self.offered.value = said
         self.run_panel.offer(design.experiment, design.placement, why_not)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from stackwise_widgets.views import (
     plan_html,
     plan_summary,
 )
+from stackwise_widgets.views.markup import escaped
 
 if TYPE_CHECKING:
     from stackwise.data.tokenizer import Tokenizer
@@ -92,7 +92,7 @@ def masks_of(found: Answer) -> str:
     if found.plan is not None:  # a budget that is a time in tokens
         exp = found.plan.experiment
     picture = mask_preview_html(exp, found.question.text, tokenizer=tokenizer)
-    return picture if note is None else f"{picture}<p class='sw-quiet'>{escape(note)}</p>"
+    return picture if note is None else f"{picture}<p class='sw-quiet'>{escaped(note)}</p>"
 
 
 def attention_of(found: Answer) -> str:

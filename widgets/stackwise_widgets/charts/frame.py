@@ -6,7 +6,6 @@ functions of a view.
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from stackwise_widgets.charts.style import (
     plain_layout,
 )
 from stackwise_widgets.charts.view import ALONG, Along, Mark, Matrix, RunView, StageView
+from stackwise_widgets.views.markup import escaped
 
 DOMAINS = {
     "strip": (0.9, 1.0),
@@ -115,7 +115,7 @@ def _names(view: RunView, x: Along) -> list[dict[str, Any]]:
         text = stage_text(stage, max(3, int(share * 95)))
         out.append({"x": (stage.begin[x] + stage.end[x]) / 2, "y": 1.0, "xref": "x",
                     "yref": "paper", "yanchor": "bottom", "showarrow": False,
-                    "text": escape(text), "hovertext": escape(_hover(stage)),
+                    "text": escaped(text), "hovertext": escaped(_hover(stage)),
                     "font": {"size": 11}})  # fmt: skip
     return out
 
@@ -170,7 +170,7 @@ def _marks(view: RunView, x: Along) -> list[dict[str, Any]]:
     last = max((s.end[x] for s in placed(view, x)), default=0.0)
     return [
         {"x": mark.at[x], "y": DOMAINS["loss"][1], "xref": "x", "yref": "paper", "yanchor": "top",
-         "yshift": -2 - 18 * number, "showarrow": False, "text": f"<b>{escape(mark.text)}</b>",
+         "yshift": -2 - 18 * number, "showarrow": False, "text": f"<b>{escaped(mark.text)}</b>",
          "xanchor": "right" if mark.at[x] > last / 2 else "left",
          "font": {"size": 12, "color": VERMILLION}}
         for number, mark in enumerate(_shown(view.marks))
@@ -201,5 +201,5 @@ def _missing(view: RunView) -> list[dict[str, Any]]:
     if view.problem is None:
         return []
     return [{"x": 0, "y": 0, "xref": "paper", "yref": "paper", "xanchor": "left", "yshift": -46,
-             "yanchor": "bottom", "showarrow": False, "text": escape(view.problem[:160]),
+             "yanchor": "bottom", "showarrow": False, "text": escaped(view.problem[:160]),
              "font": {"size": 11, "color": VERMILLION}}]  # fmt: skip

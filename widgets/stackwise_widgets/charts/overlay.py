@@ -7,7 +7,6 @@ each experiment; the large mark is the final score on all held-out text.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from stackwise_widgets.charts.style import (
     plain_layout,
 )
 from stackwise_widgets.charts.view import ALONG
+from stackwise_widgets.views.markup import escaped
 
 HEIGHT = 460
 LATE = 1 / 6  # of what was spent; losses before it would flatten all after it
@@ -88,8 +88,8 @@ def _traces(
 ) -> Iterator[dict[str, Any]]:
     colour, mark, dash = look_of(number)
     group = {
-        "legendgroup": escape(label),
-        "name": escape(label) + (f" ({seeds} seeds)" if seeds > 1 else ""),
+        "legendgroup": escaped(label),
+        "name": escaped(label) + (f" ({seeds} seeds)" if seeds > 1 else ""),
     }
     curve = found[(found["kind"] == "heldout") & (x != "peak_bytes")].sort_values("place")
     if seeds > 1:
@@ -180,7 +180,7 @@ def _layout(
 
 
 def _words(text: str, x: float, y: float, anchor: str) -> dict[str, Any]:
-    return {"text": escape(text), "x": x, "y": y, "xref": "paper", "yref": "paper",
+    return {"text": escaped(text), "x": x, "y": y, "xref": "paper", "yref": "paper",
             "xanchor": anchor, "yanchor": "bottom", "showarrow": False,
             "font": {"size": 11}}  # fmt: skip
 

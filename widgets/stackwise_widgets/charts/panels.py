@@ -7,11 +7,11 @@ Every trace is always there, if need be empty, and always in the same place.
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any, Literal
 
 import numpy as np
 
+from stackwise_widgets.charts.reach import rows_said
 from stackwise_widgets.charts.style import (
     BLUE,
     GREEN,
@@ -25,6 +25,7 @@ from stackwise_widgets.charts.style import (
     mark_size,
 )
 from stackwise_widgets.charts.view import Along, Matrix, Numbers, RunView, Series, StageView
+from stackwise_widgets.views.markup import escaped
 
 Heat = Literal["exit_loss", "grad_norm"]
 HEATS: dict[str, str] = {"exit_loss": "held-out loss by exit", "grad_norm": "gradient norm"}
@@ -107,10 +108,11 @@ def _heat(matrix: Matrix | None, x: Along, heat: Heat) -> Traces:
         edges = matrix.edges.along(x)
         z = matrix.value if heat == "exit_loss" else decades(matrix.value)
         low, high = colour_range(z)
-        cells |= {"x": edges, "y": list(matrix.rows), "z": z, "zmin": low, "zmax": high}
+        rows = rows_said(matrix)
+        cells |= {"x": edges, "y": rows, "z": z, "zmin": low, "zmax": high}
         row, column = _some_broken(matrix)
         middle = (edges[column] + edges[column + 1]) / 2
-        cross |= {"x": middle, "y": [matrix.rows[r] for r in row]}
+        cross |= {"x": middle, "y": [rows[r] for r in row]}
     return {"heat": cells, "broken": cross}
 
 
@@ -187,9 +189,9 @@ def _memory(view: RunView, x: Along) -> Traces:
 
 
 def _said(stage: StageView) -> str:
-    text = f"stage {stage.number}, {escape(stage.name)}"
+    text = f"stage {stage.number}, {escaped(stage.name)}"
     gone = [kind for kind, count in stage.measured.items() if count is None]
-    return f"{text}; not measured: {escape(', '.join(gone))}" if gone else text
+    return f"{text}; not measured: {escaped(', '.join(gone))}" if gone else text
 
 
 def _level(

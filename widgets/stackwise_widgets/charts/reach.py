@@ -9,6 +9,7 @@ import numpy as np
 
 from stackwise.runs.layers import ENTRY
 from stackwise_widgets.charts.view import Along, Matrix, RunView, StageView
+from stackwise_widgets.views.markup import escaped
 
 MOST_TICKS = 9
 LOG_FROM = 20.0  # times the middle loss; a loss that ran away would flatten all that was before
@@ -48,9 +49,14 @@ def ran_away(view: RunView) -> bool:
     return bool(len(found)) and found.max() > LOG_FROM * np.median(found) and found.min() > 0
 
 
+def rows_said(matrix: Matrix) -> list[str]:
+    """Names of the rows as plotly takes them, which reads any text as HTML."""
+    return [escaped(name) for name in matrix.rows]
+
+
 def layer_axis(matrix: Matrix | None) -> dict[str, Any]:
     """Rows by name, and as many ticks as can be read."""
-    rows = [ENTRY] if matrix is None else list(matrix.rows)
+    rows = [ENTRY] if matrix is None else rows_said(matrix)
     step = max(1, -(-len(rows) // MOST_TICKS))
     return {
         "yaxis3.categoryorder": "array",

@@ -16,7 +16,7 @@ from stackwise_widgets.comparison.rows import Listed
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
 from stackwise_widgets.shipped import is_shipped
-from stackwise_widgets.views.markup import escaped
+from stackwise_widgets.views.markup import clean, escaped
 
 KINDS = {
     "zip, with weights": (".zip", True),
@@ -112,7 +112,7 @@ class Deed(w.VBox):
         if run is not None:
             labels = run.labels
             self._name.value, self._note.value = labels.name, labels.note
-            self._name.placeholder, self._tags.value = one.brief.id, ", ".join(labels.tags)
+            self._name.placeholder, self._tags.value = clean(one.brief.id), ", ".join(labels.tags)
         ships = self._allow(run)
         self._name_file()
         row = {"display": "flex", "flex_flow": "row wrap"}
@@ -217,10 +217,10 @@ class Deed(w.VBox):
         if self._of is None:
             return
         ending, number = KINDS[self._kind.value][0], 1
-        name = self._of.brief.id
+        name = plain = clean(self._of.brief.id)
         while Path(f"{name}{ending}").exists():
             number += 1
-            name = f"{self._of.brief.id}-{number}"
+            name = f"{plain}-{number}"
         self._file.value = f"{name}{ending}"
 
     def _say(self, text: str) -> None:

@@ -12,7 +12,7 @@ import stackwise as sw
 from stackwise.report import duration
 from stackwise_widgets.charts.brief import Brief, briefs_in, briefs_of, differing
 from stackwise_widgets.charts.listing import CAME_TO
-from stackwise_widgets.views.markup import FORBIDDEN, REPLACEMENT, bytes_said, flops_said, shortened
+from stackwise_widgets.views.markup import bytes_said, clean, flops_said, shortened
 
 DISK = "disk_bytes"
 LONGEST = 60  # letters of one cell
@@ -67,7 +67,7 @@ def listed(where: Sequence[str | Path | sw.Run]) -> list[Listed]:
     ids = [brief.id for brief in briefs]
     out, seen = [], set()
     for brief in briefs:
-        key = brief.id if ids.count(brief.id) == 1 else f"{_folder(brief)}/{brief.id}"
+        key = clean(brief.id if ids.count(brief.id) == 1 else f"{_folder(brief)}/{brief.id}")
         if key in seen:
             continue
         seen.add(key)
@@ -157,7 +157,7 @@ def _row(one: Listed, keys: Sequence[str]) -> dict[str, Any]:
         "key": one.key,
         "name": clean(brief.name),
         "id": clean(brief.id),
-        "state": brief.state,
+        "state": clean(brief.state),
         "problem": clean(brief.problem or ""),
         "tags": [clean(tag) for tag in one.tags],
         "cells": cells,
@@ -184,18 +184,13 @@ def _text(value: Any) -> str:
         return "none"
     if isinstance(value, float):
         return f"{value:g}"
-    return shortened(clean(str(value)), LONGEST)
+    return shortened(clean(value), LONGEST)
 
 
 def _sortable(value: Any) -> float | str:
     if isinstance(value, int | float) and math.isfinite(value):
         return float(value)
-    return clean(str(value))
-
-
-def clean(text: str) -> str:
-    """Text without what no page can show."""
-    return FORBIDDEN.sub(REPLACEMENT, text)
+    return clean(value)
 
 
 def states_in(found: Iterable[Listed]) -> Mapping[str, int]:

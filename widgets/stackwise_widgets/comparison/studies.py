@@ -12,7 +12,7 @@ import stackwise as sw
 from stackwise.errors import ExperimentError
 from stackwise.study.folder import RUNS
 from stackwise_widgets.latest import Latest
-from stackwise_widgets.views.markup import escaped
+from stackwise_widgets.views.markup import clean, escaped
 from stackwise_widgets.views.study import study_html
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Studies(w.VBox):
     def show(self, found: dict[str, Path]) -> None:
         """List these; the one that is chosen stays if it is there."""
         kept = self.choice.value
-        options = [(NONE, ""), *((name, str(folder)) for name, folder in found.items())]
+        options = [(NONE, ""), *((clean(name), str(folder)) for name, folder in found.items())]
         if list(self.choice.options) != options:
             self.choice.options = options
             self.choice.value = kept if kept in dict(options).values() else ""

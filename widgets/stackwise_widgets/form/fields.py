@@ -6,7 +6,6 @@ All rows of a form share their layouts and styles, since each of those is a mode
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Sequence
 
@@ -16,6 +15,7 @@ from ipywidgets.widgets.widget_description import DescriptionStyle
 from ipywidgets.widgets.widget_string import HTMLStyle, TextStyle
 
 from stackwise_widgets.form.schema import Spec, about
+from stackwise_widgets.views.markup import escaped
 
 LABEL_WIDTH = "11em"
 LONGEST, MOST = 400, 6  # characters of a problem, and problems of a field, that are shown
@@ -100,7 +100,7 @@ class Row(w.HBox):
         said = problem_html(wrong)
         if explain:
             text = about(self.spec, self.control.value).replace("\n", "; ")
-            said += f'<div class="sw-about">{html.escape(text)}</div>'
+            said += f'<div class="sw-about">{escaped(text)}</div>'
         (self.add_class if wrong else self.remove_class)("sw-invalid")
         gone = [*self._set_note(said), *self._set_mark(usual)]
         shown = (self.control, self._mark, self._note)
@@ -175,7 +175,7 @@ def field_of(spec: Spec, text: str | bool, label: str, looks: Looks) -> w.ValueW
 
 def labelled(label: str, tip: str) -> dict[str, str | bool]:
     """A label that says `tip` when it is pointed at; ipywidgets shows no tooltip beside a label."""
-    shown = f'<span title="{html.escape(tip)}">{html.escape(label)}</span>'
+    shown = f'<span title="{escaped(tip)}">{escaped(label)}</span>'
     return {"description": shown, "description_allow_html": True, "tooltip": tip}
 
 
@@ -212,7 +212,7 @@ def problem_html(lines: Sequence[str]) -> str:
     """Problems as HTML that a screen reader reads out when it appears."""
     more = [f"and {len(lines) - MOST} more"] if len(lines) > MOST else []
     shown = [*(f"Problem: {shortened(line)}" for line in lines[:MOST]), *more]
-    said = "".join(f"<div>{html.escape(line)}</div>" for line in shown)
+    said = "".join(f"<div>{escaped(line)}</div>" for line in shown)
     return f'<div class="sw-problem" role="alert">{said}</div>' if lines else ""
 
 

@@ -6,7 +6,6 @@ that a form begins with a few dozen widgets and not with hundreds.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import ipywidgets as w
 from stackwise_widgets.form.arrangement import Part
 from stackwise_widgets.form.fields import Looks, Row, problem_html
 from stackwise_widgets.form.schema import Spec
+from stackwise_widgets.views.markup import escaped
 
 Make = Callable[[Spec], w.DOMWidget]
 
@@ -54,7 +54,7 @@ class Branch(w.VBox):
         if self._head is not None:
             rule = "exactly one of these" if self.spec.either else ""
             said = ": ".join(part for part in (self.spec.key, self.spec.description) if part)
-            head = html.escape("; ".join(part for part in (said, rule) if part))
+            head = escaped("; ".join(part for part in (said, rule) if part))
             told = f'<div class="sw-head">{head}</div>{problem_html(wrong)}'
             if self._head.value != told:
                 self._head.value = told

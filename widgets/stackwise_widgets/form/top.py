@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import ipywidgets as w
 
 import stackwise as sw
 from stackwise_widgets.form.fields import MOST, Looks, labelled, offer, problem_html
+from stackwise_widgets.views.markup import escaped
 
 if TYPE_CHECKING:
     from stackwise.errors import Problem
@@ -115,9 +115,7 @@ class Top(w.VBox):
         state = " ".join(
             part for part in (standing(preset, changed), counted(problems), said) if part
         )
-        told = (
-            f'<div class="sw-state" role="status">{html.escape(state)}</div>{problem_html(lines)}'
-        )
+        told = f'<div class="sw-state" role="status">{escaped(state)}</div>{problem_html(lines)}'
         if self._state.value != told:
             self._state.value = told
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from typing import Any
 
 import ipywidgets as w
@@ -12,7 +11,7 @@ from stackwise_widgets.inspection.one_rack import KEPT_BYTES, Room, room_for
 from stackwise_widgets.inspection.subject import Subject
 from stackwise_widgets.latest import Latest
 from stackwise_widgets.panel import Guard
-from stackwise_widgets.views.markup import flops_said
+from stackwise_widgets.views.markup import escaped, flops_said
 
 CHEAP_FLOPS = 1e11  # up to here a probe runs as soon as it is opened: a second or two
 
@@ -122,4 +121,4 @@ def is_cheap(room: Room, flops: float) -> bool:
 
 
 def _cost(text: str) -> str:
-    return f'<span class="sw-cost">{escape(text)}</span>'
+    return f'<span class="sw-cost">{escaped(text)}</span>'

@@ -15,15 +15,23 @@ from collections.abc import Callable, Sequence
 from stackwise.planner.units import days_text, gb
 from stackwise.report import bytes_text
 
-# What XML cannot hold, even as a number: control characters, halves of surrogate pairs, two others.
-FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# What XML cannot hold, even as a number: control characters, halves of surrogate pairs, which no
+# message to a page can hold either, two others; and what turns round the text around it.
+FORBIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
+)
 REPLACEMENT = "\ufffd"
 ENDS = ("embedding", "head")
 
 
 def escaped(value: object) -> str:
     """A value as text that is safe in an element and in an attribute, in HTML and in XML."""
-    return html.escape(FORBIDDEN.sub(REPLACEMENT, str(value)))
+    return html.escape(clean(value))
+
+
+def clean(value: object) -> str:
+    """A value as text without what no page can show; for what is set as text, not as HTML."""
+    return FORBIDDEN.sub(REPLACEMENT, str(value))
 
 
 def attributes(**values: object) -> str:

@@ -1,19 +1,12 @@
-"""Every text of a hostile run's folder carries a payload; no panel, page or terminal lets it act.
-
-The payload breaks out of an attribute and of an element, and is an image that would run a script;
-it holds mathematics that no figure can set, and escapes that a terminal obeys.
-"""
+"""Each text of a hostile run's folder is a payload; no panel, page or terminal lets it act."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as w
 import pytest
 import yaml
 
@@ -26,24 +19,7 @@ from stackwise_widgets import Compare, Inspect, RunPanel, Teach, run_figure, run
 from stackwise_widgets.charts.overlay import overlay
 from stackwise_widgets.page import page_html
 
-STAGE = "\"'><img src=x onerror=pwned()>$\\frac{1}{$"
-MARK = f"{STAGE}<a href=javascript:pwned()>\x1b]0;pwned\x07\x9b2J"
-
-
-class Acting(HTMLParser):
-    """Collects what a piece of HTML would do that is the payload's."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        handlers = [name for name, _ in attrs if name.startswith("on")]
-        strange = any("pwned" in (value or "") for name, value in attrs if name in ("href", "src"))
-        if handlers or strange or (tag == "img" and dict(attrs).get("src") == "x"):
-            self.found.append(self.get_starttag_text() or tag)
+from ....strangers import HALF, MARK, OBEYED, STAGE, acting, harmless, texts_of
 
 
 def marked(value: Any) -> Any:
@@ -52,7 +28,7 @@ def marked(value: Any) -> Any:
         return {key: marked(item) for key, item in value.items()}
     if isinstance(value, list):
         return [marked(item) for item in value]
-    return f"{value}{MARK}" if isinstance(value, str) else value
+    return f"{value}{MARK}{HALF}" if isinstance(value, str) else value
 
 
 def hostile(run: sw.Run, folder: Path) -> Path:
@@ -94,43 +70,9 @@ def failed(stranger) -> sw.Run:
     """The same, ended by an error whose text is a payload."""
     facts = stranger.status()
     (stranger.path / "status.json").write_text(dumps({**facts, "state": "failed", "device": MARK}))
-    said = {"state": "failed", "attempt": facts["attempt"], "error": MARK, "time": MARK}
+    said = {"state": "failed", "attempt": facts["attempt"], "error": MARK + HALF, "time": MARK}
     (stranger.path / "exit.json").write_text(dumps(said))
     return stranger
-
-
-def instances() -> Iterator[w.Widget]:
-    from ipywidgets.widgets.widget import _instances
-
-    yield from list(_instances.values())
-
-
-def shown() -> list[str]:
-    """All that the widgets which exist would put into a page as HTML, and what plotly would."""
-    found = []
-    for each in instances():
-        if isinstance(each, w.HTML | w.HTMLMath):
-            found.append(str(each.value))
-        if hasattr(each, "to_plotly_json"):
-            found += [text for text in texts_of(each.to_plotly_json())]
-        if getattr(each, "description_allow_html", False):
-            found.append(str(each.description))
-    return found
-
-
-def texts_of(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from texts_of(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from texts_of(item)
-    elif isinstance(value, str):
-        yield value
-
-
-def acting(texts: list[str]) -> list[str]:
-    return [act for text in texts for act in Acting(text).found]
 
 
 def test_the_payload_would_act_where_it_was_not_escaped():
@@ -146,6 +88,7 @@ def test_no_page_and_no_panel_lets_it_act(which, request, kept):
     home = str(run.path.parent)
     panel = RunPanel(run=run)
     panel.list_numbers()
+    panel.blocks.show()
     both, one = Compare([home, kept.path.parent]), Compare(home)
     for compare in (both, one):
         compare.select(*compare.runs)
@@ -155,11 +98,29 @@ def test_no_page_and_no_panel_lets_it_act(which, request, kept):
     for tab in inspect.names:
         inspect.tab = tab
         inspect.wait()
-    if which == "stranger":
-        Teach(run)
-    texts = shown()
-    assert any("pwned" in text for text in texts)
+    for each in (panel, both, one, inspect, *([Teach(run)] if which == "stranger" else [])):
+        harmless(each)
+
+
+def test_a_state_that_no_version_knows_is_text(stranger):
+    facts = stranger.status()
+    (stranger.path / "status.json").write_text(dumps({**facts, "state": MARK + HALF}))
+    compare = Compare(stranger.path.parent)
+    compare.wait()
+    assert "pwned" in compare.table.rows[0]["state"] + compare.state.options[1][0]
+    harmless(RunPanel(run=stranger))
+
+
+def test_names_of_stacks_are_text_where_plotly_reads_html(kept, tmp_path):
+    run = sw.Run(shutil.copytree(kept.path, tmp_path / "renamed"))
+    rows = json.loads((run.path / "stages.json").read_text())
+    for row in rows:
+        row |= {key: [f"{name}{MARK}" for name in row[key]] for key in ("path", "active")}
+    (run.path / "stages.json").write_text(dumps([sealed(row) for row in rows]))
+    texts = [*texts_of(run_figure(view_of(run)).to_plotly_json())]
+    assert "s0" in "".join(texts) and any("pwned" in text for text in texts)
     assert acting(texts) == []
+    harmless(RunPanel(run=run))
 
 
 def test_figures_draw_it_as_text(stranger, kept):
@@ -196,4 +157,4 @@ def test_a_terminal_is_given_nothing_that_it_obeys(which, request, capsys):
         main(words)
         said = capsys.readouterr()
         for text in (said.out, said.err):
-            assert not [c for c in text if c in "\x1b\x07\x9b"], (words, text)
+            assert not OBEYED.search(text), (words, text)
