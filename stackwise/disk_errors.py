@@ -43,6 +43,18 @@ def refused(error: OSError, what: str, intact: str) -> DiskError:
     return DiskError(number, f"{what}: {error.strerror}; {intact}. {way_out}, and resume the run")
 
 
+def told(error: Exception) -> str:
+    """An error as a command says it: of a disk that refuses, with the way out."""
+    if not isinstance(error, OSError) or error.filename is None or error.filename2 is not None:
+        return str(error)
+    if error.errno not in (*FULL, *CLOSED):
+        return str(error)
+    path = Path(str(error.filename))
+    name = DRAFT.sub(r"\1", path.name)
+    way_out = "make room" if error.errno in FULL else "let it be read and written, or use a copy"
+    return f"{path.with_name(name) if name else path}: {error.strerror}; {way_out}"
+
+
 NOT_OF_DISK = (
     DiskError, OddFile, ConnectionError, ChildProcessError, ProcessLookupError, TimeoutError,
 )  # fmt: skip

@@ -33,7 +33,10 @@ def drafted(home: Path, prefix: str) -> Iterator[Path]:
     """
     sweep(home, prefix)
     while True:
-        path = Path(tempfile.mkdtemp(prefix=prefix, dir=home))
+        try:
+            path = Path(tempfile.mkdtemp(prefix=prefix, dir=home))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(home)) from None
         try:
             handle = held(path)
             break

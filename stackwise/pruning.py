@@ -128,6 +128,8 @@ def pruned(run: Run, *, weights: bool, keep_stages: bool, yes: bool) -> Pruned:
                 remove(run.path, files)
     except RunBusy as error:
         return Pruned(run.id, run.path, left=str(error))
+    except PermissionError as error:
+        return Pruned(run.id, run.path, left=f"it may not be written: {error}")
     except DAMAGE as error:
         return Pruned(run.id, run.path, left=f"damaged: {error}")
     return Pruned(run.id, run.path, what, tuple(files), freed)

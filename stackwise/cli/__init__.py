@@ -52,6 +52,7 @@ def printed(arguments: Sequence[str] | None) -> int:
 def answered(arguments: Sequence[str] | None) -> int:
     """The same; Ctrl-C outside of training is raised."""
     options = read(arguments)
+    from stackwise.disk_errors import told
     from stackwise.memory.ran_out import ran_out
     from stackwise.runs import RunBusy
     from stackwise.training.manifest import CheckpointError
@@ -63,7 +64,7 @@ def answered(arguments: Sequence[str] | None) -> int:
     try:
         return int(options.command(options))
     except said as error:
-        say(f"stackwise: {error}", error=True)
+        say(f"stackwise: {told(error)}", error=True)
         return code_of(error)
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):

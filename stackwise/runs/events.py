@@ -51,11 +51,17 @@ class EventLog:
     Args:
         path: The file; made if it is not there.
         attempt: Number of the process that writes: 1, 2, ...
+
+    Attributes:
+        damaged: Lines at the end that were not what had been written; the first new one replaces
+            them.
     """
 
     def __init__(self, path: Path, attempt: int) -> None:
         self.path, self.file = path, FileIO(path, "a+b", opener=plainly)
-        self.count, self.end = whole_lines(path)
+        lines, end = lines_in(path)
+        self.damaged, self.end = damaged_tail(path, end)
+        self.count = lines - self.damaged
         self.attempt = attempt
         self.guard = threading.Lock()
 
@@ -113,7 +119,25 @@ def append_event(folder: Path, kind: str, **fields: Any) -> None:
         log.close()
 
 
-def whole_lines(path: Path) -> tuple[int, int]:
+def damaged_tail(path: Path, end: int) -> tuple[int, int]:
+    """How many lines at the end of a file are not what was written, and where they begin.
+
+    A power cut leaves such: what was not flushed may be there in length only. New lines go over
+    them.
+    """
+    start = max(0, end - PIECE_BYTES)
+    with path.open("rb") as file:
+        file.seek(start)
+        lines = file.read(end - start).split(b"\n")[:-1]
+    count = 0
+    for line in reversed(lines[1:] if start else lines):
+        if read_line(line) is not None:
+            break
+        count, end = count + 1, end - len(line) - 1
+    return count, end
+
+
+def lines_in(path: Path) -> tuple[int, int]:
     """How many lines end in the file, and the byte after the last of them.
 
     Raises:

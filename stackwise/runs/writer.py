@@ -85,6 +85,9 @@ class RunWriter:
             with undisturbed():
                 if stale is not None:
                     self.event("lock_taken_over", pid=stale.pid, why="its process died")
+                if damaged := self.events.damaged:
+                    why = "they were not what was written, as after a power cut"
+                    self.event("lines_cut", count=damaged, why=why)
                 self._write_status()
                 self.pulse.start()
         except BaseException as error:  # nobody leaves what could not be entered

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 import pytest
 
 from stackwise.runs import events
-from stackwise.runs.events import EventLog, counted_once, read_events
+from stackwise.runs.events import EventLog, counted_once, read_events, written_line
 from stackwise.runs.following import Follower
+
+JUNK = (b"\x00\xff\n", b"17\n", b'{"kind": "a"\n', b"[" * 9999 + b"\n")
 
 
 @pytest.fixture
@@ -53,11 +55,25 @@ def test_a_cut_line_is_skipped_and_then_dropped(path) -> None:
 def test_a_damaged_line_hides_no_other(path) -> None:
     log = EventLog(path, 1)
     log.write("a", {})
-    for junk in (b"\x00\xff\n", b"17\n", b'{"kind": "a"\n', b"[" * 9999 + b"\n"):
+    for junk in JUNK:
         log.file.write(junk)
-    EventLog(path, 2).write("b", {})
+    log.file.write(written_line({"seq": 5, "kind": "b"}).encode())
+    EventLog(path, 2).write("c", {})
     kinds = [event["kind"] for event in read_events(path)]
-    assert kinds == ["a", *["damaged_line"] * 4, "b"]
+    assert kinds == ["a", *["damaged_line"] * 4, "b", "c"]
+
+
+def test_damaged_lines_at_the_end_make_room(path) -> None:
+    """As a power cut leaves them: what was not flushed may be there in length only."""
+    EventLog(path, 1).write("a", {})
+    with path.open("ab") as file:
+        file.write(b"".join(JUNK))
+    assert len(read_events(path)) == 1 + len(JUNK)
+    log = EventLog(path, 2)
+    log.write("b", {})
+    assert log.damaged == len(JUNK)
+    assert [(e["seq"], e["kind"]) for e in read_events(path)] == [(0, "a"), (1, "b")]
+    assert EventLog(path, 3).damaged == 0
 
 
 def test_a_full_disk_leaves_whole_lines(path, full_disk) -> None:
