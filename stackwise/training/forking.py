@@ -42,7 +42,7 @@ from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.stage import FULL_BAND, Stage, keeps_state, parts_trained, trained_next
 from stackwise.training.checkpoint import MANIFEST, read_manifest, sealed, verify_part
 from stackwise.training.kept_stages import copy_checkpoint, folder_of, kept_stages
-from stackwise.training.ownership import identity_of
+from stackwise.training.ownership import identity_of, own_manifest
 from stackwise.training.placing import check_trunk
 from stackwise.training.same_bits import threads_for
 from stackwise.training.saved import MOMENTS, RACK
@@ -84,7 +84,7 @@ def fork(
         check_kept(run, after_stage)
     old, exp = run.experiment, run.experiment.replace(**changes)
     kept = folder_of(run.path, after_stage) / RACK
-    manifest = read_manifest(kept)
+    manifest = own_manifest(run, RACK, kept.parent)
     for name in manifest["parts"]:
         verify_part(kept, manifest, name)
     check_changes(old, exp, manifest)

@@ -28,7 +28,8 @@ from stackwise.probing import DRIFT_FILE
 from stackwise.report import bytes_text
 from stackwise.schedules import schedule_kind
 from stackwise.stage import Stage, left_out, not_run, trunk_of
-from stackwise.training.checkpoint import MANIFEST, home_of, read_manifest
+from stackwise.training.checkpoint import MANIFEST, CheckpointError, home_of, read_manifest
+from stackwise.training.ownership import are_counters
 from stackwise.trunk.room import bytes_held
 
 if TYPE_CHECKING:
@@ -252,7 +253,10 @@ def standing(run: Path) -> tuple[int, int]:
             manifest = read_manifest(folder)
             files = [home_of(folder, n) / e["file"] for n, e in manifest["parts"].items()]
             held += sum(file.stat().st_size for file in files if file.is_file())
-            stage = manifest.get("counters", {}).get("stage", stage)
+            if (counters := manifest.get("counters")) is not None:
+                if not are_counters(counters):
+                    raise CheckpointError(f"{folder.name}/{MANIFEST}: its counters are none")
+                stage = counters["stage"]
     drift = run / DRIFT_FILE
     held += drift.stat().st_size if drift.is_file() else 0
     return stage, held + bytes_of_kept(run)

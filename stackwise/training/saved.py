@@ -32,6 +32,8 @@ from stackwise.stage import Stage, keeps_state, paths_so_far, trained_next, trai
 from stackwise.training.bests import best_home
 from stackwise.training.checkpoint import (
     MANIFEST,
+    RESTORE,
+    CheckpointError,
     NoCheckpoint,
     Part,
     Written,
@@ -208,6 +210,7 @@ def restore(work: Work) -> None:
         if not read_on_entering(manifest, name):
             verify_part(folder, manifest, name)
     work.at = Counters(**manifest["counters"])
+    check_stage(work.at, work.stages, manifest)
     for name in filter(holds_weights, manifest["parts"]):
         if name.endswith(SUFFIX):
             tensors = read_part(folder, manifest, name, verify=False)
@@ -284,6 +287,18 @@ def averages_in(manifest: Mapping[str, Any]) -> Iterator[str]:
             yield part
 
 
+def check_stage(at: Counters, stages: Sequence[Stage], manifest: Mapping[str, Any]) -> None:
+    """Compare how far a checkpoint says it is with the stages and with the parts that it has.
+
+    Raises:
+        CheckpointError: If it has none of a stack that those stages run, or is after the last.
+    """
+    begun = stages[: at.stage + (at.step > 0)]
+    lost = {stack for stage in begun[-1:] for stack in stage.path} - manifest["parts"].keys()
+    if lost or at.stage > len(stages) or (at.total_steps and not begun):
+        raise CheckpointError(f"{RACK}/{MANIFEST}: is of another stage than its parts; {RESTORE}")
+
+
 def read_rack(
     run: Run,
     *,
@@ -339,6 +354,7 @@ def read_rack(
         tensors = read_part(folder, manifest, f"{part}.{AVERAGE}")
         put(rack, part, {**rack.parts()[part].state_dict(), **tensors}, folder)
     begun = stages[: at.stage + (at.step > 0)]
+    check_stage(at, stages, manifest)
     if best:
         fill(rack, better_home / BEST, better)
     put_adapters(rack, folder, manifest, begun, raw=raw)

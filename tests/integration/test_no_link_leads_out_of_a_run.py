@@ -164,6 +164,21 @@ def test_a_manifest_names_no_file_elsewhere(run, home) -> None:
             run.rack()
 
 
+@pytest.mark.parametrize("said", [{"stage": 99}, {"stage": 2}, {"stage": 0, "step": 0}, None])
+def test_a_manifest_says_no_stage_that_its_parts_are_not_of(run, said) -> None:
+    from stackwise.training.checkpoint import MANIFEST, CheckpointError, read_manifest, sealed
+
+    manifest = read_manifest(run.path / "rack")
+    counters = [1] if said is None else {**manifest["counters"], **said}
+    del manifest["parts"]["s1"]
+    (run.path / "rack" / MANIFEST).write_text(
+        json.dumps(sealed({**manifest, "counters": counters}))
+    )
+    for act in (run.rack, lambda: resume(run)):
+        with pytest.raises(CheckpointError, match="is of another stage|its counters are none"):
+            act()
+
+
 def test_a_zip_holds_the_run_and_no_path_out(run, tmp_path) -> None:
     run.share(tmp_path / "run.zip")
     with zipfile.ZipFile(tmp_path / "run.zip") as packed:
