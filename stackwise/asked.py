@@ -7,6 +7,7 @@ experiment by its preset's name, and the lists of a study.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from stackwise.errors import ExperimentError, closest, short
@@ -14,7 +15,7 @@ from stackwise.errors import ExperimentError, closest, short
 if TYPE_CHECKING:
     from stackwise.config import Experiment, Placement
 
-SEEDS = 1 << 31
+SEEDS, MOST_SEEDS = 1 << 31, 1000
 
 
 def an_experiment(value: Any, what: str = "experiment") -> Experiment:
@@ -96,7 +97,9 @@ def seeds_of(seeds: Any) -> tuple[int, ...]:
     """
     if isinstance(seeds, str | Mapping) or not isinstance(seeds, Iterable):
         raise ExperimentError(f"seeds: {short(seeds)} is not a list of seeds, as (0, 1, 2) is")
-    found = tuple(seeds)
+    found = tuple(islice(seeds, MOST_SEEDS + 1))
+    if len(found) > MOST_SEEDS:
+        raise ExperimentError(f"seeds: over {MOST_SEEDS} given; eight are enough for a headline")
     if not found:
         raise ExperimentError("seeds: none given; a study needs one, and three to say anything")
     for seed in found:

@@ -46,6 +46,8 @@ RULES = {
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 60
 SHORT.maxlevel = 2
+LONGEST = 4000  # characters of a problem; those that list every name there is take some hundreds
+MOST_ALIKE = 100  # unknown keys of a mapping, and wrong entries of a list, that are said one by one
 
 
 class Problem(NamedTuple):
@@ -55,7 +57,8 @@ class Problem(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.text}" if self.path else self.text
+        said = f"{self.path}: {self.text}" if self.path else self.text
+        return said if len(said) <= LONGEST else f"{said[:LONGEST]}..."
 
     def under(self, key: str) -> Problem:
         """The same, seen from the model that holds it at `key`."""
@@ -128,21 +131,27 @@ def problems_in(error: ValidationError, known: Iterable[str], owner: str = "") -
         known: The model's keys.
         owner: What to call it where it has no such key: ` of mla`.
     """
-    fields, found = list(known), list[Problem]()
+    fields, found, unknown, told = list(known), list[Problem](), 0, set[str]()
     items = error.errors(include_url=False)
     for loc, group in groupby(items, key=lambda item: item["loc"][:1]):
         key = "".join(str(part) for part in loc)
         if not loc:
             found += [p for item in group for p in _raised(item, fields)]
         elif key not in fields:
+            unknown += 1
+            if unknown > MOST_ALIKE:
+                continue
             name = key if key.isidentifier() and len(key) <= SHORT.maxstring else short(key)
             near = near_names(key, fields)
             way_out = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
             text = f"unknown key{owner}; {way_out}"
-            told = not near and any(problem.text == text for problem in found)
-            found.append(Problem(name, f"unknown key{owner}; known: see above" if told else text))
+            again = not near and text in told
+            told.add(text)
+            found.append(Problem(name, f"unknown key{owner}; known: see above" if again else text))
         else:
             found += _of_field(key, list(group))
+    if unknown > MOST_ALIKE:
+        found.append(Problem("", f"{unknown - MOST_ALIKE} more unknown keys{owner}"))
     return found
 
 
@@ -151,13 +160,17 @@ def _of_field(key: str, items: list[Any]) -> Iterator[Problem]:
     places = ["".join(f"[{p}]" for p in item["loc"] if isinstance(p, int)) for item in items]
     deepest = [pair for pair in zip(places, items, strict=True) if pair[0]]
     pairs = deepest or list(zip(places, items, strict=True))
-    for place in dict.fromkeys(place for place, _ in pairs):
-        here = [item for other, item in pairs if other == place]
+    by_place: dict[str, list[Any]] = {}
+    for place, item in pairs:
+        by_place.setdefault(place, []).append(item)
+    for place, here in [*by_place.items()][:MOST_ALIKE]:
         inner = [p for item in here for p in _raised(item, [])]
         yield from (problem.under(f"{key}{place}") for problem in inner)
         plain = [item for item in here if "error" not in item.get("ctx", {})]
         if plain:
             yield Problem(f"{key}{place}", _text(plain))
+    if len(by_place) > MOST_ALIKE:
+        yield Problem(key, f"{len(by_place) - MOST_ALIKE} more of its entries are wrong")
 
 
 def _raised(item: Any, fields: list[str]) -> Iterator[Problem]:

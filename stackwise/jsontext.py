@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from stackwise import bounded
 
+DIGITS = re.compile(r"[0-9]{309}")
 NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -33,10 +35,13 @@ def loads(text: str) -> Any:
     """What `dumps` wrote.
 
     Raises:
-        ValueError: If it is not JSON, or nested too deep to be ours.
+        ValueError: If it is not JSON, is nested too deep to be ours, or holds a whole number that
+            no float can.
     """
     try:
         value = parsed(text)
+        if DIGITS.search(text):
+            _check_sizes(value)
         return _restored(value) if '"NaN"' in text or 'Infinity"' in text else value
     except RecursionError:
         raise ValueError("nested too deep") from None
@@ -88,6 +93,18 @@ def _number(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _check_sizes(value: Any) -> None:
+    """Raise ValueError at a whole number that no float can hold, on which arithmetic would end."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_sizes(item)
+    elif isinstance(value, int):
+        try:
+            float(value)
+        except OverflowError:
+            raise ValueError("a number of over 308 digits") from None
 
 
 def _restored(value: Any) -> Any:

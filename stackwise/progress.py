@@ -16,6 +16,7 @@ from stackwise.training.step import StepNumbers
 from stackwise.training.work import Work
 
 FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed} done, {remaining} left{postfix}"
+MOST_FLOPS = 1e300
 EVERY_SECONDS, EVERY_SECONDS_IN_A_FILE = 0.5, 30.0
 
 
@@ -83,7 +84,8 @@ def whole_flops(work: Work) -> float:
 def bar_over(flops: float) -> Iterator[Bar]:
     """A bar over `flops` FLOPs of training, on standard error; a line now and then in a file."""
     seconds = EVERY_SECONDS if sys.stderr.isatty() else EVERY_SECONDS_IN_A_FILE
-    bar = tqdm(total=flops, bar_format=FORMAT, dynamic_ncols=True, mininterval=seconds)
+    most = min(flops, MOST_FLOPS)  # what a stranger planned may be endless
+    bar = tqdm(total=most, bar_format=FORMAT, dynamic_ncols=True, mininterval=seconds)
     try:
         yield Bar(bar)
     finally:

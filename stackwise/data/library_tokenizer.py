@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
 MOST_ENTRIES = 1 << 22  # as `rack.vocab`
+MOST_GROWTH = 1000  # characters that rules of replacement may make of one
+LONGEST_ENTRY = 1 << 14  # characters
 CHARACTER_BOUNDS = (0x80, 0x800, 0x10000)  # code points from which UTF-8 takes one byte more
 
 
@@ -50,12 +52,17 @@ class LibraryTokenizer:
                 f"{source}: is not a tokenizer.json: it has no mapping 'model'; "
                 "save one with the tokenizers library"
             )
+        if any(_growth(parsed.get(part)) > MOST_GROWTH for part in ("normalizer", "decoder")):
+            raise DataError(
+                f"{source}: its rules make over {MOST_GROWTH} characters of one; take another"
+            )
         try:
             parsed["truncation"] = parsed["padding"] = None
             if "dropout" in parsed["model"]:
                 parsed["model"]["dropout"] = None  # random merges: not a function of the text
             self._library = Library.from_str(json.dumps(parsed))
-        except Exception as error:  # the library raises nothing more precise
+        except BaseException as error:  # the library raises nothing more precise
+            _check_theirs(error)
             raise DataError(
                 f"{source}: is not a tokenizer.json: {first_line(error)}; "
                 "save one with the tokenizers library"
@@ -69,6 +76,8 @@ class LibraryTokenizer:
                 f"{source}: its largest id is {self.size - 1}, and a rack's head has at most "
                 f"{MOST_ENTRIES} entries; number its entries from 0 on"
             )
+        if max(map(len, vocabulary)) > LONGEST_ENTRY:
+            raise DataError(f"{source}: an entry has over {LONGEST_ENTRY} characters; take another")
         self._bytes_V = _token_bytes(parsed, vocabulary, self.size)
         self._unknown = _unknown_id(parsed["model"], vocabulary)
 
@@ -91,15 +100,26 @@ class LibraryTokenizer:
         return ids_T, count_T
 
     def decode(self, ids: Sequence[int] | Ids) -> str:
-        """Text of ids; what is no text becomes U+FFFD."""
-        return decode_known(
-            ids, self.size, lambda known: self._library.decode(known, skip_special_tokens=False)
-        )
+        """Text of ids; what is no text becomes U+FFFD.
+
+        Raises:
+            DataError: If the library cannot.
+        """
+        try:
+            return decode_known(
+                ids, self.size, lambda known: self._library.decode(known, skip_special_tokens=False)
+            )
+        except BaseException as error:
+            _check_theirs(error)
+            raise DataError(
+                f"{self._source}: cannot decode: {first_line(error)}; take another tokenizer"
+            ) from None
 
     def _encoded(self, text: str) -> Encoding:
         try:
             return self._library.encode(text, add_special_tokens=False)
-        except Exception as error:  # the library raises nothing more precise
+        except BaseException as error:  # the library raises nothing more precise
+            _check_theirs(error)
             raise DataError(
                 f"{self._source}: cannot encode the text: {first_line(error)}; give the tokenizer "
                 "an entry for unknown text, or take a byte-level one"
@@ -139,6 +159,34 @@ def trained_bpe(texts: Iterator[str], entries: int) -> LibraryTokenizer:
     )
     library.train_from_iterator(texts, trainer)
     return LibraryTokenizer(library.to_str(), "the trained BPE")
+
+
+def _check_theirs(error: BaseException) -> None:
+    """Raise what was not the library's: a panic of Rust, as at a hostile pattern, is no Exception.
+
+    Raises:
+        BaseException: As given.
+    """
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+
+
+def _growth(rules: Any) -> float:
+    """How many characters rules may make of one, at most, one rule after the other."""
+    growth, waiting = 1.0, [rules]
+    while waiting:
+        rule = waiting.pop()
+        if isinstance(rule, dict):
+            grown = rule.get("content", rule.get("prepend"))
+            if rule.get("type") in ("Replace", "Prepend") and isinstance(grown, str):
+                pattern = rule.get("pattern")
+                text = pattern.get("String") if isinstance(pattern, dict) else None
+                growth *= max(1.0, len(grown) / len(text) if isinstance(text, str) and text else
+                              len(grown))  # fmt: skip
+            waiting += rule.values()
+        elif isinstance(rule, list):
+            waiting += rule
+    return growth
 
 
 def _token_bytes(parsed: Any, vocabulary: dict[str, int], size: int) -> Ids | None:

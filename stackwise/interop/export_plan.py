@@ -153,6 +153,8 @@ def of_run(run: Run, *, raw: bool, best: bool) -> Export:
     counters = manifest["counters"]
     stages = stages_of(run)
     begun = stages[: counters["stage"] + (counters["step"] > 0)]
+    if not begun:
+        raise ModelError(f"run {run.id}: no stage of it has begun; it is {run.state}")
     path = paths_so_far(begun)[0][2]
     names, carried = ("embedding", *path, "head"), carried_after(begun)
     places = {part: (folder, manifest) for part in names}

@@ -14,7 +14,7 @@ from typing import Any
 
 from stackwise.errors import short
 from stackwise.interop.errors import ModelError, refuse
-from stackwise.interop.stored import tensors_in
+from stackwise.interop.stored import check_is_file, tensors_in
 from stackwise.training.tensorfile import LazyTensor
 
 CONFIG, ONE_FILE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -98,6 +98,7 @@ def read_json(path: Path, most_bytes: int) -> dict[str, Any]:
         ModelError: If it is missing, too long, or holds something else.
     """
     try:
+        check_is_file(path)
         if path.stat().st_size > most_bytes:
             raise ModelError(f"{path}: is over {most_bytes} bytes long; fetch the model's own")
         value = json.loads(path.read_text("utf-8"))

@@ -30,6 +30,7 @@ def opened(path: Path) -> Iterator[Any]:
         ModelError: If it is missing, cut short, or no such file.
     """
     try:
+        check_is_file(path)
         with safe_open(path, framework="pt") as file:
             yield file
     except FileNotFoundError:
@@ -40,6 +41,18 @@ def opened(path: Path) -> Iterator[Any]:
         ) from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def check_is_file(path: Path) -> None:
+    """Raise if something else lies in a file's place, of which a pipe would never end.
+
+    Links are followed: a folder of the hub's cache is made of them.
+
+    Raises:
+        ModelError: If so.
+    """
+    if path.exists() and not path.is_file():
+        raise ModelError(f"{path}: is no file; fetch it again")
 
 
 def tensors_in(path: Path) -> dict[str, LazyTensor]:

@@ -95,7 +95,12 @@ class Store:
         self._place(part, path)
 
     def read(self, name: str, most: int) -> bytes:
-        """The bytes of a file, `most + 1` of them at most."""
+        """The bytes of a file, `most + 1` of them at most.
+
+        Raises:
+            MirrorError: If it is none, but a pipe or a device.
+        """
+        self._check_is_file(name)
         with self.fs.open(f"{self.root}/{name}", "rb") as file:
             data: bytes = file.read(most + 1)
         return data
@@ -104,8 +109,9 @@ class Store:
         """Copy a file to this machine, and no byte more than its size.
 
         Raises:
-            MirrorError: If it is longer or shorter.
+            MirrorError: If it is longer or shorter, or no file.
         """
+        self._check_is_file(name)
         left = max(size, 0) + 1
         with self.fs.open(f"{self.root}/{name}", "rb") as file, target.open("xb") as out:
             while left and (piece := file.read(min(left, PIECE_BYTES))):
@@ -117,6 +123,11 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove a file."""
         self.fs.rm_file(f"{self.root}/{name}")
+
+    def _check_is_file(self, name: str) -> None:
+        path = f"{self.root}/{name}"
+        if self.is_local and os.path.exists(path) and not os.path.isfile(path):
+            raise MirrorError(f"{self.shown}/{name}: is no file; it is not ours")
 
     def _ready(self, name: str) -> str:
         path = f"{self.root}/{name}"

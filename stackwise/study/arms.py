@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 from pydantic import BaseModel
@@ -17,6 +18,7 @@ from stackwise.config import Experiment, Placement
 from stackwise.errors import ExperimentError
 from stackwise.training.start import settled
 
+MOST_ARMS = 1000
 SAME_DATA = ("corpus", "tokenizer", "seq_len", "heldout_frac")
 
 
@@ -31,13 +33,30 @@ class Arm:
 def arms_of(
     base: Experiment, keys: Mapping[str, Sequence[Any]], more: Mapping[str, Experiment], name: str
 ) -> list[Arm]:
-    """Every combination of the values that vary, laid over the base, and the arms beside them."""
+    """Every combination of the values that vary, laid over the base, and the arms beside them.
+
+    Raises:
+        ExperimentError: If there are too many, or one cannot be.
+    """
+    check_count(keys, more)
     named = [names_of(values) for values in keys.values()]
     made = [
         Arm(", ".join(names) or name, base.replace(**dict(zip(keys, values, strict=True))))
         for names, values in zip(product(*named), product(*keys.values()), strict=True)
     ]
     return [*made, *(Arm(name, exp) for name, exp in more.items())]
+
+
+def check_count(keys: Mapping[str, Sequence[Any]], more: Mapping[str, Any]) -> None:
+    """Raise if there are more arms than any study could carry out, before one is made.
+
+    Raises:
+        ExperimentError: If so.
+    """
+    if prod(map(len, keys.values())) + len(more) > MOST_ARMS:
+        raise ExperimentError(
+            f"vary and more: give over {MOST_ARMS} arms, the most of a study; make several"
+        )
 
 
 def check_names(arms: Sequence[Arm]) -> Iterator[str]:

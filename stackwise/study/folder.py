@@ -26,6 +26,7 @@ from stackwise import bounded
 from stackwise.atomic import write_text
 from stackwise.config import Experiment, Placement
 from stackwise.errors import (
+    MOST_ALIKE,
     ExperimentError,
     Problem,
     closest,
@@ -39,7 +40,7 @@ from stackwise.runs import Run, RunError
 from stackwise.runs.carried import FOLDER as CODE
 from stackwise.runs.carried import KEY as CARRIES
 from stackwise.runs.carried import listed, not_trusted, read_carried
-from stackwise.study.arms import Arm
+from stackwise.study.arms import Arm, check_count
 from stackwise.study.budgets import Calibrated
 from stackwise.study.grid import Tried
 from stackwise.study.jobs import ARM, TUNING, Done
@@ -144,9 +145,10 @@ def read_record(path: Path) -> dict[str, Any]:
         values = older_read(STUDY, values)
     unknown = [key for key in values if key not in (*KEYS, *OURS)]
     if unknown:
-        raise ExperimentError(
-            [Problem(key, f"unknown key{closest(key, KEYS)}") for key in unknown], source=str(path)
-        )
+        found = [Problem(key, f"unknown key{closest(key, KEYS)}") for key in unknown[:MOST_ALIKE]]
+        if len(unknown) > MOST_ALIKE:
+            found.append(Problem("", f"{len(unknown) - MOST_ALIKE} more unknown keys"))
+        raise ExperimentError(found, source=str(path))
     if "base" not in values:
         raise ExperimentError([Problem("base", "is missing; name a preset")], source=str(path))
     return values
@@ -165,6 +167,7 @@ def arguments_of(path: Path) -> dict[str, Any]:
     with said_in(str(path)):
         base = _base(values["base"], path.parent)
         more = _mapping(values.get("more"), "more")
+        check_count({}, more)
         found = {key: values[key] for key in KEYS if key in values}
         found["base"] = base
         found["more"] = {

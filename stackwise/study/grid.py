@@ -21,6 +21,7 @@ from stackwise.study.arms import Arm
 TIMES = (0.5, 1.0, 2.0)  # of each rate that an arm names
 TUNING_SEED = 1000  # none that one would choose for a study, so that adding seeds changes no rate
 KEY = "optim.lr"
+MOST_RATES = 100
 MOST = 1e30  # beyond any rate, and within what a float holds
 Grid = Mapping[str, Sequence[float]] | Sequence[float] | None
 
@@ -76,6 +77,8 @@ def _numbers(values: Any) -> list[float]:
             f"lr_grid: {short(values)} is no list of learning rates, as (1e-3, 2e-3) is; None for "
             "no grid"
         )
+    if len(values) > MOST_RATES:
+        raise ExperimentError(f"lr_grid: {len(values)} rates; give {MOST_RATES} at most")
     for value in values:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
         if not (fits and 0 < value < MOST):

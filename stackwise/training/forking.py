@@ -42,7 +42,7 @@ from stackwise.seals import sealed
 from stackwise.stage import Stage, keeps_state, parts_trained, trained_next
 from stackwise.training.kept_stages import copy_checkpoint, folder_of, kept_stages
 from stackwise.training.manifest import read_manifest, verify_all
-from stackwise.training.ownership import RACK, identity_of
+from stackwise.training.ownership import RACK, identity_of, own_manifest
 from stackwise.training.part_names import MOMENTS
 from stackwise.training.placing import check_trunk
 from stackwise.training.same_bits import threads_for
@@ -84,7 +84,7 @@ def fork(
         check_kept(run, after_stage)
     old, exp = run.experiment, run.experiment.replace(**changes)
     kept = folder_of(run.path, after_stage) / RACK
-    manifest = read_manifest(kept)
+    manifest = own_manifest(run, RACK, kept.parent)
     verify_all(kept, manifest)
     check_changes(old, exp, manifest)
     place = placement or Placement.load(run.path / "placement.yaml")

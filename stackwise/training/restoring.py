@@ -17,11 +17,18 @@ from stackwise.by_stage import in_blocks
 from stackwise.model.adapters import put_on, take_off
 from stackwise.model.rack import Rack
 from stackwise.runs import Run
+from stackwise.runs.damage import RESTORE
 from stackwise.runs.records import MANIFEST
 from stackwise.stage import Stage, paths_so_far
 from stackwise.training.bests import best_home
 from stackwise.training.earlier import home_at
-from stackwise.training.manifest import NoCheckpoint, read_manifest, read_part, verify_part
+from stackwise.training.manifest import (
+    CheckpointError,
+    NoCheckpoint,
+    read_manifest,
+    read_part,
+    verify_part,
+)
 from stackwise.training.ownership import BEST as BEST
 from stackwise.training.ownership import RACK as RACK
 from stackwise.training.ownership import own_manifest
@@ -50,6 +57,7 @@ def restore(work: Work) -> None:
         if not read_on_entering(manifest, name):
             verify_part(folder, manifest, name)
     work.at = Counters(**manifest["counters"])
+    check_stage(work.at, work.stages, manifest)
     for name in filter(holds_weights, manifest["parts"]):
         if name.endswith(SUFFIX):
             tensors = read_part(folder, manifest, name, verify=False)
@@ -88,6 +96,18 @@ def read_state(work: Work, kind: str, parts: set[str]) -> State:
     return {
         part: read_part(folder, manifest, f"{part}.{kind}", verify=border) for part in sorted(found)
     }
+
+
+def check_stage(at: Counters, stages: Sequence[Stage], manifest: Mapping[str, Any]) -> None:
+    """Compare how far a checkpoint says it is with the stages and with the parts that it has.
+
+    Raises:
+        CheckpointError: If it has none of a stack that those stages run, or is after the last.
+    """
+    begun = stages[: at.stage + (at.step > 0)]
+    lost = {stack for stage in begun[-1:] for stack in stage.path} - manifest["parts"].keys()
+    if lost or at.stage > len(stages) or (at.total_steps and not begun):
+        raise CheckpointError(f"{RACK}/{MANIFEST}: is of another stage than its parts; {RESTORE}")
 
 
 def read_rack(
@@ -145,6 +165,7 @@ def read_rack(
         tensors = read_part(folder, manifest, f"{part}.{AVERAGE}")
         put(rack, part, {**rack.parts()[part].state_dict(), **tensors}, folder)
     begun = stages[: at.stage + (at.step > 0)]
+    check_stage(at, stages, manifest)
     if best:
         fill(rack, better_home / BEST, better)
     put_adapters(rack, folder, manifest, begun, raw=raw)

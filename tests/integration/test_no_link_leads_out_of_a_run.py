@@ -121,6 +121,36 @@ def test_a_pipe_is_never_waited_for(run) -> None:
         resume(run)
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "model.safetensors.index.json"]
+)
+def test_a_pipe_in_a_models_folder_is_never_waited_for(tmp_path, name) -> None:
+    from stackwise.interop.errors import ModelError
+
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ModelError, match="is no file; fetch it again"):
+        sw.import_model(tmp_path, tmp_path / "out")
+
+
+def test_a_pipe_in_a_mirror_is_never_waited_for(tmp_path) -> None:
+    from stackwise.mirrors.errors import MirrorError
+    from stackwise.mirrors.fetching import fetch
+
+    os.mkfifo(tmp_path / "index-00000001.json")
+    with pytest.raises(MirrorError, match="is no file; it is not ours"):
+        fetch(str(tmp_path), tmp_path / "runs")
+
+
+def test_an_endless_plan_has_a_bar() -> None:
+    from stackwise.progress import bar_over
+
+    with bar_over(float("inf")) as bar:
+        bar.enter("a", 1e308)
+        bar.end()
+
+
 def test_nothing_is_asked_through_a_link(run, home) -> None:
     put_link(run, "control", home)
     with pytest.raises(OSError, match="leads out of the run's folder"):
@@ -164,6 +194,23 @@ def test_a_manifest_names_no_file_elsewhere(run, home) -> None:
         (run.path / "rack" / MANIFEST).write_text(text)
         with pytest.raises(CheckpointError, match="names a file that cannot be ours"):
             run.rack()
+
+
+@pytest.mark.parametrize("said", [{"stage": 99}, {"stage": 2}, {"stage": 0, "step": 0}, None])
+def test_a_manifest_says_no_stage_that_its_parts_are_not_of(run, said) -> None:
+    from stackwise.runs.records import MANIFEST
+    from stackwise.seals import sealed
+    from stackwise.training.manifest import CheckpointError, read_manifest
+
+    manifest = read_manifest(run.path / "rack")
+    counters = [1] if said is None else {**manifest["counters"], **said}
+    del manifest["parts"]["s1"]
+    (run.path / "rack" / MANIFEST).write_text(
+        json.dumps(sealed({**manifest, "counters": counters}))
+    )
+    for act in (run.rack, lambda: resume(run)):
+        with pytest.raises(CheckpointError, match=r"is of another stage|its counters are none"):
+            act()
 
 
 def test_a_zip_holds_the_run_and_no_path_out(run, tmp_path) -> None:

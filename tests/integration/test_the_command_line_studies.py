@@ -117,3 +117,20 @@ def test_no_file_and_no_study(capsys, tmp_path, monkeypatch) -> None:
     assert "study.yaml: no such file" in capsys.readouterr().err
     with pytest.raises(sw.ExperimentError, match=r"runs\.json: no such file; a study writes it"):
         sw.StudyResult.load(tmp_path)
+
+
+RATES = [1e-3 + n / 1e6 for n in range(1000)]
+ENDLESS = {
+    "arms": ({"vary": {f"optim.{key}": RATES for key in ("lr", "min_lr", "clip")}}, "arms"),
+    "more": ({"more": {f"m{n}": {"seed": n} for n in range(1001)}}, "arms"),
+    "seeds": ({"seeds": list(range(20_000))}, "seeds: over 1000 given"),
+    "rates": ({"lr_grid": RATES}, "lr_grid: 1000 rates; give 100 at most"),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_a_study_without_end_is_refused_before_an_arm_is_made(file, capsys, what) -> None:
+    changes, said = ENDLESS[what]
+    assert main(["study", file(**changes), "--plan"]) == 2
+    err = capsys.readouterr().err
+    assert (said if said != "arms" else "give over 1000 arms, the most of a study") in err

@@ -557,3 +557,24 @@ def test_an_unknown_preset_names_the_closest():
         Experiment.preset("toyy")
     known = ", ".join(presets())
     assert str(error.value) == f"unknown preset 'toyy'; did you mean 'toy'? known: {known}"
+
+
+WRONG = {
+    "unknown keys": ({f"k{n}": 1 for n in range(50_000)}, "49900 more unknown keys"),
+    "entries": (
+        {"data": {"seq_len_by_stage": ["x"] * 50_000}},
+        "data.seq_len_by_stage: 49900 more of its entries are wrong",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_problems_without_end_are_counted_and_not_said_one_by_one(what) -> None:
+    values, last = WRONG[what]
+    with pytest.raises(ExperimentError) as error:
+        Experiment(**values)
+    assert len(error.value.problems) == 101 and str(error.value).splitlines()[-1] == last
+
+
+def test_a_problem_without_end_is_cut() -> None:
+    assert str(Problem("path", "s0, " * 100_000)) == "path: " + ("s0, " * 1000)[:3994] + "..."

@@ -140,3 +140,41 @@ def test_a_missing_library_names_the_command(monkeypatch):
         trained_bpe(iter([TEXT]), 300)
     with pytest.raises(DataError, match="pip install tokenizers"):
         LibraryTokenizer(BPE.to_json(), "mine.json")
+
+
+WORDS = {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}
+HOSTILE = {
+    "a pattern without end": (
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"}},
+        "cannot encode the text: .*limit",
+    ),
+    "a letter that becomes a million million": (
+        {
+            "normalizer": {
+                "type": "Sequence",
+                "normalizers": [
+                    {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
+                ]
+                * 4,
+            }
+        },
+        "its rules make over 1000 characters of one",
+    ),
+    "the same in turning back": (
+        {"decoder": {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1001}},
+        "its rules make over 1000 characters of one",
+    ),
+    "an entry as long as a book": (
+        {"model": {"type": "WordLevel", "vocab": {"a" * 20_000: 0}, "unk_token": "a"}},
+        "an entry has over 16384 characters",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_tokenizer_made_to_hang_is_refused(tmp_path, what) -> None:
+    pytest.importorskip("tokenizers")
+    changes, said = HOSTILE[what]
+    (tmp_path / "t.json").write_text(json.dumps({**WORDS, **changes}))
+    with pytest.raises(DataError, match=said):
+        read_tokenizer(tmp_path / "t.json").encode("a" * 40 + "!")

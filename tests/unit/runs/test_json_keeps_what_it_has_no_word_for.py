@@ -47,3 +47,11 @@ def test_what_has_no_json_is_named() -> None:
 def test_endless_nesting_is_a_plain_error() -> None:
     with pytest.raises(ValueError, match="nested too deep"):
         loads("[" * 100_000)
+
+
+@pytest.mark.parametrize("number", ["9" * 309, "-" + "9" * 309, "1" + "0" * 4000])
+def test_a_whole_number_that_no_float_holds_is_a_plain_error(number) -> None:
+    for text in (number, f'[{{"a": [{number}]}}]'):
+        with pytest.raises(ValueError, match="a number of over 308 digits"):
+            loads(text)
+    assert loads(f'"{number}"') == number and loads("1" + "0" * 308) == 10**308
