@@ -205,7 +205,7 @@ def test_a_manifest_says_no_stage_that_its_parts_are_not_of(run, said) -> None:
         json.dumps(sealed({**manifest, "counters": counters}))
     )
     for act in (run.rack, lambda: resume(run)):
-        with pytest.raises(CheckpointError, match="is of another stage|its counters are none"):
+        with pytest.raises(CheckpointError, match=r"is of another stage|its counters are none"):
             act()
 
 
