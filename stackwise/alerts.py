@@ -21,7 +21,7 @@ from typing import Any
 from stackwise.errors import ExperimentError
 from stackwise.jsontext import dumps
 from stackwise.runs import Run, RunBusy, RunError, lock
-from stackwise.runs.events import append_event
+from stackwise.runs.event_log import append_event
 from stackwise.runs.log import appended, say
 
 VARIABLE = "STACKWISE_ALERT"

@@ -31,7 +31,7 @@ from stackwise.detached.watchdog import Restarts, Watch, Watchdog
 from stackwise.exit_codes import FAILED, INTERRUPTED, is_stop, of_process
 from stackwise.runs import status
 from stackwise.runs.control import ask, orders, stop_asked
-from stackwise.runs.events import append_event
+from stackwise.runs.event_log import append_event
 from stackwise.runs.lock import LOCK, NEXT, SUPERVISOR, Lock, RunBusy, is_held, take
 from stackwise.runs.log import appended, say
 from stackwise.runs.metrics import steps_behind

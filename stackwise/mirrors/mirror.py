@@ -17,7 +17,7 @@ from stackwise.mirrors.copying import Copies, sweep
 from stackwise.mirrors.errors import of_address, redacted
 from stackwise.printing import say
 from stackwise.runs import Run, RunBusy, RunError, RunWriter, lock
-from stackwise.runs.events import append_event
+from stackwise.runs.event_log import append_event
 from stackwise.runs.pruned import pruned_of
 from stackwise.training.manifest import CheckpointError
 

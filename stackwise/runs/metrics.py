@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_128
 
-from stackwise.atomic import append, is_named, named_again, replacing
+from stackwise.atomic import append, replacing
 from stackwise.bounded import opened
 from stackwise.jsontext import read_mapping
 from stackwise.runs.damage import DamagedRun
@@ -106,14 +106,6 @@ class MetricLog:
         """Write the rows in hand, and let no power cut take any."""
         self.flush()
         os.fsync(self.file.fileno())
-
-    def keep(self) -> bool:
-        """Put the file back if it was removed or replaced; whether that was needed."""
-        with self.guard:
-            if is_named(self.file, self.path):
-                return False
-            self.file = named_again(self.file, self.path)
-            return True
 
     def close(self) -> None:
         """Write what is left and end the stream."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import threading
+from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
+from stackwise.atomic import is_named, named_again
 from stackwise.runs import lock
 from stackwise.runs.damage import DamagedRun
 from stackwise.runs.lock import RunBusy
@@ -22,12 +24,24 @@ class Moved(DamagedRun):
 
 
 class Log(Protocol):
-    """A file that is written to all the time."""
+    """A file that is written to all the time, by several threads."""
 
     path: Path
+    file: FileIO
+    guard: threading.Lock
 
-    def keep(self) -> bool:
-        """Put it back if it was removed or replaced; whether that was needed."""
+
+def put_back(log: Log) -> bool:
+    """Put a file back if it was removed or replaced; whether that was needed.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with log.guard:
+        if is_named(log.file, log.path):
+            return False
+        log.file = named_again(log.file, log.path)
+        return True
 
 
 class Stay:
@@ -69,7 +83,7 @@ class Stay:
             except (Moved, RunBusy) as error:
                 self.lost = error
                 raise
-            return found + [str(log.path.relative_to(self.folder)) for log in logs if log.keep()]
+            return found + [str(log.path.relative_to(self.folder)) for log in logs if put_back(log)]
 
     def check(self) -> None:
         """Raise what the last look found, if it may not write any more."""

@@ -18,7 +18,7 @@ from stackwise.atomic import flush, sweep
 from stackwise.pulse import beats
 from stackwise.runs import lock, status
 from stackwise.runs.damage import RunError
-from stackwise.runs.events import EventLog
+from stackwise.runs.event_log import EventLog
 from stackwise.runs.heartbeat import now_facts
 from stackwise.runs.lock import RunBusy
 from stackwise.runs.metrics import COLUMNS, MetricLog, compact, segments

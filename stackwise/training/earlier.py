@@ -22,7 +22,7 @@ from stackwise.bounded import check_no_links
 from stackwise.disk_errors import disk_named
 from stackwise.jsontext import dumps
 from stackwise.runs import Run, RunError, lock, status
-from stackwise.runs.events import append_event
+from stackwise.runs.event_log import append_event
 from stackwise.runs.pruned import pruned_of, pruned_text
 from stackwise.runs.records import MANIFEST
 from stackwise.training.checkpoint import INTACT

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from stackwise.runs import events
-from stackwise.runs.events import EventLog, counted_once, read_events, written_line
+from stackwise.runs.event_log import EventLog
+from stackwise.runs.events import counted_once, read_events, written_line
 from stackwise.runs.following import Follower
 
 JUNK = (b"\x00\xff\n", b"17\n", b'{"kind": "a"\n', b"[" * 9999 + b"\n")

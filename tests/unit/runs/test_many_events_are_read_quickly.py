@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from stackwise.runs.events import EventLog, read_events
+from stackwise.runs.event_log import EventLog
+from stackwise.runs.events import read_events
 from stackwise.runs.following import Follower
 
 EVENTS, LOOKS, TURNS = 12_000, 12, 4
