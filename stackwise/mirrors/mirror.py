@@ -144,7 +144,7 @@ def mirror_of(given: str | None) -> str | None:
     return os.environ.get(VARIABLE) if given is None else given
 
 
-def copy_now(run: Run, url: str, *, asked: bool) -> None:
+def copy_now(run: Run, url: str, *, asked: bool = True) -> None:
     """Copy a run that nobody trains.
 
     Args:

@@ -114,7 +114,7 @@ def without_seals(run: Path) -> None:
         found = json.loads(path.read_text())
         rows = found if isinstance(found, list) else [found]
         for row in rows:
-            for name in ("sha256", "files"):
+            for name in ("sha256", "files", *(["events"] if path.name == "exit.json" else [])):
                 row.pop(name, None)
         path.write_text(json.dumps(found, indent=1))
     for path in run.glob("*/manifest.json"):
