@@ -65,7 +65,8 @@ class RunWriter:
             with undisturbed():
                 self.lock = held or lock.take(folder)
             sweep(folder)
-            (folder / "metrics.parquet").unlink(missing_ok=True)
+            if segments(folder):  # else it is all that there is
+                (folder / "metrics.parquet").unlink(missing_ok=True)
             self.stay = Stay(folder, self.lock)
             self.attempt = 1 + max((int(path.stem) for path in segments(folder)), default=0)
             self.events = EventLog(folder / "events.jsonl", self.attempt)

@@ -7,7 +7,7 @@ What is open then is in `work.py`; what a run folder, a placement and this machi
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ def open_work(
         CheckpointError: If its checkpoint is damaged.
     """
     check_no_links(run.path)
-    attempt = status.read(run.path).get("attempt")
+    seen = status.read(run.path)
     before = Placement.load(run.path / "placement.yaml")
     placement = placement or before
     pacer = pacer_of(run)
@@ -101,7 +101,7 @@ def open_work(
     worked = None if pacer is None else pacer.clock.seconds
     with (
         computing_alike(run, placement, device),
-        held_as_seen(run, attempt) as held,
+        held_as_seen(run, seen) as held,
         RunWriter(run.path, worked=worked, held=held) as writer,
         memory_named(run, placement),
     ):
@@ -142,15 +142,18 @@ def open_work(
 
 
 @contextmanager
-def held_as_seen(run: Run, attempt: Any) -> Iterator[lock.Lock]:
+def held_as_seen(run: Run, seen: Mapping[str, Any]) -> Iterator[lock.Lock]:
     """Hold a run, if nobody has trained it since it was looked at.
+
+    Args:
+        run: The run.
+        seen: What its status.json said then.
 
     Raises:
         RunBusy: If another process trains it, or has meanwhile.
     """
     with lock.take(run.path) as held:
-        found = status.read(run.path)
-        if found.get("attempt") != attempt or found.get("state") == "finished":
+        if status.read(run.path).get("attempt") != seen.get("attempt"):
             raise RunBusy(f"run {run.id}: another process has just trained it; ask again")
         yield held
 

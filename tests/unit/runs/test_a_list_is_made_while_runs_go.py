@@ -14,8 +14,8 @@ import pytest
 from stackwise.cli import main
 from stackwise.curriculum import MOST_STAGES
 from stackwise.runs import Run, RunError, attach, runs_in
-from stackwise.runs.folder import MOST_ROWS
 from stackwise.runs.following import Follower
+from stackwise.runs.records import MOST_ROWS
 
 
 def test_what_begins_with_a_dot_is_no_run(made) -> None:

@@ -61,8 +61,8 @@ def test_long_problems_lose_their_middle_and_many_their_end(form: Form) -> None:
     assert "must be over 1; 10000 is usual" in form.message("rack.rope_base")
     form.write("rack.rope_base", "x," * 2_000)
     assert "[5]: &#x27;x&#x27; is not a number" in form.message("rack.rope_base")
-    assert "<div>and 1994 more</div>" in form.message("rack.rope_base")
-    assert "rack.rope_base[5], 1994 more places." in form.message("")
+    assert "<div>and 95 more</div>" in form.message("rack.rope_base")
+    assert "rack.rope_base[5], 95 more places." in form.message("")
     form.reset("rack.rope_base")
     assert form.message("rack.rope_base") == ""
 

@@ -32,6 +32,7 @@ DAMAGE = {
 JUNK = [b"", b"\xff\xfe\x00", b"[1, 2", b'"text"', b"null", b"{'a': [&x [*x]]}"]
 
 
+@pytest.mark.filterwarnings("ignore:run .* events.jsonl is damaged")
 @pytest.mark.parametrize("junk", JUNK)
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_file_is_named_and_the_others_are_listed(trained, tmp_path, name, junk) -> None:

@@ -64,6 +64,7 @@ def test_seeds_can_be_drawn_by_themselves(seeds) -> None:
     assert drawn["lr 0.002, seed 1"] == expected
 
 
+@pytest.mark.filterwarnings("ignore:run .* events.jsonl is damaged")
 def test_a_look_that_one_seed_lacks_is_in_no_mean(seeds) -> None:
     path = seeds[0].path / "events.jsonl"
     kept = [line for line in path.read_text().splitlines(keepends=True) if '"step": 8,' not in line]
