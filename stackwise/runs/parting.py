@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = ("rack", "state", "best")
 ENDS = ("status.json", "exit.json")
-WEIGHTS = (*CHECKPOINTS, "stages", "earlier", "bests", "start")
+ROTATED = ("earlier", "bests")  # while a run trains, some of it goes with each checkpoint
+WEIGHTS = (*CHECKPOINTS, "stages", *ROTATED, "start")
 LEFT_OUT = ("cache", "control", LOCK, SUPERVISOR, NEXT)  # of this machine, or made again
 TRIES, SHARE = 20, ".share-"
 LONG_BYTES, MOST_HOLES = 1 << 28, 100  # a file so long, and so many times what it takes on disk
@@ -95,7 +96,7 @@ def zip_run(run: Run, path: Path, *, weights: bool = True) -> None:
 
     Args:
         run: The run. One that trains is packed as it stands: its last checkpoint, whole, with the
-            numbers and events at least up to there.
+            numbers and events at least up to there, and none of those before.
         path: The file; an older one is replaced.
         weights: Whether its weights go along; without them its numbers can be looked at.
 
@@ -119,12 +120,13 @@ def pack_all(packed: zipfile.ZipFile, run: Run, spare: Path, weights: bool) -> N
     if not weights:
         pack(packed, run.path, run.id, {*LEFT_OUT, *WEIGHTS})
         return
+    moving = ROTATED if run.is_live else ()
     with checkpoint_held(run, spare) as held:  # first, so that no number is older
         if held is None:
-            pack(packed, run.path, run.id, set(LEFT_OUT))
+            pack(packed, run.path, run.id, {*LEFT_OUT, *moving})
         else:
             pack(packed, held, run.id, set())
-            pack(packed, run.path, run.id, {*LEFT_OUT, *CHECKPOINTS, *ENDS})
+            pack(packed, run.path, run.id, {*LEFT_OUT, *moving, *CHECKPOINTS, *ENDS})
 
 
 def pack(packed: zipfile.ZipFile, folder: Path, run_id: str, out: set[str]) -> None:

@@ -211,6 +211,21 @@ def test_numbers_alone_are_shared_without_any_weights(exp, often, tmp_path) -> N
     assert not [name for name in names if name.endswith((".safetensors", MANIFEST))]
 
 
+def test_of_a_run_that_trains_no_earlier_one_is_shared(exp, often, tmp_path) -> None:
+    """They go while it is packed."""
+    target = tmp_path / "run.zip"
+
+    def on_step(work, numbers) -> None:
+        if work.at.total_steps == 8:
+            work.run.share(target)
+
+    run = sw.train(exp, often, on_step=on_step)
+    with zipfile.ZipFile(target) as packed:
+        names = packed.namelist()
+    assert f"{run.id}/rack/{MANIFEST}" in names and (run.path / earlier.FOLDER).is_dir()
+    assert not [name for name in names if "/earlier/" in name or "/bests/" in name]
+
+
 def test_nothing_goes_back_of_what_is_then_refused(exp, often, capsys) -> None:
     run = sw.train(exp, often)
     assert main(["resume", str(run.path), "--from", "14", "placement.devce=cpu"]) == 2
