@@ -11,7 +11,9 @@ Memory: the slope of a line through the medians of ten equal parts of the time, 
 that warms up. The watcher holds the numbers of every step, so its bound grows with the steps. Time:
 the median seconds of a step in the last quarter over that in the first. Where other processes
 compute meanwhile, steps are as long as these let them be; so the bound is on the seconds of a step,
-looks and checkpoints included, less those in which the process that trains waited for a core.
+looks and checkpoints included, less those in which the process that trains waited for a core, over
+the seconds of a yardstick: small products that this process makes at each note, less its own waits,
+since a core that is shared or slow is slow for both.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ SLOPE_MIB_PER_HOUR = {"trainer": 8.0, "supervisor": 2.0, "watcher": 16.0}
 NOISE_MIB = 2.0  # that an allocator gives and takes, which in minutes is a steep slope
 WATCHED_BYTES_PER_STEP = 160  # nine numbers of a step, in arrays that double
 TIME_RATIO = 1.1
+YARD_PRODUCTS = 500
 STEPS, LOOKS = 2_000_000, 10_000  # more than an hour has room for: a look every 200 steps
 
 
@@ -66,7 +69,7 @@ class Noted:
         try:
             said = Path(f"/proc/{self.pid}/status").read_text()
             files = len(os.listdir(f"/proc/{self.pid}/fd"))
-            ran = Path(f"/proc/{self.pid}/task/{self.pid}/schedstat").read_text().split()
+            waited = waited_seconds(self.pid)
         except OSError:
             return
         facts = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
@@ -74,7 +77,7 @@ class Noted:
         self.bytes.append(int(facts["RssAnon"].split()[0]) * 1024)
         self.files.append(files)
         self.threads.append(int(facts["Threads"]))
-        self.waited.append(int(ran[1]) / 1e9)
+        self.waited.append(waited)
 
     def later(self, values: list[int]) -> np.ndarray:
         """Medians of ten equal parts of the time after the warm-up."""
@@ -86,6 +89,20 @@ class Noted:
         hours = (self.at[-1] - self.at[int(len(self.at) * WARM_FRAC)]) / 3600
         middles = (np.arange(PARTS) + 0.5) * hours / PARTS
         return float(np.polyfit(middles, self.later(self.bytes) / MIB, 1)[0])
+
+
+def yardstick() -> float:
+    """Seconds of always the same small products, without those of waiting for a core."""
+    one = np.ones((64, 64), np.float32)
+    began, waited = time.perf_counter(), waited_seconds(os.getpid())
+    for _ in range(YARD_PRODUCTS):
+        one = one @ one * np.float32(1 / 64)
+    return time.perf_counter() - began - (waited_seconds(os.getpid()) - waited)
+
+
+def waited_seconds(pid: int) -> float:
+    """Seconds that the main thread of a process has waited for a core."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def experiment() -> sw.Experiment:
@@ -118,11 +135,14 @@ def watch(folder: Path) -> int:
     return 1 if panel.errors else 0
 
 
-def soak(folder: Path, minutes: float) -> tuple[sw.Run, dict[str, Noted], list[int], int]:
+def soak(
+    folder: Path, minutes: float
+) -> tuple[sw.Run, dict[str, Noted], list[int], list[float], int]:
     """Train, watch and note for so long; then stop it.
 
     Returns:
-        The run; what was noted; steps at each note of the process that trains; the watcher's end.
+        The run; what was noted; at each note steps of the process that trains, and the yardstick's
+        seconds; the watcher's end.
     """
     run = sw.launch(
         experiment(),
@@ -141,15 +161,16 @@ def soak(folder: Path, minutes: float) -> tuple[sw.Run, dict[str, Noted], list[i
         "supervisor": Noted(supervisor.pid),
         "watcher": Noted(watcher.pid),
     }
-    began, steps = time.monotonic(), []
+    began, steps, yards = time.monotonic(), list[int](), list[float]()
     while (at := time.monotonic() - began) < minutes * 60 and run.is_live:
         for each in noted.values():
             each.note(at)
         steps.append(int(run.status().get("step", 0)))
+        yards.append(yardstick())
         time.sleep(NOTE_SECONDS)
     run.stop()
     run.wait(120)
-    return run, noted, steps, watcher.wait(120)
+    return run, noted, steps, yards, watcher.wait(120)
 
 
 def step_seconds(run: sw.Run) -> np.ndarray:
@@ -172,7 +193,9 @@ def ratio_of(seconds: np.ndarray) -> float:
     return float(np.median(seconds[-quarter:]) / np.median(seconds[:quarter]))
 
 
-def rows_of(run: sw.Run, noted: dict[str, Noted], steps: list[int]) -> list[list[Any]]:
+def rows_of(
+    run: sw.Run, noted: dict[str, Noted], steps: list[int], yards: list[float]
+) -> list[list[Any]]:
     """What is shown: name, value, bound, and whether it is kept."""
     rows: list[list[Any]] = []
     for name, each in noted.items():
@@ -187,14 +210,17 @@ def rows_of(run: sw.Run, noted: dict[str, Noted], steps: list[int]) -> list[list
         for what in ("files", "threads"):
             begin, end = each.later(getattr(each, what))[[0, -1]]
             rows.append([f"{name}: {what}", f"{begin:.0f} to {end:.0f}", "flat", end <= begin])
-    for name, seconds, bound in (
-        ("a step", step_seconds(run), None),
-        ("a step, no core waited for", own_seconds(noted["trainer"], steps), TIME_RATIO),
+    own, yard = own_seconds(noted["trainer"], steps), np.array(yards[int(len(yards) * WARM_FRAC) :])
+    for name, seconds in (
+        ("a step", step_seconds(run)),
+        ("a step, no core waited for", own),
+        ("the yardstick", yard),
     ):
-        ratio, median = ratio_of(seconds), np.median(seconds) * 1e3
-        shown = f"{ratio:.3f} of {median:.2f} ms"
-        good = bound is None or ratio <= bound
-        rows.append([f"{name}: last quarter over first", shown, str(bound or ""), good])
+        shown = f"{ratio_of(seconds):.3f} of {np.median(seconds) * 1e3:.2f} ms"
+        rows.append([f"{name}: last quarter over first", shown, "", True])
+    ratio = ratio_of(own) / ratio_of(yard)
+    good = ratio <= TIME_RATIO
+    rows.append(["the same of a step over the yardstick", f"{ratio:.3f}", f"{TIME_RATIO}", good])
     return rows
 
 
@@ -209,8 +235,8 @@ def main() -> int:
     if asked.watch is not None:
         return watch(asked.watch)
     with tempfile.TemporaryDirectory() as name:
-        run, noted, steps, watched = soak(Path(name), asked.minutes)
-        rows, events = rows_of(run, noted, steps), run.events()
+        run, noted, steps, yards, watched = soak(Path(name), asked.minutes)
+        rows, events = rows_of(run, noted, steps, yards), run.events()
         kinds = {kind: sum(e["kind"] == kind for e in events) for kind in ("eval", "statistics")}
         rows.append(["the watcher's errors", str(watched), "0", watched == 0])
         print(
