@@ -71,15 +71,27 @@ def found_in(path: Path, kind: str | None = None) -> Found:
     if not path.exists():
         return Found([], 0, 0)
     with opened(path) as file:
-        lines, _ = next_lines(file)
+        text, lines = read_whole(file)
     if kind is None or kind == DAMAGED or not _are_whole(lines, sealed=True):
         found = parsed(lines)
         damaged = sum(event.get("kind") == DAMAGED for event in found)
     else:
-        found, damaged = parsed(_lines_with(b"\n".join(lines), dumps(kind).encode())), 0
+        found, damaged = parsed(_lines_with(text or b"\n".join(lines), dumps(kind).encode())), 0
     found = as_now(path.parent, found)
     chosen = found if kind is None else [event for event in found if event.get("kind") == kind]
     return Found(chosen, len(lines), damaged)
+
+
+def read_whole(file: BinaryIO) -> tuple[bytes | None, list[bytes]]:
+    """All whole lines of a file, as text and one by one; a long file's only one by one.
+
+    Raises:
+        OSError: As `next_lines`.
+    """
+    if os.fstat(file.fileno()).st_size > LONGEST:
+        return None, next_lines(file)[0]
+    text = file.read(LONGEST)
+    return text[: text.rfind(b"\n") + 1], text.split(b"\n")[:-1]
 
 
 def next_lines(file: BinaryIO) -> tuple[list[bytes], int]:
