@@ -19,7 +19,6 @@ from stackwise.pulse import beat
 
 PIECE_BYTES = 1 << 20
 PART = ".part"
-PIECE_BYTES = 1 << 20
 DRAFT = re.compile(r"\.(.+)\.\d+-\d+\.part")  # as `replacing` calls it
 _numbers = itertools.count()
 
@@ -127,10 +126,10 @@ def append(file: FileIO, data: bytes | memoryview, *, end: int | None = None) ->
     return before + len(memoryview(data))
 
 
-def is_named(file: FileIO, path: Path) -> bool:
-    """Whether an open file is still the one of its name."""
+def is_named(handle: int, path: Path) -> bool:
+    """Whether an open file or folder is still the one of its name."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
     except (FileNotFoundError, NotADirectoryError):
         return False
 

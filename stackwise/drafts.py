@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stackwise.atomic import is_named
+
 FORK, FETCH, DELETED = ".fork-", ".fetch-", ".deleted-"  # beside runs
 BESIDE_RUNS = (FORK, FETCH, DELETED)
 OLD_SECONDS = 3600.0
@@ -119,7 +121,7 @@ def held(path: Path) -> int | None:
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(handle), os.lstat(path)):
+        if is_named(handle, path):
             return handle
         raise FileNotFoundError(path)  # it is another one's by now
     except (BlockingIOError, FileNotFoundError):

@@ -21,10 +21,12 @@ from stackwise.atomic import PART, write_text
 from stackwise.drafts import BESIDE_RUNS, left_in, remove_left
 from stackwise.errors import ExperimentError
 from stackwise.jsontext import dumps, read_mapping
+from stackwise.mirrors.copying import DRAFT as MIRROR
 from stackwise.runs import Run, RunBusy, lock, runs_in
 from stackwise.runs.asked import asked_of
 from stackwise.runs.disk_use import BLOCK_BYTES
 from stackwise.runs.metrics import read_compacted, read_table
+from stackwise.runs.parting import SHARE
 from stackwise.runs.pruned import pruned_of, write_pruned
 from stackwise.runs.records import MANIFEST
 from stackwise.seals import sealed
@@ -107,7 +109,7 @@ def prune(
 
 def left_over(path: Path, yes: bool) -> Pruned:
     """Remove what a killed process left beside runs, or say what that would be."""
-    files = {str(file.relative_to(path)): "" for file in path.rglob("*") if file.is_file()}
+    files = [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()]
     freed = freed_bytes(path, files)
     if yes:
         remove_left(path)
@@ -236,7 +238,8 @@ def found_in(run: Path, *, weights: bool, keep_stages: bool) -> Iterator[tuple[s
     yield from ((name, "left-overs") for name in files_in(run, "", DRAFTS))
     for folder in (RACK, "state", BEST, "control", "metrics"):
         yield from ((name, "left-overs") for name in files_in(run, folder, PARTS))
-    for folder in folders_in(run, "", HELD):
+    left = {path.name for path in left_in(run, MIRROR, SHARE)}  # by killed processes
+    for folder in left.intersection(folders_in(run, "", HELD)):
         yield from ((name, "left-overs") for name in files_in(run, folder, FILE))
 
 

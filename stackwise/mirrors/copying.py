@@ -7,8 +7,6 @@ mirror is older than its weights. What is there already is not sent again.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from secrets import token_hex
 from typing import Any
 
 from stackwise.bounded import is_plain_file, opened
+from stackwise.drafts import drafted
 from stackwise.mirrors import index
 from stackwise.mirrors.errors import BusyMirror, MirrorError, OtherMirror
 from stackwise.mirrors.store import PIECE_BYTES, Store
@@ -77,9 +76,7 @@ class Copies:
             OSError: If the run's folder cannot be read or written. What else an address may raise.
         """
         before = self.check_free()
-        sweep(self.run.path)
-        draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=self.run.path))
-        try:
+        with drafted(self.run.path, DRAFT) as draft:
             checkpoints = held(self.run.path, draft)
             step = self.check_further(before, checkpoints)
             there, sent = self.store.names(index.FILES), {}
@@ -92,8 +89,6 @@ class Copies:
             for name in records_of(self.run.path):
                 with suppress(FileNotFoundError):  # as exit.json, when another attempt begins
                     records[name] = self.record(name, there, sent)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         self.commit({"checkpoints": checkpoints, "records": records})
         return {"step": step, "files": len(sent), "bytes": sum(sent.values())}
 
@@ -212,9 +207,3 @@ def records_of(run: Path) -> list[str]:
         inside = (f"{folder}/{file.name}" for file in sorted((run / folder).glob("*")))
         found = [*(name for name in inside if index.is_record(name)), *found]
     return found
-
-
-def sweep(run: Path) -> None:
-    """Remove what a killed process held."""
-    for draft in run.glob(f"{DRAFT}*"):
-        shutil.rmtree(draft, ignore_errors=True)

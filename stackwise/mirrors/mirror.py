@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from stackwise.bounded import check_no_links
-from stackwise.mirrors.copying import Copies, sweep
+from stackwise.mirrors.copying import Copies
 from stackwise.mirrors.errors import of_address, redacted
 from stackwise.printing import say
 from stackwise.runs import Run, RunBusy, RunError, RunWriter, lock
@@ -72,8 +72,6 @@ class Mirror:
             why = "the last copy was not waited for"
         if self.thread.is_alive():
             self._say("mirror_failed", error=why)
-        elif self.copies.run.path.is_dir():
-            sweep(self.copies.run.path)
         self._write_unsaid()
 
     def _follow(self) -> None:
@@ -162,7 +160,6 @@ def copy_now(run: Run, url: str, *, asked: bool = True) -> None:
         check_no_links(run.path)
         with of_address(redacted(url)):
             Copies.at(run, url).send()
-        sweep(run.path)
     except (OSError, RunError, CheckpointError) as error:
         if asked:
             raise

@@ -5,8 +5,8 @@
 
 Each line ends with the CRC-32 of all before it; those of older runs have none. How they are written
 is in `event_log.py`. A line that a crash cut is dropped when the next attempt begins; until then
-readers skip it. NaN and the infinities are written as strings and read back as
-numbers (`stackwise/jsontext.py`).
+readers skip it. NaN and the infinities are written as strings and read back as numbers
+(`stackwise/jsontext.py`).
 """
 
 from __future__ import annotations
@@ -223,9 +223,10 @@ def _are_whole(lines: Sequence[bytes], *, sealed: bool = False) -> bool:
     """
     seals = _seals_of(lines)
     if seals is None and not sealed:
-        if any(_differs(line) == 1 for line in lines):
+        differ = list(map(_differs, lines))
+        if 1 in differ:
             return False  # the damage is in what would say so
-        lines = [line for line in lines if _differs(line) == 0]
+        lines = [line for line, count in zip(lines, differ, strict=True) if not count]
         seals = _seals_of(lines)
     if seals is None:
         return False

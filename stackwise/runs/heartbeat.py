@@ -22,9 +22,8 @@ from typing import Any
 STATUS = "status.json"
 STALE_SECONDS = 60.0  # after which nobody is there any more
 WATCH_SECONDS, LOOK_SECONDS = 5.0, 0.05  # of beats that come every second
-_seen: dict[
-    str, tuple[tuple[int, int], float | None]
-] = {}  # folder: file that was seen, when it was new
+# Folder: the file that was seen, and when it was new.
+_seen: dict[str, tuple[tuple[int, int], float | None]] = {}
 
 
 def now_facts(boot: str) -> dict[str, Any]:

@@ -46,6 +46,10 @@ def events_until(run: Run, stage: int) -> list[dict[str, Any]]:
     ends = [i for i, event in enumerate(events) if event.items() >= ended.items()]
     events = [event for event in events[: ends[-1] + 1] if event["kind"] in TOLD] if ends else []
     looks = {e["seq"] for e in counted_once([e for e in events if e["kind"] == "eval"])}
-    last = {(e["kind"], str(e.get("stage")), str(e.get("stacks"))): e["seq"] for e in events}
-    of_stages = {seq for (kind, *_), seq in last.items() if kind != "eval"}
-    return [e for e in events if e["seq"] in looks | of_stages]
+    last = {
+        (e["kind"], str(e.get("stage")), str(e.get("stacks"))): e["seq"]
+        for e in events
+        if e["kind"] != "eval"
+    }
+    kept = looks.union(last.values())
+    return [e for e in events if e["seq"] in kept]

@@ -3,10 +3,10 @@
 The file `lock` names its owner: process, when that started, boot, process space, host. The kernel's
 advisory lock on it decides between two that want it at once, and falls when its holder dies; the
 name tells readers, which never touch the kernel's lock, whether the owner is alive. A stranger's
-file may name any process, so that one counts which has the file open. The process
-that supervises a detached run holds `supervisor` in the same way, and one that will do so once the
-present attempt has ended, `supervisor.next`. Of an owner on another machine, or of another boot,
-only the heartbeat tells, which is judged in `heartbeat.py`.
+file may name any process, so that one counts which has the file open. The process that supervises a
+detached run holds `supervisor` in the same way, and one that will do so once the present attempt
+has ended, `supervisor.next`. Of an owner on another machine, or of another boot, only the heartbeat
+tells, which is judged in `heartbeat.py`.
 """
 
 from __future__ import annotations
@@ -70,13 +70,6 @@ class Lock:
 
     def __exit__(self, *error: object) -> None:
         self.release()
-
-    def is_in(self, folder: Path, name: str = LOCK) -> bool:
-        """Whether it is the one that others find in a folder."""
-        try:
-            return os.path.samestat(os.fstat(self.handle), os.lstat(folder / name))
-        except FileNotFoundError:
-            return False
 
     def release(self) -> None:
         """Let go; once is enough, more does no harm."""

@@ -120,13 +120,13 @@ def pack_all(packed: zipfile.ZipFile, run: Run, spare: Path, weights: bool) -> N
     if not weights:
         pack(packed, run.path, run.id, {*LEFT_OUT, *WEIGHTS})
         return
-    moving = ROTATED if run.is_live else ()
+    out = {*LEFT_OUT, *(ROTATED if run.is_live else ())}
     with checkpoint_held(run, spare) as held:  # first, so that no number is older
         if held is None:
-            pack(packed, run.path, run.id, {*LEFT_OUT, *moving})
+            pack(packed, run.path, run.id, out)
         else:
             pack(packed, held, run.id, set())
-            pack(packed, run.path, run.id, {*LEFT_OUT, *moving, *CHECKPOINTS, *ENDS})
+            pack(packed, run.path, run.id, {*out, *CHECKPOINTS, *ENDS})
 
 
 def pack(packed: zipfile.ZipFile, folder: Path, run_id: str, out: set[str]) -> None:

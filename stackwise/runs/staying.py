@@ -38,7 +38,7 @@ def put_back(log: Log) -> bool:
         OSError: If it cannot be written.
     """
     with log.guard:
-        if is_named(log.file, log.path):
+        if is_named(log.file.fileno(), log.path):
             return False
         log.file = named_again(log.file, log.path)
         return True
@@ -79,7 +79,11 @@ class Stay:
             self.check()
             try:
                 self._look()
-                found = [] if self.held.is_in(self.folder) else [self._take_again()]
+                found = (
+                    []
+                    if is_named(self.held.handle, self.folder / lock.LOCK)
+                    else [self._take_again()]
+                )
             except (Moved, RunBusy) as error:
                 self.lost = error
                 raise

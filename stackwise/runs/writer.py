@@ -65,10 +65,11 @@ class RunWriter:
             with undisturbed():
                 self.lock = held or lock.take(folder)
             sweep(folder)
-            if segments(folder):  # else it is all that there is
+            before = segments(folder)
+            if before:  # else it is all that there is
                 (folder / "metrics.parquet").unlink(missing_ok=True)
             self.stay = Stay(folder, self.lock)
-            self.attempt = 1 + max((int(path.stem) for path in segments(folder)), default=0)
+            self.attempt = 1 + max((int(path.stem) for path in before), default=0)
             self.events = EventLog(folder / "events.jsonl", self.attempt)
             self.metrics = MetricLog(folder / "metrics" / f"{self.attempt:04d}.arrows", columns)
             self.settle()

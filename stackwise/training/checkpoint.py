@@ -28,7 +28,7 @@ from stackwise.disk_errors import disk_named
 from stackwise.jsontext import dumps
 from stackwise.runs.damage import RESTORE
 from stackwise.runs.records import MANIFEST
-from stackwise.seals import sealed as sealed
+from stackwise.seals import sealed
 from stackwise.training.manifest import CheckpointError, read_manifest
 from stackwise.training.part_names import FILE, NAME, home_of
 from stackwise.training.tensorfile import Tensors, holds, save_file

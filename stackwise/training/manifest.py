@@ -23,7 +23,7 @@ from stackwise.jsontext import loads
 from stackwise.pulse import beat
 from stackwise.runs.damage import RESTORE
 from stackwise.runs.records import MANIFEST
-from stackwise.seals import sealed as sealed
+from stackwise.seals import sealed
 from stackwise.training.part_names import NAME, holds_weights, home_of
 from stackwise.versions import MANIFEST as MANIFEST_KIND
 from stackwise.versions import VersionError, upgraded, version_of

@@ -98,9 +98,19 @@ def own_manifest(run: Run, name: str, home: Path | None = None) -> dict[str, Any
         raise CheckpointError(
             f"{where}: holds no {HOLDS[name]}, so it is not that of {name}/; {RESTORE}"
         )
-    if name == RACK and not are_counters(manifest["counters"]):
-        raise CheckpointError(f"{where}: its counters are none; {RESTORE}")
+    if name == RACK:
+        check_counters(manifest["counters"], where)
     return manifest
+
+
+def check_counters(value: Any, where: str) -> None:
+    """Raise unless a value says how far a run has come, as a checkpoint does.
+
+    Raises:
+        CheckpointError: If it does not.
+    """
+    if not are_counters(value):
+        raise CheckpointError(f"{where}: its counters are none; {RESTORE}")
 
 
 def are_counters(value: Any) -> bool:

@@ -30,8 +30,8 @@ from stackwise.report import bytes_text
 from stackwise.runs.records import MANIFEST
 from stackwise.schedules import schedule_kind
 from stackwise.stage import Stage, left_out, not_run, trunk_of
-from stackwise.training.manifest import CheckpointError, read_manifest
-from stackwise.training.ownership import are_counters
+from stackwise.training.manifest import read_manifest
+from stackwise.training.ownership import check_counters
 from stackwise.training.part_names import home_of
 from stackwise.trunk.room import bytes_held
 
@@ -257,8 +257,7 @@ def standing(run: Path) -> tuple[int, int]:
             files = [home_of(folder, n) / e["file"] for n, e in manifest["parts"].items()]
             held += sum(file.stat().st_size for file in files if file.is_file())
             if (counters := manifest.get("counters")) is not None:
-                if not are_counters(counters):
-                    raise CheckpointError(f"{folder.name}/{MANIFEST}: its counters are none")
+                check_counters(counters, f"{folder.name}/{MANIFEST}")
                 stage = counters["stage"]
     drift = run / DRIFT_FILE
     held += drift.stat().st_size if drift.is_file() else 0

@@ -29,9 +29,7 @@ from stackwise.training.manifest import (
     read_part,
     verify_part,
 )
-from stackwise.training.ownership import BEST as BEST
-from stackwise.training.ownership import RACK as RACK
-from stackwise.training.ownership import own_manifest
+from stackwise.training.ownership import BEST, RACK, own_manifest
 from stackwise.training.part_names import AVERAGE, MASTER, holds_weights, split
 from stackwise.training.parts import built_alike, check_held, empty_rack, fill, put
 from stackwise.training.start import stages_of

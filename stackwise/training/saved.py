@@ -29,8 +29,7 @@ from stackwise.training.earlier import forget_earlier, keep_present
 from stackwise.training.manifest import read_manifest
 from stackwise.training.norms import all_finite
 from stackwise.training.optim import carried, optimizer_state
-from stackwise.training.ownership import BEST as BEST
-from stackwise.training.ownership import RACK as RACK
+from stackwise.training.ownership import RACK
 from stackwise.training.part_names import AVERAGE, BEFORE, MASTER, MOMENTS, holds_weights, split
 from stackwise.training.step import Trainee
 from stackwise.training.trained import tensors_of

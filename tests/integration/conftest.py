@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -20,6 +25,14 @@ CURRICULA = {
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def from_benchmarks() -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a module of `benchmarks/` by its name, which those beside it are found by, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        yield importlib.import_module
 
 
 @pytest.fixture

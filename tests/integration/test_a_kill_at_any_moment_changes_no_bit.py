@@ -8,12 +8,9 @@ names the seed and the operation at which each kill struck.
 
 from __future__ import annotations
 
-import importlib
 import shutil
-from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -32,10 +29,8 @@ PLACES = {
 
 
 @pytest.fixture(scope="module")
-def killed() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-        yield importlib.import_module("killed")
+def killed(from_benchmarks) -> ModuleType:
+    return from_benchmarks("killed")
 
 
 @pytest.fixture(scope="module")

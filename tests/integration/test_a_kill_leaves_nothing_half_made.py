@@ -8,11 +8,10 @@ same, and what the killed one made beside its place is gone. Training itself is 
 
 from __future__ import annotations
 
-import importlib
 import random
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -42,10 +41,8 @@ EXPERIMENT = sw.Experiment(
 
 
 @pytest.fixture(scope="module")
-def striking() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-        yield importlib.import_module("striking")
+def striking(from_benchmarks) -> ModuleType:
+    return from_benchmarks("striking")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import torch
 import stackwise as sw
 from stackwise import pruning
 from stackwise.cli import main
+from stackwise.drafts import claimed
 from stackwise.errors import ExperimentError
 from stackwise.interop.errors import ModelError
 from stackwise.runs import RunError, lock, status
@@ -262,6 +263,17 @@ def test_left_overs_of_kills_go(run, often) -> None:
     assert set(names) <= set(done.files) and {"caches", "left-overs"} <= {*done.what}
     assert not any((run.path / name).exists() for name in names)
     assert not (run.path / "cache").exists() and not (run.path / ".mirror-abc").exists()
+
+
+def test_what_a_copy_in_hand_holds_stays(run, often) -> None:
+    held = run.path / ".mirror-abc" / "s0-0123456789abcdef.safetensors"
+    held.parent.mkdir()
+    held.write_text("held")
+    with claimed(held.parent):
+        sw.prune(often.runs_dir, yes=True)
+        assert held.exists()
+    sw.prune(often.runs_dir, yes=True)
+    assert not held.parent.exists()
 
 
 def test_what_an_unfinished_run_starts_from_stays(tiny, often) -> None:
