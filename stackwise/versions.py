@@ -58,7 +58,7 @@ STUDY = Kind("study", "schema_version")
 MANIFEST = Kind("manifest", "format", steps={0: unsealed})
 RUN = Kind("run", "schema_version")  # in provenance.json, for all else that its folder holds:
 STAGES: dict[int, Step] = {}  # each stage from one version of a run to the next; none: it stays
-EVENTS: dict[int, Step] = {}  # each event
+EVENTS: dict[int, Step] = {}  # each event, whose kind stays
 
 
 def version_of(kind: Kind, values: Mapping[str, Any]) -> int:

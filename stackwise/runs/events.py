@@ -18,7 +18,7 @@ import os
 import sys
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
@@ -63,23 +63,39 @@ def read_events(path: Path, kind: str | None = None) -> list[Event]:
 
 
 def found_in(path: Path, kind: str | None = None) -> Found:
-    """The same, with what else is known of its lines.
-
-    Lines that do not hold the kind's name are not parsed, where their CRC tells that they are
-    whole.
-    """
+    """The same, with what else is known of its lines."""
     if not path.exists():
         return Found([], 0, 0)
     with opened(path) as file:
         text, lines = read_whole(file)
-    if kind is None or kind == DAMAGED or not _are_whole(lines, sealed=True):
+    if kind is None:
+        chosen = parsed(lines)
+        damaged = sum(event.get("kind") == DAMAGED for event in chosen)
+    else:
+        chosen, damaged = of_kinds(lines, (kind,), text)
+    return Found(as_now(path.parent, chosen), len(lines), damaged)
+
+
+def of_kinds(
+    lines: Sequence[bytes], kinds: Collection[str], text: bytes | None = None
+) -> tuple[list[Event], int]:
+    """The events of some kinds, oldest first, and how many of the lines are damaged.
+
+    Lines that do not hold a kind's name are not parsed, where all CRCs tell that they are whole.
+
+    Args:
+        lines: Whole lines, without their ends.
+        kinds: At least one.
+        text: The lines with their ends, if that is at hand.
+    """
+    damaged = 0
+    if DAMAGED not in kinds and _are_whole(lines, sealed=True):
+        words = [dumps(kind).encode() for kind in kinds]
+        found = parsed(_lines_with(text or b"\n".join(lines), words))
+    else:
         found = parsed(lines)
         damaged = sum(event.get("kind") == DAMAGED for event in found)
-    else:
-        found, damaged = parsed(_lines_with(text or b"\n".join(lines), dumps(kind).encode())), 0
-    found = as_now(path.parent, found)
-    chosen = found if kind is None else [event for event in found if event.get("kind") == kind]
-    return Found(chosen, len(lines), damaged)
+    return [event for event in found if event.get("kind") in kinds], damaged
 
 
 def read_whole(file: BinaryIO) -> tuple[bytes | None, list[bytes]]:
@@ -149,15 +165,17 @@ def parsed(lines: Sequence[bytes]) -> list[Event]:
         return _all_at_once(lines) or [_event(line) for line in lines]
 
 
-def _lines_with(data: bytes, word: bytes) -> list[bytes]:
-    """The lines that hold a word."""
-    found, at = list[bytes](), data.find(word)
-    while at >= 0:
-        end = data.find(b"\n", at)
-        end = len(data) if end < 0 else end
-        found.append(data[data.rfind(b"\n", 0, at) + 1 : end])
-        at = data.find(word, end)
-    return found
+def _lines_with(data: bytes, words: Iterable[bytes]) -> list[bytes]:
+    """The lines that hold one of the words, in their order."""
+    places = set[tuple[int, int]]()
+    for word in words:
+        at = data.find(word)
+        while at >= 0:
+            end = data.find(b"\n", at)
+            end = len(data) if end < 0 else end
+            places.add((data.rfind(b"\n", 0, at) + 1, end))
+            at = data.find(word, end)
+    return [data[begin:end] for begin, end in sorted(places)]
 
 
 @contextmanager

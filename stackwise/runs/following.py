@@ -18,7 +18,7 @@ import numpy as np
 
 from stackwise.bounded import opened
 from stackwise.runs.coarse import Coarse
-from stackwise.runs.events import DAMAGED, Event, as_now, next_lines, parsed
+from stackwise.runs.events import Event, as_now, next_lines, of_kinds
 from stackwise.runs.metrics import read_compacted, segments
 from stackwise.runs.pieces import DamagedPiece, next_piece
 
@@ -97,10 +97,10 @@ class Follower:
                 self.forget()
             file.seek(self.events_end)
             lines, self.events_end = next_lines(file)
-        found = parsed(lines)
-        self.lines += len(found)
-        self.damaged += sum(event.get("kind") == DAMAGED for event in found)
-        for event in as_now(self.folder, [e for e in found if e.get("kind") in SHOWN]):
+        found, damaged = of_kinds(lines, SHOWN)
+        self.lines += len(lines)
+        self.damaged += damaged
+        for event in as_now(self.folder, found):
             self._take_event(event)
 
     def _take_event(self, event: Event) -> None:

@@ -1,21 +1,19 @@
 """A folder for scratch runs that is gone at the end, however that comes.
 
-It is held by the lock of a run, so that one that a killed doctor left is known, and removed by the
-next.
+What a killed doctor left is removed by the next, as every draft is (`drafts.py`).
 """
 
 from __future__ import annotations
 
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stackwise.runs import lock
+from stackwise.drafts import drafted
 
 PREFIX = ".doctor-"
 ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -30,25 +28,15 @@ def scratch(home: Path) -> Iterator[Path]:
     """
     missing = [folder for folder in (home, *home.parents) if not folder.exists()]
     home.mkdir(parents=True, exist_ok=True)
-    sweep(home)
-    with ends_cleanly():
-        place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=home)).resolve()
+    with ends_cleanly(), drafted(home, PREFIX) as place:
         try:
-            with lock.take(place):
-                yield place
+            yield place.resolve()
         finally:
             with uninterrupted():
                 shutil.rmtree(place, ignore_errors=True)
                 for folder in missing:
                     with suppress(OSError):  # others use it by now
                         folder.rmdir()
-
-
-def sweep(home: Path) -> None:
-    """Remove what killed doctors left."""
-    for place in home.glob(f"{PREFIX}*"):
-        if lock.owner_of(place) is not None and not lock.is_held(place):
-            shutil.rmtree(place, ignore_errors=True)
 
 
 @contextmanager

@@ -104,6 +104,22 @@ def test_no_file_is_no_event(path) -> None:
     assert read_events(path) == []
 
 
+@pytest.mark.parametrize("damage", [None, b'"b"', b"crc"])
+def test_some_kinds_are_those_of_all(path, damage) -> None:
+    log = EventLog(path, 1)
+    for kind in ("a", "b", "c", "b", "damaged_line", "a"):
+        log.write(kind, {"of": "a", "b": "c"})
+    if damage is not None:
+        text = path.read_bytes()
+        path.write_bytes(text.replace(damage, damage[::-1].swapcase(), 3))
+    every = read_events(path)
+    for kinds in ("a",), ("c",), ("b", "a"), ("damaged_line",), ("a", "damaged_line"), ("of",):
+        with path.open("rb") as file:
+            found, _ = events.of_kinds(events.next_lines(file)[0], kinds)
+        assert found == [event for event in every if event["kind"] in kinds]
+        assert found == read_events(path, kinds[0]) or len(kinds) == 2
+
+
 def test_an_altered_digit_is_a_damaged_line(path) -> None:
     log = EventLog(path, 1)
     for loss in (1.25, 2.5):
