@@ -183,9 +183,12 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from tests.fuzz.targets import targets
 
+    known = targets()
+    if unknown := [name for name in options.targets if name not in known]:
+        parser.error(f"targets: {unknown[0]!r} is none; known: {', '.join(known)}")
     print(f"{'target':28}{'inputs':>9}{'slowest, s':>12}{'bugs':>6}", flush=True)
     total = bugs = 0
-    for name in options.targets or targets():
+    for name in options.targets or known:
         facts = run_apart(name, options, engine)
         total, bugs = total + facts["inputs"], bugs + len(facts["found"])
         print(f"{name:28}{facts['inputs']:>9}{facts['slowest']:>12.2f}{len(facts['found']):>6}")
