@@ -111,26 +111,23 @@ def write(run: sw.Run, *, each_step: bool) -> None:
 
 
 def readers(run: sw.Run) -> dict[str, Callable[[], Any]]:
-    """What opens a run, by name."""
-    follower, reader = Follower(run.path), Reader(run)
+    """What opens a run, by name; each but one as if nothing had been read of it before."""
+    follower, reader, path = Follower(run.path), Reader(run), run.path
+    names = ("events", "evals", "metrics", "layers", "statistics", "memory", "determinism")
+    asked = {f"run.{name}()": lambda name=name: getattr(sw.attach(path), name)() for name in names}
     return {
-        "run.events()": run.events,
-        "run.evals()": run.evals,
-        "run.metrics()": run.metrics,
-        "run.layers()": run.layers,
-        "run.statistics()": run.statistics,
-        "run.memory()": run.memory,
-        "run.summary()": run.summary,
-        "run.determinism()": run.determinism,
+        **asked,
+        "run.evals(), run.layers()": lambda: (run.evals(), run.layers()),
+        "run.summary()": lambda: sw.attach(path).summary(),
         "gradient norms of blocks": lambda: norms_of(run),
-        "stackwise runs": lambda: [found.summary() for found in runs_in(run.path.parent)],
+        "stackwise runs": lambda: [found.summary() for found in runs_in(path.parent)],
         "stackwise watch, the first look": lambda: screen(run, 80, follower),
         "stackwise watch, another": lambda: screen(run, 80, follower),
-        "the table of runs": lambda: list_runs(run.path.parent),
+        "the table of runs": lambda: list_runs(path.parent),
         "the live chart, the first look": reader.read,
         "the live chart, another": reader.read,
         "the figure": lambda: run_figure(view_of(run)).to_json(),
-        "the page": lambda: page_html(run),
+        "the page": lambda: page_html(sw.attach(path)),
     }
 
 

@@ -9,7 +9,8 @@ of the process that trains, of the one that looks after it and of the watcher ar
 
 Memory: the slope of a line through the medians of ten equal parts of the time, after a first fifth
 that warms up. The watcher holds the numbers of every step, so its bound grows with the steps. Time:
-the median seconds of a step in the last quarter over that in the first. Where other processes
+the median seconds of a step in the last quarter over that in the first, all of one stage, the last:
+those before it are so short that they end in the warm-up. Where other processes
 compute meanwhile, steps are as long as these let them be; so the bound is on the seconds of a step,
 looks and checkpoints included, less those in which the process that trains waited for a core, over
 the seconds of a yardstick: small products that this process makes at each note, less its own waits,
@@ -42,6 +43,7 @@ WATCHED_BYTES_PER_STEP = 160  # nine numbers of a step, in arrays that double
 TIME_RATIO = 1.1
 YARD_PRODUCTS = 500
 STEPS, LOOKS = 2_000_000, 10_000  # more than an hour has room for: a look every 200 steps
+SPLIT = (0.001, 0.001, 0.001, 0.997)  # of them over the stages
 
 
 @dataclass
@@ -110,7 +112,7 @@ def experiment() -> sw.Experiment:
     return sw.Experiment(
         title="soak",
         rack={"stacks": 4, "blocks_per_stack": 1, "d_model": 32, "heads": 2},
-        curriculum="left_to_right",
+        curriculum={"name": "left_to_right", "split": SPLIT},
         data={"corpus": {"kind": "markov", "size_bytes": 200_000}, "seq_len": 32},
         optim={"batch": 8},
         budget={"tokens": STEPS * 8 * 32},
@@ -173,10 +175,11 @@ def soak(
     return run, noted, steps, yards, watcher.wait(120)
 
 
-def step_seconds(run: sw.Run) -> np.ndarray:
-    """Seconds of every step after the first fifth."""
-    seconds = np.diff(run.metrics()["seconds"].to_numpy())
-    return seconds[int(len(seconds) * WARM_FRAC) :]
+def step_seconds(run: sw.Run) -> tuple[np.ndarray, int]:
+    """Seconds of every step after the first fifth, and of how many stages they are."""
+    frame = run.metrics()
+    seconds, warm = np.diff(frame["seconds"].to_numpy()), int(len(frame) * WARM_FRAC)
+    return seconds[warm:], frame["stage"].iloc[warm:].nunique()
 
 
 def own_seconds(trainer: Noted, steps: list[int]) -> np.ndarray:
@@ -210,9 +213,11 @@ def rows_of(
         for what in ("files", "threads"):
             begin, end = each.later(getattr(each, what))[[0, -1]]
             rows.append([f"{name}: {what}", f"{begin:.0f} to {end:.0f}", "flat", end <= begin])
+    whole, stages = step_seconds(run)
+    rows.append(["stages whose steps are compared", stages, "1", stages == 1])
     own, yard = own_seconds(noted["trainer"], steps), np.array(yards[int(len(yards) * WARM_FRAC) :])
     for name, seconds in (
-        ("a step", step_seconds(run)),
+        ("a step", whole),
         ("a step, no core waited for", own),
         ("the yardstick", yard),
     ):

@@ -1,4 +1,4 @@
-"""Events as they are written: in one piece, handed to the kernel at once. Lines: `events.py`."""
+"""Events as they are written: each line in one piece, handed to the kernel at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from stackwise.atomic import append
 from stackwise.runs import status
-from stackwise.runs.events import PIECE_BYTES, check_length, read_line, written_line
+from stackwise.runs.event_lines import PIECE_BYTES, check_length, read_line, written_line
 
 OURS = ("seq", "time", "attempt", "kind", "crc")
 

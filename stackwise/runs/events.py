@@ -3,40 +3,33 @@
     {"seq": 7, "time": "2026-01-31T12:00:00.000+00:00", "attempt": 2, "kind": "eval", "loss": 1.5,
      "crc": "1c291ca3"}
 
-Each line ends with the CRC-32 of all before it; those of older runs have none. How they are written
-is in `event_log.py`. A line that a crash cut is dropped when the next attempt begins; until then
-readers skip it. NaN and the infinities are written as strings and read back as numbers
-(`stackwise/jsontext.py`).
+What a line is stands in `event_lines.py`, how one is appended in `event_log.py`. A line that a
+crash cut is dropped when the next attempt begins; until then readers skip it.
 """
 
 from __future__ import annotations
 
-import errno
-import gc
-import json
 import os
-import sys
-import zlib
-from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from operator import itemgetter
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from stackwise.bounded import OddFile, opened
-from stackwise.jsontext import dumps, loads
+from stackwise.bounded import opened
+from stackwise.jsontext import dumps
+from stackwise.runs.event_lines import DAMAGED, Event, are_whole, lines_with, parsed, read_whole
 from stackwise.versions import EVENTS, VersionError, run_version, since
 
-Event = dict[str, Any]
-DAMAGED = "damaged_line"
-CRC, CRC_END = ', "crc": "', '"}'
-SEAL_BYTES = len(CRC) + 8 + len(CRC_END)
-SEAL_FORM = {n: byte for n, byte in enumerate(f"{CRC}????????{CRC_END}".encode()) if byte != 63}
-_TEXT, _SEAL = itemgetter(slice(None, -SEAL_BYTES)), itemgetter(slice(-SEAL_BYTES, None))
-PIECE_BYTES = 1 << 20
-MOST_BYTES = 1 << 30  # of the file; a million looks at 80 blocks take less
-LONGEST = 16 << 20  # bytes of a line; a look at 1000 blocks takes a hundredth
+
+class Whole(NamedTuple):
+    """A file each line of which was compared with its CRC, and is what was written.
+
+    Attributes:
+        stamp: Which file, and when: its device, inode, length and last change.
+        lines: How many end in it.
+    """
+
+    stamp: tuple[int, int, int, int]
+    lines: int
 
 
 class Found(NamedTuple):
@@ -46,11 +39,13 @@ class Found(NamedTuple):
         events: Those that were asked for, oldest first.
         lines: How many lines end in it, of all kinds.
         damaged: How many of them are not what was written.
+        whole: The file, if that is known of it.
     """
 
     events: list[Event]
     lines: int
     damaged: int
+    whole: Whole | None = None
 
 
 def read_events(path: Path, kind: str | None = None) -> list[Event]:
@@ -62,24 +57,36 @@ def read_events(path: Path, kind: str | None = None) -> list[Event]:
     return found_in(path, kind).events
 
 
-def found_in(path: Path, kind: str | None = None) -> Found:
-    """The same, with what else is known of its lines."""
+def found_in(path: Path, kind: str | None = None, known: Whole | None = None) -> Found:
+    """The same, with what else is known of its lines.
+
+    Args:
+        path: The file.
+        kind: Of the events that are wanted; None for all.
+        known: As it was found before: while it is the same, only lines that hold the kind's name
+            are compared again.
+    """
     if not path.exists():
         return Found([], 0, 0)
     with opened(path) as file:
+        stamp = stamp_of(file)
+        if known is not None and known.stamp == stamp and kind is not None and kind != DAMAGED:
+            chosen, damaged = named_in(file.read(stamp[2]), (kind,))
+            return Found(as_now(path.parent, chosen), known.lines, damaged, known)
         text, lines = read_whole(file)
     if kind is None:
         chosen = parsed(lines)
-        damaged = sum(event.get("kind") == DAMAGED for event in chosen)
+        damaged, are_all = damaged_in(chosen), False
     else:
-        chosen, damaged = of_kinds(lines, (kind,), text)
-    return Found(as_now(path.parent, chosen), len(lines), damaged)
+        chosen, damaged, are_all = of_kinds(lines, (kind,), text)
+    whole = Whole(stamp, len(lines)) if are_all else None
+    return Found(as_now(path.parent, chosen), len(lines), damaged, whole)
 
 
 def of_kinds(
     lines: Sequence[bytes], kinds: Collection[str], text: bytes | None = None
-) -> tuple[list[Event], int]:
-    """The events of some kinds, oldest first, and how many of the lines are damaged.
+) -> tuple[list[Event], int, bool]:
+    """The events of some kinds, oldest first.
 
     Lines that do not hold a kind's name are not parsed, where all CRCs tell that they are whole.
 
@@ -87,65 +94,31 @@ def of_kinds(
         lines: Whole lines, without their ends.
         kinds: At least one.
         text: The lines with their ends, if that is at hand.
-    """
-    damaged = 0
-    if DAMAGED not in kinds and _are_whole(lines, sealed=True):
-        words = [dumps(kind).encode() for kind in kinds]
-        found = parsed(_lines_with(text or b"\n".join(lines), words))
-    else:
-        found = parsed(lines)
-        damaged = sum(event.get("kind") == DAMAGED for event in found)
-    return [event for event in found if event.get("kind") in kinds], damaged
-
-
-def read_whole(file: BinaryIO) -> tuple[bytes | None, list[bytes]]:
-    """All whole lines of a file, as text and one by one; a long file's only one by one.
-
-    Raises:
-        OSError: As `next_lines`.
-    """
-    if os.fstat(file.fileno()).st_size > LONGEST:
-        return None, next_lines(file)[0]
-    text = file.read(LONGEST)
-    return text[: text.rfind(b"\n") + 1], text.split(b"\n")[:-1]
-
-
-def next_lines(file: BinaryIO) -> tuple[list[bytes], int]:
-    """The whole lines of a file from its present place on, without their ends.
-
-    One that is longer than any event is empty, so that it is damaged and takes no memory.
 
     Returns:
-        The lines, and the byte after the last of them.
-
-    Raises:
-        OSError: If the file is too long to be a run's.
+        The events; how many of the lines are damaged; whether the CRCs told that none is.
     """
-    check_length(file)
-    found, rest, is_long = list[bytes](), b"", False
-    end = place = file.tell()
-    while piece := file.read(LONGEST):
-        place += len(piece)
-        first, *lines = piece.split(b"\n")
-        rest += first
-        if is_long or len(rest) > LONGEST:
-            rest, is_long = b"", True
-        if lines:
-            last = lines.pop()
-            found += [rest, *lines]
-            rest, is_long, end = last, False, place - len(last)
-    return found, end
+    if DAMAGED not in kinds and are_whole(lines, sealed=True):
+        return *named_in(text or b"".join(line + b"\n" for line in lines), kinds), True
+    found = parsed(lines)
+    return [event for event in found if event.get("kind") in kinds], damaged_in(found), False
 
 
-def check_length(file: BinaryIO) -> None:
-    """Raise unless a file of events can be a run's.
+def named_in(text: bytes, kinds: Collection[str]) -> tuple[list[Event], int]:
+    """The same of a text, but for the last; only lines that hold a kind's name are looked at."""
+    found = parsed(lines_with(text, [dumps(kind).encode() for kind in kinds]))
+    return [event for event in found if event.get("kind") in kinds], damaged_in(found)
 
-    Raises:
-        OSError: If it is too long.
-    """
-    if os.fstat(file.fileno()).st_size > MOST_BYTES:
-        why = f"is over {MOST_BYTES} bytes long, which events of a run never are; restore it"
-        raise OddFile(errno.EFBIG, why, str(file.name))
+
+def damaged_in(events: Sequence[Event]) -> int:
+    """How many of them stand for a damaged line."""
+    return sum(event.get("kind") == DAMAGED for event in events)
+
+
+def stamp_of(file: BinaryIO) -> tuple[int, int, int, int]:
+    """What changes with a file: device, inode, bytes, and when it was last written."""
+    facts = os.fstat(file.fileno())
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def as_now(folder: Path, events: list[Event]) -> list[Event]:
@@ -157,117 +130,6 @@ def as_now(folder: Path, events: list[Event]) -> list[Event]:
     except VersionError:
         return events
     return [since(EVENTS, event, version) for event in events]
-
-
-def parsed(lines: Sequence[bytes]) -> list[Event]:
-    """The events of whole lines, without their ends."""
-    with collected_later():
-        return _all_at_once(lines) or [_event(line) for line in lines]
-
-
-def _lines_with(data: bytes, words: Iterable[bytes]) -> list[bytes]:
-    """The lines that hold one of the words, in their order."""
-    places = set[tuple[int, int]]()
-    for word in words:
-        at = data.find(word)
-        while at >= 0:
-            end = data.find(b"\n", at)
-            end = len(data) if end < 0 else end
-            places.add((data.rfind(b"\n", 0, at) + 1, end))
-            at = data.find(word, end)
-    return [data[begin:end] for begin, end in sorted(places)]
-
-
-@contextmanager
-def collected_later() -> Iterator[None]:
-    """Let Python look for garbage after, not while, many small things are made: half the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
-def _all_at_once(lines: Sequence[bytes]) -> list[Event]:
-    """The same for undamaged lines, in two thirds of the time; nothing if there is a doubt."""
-    try:
-        found = json.loads(f"[{b','.join(lines).decode('utf-8', errors='replace')}]")
-    except (ValueError, RecursionError):
-        return []
-    if len(found) != len(lines) or not all(isinstance(event, dict) for event in found):
-        return []
-    if not _are_whole(lines):
-        return []
-    for event in found:
-        event.pop("crc", None)
-    for place, line in enumerate(lines):
-        if b'"NaN"' in line or b'Infinity"' in line:
-            found[place] = read_line(line)
-    return found
-
-
-def written_line(event: Event) -> str:
-    """An event as a line, with the CRC-32 of what stands before it."""
-    text = dumps(event)[:-1]
-    return f"{text}{CRC}{zlib.crc32(text.encode()):08x}{CRC_END}\n"
-
-
-def read_line(line: bytes) -> Event | None:
-    """The event of a line, without its end; None if it is damaged."""
-    try:
-        found = loads(line.decode("utf-8", errors="replace")) if _are_whole([line]) else None
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        return None
-    found.pop("crc", None)
-    return found
-
-
-def _event(line: bytes) -> Event:
-    text = line[:200].decode("utf-8", errors="replace")
-    found = read_line(line)
-    return {"kind": DAMAGED, "text": text} if found is None else found
-
-
-def _are_whole(lines: Sequence[bytes], *, sealed: bool = False) -> bool:
-    """Whether lines are what was written, as far as they say; of many at once, in C.
-
-    Args:
-        lines: Without their ends.
-        sealed: Whether each has to say what its CRC is; those of older runs do not.
-    """
-    seals = _seals_of(lines)
-    if seals is None and not sealed:
-        differ = list(map(_differs, lines))
-        if 1 in differ:
-            return False  # the damage is in what would say so
-        lines = [line for line, count in zip(lines, differ, strict=True) if not count]
-        seals = _seals_of(lines)
-    if seals is None:
-        return False
-    found = array("I", map(zlib.crc32, map(_TEXT, lines)))
-    if sys.byteorder == "little":
-        found.byteswap()
-    digits = found.tobytes().hex().encode()
-    return all(digits[n::8] == seals[len(CRC) + n :: SEAL_BYTES] for n in range(8))
-
-
-def _seals_of(lines: Sequence[bytes]) -> bytes | None:
-    """The ends of lines with their CRCs, one after the other; None if one has none."""
-    seals = b"".join(map(_SEAL, lines))
-    same = len(seals) == SEAL_BYTES * len(lines) and all(
-        seals[n::SEAL_BYTES].count(byte) == len(lines) for n, byte in SEAL_FORM.items()
-    )
-    return seals if same else None
-
-
-def _differs(line: bytes) -> int:
-    """In how many of its bytes the end of a line is not the form of a CRC; its digits are any."""
-    end = line[-SEAL_BYTES:].rjust(SEAL_BYTES)
-    return sum(end[n] != byte for n, byte in SEAL_FORM.items())
 
 
 def counted_once(events: list[Event]) -> list[Event]:

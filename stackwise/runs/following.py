@@ -18,7 +18,8 @@ import numpy as np
 
 from stackwise.bounded import opened
 from stackwise.runs.coarse import Coarse
-from stackwise.runs.events import Event, as_now, next_lines, of_kinds
+from stackwise.runs.event_lines import Event, next_lines
+from stackwise.runs.events import as_now, of_kinds
 from stackwise.runs.metrics import read_compacted, segments
 from stackwise.runs.pieces import DamagedPiece, next_piece
 
@@ -97,7 +98,7 @@ class Follower:
                 self.forget()
             file.seek(self.events_end)
             lines, self.events_end = next_lines(file)
-        found, damaged = of_kinds(lines, SHOWN)
+        found, damaged, _ = of_kinds(lines, SHOWN)
         self.lines += len(lines)
         self.damaged += damaged
         for event in as_now(self.folder, found):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise.atomic import append
-from stackwise.runs.events import counted_once, written_line
+from stackwise.runs.event_lines import written_line
+from stackwise.runs.events import counted_once
 from stackwise.runs.metrics import read_table
 from stackwise.runs.pieces import END_OF_STREAM, packed
 

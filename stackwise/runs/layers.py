@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stackwise.runs.damage import blamed_on
-from stackwise.runs.events import Event, counted_once
+from stackwise.runs.event_lines import Event
+from stackwise.runs.events import counted_once
 
 if TYPE_CHECKING:
     import pandas as pd

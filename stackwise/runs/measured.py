@@ -14,7 +14,8 @@ from stackwise.printing import printable
 from stackwise.runs import status
 from stackwise.runs.damage import RESTORE, RunError, blamed_on
 from stackwise.runs.disk_use import disk_of
-from stackwise.runs.events import Event, found_in
+from stackwise.runs.event_lines import Event
+from stackwise.runs.events import Whole, found_in
 from stackwise.runs.frames import evals_of, memory_of
 from stackwise.runs.heartbeat import silent_seconds
 from stackwise.runs.labels import read_labels
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 class Measured(Records):
     """A run's events and numbers, beside its records."""
+
+    _whole_events: Whole | None = None
 
     def determinism(self) -> dict[str, Any]:
         """Whether it comes out the same to the last bit when it is trained again, as it stands now.
@@ -75,15 +78,16 @@ class Measured(Records):
         """What happened, oldest first. A line that was damaged is left out, with a warning."""
         said = (read_mapping(self.path / "rack" / MANIFEST), status.read(self.path, status.EXIT))
         counts = [n for each in said if isinstance(n := each.get("events"), int)]
-        found, lines, damaged = found_in(self.path / "events.jsonl", kind)
-        lost = damaged + max(0, max(counts, default=0) - lines)
+        found = found_in(self.path / "events.jsonl", kind, self._whole_events)
+        self._whole_events = found.whole or self._whole_events
+        lost = found.damaged + max(0, max(counts, default=0) - found.lines)
         if lost:
             warnings.warn(
                 f"run {printable(self.id)}: events.jsonl is damaged: {lost} of its lines are "
                 "missing or not what was written, and left out; restore it from a copy of the run",
                 stacklevel=2,
             )
-        return found
+        return found.events
 
     def result(self) -> dict[str, Any]:
         """What a finished run came to; empty before."""

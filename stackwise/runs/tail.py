@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 
 from stackwise.bounded import opened
-from stackwise.runs.events import Event, as_now, read_events, read_line
+from stackwise.runs.event_lines import Event, read_line
+from stackwise.runs.events import as_now, read_events
 
 TAIL_BYTES = 1 << 16
 

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from stackwise.runs import events
+from stackwise.runs import event_lines, events
+from stackwise.runs.event_lines import next_lines, written_line
 from stackwise.runs.event_log import EventLog
-from stackwise.runs.events import counted_once, read_events, written_line
+from stackwise.runs.events import counted_once, read_events
 from stackwise.runs.following import Follower
 
 JUNK = (b"\x00\xff\n", b"17\n", b'{"kind": "a"\n', b"[" * 9999 + b"\n")
@@ -115,9 +116,32 @@ def test_some_kinds_are_those_of_all(path, damage) -> None:
     every = read_events(path)
     for kinds in ("a",), ("c",), ("b", "a"), ("damaged_line",), ("a", "damaged_line"), ("of",):
         with path.open("rb") as file:
-            found, _ = events.of_kinds(events.next_lines(file)[0], kinds)
+            found, _, _ = events.of_kinds(next_lines(file)[0], kinds)
         assert found == [event for event in every if event["kind"] in kinds]
         assert found == read_events(path, kinds[0]) or len(kinds) == 2
+
+
+def test_what_was_compared_once_is_read_again_while_the_file_is_the_same(path) -> None:
+    log = EventLog(path, 1)
+    for n in range(3):
+        log.write("a", {"n": n})
+        log.write("b", {})
+    path.open("ab").write(b'{"kind": "a", "n": 3')
+    first = events.found_in(path, "a")
+    assert first.whole is not None and events.found_in(path, "a", first.whole) == first
+
+    path.open("ab").write(b"\n")
+    later = events.found_in(path, "a", first.whole)
+    assert later.whole is None and (later.lines, later.damaged) == (7, 1)
+
+    text = path.read_bytes()
+    path.write_bytes(text[:-21].replace(b'"b"', b'"c"', 1))
+    assert events.found_in(path, "a", first.whole).damaged == 1
+    path.write_bytes(text[:-21].replace(b'"n": 1', b'"n": 5'))
+    with path.open("rb") as file:
+        as_if_unchanged = events.Whole(events.stamp_of(file), 6)
+    found = events.found_in(path, "a", as_if_unchanged)
+    assert [event["n"] for event in found.events] == [0, 2] and found.damaged == 1
 
 
 def test_an_altered_digit_is_a_damaged_line(path) -> None:
@@ -151,11 +175,11 @@ def test_what_could_not_be_taken_back_is_gone_with_the_next_line(path, full_disk
 
 @pytest.mark.parametrize("size", [10, 99, 100, 101, 250, 1000])
 def test_a_line_without_end_is_damaged_and_not_held(path, size, monkeypatch) -> None:
-    monkeypatch.setattr(events, "LONGEST", 100)
+    monkeypatch.setattr(event_lines, "LONGEST", 100)
     whole = b'{"kind": "a"}\n'
     path.write_bytes(whole + b"x" * size + b"\n" + whole * 20)
     with path.open("rb") as file:
-        lines, end = events.next_lines(file)
+        lines, end = next_lines(file)
     assert max(map(len, lines)) <= 200 and end == path.stat().st_size
     wanted = ["a", "damaged_line", *["a"] * 20]
     assert [event["kind"] for event in read_events(path)] == wanted

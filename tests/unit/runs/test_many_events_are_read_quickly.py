@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from stackwise.runs.event_log import EventLog
-from stackwise.runs.events import read_events
+from stackwise.runs.events import found_in, read_events
 from stackwise.runs.following import Follower
 
 EVENTS, LOOKS, TURNS = 12_000, 12, 4
@@ -60,6 +60,8 @@ def test_those_of_a_kind(folder) -> None:
     path = folder / "events.jsonl"
     assert len(read_events(path, "eval")) == LOOKS
     assert best(lambda: read_events(path, "eval")) < 0.2 * best(lambda: line_by_line(path))
+    known = found_in(path, "eval").whole
+    assert best(lambda: found_in(path, "eval", known)) < 0.05 * best(lambda: line_by_line(path))
 
 
 def test_whoever_follows_a_run(folder) -> None:

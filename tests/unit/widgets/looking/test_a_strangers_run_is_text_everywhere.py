@@ -13,7 +13,8 @@ import yaml
 import stackwise as sw
 from stackwise.cli import main
 from stackwise.jsontext import dumps
-from stackwise.runs.events import read_events, written_line
+from stackwise.runs.event_lines import written_line
+from stackwise.runs.events import read_events
 from stackwise.seals import sealed
 from stackwise_widgets import Compare, Inspect, RunPanel, Teach, run_figure, run_still, view_of
 from stackwise_widgets.charts.overlay import overlay
