@@ -43,7 +43,7 @@ WATCHED_BYTES_PER_STEP = 160  # nine numbers of a step, in arrays that double
 TIME_RATIO = 1.1
 YARD_PRODUCTS = 500
 STEPS, LOOKS = 2_000_000, 10_000  # more than an hour has room for: a look every 200 steps
-SPLIT = (0.001, 0.001, 0.001, 0.997)  # of them over the stages
+SPLIT = (0.0005, 0.0005, 0.0005, 0.9985)  # of them over the stages
 
 
 @dataclass
@@ -214,7 +214,7 @@ def rows_of(
             begin, end = each.later(getattr(each, what))[[0, -1]]
             rows.append([f"{name}: {what}", f"{begin:.0f} to {end:.0f}", "flat", end <= begin])
     whole, stages = step_seconds(run)
-    rows.append(["stages whose steps are compared", stages, "1", stages == 1])
+    rows.append(["stages whose steps are compared", str(stages), "1", stages == 1])
     own, yard = own_seconds(noted["trainer"], steps), np.array(yards[int(len(yards) * WARM_FRAC) :])
     for name, seconds in (
         ("a step", whole),
