@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ipywidgets.widgets.widget import _instances
 
 import stackwise as sw
 from stackwise_widgets.inspection.one_rack import RACK
@@ -53,6 +54,12 @@ def kept(trained_once: Callable[..., sw.Run]) -> sw.Run:
 def runs(tmp_path: Path) -> Path:
     """The shipped runs, in a folder where they may be changed."""
     return Path(shutil.copytree(SHIPPED, tmp_path / "runs"))
+
+
+@pytest.fixture(autouse=True)
+def no_widgets_of_before() -> None:
+    """Tests look at all widgets that exist; those that others left may hold closed ones."""
+    _instances.clear()
 
 
 @pytest.fixture(autouse=True)
