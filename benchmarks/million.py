@@ -111,7 +111,7 @@ def write(run: sw.Run, *, each_step: bool) -> None:
 
 
 def readers(run: sw.Run) -> dict[str, Callable[[], Any]]:
-    """What opens a run, by name; each but one as if nothing had been read of it before."""
+    """What opens a run, by name; unless another reading is named, as if it were the first."""
     follower, reader, path = Follower(run.path), Reader(run), run.path
     names = ("events", "evals", "metrics", "layers", "statistics", "memory", "determinism")
     asked = {f"run.{name}()": lambda name=name: getattr(sw.attach(path), name)() for name in names}

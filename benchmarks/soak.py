@@ -10,10 +10,10 @@ of the process that trains, of the one that looks after it and of the watcher ar
 Memory: the slope of a line through the medians of ten equal parts of the time, after a first fifth
 that warms up. The watcher holds the numbers of every step, so its bound grows with the steps. Time:
 the median seconds of a step in the last quarter over that in the first, all of one stage, the last:
-those before it are so short that they end in the warm-up. Where other processes
-compute meanwhile, steps are as long as these let them be; so the bound is on the seconds of a step,
-looks and checkpoints included, less those in which the process that trains waited for a core, over
-the seconds of a yardstick: small products that this process makes at each note, less its own waits,
+those before it are so short that they end in the warm-up. Where other processes compute meanwhile,
+steps are as long as these let them be; so the bound is on the seconds of a step, looks and
+checkpoints included, less those in which the process that trains waited for a core, over the
+seconds of a yardstick: small products that this process makes at each note, less its own waits,
 since a core that is shared or slow is slow for both.
 """
 

@@ -99,7 +99,7 @@ def of_kinds(
         The events; how many of the lines are damaged; whether the CRCs told that none is.
     """
     if DAMAGED not in kinds and are_whole(lines, sealed=True):
-        return *named_in(text or b"".join(line + b"\n" for line in lines), kinds), True
+        return *named_in(text or b"\n".join([*lines, b""]), kinds), True
     found = parsed(lines)
     return [event for event in found if event.get("kind") in kinds], damaged_in(found), False
 

@@ -79,11 +79,8 @@ class Stay:
             self.check()
             try:
                 self._look()
-                found = (
-                    []
-                    if is_named(self.held.handle, self.folder / lock.LOCK)
-                    else [self._take_again()]
-                )
+                ours = is_named(self.held.handle, self.folder / lock.LOCK)
+                found = [] if ours else [self._take_again()]
             except (Moved, RunBusy) as error:
                 self.lost = error
                 raise

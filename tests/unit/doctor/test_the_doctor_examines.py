@@ -13,6 +13,7 @@ import pytest
 
 import stackwise as sw
 from stackwise.cli import main
+from stackwise.drafts import held
 from stackwise.planner.doctor import examination
 from stackwise.planner.doctor.alone import ChildFailed
 from stackwise.planner.doctor.checks import Check, Finding
@@ -133,6 +134,8 @@ def test_what_a_killed_doctor_left_is_removed_by_the_next(tmp_path) -> None:
         (tmp_path / "mine").mkdir()
         with scratch(tmp_path) as other:
             assert {p.name for p in tmp_path.iterdir()} == {alive.name, other.name, "mine"}
+            with pytest.raises(BlockingIOError):
+                held(alive)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
